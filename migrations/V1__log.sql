@@ -1,0 +1,269 @@
+-- The log: an outbox that is never updated, and the subscriptions that read it.
+--
+-- Rows are inserted by the tables' triggers and leave by dropping partitions; draining writes nothing to them. A
+-- subscription's position is not an id, since a row with a lower id may commit later: it is a pair of snapshots, and an
+-- interval is what `target` sees and `seen` did not (the idea of PgQ's ticks), paged by id.
+--
+-- Three roles: the owner (whoever runs this), `sluice_app` (the functions: no DDL), and the applications, which need
+-- nothing at all, since the triggers on their tables are SECURITY DEFINER.
+
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'sluice_app') THEN
+        CREATE ROLE sluice_app NOLOGIN;
+    END IF;
+    -- The owner reads what the functions may read: the trigger on TRUNCATE logs the keys of the table.
+    IF NOT pg_has_role(current_user, 'sluice_app', 'USAGE') THEN
+        GRANT sluice_app TO CURRENT_USER;
+    END IF;
+EXCEPTION
+    WHEN insufficient_privilege THEN
+        RAISE EXCEPTION 'the role sluice_app is missing and % may not create it', current_user
+            USING HINT = format('As an administrator: CREATE ROLE sluice_app; GRANT sluice_app TO %I;', current_user);
+END $$;
+
+GRANT USAGE ON SCHEMA sluice TO sluice_app;
+GRANT SELECT ON sluice.schema_history TO sluice_app;
+
+CREATE TABLE sluice.outbox (
+    -- CACHE 1: a session that kept ids in stock would give them out of order for one key.
+    id bigint GENERATED ALWAYS AS IDENTITY (CACHE 1),
+    xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    stream text NOT NULL,
+    key text,                                   -- NULL for a fan_out row
+    op text NOT NULL,                           -- fan_out: which documents changed is still to be found out
+    tracked integer,                            -- fan_out: which `keys` to ask; NULL: the whole source
+    payload json,                               -- the image that `keys` needs, or the document of an emit
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT outbox_pkey PRIMARY KEY (id),
+    CONSTRAINT outbox_op CHECK (op IN ('upsert', 'delete', 'fan_out')),
+    CONSTRAINT outbox_key CHECK ((key IS NULL) = (op = 'fan_out'))
+) PARTITION BY RANGE (id);
+
+CREATE INDEX outbox_xid ON sluice.outbox (xid, id);             -- pending, late transactions, retention
+CREATE INDEX outbox_fan_out_xid ON sluice.outbox (xid, id) WHERE op = 'fan_out';
+CREATE INDEX outbox_fan_out_id ON sluice.outbox (id) WHERE op = 'fan_out';
+
+-- Takes what has no other partition, so that a write never fails because nobody made one in time.
+CREATE TABLE sluice.outbox_default PARTITION OF sluice.outbox DEFAULT;
+CREATE TABLE sluice.outbox_1_1000001 PARTITION OF sluice.outbox FOR VALUES FROM (1) TO (1000001);
+
+CREATE TABLE sluice.subscription (
+    name text PRIMARY KEY,
+    seen pg_snapshot NOT NULL,
+    target pg_snapshot,                         -- NULL between intervals
+    first_id bigint,                            -- of the interval's rows by transactions that began after `seen`; NULL: none
+    after_id bigint NOT NULL DEFAULT 0,         -- of the interval, what has been passed
+    paused boolean NOT NULL DEFAULT false,
+    reserved bigint NOT NULL DEFAULT 0,         -- the end of the last range of versions that a drainer took
+    holder_pid integer,                         -- who drains, so that a frozen one can be ended
+    holder_start timestamptz,
+    system_identifier bigint NOT NULL,          -- of the cluster in which `seen` means something
+    timeline integer NOT NULL,
+    -- Elasticsearch takes a long, but JSON's numbers are exact up to here.
+    CONSTRAINT subscription_reserved CHECK (reserved BETWEEN 0 AND 9007199254740991)
+) WITH (fillfactor = 50);
+
+-- The current snapshot, with the caller's own transaction listed as still running: a row that it inserts later on must
+-- count as not seen, and pg_current_snapshot() never lists the caller's own xid.
+CREATE FUNCTION sluice.snapshot() RETURNS pg_snapshot
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    current pg_snapshot := pg_current_snapshot();
+    own xid8 := pg_current_xact_id_if_assigned();
+BEGIN
+    IF own IS NULL OR NOT pg_visible_in_snapshot(own, current) THEN
+        RETURN current;
+    END IF;
+    RETURN (
+        SELECT least(pg_snapshot_xmin(current)::text::numeric, own::text::numeric)
+            || ':' || pg_snapshot_xmax(current) || ':' || string_agg(xid::text, ',' ORDER BY xid::text::numeric)
+        FROM (SELECT pg_snapshot_xip(current) AS xid UNION SELECT own) AS running
+    );
+END $$;
+
+-- Makes a subscription whose position is now, or does nothing where it exists.
+CREATE FUNCTION sluice.subscribe(reader text) RETURNS void
+LANGUAGE sql VOLATILE AS $$
+    INSERT INTO sluice.subscription (name, seen, system_identifier, timeline)
+    SELECT reader, sluice.snapshot(), c.system_identifier, p.timeline_id
+    FROM pg_control_system() AS c, pg_control_checkpoint() AS p
+    ON CONFLICT (name) DO NOTHING
+$$;
+
+-- Which rows a subscription reads: `fan_out` those that are still to be expanded, each target all the others.
+CREATE FUNCTION sluice.reads(reader text) RETURNS text
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN reader = 'fan_out' THEN 'op = ''fan_out''' ELSE 'op <> ''fan_out''' END
+$$;
+
+-- Is there anything to drain? Read-only: no lock, no xid. By the index on xid, never by a scan of the primary key; a
+-- running transaction's rows are not visited, since it is asked only whether it has ended.
+CREATE FUNCTION sluice.pending(reader text) RETURNS boolean
+LANGUAGE plpgsql STABLE
+SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+DECLARE
+    position sluice.subscription;
+    found boolean;
+BEGIN
+    SELECT * INTO position FROM sluice.subscription AS s WHERE s.name = reader;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no subscription %', quote_ident(reader) USING HINT = 'Run migrate.';
+    END IF;
+    IF position.target IS NOT NULL THEN
+        RETURN true;
+    END IF;
+    EXECUTE format('SELECT EXISTS (SELECT FROM sluice.outbox WHERE xid >= %L AND %s)',
+        pg_snapshot_xmax(position.seen), sluice.reads(reader)) INTO found;
+    IF found THEN
+        RETURN true;
+    END IF;
+    EXECUTE format(
+        'SELECT EXISTS (
+             SELECT FROM pg_snapshot_xip(%L) AS ended
+             WHERE pg_visible_in_snapshot(ended, pg_current_snapshot())
+               AND EXISTS (SELECT FROM sluice.outbox WHERE xid = ended AND %s))',
+        position.seen, sluice.reads(reader)) INTO found;
+    RETURN found;
+END $$;
+
+-- Reserves a range of versions [first, last] for the calling session, which becomes the holder. The caller commits
+-- before it draws from the range: what a crashed drain drew would otherwise be drawn again. The range starts above the
+-- clock, so that versions rise over a restore, too. No row: another session holds the subscription, or it is paused;
+-- one that has held it for longer than `patience` is frozen, and its backend is terminated.
+CREATE FUNCTION sluice.take_over(reader text, span integer, patience interval DEFAULT '90 s')
+RETURNS TABLE (first bigint, last bigint, timeline_changed boolean)
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    position sluice.subscription;
+    cluster bigint := (SELECT system_identifier FROM pg_control_system());
+    history integer := (SELECT timeline_id FROM pg_control_checkpoint());
+    microseconds bigint := (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
+BEGIN
+    SELECT * INTO position FROM sluice.subscription AS s WHERE s.name = reader FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        -- Its own transactions are short; a client that was stopped keeps the row's lock past every time-out.
+        PERFORM pg_terminate_backend(a.pid)
+        FROM sluice.subscription AS s
+        JOIN pg_stat_activity AS a ON a.pid = s.holder_pid AND a.backend_start = s.holder_start
+        WHERE s.name = reader AND a.xact_start < clock_timestamp() - patience;
+        RETURN;
+    END IF;
+    IF position.system_identifier <> cluster THEN
+        RAISE EXCEPTION 'this database was restored or copied into another cluster: the position of subscription % means nothing here', reader
+            USING ERRCODE = 'SL001', HINT = 'Run migrate with the command rebase (make rebase).';
+    END IF;
+    IF position.paused THEN
+        RETURN;
+    END IF;
+    first := greatest(position.reserved, microseconds) + 1;
+    last := first + span - 1;
+    timeline_changed := position.timeline <> history;
+    UPDATE sluice.subscription AS s
+    SET reserved = take_over.last,
+        timeline = history,
+        holder_pid = pg_backend_pid(),
+        holder_start = (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid())
+    WHERE s.name = reader;
+    RETURN NEXT;
+END $$;
+
+-- Locks the subscription until the transaction ends, if the range of versions that ends at `last` is still the newest:
+-- a drainer that was overtaken must take over anew before it reads.
+CREATE FUNCTION sluice.hold(reader text, last bigint) RETURNS boolean
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM FROM sluice.subscription AS s
+    WHERE s.name = reader AND s.reserved = last AND NOT s.paused
+    FOR UPDATE SKIP LOCKED;
+    -- Asked after the lock: while the old default partition is being moved, its rows are out of sight.
+    RETURN FOUND AND to_regclass('sluice.outbox_moving') IS NULL;
+END $$;
+
+-- The next rows of the interval, in order of id, beginning a new interval where none is open. The caller holds the
+-- subscription (`hold`), sends them, then calls `advance`; on an empty page, and on no other, it calls `finish`.
+--
+-- One leg for the transactions that began after `seen`, from the first id that they can have, and one leg for each that
+-- was running then and has ended since, by its literal xid. One condition with OR, or a search for running xids, makes
+-- every page dearer as long as a transaction stays open.
+CREATE FUNCTION sluice.page(reader text, after bigint, size integer)
+RETURNS TABLE (id bigint, stream text, key text, op text, tracked integer, payload json)
+LANGUAGE plpgsql VOLATILE
+SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+DECLARE
+    position sluice.subscription;
+    columns CONSTANT text := 'id, stream, key, op, tracked, payload';
+    late xid8;
+    query text;
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'sluice.page needs READ COMMITTED: a version must be older than the snapshot that reads for it';
+    END IF;
+    SELECT * INTO STRICT position FROM sluice.subscription AS s WHERE s.name = reader;
+    IF position.target IS NULL THEN
+        position.target := sluice.snapshot();
+        -- MATERIALIZED: by an index on xid, never by an ordered scan of the primary key with a filter.
+        EXECUTE format(
+            'WITH began AS MATERIALIZED (SELECT id FROM sluice.outbox WHERE xid >= %L AND xid < %L %s) SELECT min(id) FROM began',
+            pg_snapshot_xmax(position.seen), pg_snapshot_xmax(position.target),
+            CASE WHEN reader = 'fan_out' THEN 'AND op = ''fan_out''' END) INTO position.first_id;
+        UPDATE sluice.subscription AS s
+        SET target = position.target, first_id = position.first_id, after_id = 0
+        WHERE s.name = reader;
+    END IF;
+    query := format(
+        '(SELECT %s FROM sluice.outbox WHERE id > %s AND xid >= %L AND pg_visible_in_snapshot(xid, %L) AND %s ORDER BY id LIMIT %s)',
+        columns, greatest(after, coalesce(position.first_id, 9223372036854775807) - 1), pg_snapshot_xmax(position.seen), position.target,
+        sluice.reads(reader), size);
+    FOR late IN SELECT x FROM pg_snapshot_xip(position.seen) AS x WHERE pg_visible_in_snapshot(x, position.target) LOOP
+        query := query || format(
+            ' UNION ALL (SELECT %s FROM sluice.outbox WHERE xid = %L AND id > %s AND %s ORDER BY id LIMIT %s)',
+            columns, late, after, sluice.reads(reader), size);
+    END LOOP;
+    RETURN QUERY EXECUTE format('SELECT * FROM (%s) AS interval ORDER BY id LIMIT %s', query, size);
+END $$;
+
+-- Marks the interval as passed up to and including this id.
+CREATE FUNCTION sluice.advance(reader text, upto bigint) RETURNS void
+LANGUAGE sql VOLATILE AS $$
+    UPDATE sluice.subscription SET after_id = upto WHERE name = reader
+$$;
+
+-- Ends the interval: everything that `target` sees has been passed.
+CREATE FUNCTION sluice.finish(reader text) RETURNS void
+LANGUAGE sql VOLATILE AS $$
+    UPDATE sluice.subscription
+    SET seen = target, target = NULL, first_id = NULL, after_id = 0
+    WHERE name = reader
+$$;
+
+-- A paused subscription is not drained; its changes wait in the log.
+CREATE FUNCTION sluice.pause(reader text) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    UPDATE sluice.subscription AS s SET paused = true WHERE s.name = reader;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no subscription %', quote_ident(reader);
+    END IF;
+END $$;
+
+CREATE FUNCTION sluice.resume(reader text) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    UPDATE sluice.subscription AS s SET paused = false WHERE s.name = reader;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no subscription %', quote_ident(reader);
+    END IF;
+END $$;
+
+SELECT sluice.subscribe('fan_out');
+SELECT sluice.subscribe('elasticsearch');
+
+GRANT SELECT ON sluice.outbox TO sluice_app;
+GRANT SELECT, UPDATE ON sluice.subscription TO sluice_app;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA sluice FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION
+    sluice.snapshot(), sluice.reads(text), sluice.pending(text),
+    sluice.take_over(text, integer, interval), sluice.hold(text, bigint), sluice.page(text, bigint, integer),
+    sluice.advance(text, bigint), sluice.finish(text)
+TO sluice_app;
