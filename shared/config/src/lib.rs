@@ -1,1 +1,22 @@
-//! Placeholder.
+//! What every function needs before its own work: its configuration, its credentials, its log lines and its TLS provider.
+//!
+//! The environment is read here and nowhere else.
+
+mod env;
+#[cfg(feature = "fake")]
+pub mod fake;
+mod secrets;
+mod telemetry;
+
+pub use env::{Env, Error};
+pub use secrets::{SecretError, Secrets};
+pub use telemetry::{WithService, init_telemetry};
+
+/// Makes aws-lc-rs the TLS provider of the process. Call it before the first client is made; calling it again is harmless.
+///
+/// The Elasticsearch client brings rustls with ring, the AWS SDK with aws-lc-rs. Where both are linked rustls refuses to
+/// choose, and panics at the first use of TLS.
+pub fn install_crypto_provider() {
+    // An error means that a provider is installed already, by an earlier call.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}

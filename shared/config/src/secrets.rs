@@ -1,0 +1,156 @@
+//! Credentials out of Secrets Manager.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use aws_sdk_secretsmanager::{Client, error::DisplayErrorContext};
+use serde::de::DeserializeOwned;
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
+
+/// How long a credential serves before it is looked up again. A refused one is looked up at once, by `refresh`.
+const TIME_TO_LIVE: Duration = Duration::from_secs(300);
+/// How long an expired credential serves on before Secrets Manager is asked again, when it did not answer.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(15);
+/// A lookup takes milliseconds. The SDK itself sets no limit on waiting for an answer.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a credential cannot be had. Names the secret and the remedy, never a value.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// Secrets Manager did not give it: it does not exist, may not be read, or the service does not answer.
+    #[error(
+        "the secret {arn} cannot be read: {reason}; check that it exists, that this function may call \
+         secretsmanager:GetSecretValue on it, and that Secrets Manager can be reached"
+    )]
+    Unreadable {
+        /// The secret's ARN, as configured.
+        arn: String,
+        /// What Secrets Manager, or the way to it, answered.
+        reason: String,
+    },
+    /// It is there, and is not what it should be.
+    #[error("the secret {arn} has the wrong form: {problem}; put a value of the documented form into it")]
+    Malformed {
+        /// The secret's ARN, as configured.
+        arn: String,
+        /// What is wrong, without any of the content.
+        problem: String,
+    },
+}
+
+/// A client that caches, and of which many tasks ask for the price of one lookup.
+///
+/// An outage of Secrets Manager stops nobody who already holds a credential: the expired one serves on, with a warning.
+#[derive(Clone, Debug)]
+pub struct Secrets {
+    client: Client,
+    time_to_live: Duration,
+    // Held over a lookup, so that only one is under way; whoever waited finds its result here.
+    cache: Arc<Mutex<HashMap<String, Cached>>>,
+}
+
+struct Cached {
+    text: String,
+    looked_up_at: Instant,
+    expires_at: Instant,
+}
+
+impl std::fmt::Debug for Cached {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cached").finish_non_exhaustive()
+    }
+}
+
+impl Secrets {
+    /// A cache over `client`, empty.
+    pub fn new(client: Client) -> Self {
+        Self::with_time_to_live(client, TIME_TO_LIVE)
+    }
+
+    /// The same with a time to live of one's own.
+    pub fn with_time_to_live(client: Client, time_to_live: Duration) -> Self {
+        Self { client, time_to_live, cache: Arc::default() }
+    }
+
+    /// The secret, at most five minutes old, or older while Secrets Manager does not answer.
+    pub async fn get<T: DeserializeOwned>(&self, arn: &str) -> Result<T, SecretError> {
+        let mut cache = self.cache.lock().await;
+        if let Some(cached) = cache.get_mut(arn) {
+            if Instant::now() < cached.expires_at {
+                return parse(arn, &cached.text);
+            }
+            match self.look_up(arn).await {
+                Ok(text) => *cached = self.cached(text),
+                Err(error) => {
+                    tracing::warn!(%error, "Secrets Manager gives no answer, an expired credential serves on");
+                    cached.expires_at = Instant::now() + ASK_AGAIN_AFTER;
+                }
+            }
+            return parse(arn, &cached.text);
+        }
+        let cached = self.cached(self.look_up(arn).await?);
+        let parsed = parse(arn, &cached.text);
+        cache.insert(arn.to_owned(), cached);
+        parsed
+    }
+
+    /// The secret as it is now: for a credential that was refused. A cached one is no answer to that, so here an outage is
+    /// an error. Callers that were refused together share one lookup.
+    pub async fn refresh<T: DeserializeOwned>(&self, arn: &str) -> Result<T, SecretError> {
+        let asked_at = Instant::now();
+        let mut cache = self.cache.lock().await;
+        if let Some(cached) = cache.get(arn).filter(|cached| cached.looked_up_at > asked_at) {
+            return parse(arn, &cached.text);
+        }
+        let cached = self.cached(self.look_up(arn).await?);
+        let parsed = parse(arn, &cached.text);
+        cache.insert(arn.to_owned(), cached);
+        parsed
+    }
+
+    async fn look_up(&self, arn: &str) -> Result<String, SecretError> {
+        let unreadable = |reason: String| SecretError::Unreadable { arn: arn.to_owned(), reason };
+        let answer = timeout(LOOKUP_TIMEOUT, self.client.get_secret_value().secret_id(arn).send())
+            .await
+            .map_err(|_| unreadable(format!("no answer within {} s", LOOKUP_TIMEOUT.as_secs())))?
+            .map_err(|error| {
+                let reason = match error.as_service_error() {
+                    // The service's own sentence; the context around it is a dump of the response.
+                    Some(refusal) => refusal.to_string(),
+                    None => DisplayErrorContext(&error).to_string(),
+                };
+                unreadable(reason)
+            })?;
+        answer.secret_string.ok_or_else(|| SecretError::Malformed {
+            arn: arn.to_owned(),
+            problem: "it is binary, and should be JSON text".to_owned(),
+        })
+    }
+
+    fn cached(&self, text: String) -> Cached {
+        let now = Instant::now();
+        Cached { text, looked_up_at: now, expires_at: now + self.time_to_live }
+    }
+}
+
+fn parse<T: DeserializeOwned>(arn: &str, text: &str) -> Result<T, SecretError> {
+    serde_json::from_str(text).map_err(|error| SecretError::Malformed { arn: arn.to_owned(), problem: problem(&error) })
+}
+
+/// What is wrong, in words of our own: serde's quote the offending value.
+fn problem(error: &serde_json::Error) -> String {
+    let told = error.to_string();
+    // A missing field's message has the name of our own struct's field and nothing of the secret.
+    if let Some(name) = told.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()) {
+        return format!("the field {name} is missing");
+    }
+    let what = match error.classify() {
+        serde_json::error::Category::Data => "a field has the wrong type",
+        serde_json::error::Category::Syntax | serde_json::error::Category::Eof | serde_json::error::Category::Io => {
+            "it is not JSON"
+        }
+    };
+    format!("{what} (line {}, column {})", error.line(), error.column())
+}

@@ -1,0 +1,110 @@
+//! Log lines: one JSON object a line on stdout, where the runtime collects them.
+
+use std::{fmt, io::IsTerminal};
+
+use tracing::{Event, Subscriber};
+use tracing_subscriber::{
+    EnvFilter,
+    fmt::{
+        FmtContext, FormatEvent, FormatFields,
+        format::{Format, Json, JsonFields, Writer},
+    },
+    registry::LookupSpan,
+};
+
+const DEFAULT_LEVEL: &str = "info";
+
+/// Starts logging for a function: JSON lines with a `service` field, from LOG_LEVEL (`info` when it is absent) up.
+///
+/// LOG_LEVEL is a level or a list of `target=level`. One that cannot be read is reported and counts as absent: a typo in
+/// it must not stop a function that works. Calling this again changes nothing.
+pub fn init_telemetry(service: &'static str) {
+    let wanted = crate::Env::from_process().optional("LOG_LEVEL");
+    let parsed = wanted.as_deref().map(EnvFilter::try_new);
+    let is_malformed = matches!(parsed, Some(Err(_)));
+    let filter = parsed.and_then(Result::ok).unwrap_or_else(|| EnvFilter::new(DEFAULT_LEVEL));
+
+    let started = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stdout().is_terminal())
+        .fmt_fields(JsonFields::new())
+        .event_format(WithService::new(service))
+        .try_init();
+    if started.is_ok() && is_malformed {
+        tracing::warn!(default = DEFAULT_LEVEL, "LOG_LEVEL cannot be read as a level, the default is used");
+    }
+}
+
+/// The JSON format with the function's name in each line.
+pub struct WithService {
+    service: &'static str,
+    json: Format<Json>,
+}
+
+impl WithService {
+    /// `service` is the word for the function everywhere else: folder, package, deployed name.
+    pub fn new(service: &'static str) -> Self {
+        Self { service, json: Format::default().json().flatten_event(true).with_span_list(false) }
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for WithService
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut line = String::new();
+        self.json.format_event(context, Writer::new(&mut line), event)?;
+        // The line is an object that is never empty, so another member fits in front.
+        let rest = line.strip_prefix('{').ok_or(fmt::Error)?;
+        write!(writer, "{{\"service\":\"{}\",{rest}", self.service)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        sync::{Arc, Mutex},
+    };
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Buffer {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_log_line_is_json_with_the_service_the_fields_and_the_span() {
+        let buffer = Buffer::default();
+        let writer = buffer.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .fmt_fields(JsonFields::new())
+            .event_format(WithService::new("trigger"))
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let _span = tracing::info_span!("invocation", request_id = "r1").entered();
+            tracing::info!(rows = 3, "drained");
+        });
+
+        let line = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(line.matches('\n').count(), 1);
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(line["service"], "trigger");
+        assert_eq!(line["level"], "INFO");
+        assert_eq!(line["message"], "drained");
+        assert_eq!(line["rows"], 3);
+        assert_eq!(line["span"]["request_id"], "r1");
+    }
+}

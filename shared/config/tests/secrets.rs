@@ -1,0 +1,106 @@
+//! The cache over Secrets Manager, against one that the test rotates and takes away.
+
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails the test by its panic")]
+
+use std::time::Duration;
+
+use config::{SecretError, Secrets, fake::SecretsManager};
+use serde::Deserialize;
+use serde_json::json;
+
+const ARN: &str = "arn:aws:secretsmanager:us-east-1:000000000000:secret:database";
+
+#[derive(Deserialize, Debug)]
+struct Login {
+    password: String,
+}
+
+async fn manager_with(password: &str) -> SecretsManager {
+    let manager = SecretsManager::start().await.unwrap();
+    manager.put(ARN, &json!({"password": password}));
+    manager
+}
+
+#[tokio::test]
+async fn many_callers_cost_one_lookup() {
+    let manager = manager_with("first").await;
+    let secrets = Secrets::new(manager.client());
+    let callers: Vec<_> = (0..8)
+        .map(|_| {
+            let secrets = secrets.clone();
+            tokio::spawn(async move { secrets.get::<Login>(ARN).await })
+        })
+        .collect();
+    for caller in callers {
+        assert_eq!(caller.await.unwrap().unwrap().password, "first");
+    }
+    assert_eq!(manager.lookups(), 1);
+}
+
+#[tokio::test]
+async fn a_refresh_goes_past_the_cache_and_into_it() {
+    let manager = manager_with("first").await;
+    let secrets = Secrets::new(manager.client());
+    secrets.get::<Login>(ARN).await.unwrap();
+    manager.put(ARN, &json!({"password": "second"}));
+
+    assert_eq!(secrets.get::<Login>(ARN).await.unwrap().password, "first");
+    assert_eq!(secrets.refresh::<Login>(ARN).await.unwrap().password, "second");
+    assert_eq!(secrets.get::<Login>(ARN).await.unwrap().password, "second");
+    assert_eq!(manager.lookups(), 2);
+}
+
+#[tokio::test]
+async fn an_expired_credential_is_looked_up_again() {
+    let manager = manager_with("first").await;
+    let secrets = Secrets::with_time_to_live(manager.client(), Duration::ZERO);
+    secrets.get::<Login>(ARN).await.unwrap();
+    manager.put(ARN, &json!({"password": "second"}));
+    assert_eq!(secrets.get::<Login>(ARN).await.unwrap().password, "second");
+}
+
+#[tokio::test]
+async fn an_expired_credential_serves_on_while_secrets_manager_is_away() {
+    let manager = manager_with("first").await;
+    let secrets = Secrets::with_time_to_live(manager.client(), Duration::ZERO);
+    secrets.get::<Login>(ARN).await.unwrap();
+    manager.set_away(true);
+    assert_eq!(secrets.get::<Login>(ARN).await.unwrap().password, "first");
+    assert_eq!(secrets.get::<Login>(ARN).await.unwrap().password, "first");
+    assert_eq!(manager.lookups(), 2, "an outage is not asked about at every call");
+}
+
+#[tokio::test]
+async fn a_refused_credential_is_not_served_again_during_an_outage() {
+    let manager = manager_with("first").await;
+    let secrets = Secrets::new(manager.client());
+    secrets.get::<Login>(ARN).await.unwrap();
+    manager.set_away(true);
+    assert!(matches!(secrets.refresh::<Login>(ARN).await, Err(SecretError::Unreadable { .. })));
+}
+
+#[tokio::test]
+async fn a_missing_secret_is_named_with_its_remedy() {
+    let manager = SecretsManager::start().await.unwrap();
+    let told = Secrets::new(manager.client()).get::<Login>(ARN).await.unwrap_err().to_string();
+    assert!(told.contains(ARN) && told.contains("can't find the secret") && told.contains("GetSecretValue"), "{told}");
+}
+
+#[tokio::test]
+async fn a_malformed_secret_is_named_without_its_content() {
+    let manager = SecretsManager::start().await.unwrap();
+    let secrets = Secrets::with_time_to_live(manager.client(), Duration::ZERO);
+    for (value, problem) in [
+        ("hunter2", "it is not JSON"),
+        (r#"{"password": "hunter2"#, "it is not JSON"),
+        (r#"{"passwort": "hunter2"}"#, "the field password is missing"),
+        (r#"{"password": ["hunter2"]}"#, "a field has the wrong type"),
+        (r#""hunter2""#, "a field has the wrong type"),
+    ] {
+        manager.put(ARN, value);
+        let error = secrets.get::<Login>(ARN).await.unwrap_err();
+        let (told, debug) = (error.to_string(), format!("{error:?}"));
+        assert!(told.contains(ARN) && told.contains(problem), "{told}");
+        assert!(!told.contains("hunter2") && !debug.contains("hunter2"), "the content is told in: {told} {debug}");
+    }
+}
