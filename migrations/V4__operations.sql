@@ -1,0 +1,165 @@
+-- Operations: partitions and retention, what the state is, and the way out.
+--
+-- No write waits for any of this: DDL waits 100 ms for its locks at most, and is tried again at the next tick.
+
+CREATE FUNCTION sluice.partitions() RETURNS TABLE (relation regclass, first bigint, upto bigint)
+LANGUAGE sql STABLE AS $$
+    SELECT c.oid::regclass, bounds[1]::bigint, bounds[2]::bigint
+    FROM pg_inherits AS i
+    JOIN pg_class AS c ON c.oid = i.inhrelid
+    CROSS JOIN LATERAL regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM \(''(\d+)''\) TO \(''(\d+)''\)') AS bounds
+    WHERE i.inhparent = 'sluice.outbox'::regclass AND bounds IS NOT NULL
+    ORDER BY 2
+$$;
+
+-- Made alone, then attached: the parent is locked only so that writers go on (SHARE UPDATE EXCLUSIVE).
+CREATE FUNCTION sluice.add_partition(first bigint, upto bigint) RETURNS text
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    name text := format('outbox_%s_%s', first, upto);
+BEGIN
+    EXECUTE format('CREATE TABLE sluice.%I (LIKE sluice.outbox INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES)', name);
+    EXECUTE format('ALTER TABLE sluice.outbox ATTACH PARTITION sluice.%I FOR VALUES FROM (%s) TO (%s)', name, first, upto);
+    RETURN name;
+END $$;
+
+-- Has every subscription passed every row of this partition? Ask under a lock that keeps writers out: a row that
+-- commits between the answer and the drop would be lost.
+CREATE FUNCTION sluice.is_passed(partition regclass) RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+DECLARE
+    position sluice.subscription;
+    waits boolean;
+BEGIN
+    FOR position IN SELECT * FROM sluice.subscription LOOP
+        EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE xid >= %L) OR EXISTS (SELECT FROM pg_snapshot_xip(%L) AS x JOIN %s ON xid = x)',
+            partition, pg_snapshot_xmax(position.seen), position.seen, partition) INTO waits;
+        IF waits THEN
+            RETURN false;
+        END IF;
+    END LOOP;
+    RETURN true;
+END $$;
+
+-- Does the next thing that the log's partitions need, and says what; NULL: nothing is to be done. Call it until then, a
+-- transaction each; on lock_not_available, later. Rows stay in the log for `keep` after they were passed.
+--
+-- Where nobody made a partition in time, the default one holds rows. A partition cannot be attached beside it without
+-- a scan of it under a lock, so it is moved: taken out and replaced by an empty one in a moment, then checked where
+-- nobody waits but the drain (`hold` answers false meanwhile), and attached as an ordinary partition.
+CREATE FUNCTION sluice.maintain(size bigint DEFAULT 1000000, keep interval DEFAULT '7 days', now timestamptz DEFAULT clock_timestamp())
+RETURNS text
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
+DECLARE
+    top bigint;
+    last bigint;
+    low bigint;
+    high bigint;
+    oldest regclass;
+    newest_row timestamptz;
+    name text;
+BEGIN
+    IF to_regclass('sluice.outbox_moving') IS NOT NULL THEN
+        SELECT min(o.id), max(o.id) + 1 INTO low, high FROM sluice.outbox_moving AS o;
+        EXECUTE format('ALTER TABLE sluice.outbox_moving ADD CONSTRAINT bounds CHECK (id >= %s AND id < %s)', low, high);
+        LOCK TABLE sluice.outbox_default IN ACCESS EXCLUSIVE MODE;
+        -- Ids that were drawn before the move and inserted after it.
+        EXECUTE format('WITH late AS (DELETE FROM sluice.outbox_default WHERE id >= %s AND id < %s RETURNING *) INSERT INTO sluice.outbox_moving SELECT * FROM late', low, high);
+        name := format('outbox_%s_%s', low, high);
+        EXECUTE format('ALTER TABLE sluice.outbox ATTACH PARTITION sluice.outbox_moving FOR VALUES FROM (%s) TO (%s)', low, high);
+        EXECUTE format('ALTER TABLE sluice.outbox_moving DROP CONSTRAINT bounds');
+        EXECUTE format('ALTER TABLE sluice.outbox_moving RENAME TO %I', name);
+        RETURN 'attached the former default partition as ' || name;
+    END IF;
+
+    SELECT coalesce(max(p.upto), 1) INTO top FROM sluice.partitions() AS p;
+    IF EXISTS (SELECT FROM sluice.outbox_default) THEN
+        PERFORM FROM sluice.subscription FOR UPDATE NOWAIT;     -- no drain is between two reads
+        LOCK TABLE sluice.outbox IN ACCESS EXCLUSIVE MODE;
+        ALTER TABLE sluice.outbox DETACH PARTITION sluice.outbox_default;
+        ALTER TABLE sluice.outbox_default RENAME TO outbox_moving;
+        SELECT last_value INTO last FROM sluice.outbox_id_seq;
+        IF top <= last THEN
+            PERFORM sluice.add_partition(last + 1, last + 1 + size);
+        END IF;
+        CREATE TABLE sluice.outbox_default PARTITION OF sluice.outbox DEFAULT;
+        RETURN 'took out the default partition, to attach it with bounds';
+    END IF;
+
+    SELECT last_value INTO last FROM sluice.outbox_id_seq;
+    IF top - last < size / 2 THEN
+        RETURN 'added partition ' || sluice.add_partition(greatest(top, last + 1), greatest(top, last + 1) + size);
+    END IF;
+
+    SELECT p.relation INTO oldest FROM sluice.partitions() AS p WHERE p.upto <= last ORDER BY p.first LIMIT 1;
+    IF oldest IS NULL THEN
+        RETURN NULL;
+    END IF;
+    EXECUTE format('SELECT max(created_at) FROM (SELECT created_at FROM %s ORDER BY id DESC LIMIT 100) AS newest', oldest) INTO newest_row;
+    IF newest_row >= now - keep THEN
+        RETURN NULL;
+    END IF;
+    EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', oldest);
+    IF NOT sluice.is_passed(oldest) THEN
+        RETURN NULL;
+    END IF;
+    EXECUTE format('DROP TABLE %s', oldest);
+    RETURN 'dropped partition ' || oldest::text;
+END $$;
+
+-- A line for each subscription: how many rows wait for it, for how long the oldest has, and where it is.
+CREATE FUNCTION sluice.status()
+RETURNS TABLE (subscription text, paused boolean, pending_rows bigint, oldest_pending_age interval, seen pg_snapshot, after_id bigint)
+LANGUAGE plpgsql STABLE
+SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+DECLARE
+    position sluice.subscription;
+BEGIN
+    FOR position IN SELECT * FROM sluice.subscription ORDER BY name LOOP
+        subscription := position.name;
+        paused := position.paused;
+        seen := position.seen;
+        after_id := position.after_id;
+        EXECUTE format(
+            'SELECT count(*), clock_timestamp() - min(o.created_at) FROM (
+                 SELECT * FROM sluice.outbox WHERE xid >= %1$L
+                 UNION ALL
+                 SELECT o.* FROM pg_snapshot_xip(%2$L) AS x JOIN sluice.outbox AS o ON o.xid = x) AS o
+             WHERE %3$s AND NOT coalesce(pg_visible_in_snapshot(o.xid, %4$L) AND o.id <= %5$s, false)',
+            pg_snapshot_xmax(position.seen), position.seen, sluice.reads(position.name), position.target, position.after_id)
+        INTO pending_rows, oldest_pending_age;
+        RETURN NEXT;
+    END LOOP;
+END $$;
+
+-- A line for each stream: its index (NULL: run migrate), what waits for it, expansions that are under way or parked
+-- with an error, and the tables that its view reads but nobody tracks.
+CREATE FUNCTION sluice.stream_status()
+RETURNS TABLE (stream text, index text, is_current boolean, waiting bigint, expansions bigint, expanded_rows bigint, last_error text, untracked_tables regclass[])
+LANGUAGE sql STABLE AS $$
+    SELECT s.name, s.live_index, s.live_mapping IS NOT DISTINCT FROM s.mapping,
+        (SELECT count(*) FROM sluice.waiting AS w WHERE w.stream = s.name),
+        e.count, e.logged, e.error,
+        ARRAY(
+            SELECT t FROM sluice.tables_of(to_regclass(s.source)) AS t
+            WHERE NOT EXISTS (SELECT FROM sluice.tracked AS k WHERE k.relation = t AND k.stream = s.name))
+    FROM sluice.stream AS s
+    CROSS JOIN LATERAL (
+        SELECT count(*), coalesce(sum(x.logged), 0)::bigint AS logged, max(x.error) AS error
+        FROM sluice.expansion AS x WHERE x.stream = s.name) AS e
+    ORDER BY s.name
+$$;
+
+-- Takes Sluice off the application's tables: triggers first, then what sluice_app was granted. The schema is the
+-- caller's to drop.
+CREATE FUNCTION sluice.uninstall() RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM sluice.drop_triggers(t.id) FROM sluice.tracked AS t;
+    DROP OWNED BY sluice_app;
+END $$;
+
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA sluice FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION sluice.partitions(), sluice.maintain(bigint, interval, timestamptz), sluice.status(), sluice.stream_status() TO sluice_app;
