@@ -1,0 +1,31 @@
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+/// What is known of one change, apart from its document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change<'a> {
+    /// The row of the log. Each occurs once in a message.
+    pub id: i64,
+    /// The document's key as text, its `_id` in Elasticsearch.
+    #[serde(borrow)]
+    pub key: Cow<'a, str>,
+    /// The version of the read, drawn before it: a higher one has seen at least as much.
+    pub version: i64,
+    /// What is to be done with the document.
+    pub op: Op,
+    /// When the document was read, by the database's clock, in milliseconds since 1970.
+    pub at: i64,
+}
+
+/// What is to be done with a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Op {
+    /// Write the document on the next line.
+    Upsert,
+    /// There is no such document any more.
+    Delete,
+    /// Read what it is now, and write that: the document did not travel.
+    Read,
+}

@@ -1,0 +1,211 @@
+use std::{borrow::Cow, mem};
+
+use serde::Serialize;
+
+use crate::{Change, ENVELOPE_VERSION, Op};
+
+/// Packs the changes of one stream into bodies of a limited size.
+#[derive(Debug)]
+pub struct Packer {
+    stream: String,
+    trace: String,
+    limit_bytes: usize,
+    lines: String,
+    changes: usize,
+}
+
+/// One message body, complete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Body {
+    /// What SQS is given.
+    pub text: String,
+    /// How many changes are in it.
+    pub changes: usize,
+}
+
+#[derive(Serialize)]
+struct Header<'a> {
+    v: u64,
+    stream: &'a str,
+    changes: usize,
+    trace: &'a str,
+}
+
+impl Packer {
+    /// An empty body for `stream`. `trace` names the invocation that made it, for the log lines of whoever reads it.
+    ///
+    /// A body holds at most `limit_bytes`, or a single change that alone is larger.
+    pub fn new(stream: impl Into<String>, trace: impl Into<String>, limit_bytes: usize) -> Self {
+        Self { stream: stream.into(), trace: trace.into(), limit_bytes, lines: String::new(), changes: 0 }
+    }
+
+    /// Adds a change; where the body at hand has no room for it, gives that body back and begins the next with it.
+    ///
+    /// Only an upsert carries a document, and an upsert without one travels as [`Op::Read`].
+    pub fn push(&mut self, change: &Change<'_>, document: Option<&str>) -> Option<Body> {
+        let document = document.filter(|_| change.op == Op::Upsert).map(one_line);
+        let op = if document.is_none() && change.op == Op::Upsert { Op::Read } else { change.op };
+        let facts = to_json(&Change { op, key: Cow::Borrowed(&change.key), ..*change });
+
+        let added_bytes = facts.len() + 1 + document.as_ref().map_or(0, |document| document.len() + 1);
+        let header_bytes = self.header(self.changes + 1).len() + 1;
+        let is_full = self.changes > 0 && header_bytes + self.lines.len() + added_bytes > self.limit_bytes;
+        let full = if is_full { self.take() } else { None };
+
+        self.changes += 1;
+        self.lines.push_str(&facts);
+        self.lines.push('\n');
+        if let Some(document) = document {
+            self.lines.push_str(&document);
+            self.lines.push('\n');
+        }
+        full
+    }
+
+    /// The last body, unless nothing was pushed since the one before.
+    pub fn finish(mut self) -> Option<Body> {
+        self.take()
+    }
+
+    fn take(&mut self) -> Option<Body> {
+        let changes = mem::take(&mut self.changes);
+        let lines = mem::take(&mut self.lines);
+        (changes > 0).then(|| Body { text: format!("{}\n{lines}", self.header(changes)), changes })
+    }
+
+    fn header(&self, changes: usize) -> String {
+        to_json(&Header { v: ENVELOPE_VERSION, stream: &self.stream, changes, trace: &self.trace })
+    }
+}
+
+fn to_json(value: &impl Serialize) -> String {
+    #[expect(clippy::expect_used, reason = "structs of numbers and texts have a JSON form")]
+    let json = serde_json::to_string(value).expect("a header or a change as JSON");
+    one_line(&json).into_owned()
+}
+
+/// The same JSON on one line of characters that SQS accepts: #x9, #xA, #xD, and from #x20 up without surrogates, U+FFFE and
+/// U+FFFF.
+///
+/// JSON has those two nowhere but inside a string, where an escape means the same; and it has raw control characters (tab
+/// and line breaks, all of them) nowhere but between tokens, where a space means the same.
+fn one_line(json: &str) -> Cow<'_, str> {
+    let is_foreign = |c: char| c < ' ' || c == '\u{fffe}' || c == '\u{ffff}';
+    if !json.contains(is_foreign) {
+        return Cow::Borrowed(json);
+    }
+    let mut line = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        match c {
+            '\u{fffe}' => line.push_str("\\ufffe"),
+            '\u{ffff}' => line.push_str("\\uffff"),
+            c if c < ' ' => line.push(' '),
+            c => line.push(c),
+        }
+    }
+    Cow::Owned(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Message;
+
+    fn change(id: i64, key: &str, op: Op) -> Change<'_> {
+        Change { id, key: key.into(), version: 5, op, at: 1_790_000_000_000 }
+    }
+
+    fn pack(changes: &[(Change<'_>, Option<&str>)], limit_bytes: usize) -> Vec<Body> {
+        let mut packer = Packer::new("cities", "t-1", limit_bytes);
+        let mut bodies: Vec<Body> =
+            changes.iter().filter_map(|(change, document)| packer.push(change, *document)).collect();
+        bodies.extend(packer.finish());
+        bodies
+    }
+
+    #[test]
+    fn a_body_is_a_header_and_the_lines_of_its_changes() {
+        let bodies = pack(
+            &[
+                (change(7, "42", Op::Upsert), Some(r#"{"n": 1.10}"#)),
+                (change(8, "4\"3", Op::Delete), None),
+                (change(9, "é", Op::Read), None),
+            ],
+            1000,
+        );
+        assert_eq!(
+            bodies,
+            [Body {
+                changes: 3,
+                text: concat!(
+                    r#"{"v":1,"stream":"cities","changes":3,"trace":"t-1"}"#,
+                    "\n",
+                    r#"{"id":7,"key":"42","version":5,"op":"upsert","at":1790000000000}"#,
+                    "\n",
+                    r#"{"n": 1.10}"#,
+                    "\n",
+                    r#"{"id":8,"key":"4\"3","version":5,"op":"delete","at":1790000000000}"#,
+                    "\n",
+                    r#"{"id":9,"key":"é","version":5,"op":"read","at":1790000000000}"#,
+                    "\n"
+                )
+                .to_owned()
+            }]
+        );
+    }
+
+    #[test]
+    fn a_body_stays_within_the_limit_and_no_change_is_lost() {
+        let document = format!(r#"{{"text":"{}"}}"#, "x".repeat(100));
+        let changes: Vec<_> = (0..100).map(|id| (change(id, "k", Op::Upsert), Some(document.as_str()))).collect();
+        for limit_bytes in [300, 1000, 1001, 1002, 5000] {
+            let bodies = pack(&changes, limit_bytes);
+            assert!(bodies.iter().all(|body| body.text.len() <= limit_bytes), "limit {limit_bytes}");
+            let ids: Vec<i64> = bodies
+                .iter()
+                .flat_map(|body| Message::parse(&body.text).unwrap().entries)
+                .map(|entry| entry.change.id)
+                .collect();
+            assert_eq!(ids, (0..100).collect::<Vec<_>>(), "limit {limit_bytes}");
+        }
+    }
+
+    #[test]
+    fn a_change_larger_than_the_limit_travels_alone() {
+        let large = format!(r#"{{"text":"{}"}}"#, "x".repeat(5000));
+        let bodies = pack(
+            &[
+                (change(1, "a", Op::Delete), None),
+                (change(2, "b", Op::Upsert), Some(&large)),
+                (change(3, "c", Op::Delete), None),
+            ],
+            1000,
+        );
+        assert_eq!(bodies.iter().map(|body| body.changes).collect::<Vec<_>>(), [1, 1, 1]);
+    }
+
+    #[test]
+    fn nothing_packed_is_no_body() {
+        assert_eq!(Packer::new("cities", "t-1", 1000).finish(), None);
+    }
+
+    #[test]
+    fn an_upsert_without_its_document_travels_as_one_to_read() {
+        let bodies = pack(&[(change(1, "a", Op::Upsert), None)], 1000);
+        assert_eq!(Message::parse(&bodies[0].text).unwrap().entries[0].change.op, Op::Read);
+    }
+
+    #[test]
+    fn a_body_has_only_characters_that_sqs_accepts_and_means_the_same() {
+        let document = "{\"a\":\n\t[\"\u{fffe}\u{ffff}\u{7f}\u{1fffe}\u{85}\\u0000\"]\r}";
+        let key = "\u{0}\u{1}\t\n\u{7f}\u{fffe}\u{ffff}\u{10ffff}";
+        let bodies = pack(&[(change(1, key, Op::Upsert), Some(document))], 1000);
+        let is_accepted = |c: char| matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..='\u{10ffff}');
+        assert!(bodies[0].text.chars().all(is_accepted), "{:?}", bodies[0].text);
+
+        let message = Message::parse(&bodies[0].text).unwrap();
+        assert_eq!(message.entries[0].change.key, key);
+        let travelled: serde_json::Value = serde_json::from_str(message.entries[0].document.unwrap()).unwrap();
+        assert_eq!(travelled, serde_json::from_str::<serde_json::Value>(document).unwrap());
+    }
+}
