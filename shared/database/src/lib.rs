@@ -1,1 +1,26 @@
-//! Placeholder.
+//! PostgreSQL as the functions see it.
+
+mod connect;
+pub mod log;
+mod source;
+mod tls;
+
+use std::error::Error as _;
+
+pub use connect::{ConnectError, Settings, connect, connect_unchecked};
+pub use source::{Documents, Read, ReadError, Stream, streams};
+
+/// The newest migration that this code relies on. A function that finds an older schema says "run migrate".
+pub const REQUIRED_SCHEMA: i32 = 4;
+
+/// What PostgreSQL, or the way to it, said, in one line.
+///
+/// Without the `DETAIL` of a message, which may quote a row.
+pub fn describe(error: &tokio_postgres::Error) -> String {
+    if let Some(refusal) = error.as_db_error() {
+        let hint = refusal.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
+        return format!("{}{hint} [{}]", refusal.message(), refusal.code().code());
+    }
+    let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+    format!("{error}{cause}")
+}
