@@ -96,7 +96,8 @@ impl Tls {
         let rustls::Error::InvalidCertificate(problem) = find_tls_error(error)? else { return None };
         #[expect(clippy::wildcard_enum_match_arm, reason = "the others have no remedy of their own")]
         let explanation = match problem {
-            CertificateError::UnknownIssuer => match self {
+            // BadSignature: an authority of the same name and with another key, as after its renewal.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => match self {
                 Self::Verified(_, Authority::Given) => {
                     "it is not signed by the authority in DATABASE_CA; put there the PEM of the authority that signed it, \
                      or `rds` for Amazon RDS"
