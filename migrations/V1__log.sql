@@ -129,8 +129,8 @@ END $$;
 
 -- Reserves a range of versions [first, last] for the calling session, which becomes the holder. The caller commits
 -- before it draws from the range: what a crashed drain drew would otherwise be drawn again. The range starts above the
--- clock, so that versions rise over a restore, too. No row: another session holds the subscription, or it is paused;
--- one that has held it for longer than `patience` is frozen, and its backend is terminated.
+-- clock, so that versions rise over a restore, too. No row: another session drains it, or it is paused. A holder that
+-- has had a transaction open for longer than `patience` is frozen, and its backend is terminated.
 CREATE FUNCTION sluice.take_over(reader text, span integer, patience interval DEFAULT '90 s')
 RETURNS TABLE (first bigint, last bigint, timeline_changed boolean)
 LANGUAGE plpgsql VOLATILE AS $$
@@ -156,6 +156,14 @@ BEGIN
     IF position.paused THEN
         RETURN;
     END IF;
+    -- A holder polls all the time, and says so when it stops (`release`): this keeps two from taking turns.
+    IF EXISTS (
+        SELECT FROM pg_stat_activity AS a
+        WHERE a.pid = position.holder_pid AND a.backend_start = position.holder_start
+          AND a.pid <> pg_backend_pid() AND a.state_change > clock_timestamp() - interval '10 s'
+    ) THEN
+        RETURN;
+    END IF;
     first := greatest(position.reserved, microseconds) + 1;
     last := first + span - 1;
     timeline_changed := position.timeline <> history;
@@ -168,19 +176,29 @@ BEGIN
     RETURN NEXT;
 END $$;
 
--- Locks the subscription until the transaction ends, if the range of versions that ends at `last` is still the newest:
--- a drainer that was overtaken must take over anew before it reads.
-CREATE FUNCTION sluice.hold(reader text, last bigint) RETURNS boolean
+-- The calling session does not drain any more: the next one need not wait to be sure of it.
+CREATE FUNCTION sluice.release(reader text) RETURNS void
+LANGUAGE sql VOLATILE AS $$
+    UPDATE sluice.subscription SET holder_pid = NULL, holder_start = NULL
+    WHERE name = reader AND holder_pid = pg_backend_pid()
+$$;
+
+-- Locks the subscription until the transaction ends, if the range of versions that ends at `last` is still the newest,
+-- and tells how far its interval has been passed. NULL: the caller was overtaken and must take over before it reads,
+-- or it is paused.
+CREATE FUNCTION sluice.hold(reader text, last bigint) RETURNS bigint
 LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    after bigint;
 BEGIN
-    PERFORM FROM sluice.subscription AS s
+    SELECT s.after_id INTO after FROM sluice.subscription AS s
     WHERE s.name = reader AND s.reserved = last AND NOT s.paused
     FOR UPDATE SKIP LOCKED;
     -- Asked after the lock: while the old default partition is being moved, its rows are out of sight.
-    RETURN FOUND AND to_regclass('sluice.outbox_moving') IS NULL;
+    RETURN CASE WHEN to_regclass('sluice.outbox_moving') IS NULL THEN after END;
 END $$;
 
--- The next rows of the interval, in order of id, beginning a new interval where none is open. The caller holds the
+-- The next rows of the interval, `size` at most, in order of id, beginning a new interval where none is open. The caller holds the
 -- subscription (`hold`), sends them, then calls `advance`; on an empty page, and on no other, it calls `finish`.
 --
 -- One leg for the transactions that began after `seen`, from the first id that they can have, and one leg for each that
@@ -220,7 +238,12 @@ BEGIN
             ' UNION ALL (SELECT %s FROM sluice.outbox WHERE xid = %L AND id > %s AND %s ORDER BY id LIMIT %s)',
             columns, late, after, sluice.reads(reader), size);
     END LOOP;
-    RETURN QUERY EXECUTE format('SELECT * FROM (%s) AS interval ORDER BY id LIMIT %s', query, size);
+    -- Bounded by bytes, too: as many rows as have 8 MiB of payload together, one at least.
+    RETURN QUERY EXECUTE format(
+        'SELECT %s FROM ('
+            'SELECT *, sum(octet_length(payload::text)) OVER (ORDER BY id) AS bytes, row_number() OVER (ORDER BY id) AS n '
+            'FROM (%s) AS leg ORDER BY id LIMIT %s) AS page '
+        'WHERE n = 1 OR bytes IS NULL OR bytes <= 8388608 ORDER BY id', columns, query, size);
 END $$;
 
 -- Marks the interval as passed up to and including this id.
@@ -264,6 +287,6 @@ GRANT SELECT, UPDATE ON sluice.subscription TO sluice_app;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA sluice FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     sluice.snapshot(), sluice.reads(text), sluice.pending(text),
-    sluice.take_over(text, integer, interval), sluice.hold(text, bigint), sluice.page(text, bigint, integer),
+    sluice.take_over(text, integer, interval), sluice.release(text), sluice.hold(text, bigint), sluice.page(text, bigint, integer),
     sluice.advance(text, bigint), sluice.finish(text)
 TO sluice_app;

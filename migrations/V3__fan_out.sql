@@ -108,7 +108,8 @@ BEGIN
         DELETE FROM sluice.expansion AS e WHERE e.id = job_id;
     ELSE
         UPDATE sluice.expansion AS e
-        SET after_key = last_key, logged = e.logged + logged_now, attempts = 0, error = NULL
+        SET after_key = last_key, logged = e.logged + logged_now, attempts = 0, error = NULL,
+            due_at = clock_timestamp()          -- behind the others: a resync does not hold up a rename
         WHERE e.id = job_id;
     END IF;
     RETURN logged_now;

@@ -1,0 +1,218 @@
+//! The loop over the log: one transaction after the other, each with a few pages.
+
+use std::time::Duration;
+
+use config::Secrets;
+use database::log::{self, Versions};
+use serde::Serialize;
+use tokio::time::{Instant, sleep};
+use tracing::{error, info, warn};
+
+use crate::page::Outgoing;
+use crate::queue::Queue;
+use crate::session::Session;
+use crate::{Config, Error};
+
+/// How long one transaction goes on taking pages. It holds back vacuum, and what it has sent is repeated after a crash;
+/// at its end nothing is read until everything is sent.
+const TRANSACTION: Duration = Duration::from_secs(1);
+/// Versions of one take-over: a second's worth, so that the range never runs ahead of the clock.
+const VERSIONS: i32 = 1_000_000;
+/// An interval that found nothing is stored this often, so that a transaction which stays open is listed as running and
+/// costs the polls nothing.
+const STORE_INTERVAL: Duration = Duration::from_secs(10);
+/// The queue's depth is asked for this often at most.
+const DEPTH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the drain did.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Drained {
+    /// Pages of the log.
+    pub pages: u64,
+    /// Rows of the log; many of one document become one write.
+    pub changes: u64,
+    /// Documents sent.
+    pub documents: u64,
+    /// Deletes sent.
+    pub deletes: u64,
+    /// Changes sent without their document, for the indexer to read.
+    pub to_read_again: u64,
+    /// Changes set aside until their stream has an index.
+    pub waiting: u64,
+    /// Changes of streams that were dropped.
+    pub unknown: u64,
+    /// Pages of a stream whose source could not be read.
+    pub source_errors: u64,
+    /// Messages sent.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// Drains one subscription. Only one session at a time does: the others find its row locked, or its holder alive.
+pub struct Drain {
+    session: Session,
+    queue: Queue,
+    subscription: String,
+    poll_interval: Duration,
+    page_size: i32,
+    max_queue_depth: i64,
+    send_concurrency: usize,
+    versions: Option<Versions>,
+    /// When the last interval was stored.
+    stored_at: Option<Instant>,
+    /// When the queue was last asked for its depth, and whether it had room.
+    room: Option<(Instant, bool)>,
+}
+
+impl Drain {
+    /// Connects to nothing yet.
+    pub fn new(config: &Config, secrets: Secrets, queue: Queue) -> Self {
+        Self {
+            session: Session::new(config.database.clone(), secrets, "sluice trigger (drain)"),
+            queue,
+            subscription: config.subscription.clone(),
+            poll_interval: config.poll_interval,
+            page_size: config.page_size,
+            max_queue_depth: config.max_queue_depth,
+            send_concurrency: config.send_concurrency,
+            versions: None,
+            stored_at: None,
+            room: None,
+        }
+    }
+
+    /// Drains until it is time to stop; after a failure it goes on.
+    ///
+    /// # Errors
+    /// The last failure, if nothing has worked since.
+    pub async fn stay(&mut self, trace: &str, stop_at: Instant, drained: &mut Drained) -> Result<(), Error> {
+        let mut outcome = Ok(());
+        let mut pause = Duration::ZERO;
+        while Instant::now() < stop_at {
+            match self.step(trace, stop_at, drained).await {
+                Ok(has_more) => {
+                    outcome = Ok(());
+                    pause = Duration::ZERO;
+                    if !has_more {
+                        sleep(self.poll_interval).await;
+                    }
+                }
+                Err(failure) => {
+                    error!(error = %failure, "the drain failed, and is tried again");
+                    outcome = Err(failure);
+                    pause = (pause * 2).clamp(Duration::from_millis(500), Duration::from_secs(10));
+                    sleep(pause.min(stop_at.saturating_duration_since(Instant::now()))).await;
+                }
+            }
+        }
+        outcome
+    }
+
+    /// Drains what is there, for a second at most: whether there may be more.
+    ///
+    /// # Errors
+    /// Nothing is lost: what was not committed is read again.
+    pub async fn step(&mut self, trace: &str, stop_at: Instant, drained: &mut Drained) -> Result<bool, Error> {
+        let outcome = self.try_step(trace, stop_at, drained).await;
+        if outcome.is_err() {
+            // The range of versions belongs to the session, which may be in the middle of anything.
+            self.session.close();
+            self.versions = None;
+        }
+        outcome
+    }
+
+    /// Lets the next drainer begin at once.
+    pub async fn release(&mut self) {
+        if self.versions.take().is_some()
+            && let Some(client) = self.session.open()
+            && let Err(failure) = log::release(client, &self.subscription).await
+        {
+            warn!(error = database::describe(&failure), "the next drainer will wait until this session is gone");
+        }
+    }
+
+    async fn try_step(&mut self, trace: &str, stop_at: Instant, drained: &mut Drained) -> Result<bool, Error> {
+        let (client, is_new) = self.session.client().await?;
+        if is_new {
+            self.versions = None;
+        }
+        let is_stored = self.stored_at.is_some_and(|at| at.elapsed() < STORE_INTERVAL);
+        if !log::is_pending(client, &self.subscription).await? && is_stored {
+            return Ok(false);
+        }
+        if !has_room(&mut self.room, &self.queue, self.max_queue_depth).await? {
+            return Ok(false);
+        }
+        let versions = match &mut self.versions {
+            Some(versions) => versions,
+            none => {
+                let Some(versions) = log::take_over(client, &self.subscription, VERSIONS).await? else {
+                    return Ok(false);
+                };
+                info!(subscription = self.subscription, "took over");
+                if versions.timeline_changed {
+                    error!(
+                        subscription = self.subscription,
+                        "the database was promoted or restored: committed changes may be gone from it which the index \
+                         still has; compare them, or run migrate with the command rebase"
+                    );
+                }
+                none.insert(versions)
+            }
+        };
+
+        let transaction = client.transaction().await?;
+        let client = transaction.client();
+        let Some(mut after) = log::hold(client, &self.subscription, versions).await? else {
+            self.versions = None;
+            return Ok(true);
+        };
+        let until = stop_at.min(Instant::now() + TRANSACTION);
+        let mut outgoing = Outgoing::new(client, trace, self.queue.sender(self.send_concurrency), drained).await?;
+        let mut is_first = true;
+        loop {
+            // Drawn before the page is read, so that a higher version has seen at least as much.
+            let Some(version) = versions.draw() else {
+                self.versions = None;
+                break;
+            };
+            let (rows, read_at_ms) = log::page(client, &self.subscription, after, self.page_size).await?;
+            let Some(last) = rows.last() else {
+                outgoing.finish().await?;
+                log::finish(client, &self.subscription).await?;
+                transaction.commit().await?;
+                self.stored_at = Some(Instant::now());
+                return Ok(!is_first);
+            };
+            after = last.id;
+            is_first = false;
+            outgoing.push(rows, version, read_at_ms).await?;
+            if Instant::now() >= until {
+                break;
+            }
+        }
+        // Sent, then advanced: a crash in between repeats what was sent.
+        outgoing.finish().await?;
+        log::advance(client, &self.subscription, after).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+}
+
+/// Whether the queue has room. While it has not, changes wait in the log.
+async fn has_room(room: &mut Option<(Instant, bool)>, queue: &Queue, limit: i64) -> Result<bool, Error> {
+    if let Some((asked_at, has_room)) = *room
+        && asked_at.elapsed() < DEPTH_INTERVAL
+    {
+        return Ok(has_room);
+    }
+    let depth = queue.depth().await?;
+    let has_room = depth < limit;
+    if !has_room {
+        warn!(depth, limit, "the queue is full: changes wait in the log");
+    }
+    *room = Some((Instant::now(), has_room));
+    Ok(has_room)
+}

@@ -1,0 +1,27 @@
+use database::{ConnectError, ReadError};
+use thiserror::Error;
+
+use crate::queue::SendError;
+
+/// What keeps the trigger from draining.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The database cannot be reached, or its schema is older than this code.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The log cannot be read.
+    #[error("the log cannot be read: {}", database::describe(.0))]
+    Log(#[source] tokio_postgres::Error),
+    /// The connection was lost while documents were read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// SQS does not take the messages.
+    #[error(transparent)]
+    Send(#[from] SendError),
+}
+
+impl From<tokio_postgres::Error> for Error {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Log(error)
+    }
+}

@@ -1,0 +1,106 @@
+//! Finding out which documents show a changed row, and keeping the log's partitions.
+
+use std::time::Duration;
+
+use config::Secrets;
+use database::log;
+use serde::Serialize;
+use tokio::time::{Instant, sleep};
+use tokio_postgres::error::SqlState;
+use tracing::{debug, error, info, warn};
+
+use crate::session::Session;
+use crate::{Config, Error};
+
+/// Keys that one transaction logs: some tens of milliseconds.
+const SLICE: i32 = 5000;
+/// Between two looks at the partitions: one is made when the newest is half full, so there is time.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What the fan-out did.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Expanded {
+    /// Expansions begun.
+    pub expansions: i64,
+    /// Rows logged by them.
+    pub rows: i64,
+    /// Slices that failed, and are tried again later.
+    pub parked: u64,
+}
+
+/// Expands what the triggers noted as images into keys.
+pub struct FanOut {
+    session: Session,
+    poll_interval: Duration,
+    retention: Duration,
+    maintained_at: Option<Instant>,
+}
+
+impl FanOut {
+    /// Connects to nothing yet.
+    pub fn new(config: &Config, secrets: Secrets) -> Self {
+        Self {
+            session: Session::new(config.database.clone(), secrets, "sluice trigger (fan-out)"),
+            poll_interval: config.poll_interval,
+            retention: config.retention,
+            maintained_at: None,
+        }
+    }
+
+    /// Works until it is time to stop. What fails is logged and tried again: it stops nobody.
+    pub async fn stay(&mut self, stop_at: Instant, expanded: &mut Expanded) {
+        let mut pause = self.poll_interval;
+        while Instant::now() < stop_at {
+            match self.step(expanded).await {
+                Ok(true) => pause = self.poll_interval,
+                Ok(false) => {
+                    pause = self.poll_interval;
+                    sleep(pause).await;
+                }
+                Err(failure) => {
+                    error!(error = %failure, "the fan-out failed, and is tried again");
+                    self.session.close();
+                    pause = (pause * 2).clamp(Duration::from_secs(1), Duration::from_secs(10));
+                    sleep(pause.min(stop_at.saturating_duration_since(Instant::now()))).await;
+                }
+            }
+        }
+    }
+
+    /// Collects what is new and works off one slice: whether there was anything to do.
+    pub async fn step(&mut self, expanded: &mut Expanded) -> Result<bool, Error> {
+        let (client, _) = self.session.client().await?;
+        if self.maintained_at.is_none_or(|at| at.elapsed() > MAINTENANCE_INTERVAL) {
+            maintain(client, self.retention).await?;
+            self.maintained_at = Some(Instant::now());
+        }
+        let begun = log::collect(client).await?;
+        expanded.expansions += begun;
+        let Some(expansion) = log::due_expansion(client).await? else { return Ok(begun > 0) };
+        match log::expand(client, expansion, SLICE).await {
+            Ok(rows) => expanded.rows += rows,
+            Err(failure) if failure.as_db_error().is_some() && !client.is_closed() => {
+                let reason = database::describe(&failure);
+                warn!(expansion, error = reason, "an expansion failed, and is put aside for a while");
+                log::park(client, expansion, &reason).await?;
+                expanded.parked += 1;
+            }
+            Err(failure) => return Err(failure.into()),
+        }
+        Ok(true)
+    }
+}
+
+async fn maintain(client: &tokio_postgres::Client, retention: Duration) -> Result<(), Error> {
+    loop {
+        match log::maintain(client, retention).await {
+            Ok(Some(done)) => info!(done, "kept the log's partitions"),
+            Ok(None) => return Ok(()),
+            Err(failure) if failure.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+                debug!("the log's partitions are in use: later");
+                return Ok(());
+            }
+            Err(failure) => return Err(failure.into()),
+        }
+    }
+}

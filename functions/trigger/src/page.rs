@@ -1,0 +1,160 @@
+//! From a page of the log to messages: what each of its documents is now.
+
+use std::collections::{BTreeMap, HashMap};
+
+use database::{Read, Stream, log};
+use message::{Change, Op, Packer};
+use tokio_postgres::Client;
+use tracing::{error, warn};
+
+use crate::queue::Sender;
+use crate::{Drained, Error};
+
+/// Ten messages of a batch, escaped, fit Lambda's event of 6 MB.
+const MESSAGE_BYTES: usize = 256 * 1024;
+/// A larger document travels without itself, and is read by the indexer.
+const DOCUMENT_BYTES: i32 = 240 * 1024;
+
+/// Turns pages into messages, and packs together what belongs to one stream.
+pub struct Outgoing<'a> {
+    client: &'a Client,
+    trace: &'a str,
+    streams: HashMap<String, Stream>,
+    packers: HashMap<String, Packer>,
+    sender: Sender,
+    counters: &'a mut Drained,
+}
+
+impl<'a> Outgoing<'a> {
+    /// With a fresh look at the streams.
+    pub async fn new(
+        client: &'a Client,
+        trace: &'a str,
+        sender: Sender,
+        counters: &'a mut Drained,
+    ) -> Result<Self, Error> {
+        let streams = database::streams(client).await?;
+        Ok(Self { client, trace, streams, packers: HashMap::new(), sender, counters })
+    }
+
+    /// Takes a page: its documents are read now, under this version, which was drawn before.
+    pub async fn push(&mut self, rows: Vec<log::Row>, version: i64, read_at_ms: i64) -> Result<(), Error> {
+        self.counters.pages += 1;
+        self.counters.changes += rows.len() as u64;
+        let mut by_stream: BTreeMap<String, Vec<log::Row>> = BTreeMap::new();
+        for row in rows {
+            by_stream.entry(row.stream.clone()).or_default().push(row);
+        }
+        for (name, rows) in by_stream {
+            let Some(stream) = self.live_stream(&name, &rows).await? else { continue };
+            // One write for each key: the last row stands for those before it.
+            let latest: HashMap<String, log::Row> = rows.into_iter().map(|row| (row.key.clone(), row)).collect();
+            let mut latest: Vec<log::Row> = latest.into_values().collect();
+            latest.sort_unstable_by_key(|row| row.id);
+            if stream.source.is_some() {
+                self.read(&stream, &latest, version, read_at_ms).await?;
+            } else {
+                for row in latest {
+                    let op = if row.is_delete { Op::Delete } else { Op::Upsert };
+                    self.pack(&name, &row, version, op, read_at_ms, row.payload.as_deref()).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what is left, and waits until all of it is sent.
+    pub async fn finish(mut self) -> Result<(), Error> {
+        for packer in std::mem::take(&mut self.packers).into_values() {
+            if let Some(body) = packer.finish() {
+                self.send(body).await?;
+            }
+        }
+        Ok(self.sender.finish().await?)
+    }
+
+    /// The stream, if its changes can travel. Those of a stream without an index are set aside until it has one; those
+    /// of a stream that was dropped are passed over.
+    async fn live_stream(&mut self, name: &str, rows: &[log::Row]) -> Result<Option<Stream>, Error> {
+        let is_live = |streams: &HashMap<String, Stream>| streams.get(name).is_some_and(|s| s.live_index.is_some());
+        if !is_live(&self.streams) {
+            let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
+            if log::wait(self.client, name, &ids).await? {
+                self.counters.waiting += ids.len() as u64;
+                return Ok(None);
+            }
+            self.streams = database::streams(self.client).await?;
+            if !is_live(&self.streams) {
+                warn!(stream = name, changes = ids.len(), "passed over changes of a stream that was dropped");
+                self.counters.unknown += ids.len() as u64;
+                return Ok(None);
+            }
+        }
+        Ok(self.streams.get(name).cloned())
+    }
+
+    /// Reads the documents and packs them as they come. Where they cannot be read, the changes travel without them, and
+    /// the indexer tries until the source is mended: the other streams go on, and nothing is skipped.
+    async fn read(&mut self, stream: &Stream, rows: &[log::Row], version: i64, read_at_ms: i64) -> Result<(), Error> {
+        let keys = rows.iter().map(|row| row.key.clone()).collect();
+        let mut documents = stream.read(self.client, keys, DOCUMENT_BYTES, true);
+        let left = loop {
+            match documents.next().await {
+                Ok(Some((index, read))) => {
+                    let (op, document) = match read {
+                        Read::Document(document) => (Op::Upsert, Some(document)),
+                        Read::Missing => (Op::Delete, None),
+                        // The indexer reads it anew, and buries it with the reason where that fails, too.
+                        Read::TooLarge { .. } | Read::Failed { .. } => (Op::Read, None),
+                    };
+                    self.pack(&stream.name, &rows[index], version, op, read_at_ms, document.as_deref()).await?;
+                }
+                Ok(None) => return Ok(()),
+                Err(failure) if failure.is_connection_lost() => return Err(failure.into()),
+                Err(failure) => {
+                    let reason = std::error::Error::source(&failure)
+                        .and_then(|source| source.downcast_ref().map(database::describe))
+                        .unwrap_or_default();
+                    error!(stream = stream.name, error = %failure, reason, "changes travel without their documents");
+                    break documents.into_unanswered();
+                }
+            }
+        };
+        self.counters.source_errors += 1;
+        for index in left {
+            self.pack(&stream.name, &rows[index], version, Op::Read, read_at_ms, None).await?;
+        }
+        Ok(())
+    }
+
+    async fn pack(
+        &mut self,
+        stream: &str,
+        row: &log::Row,
+        version: i64,
+        op: Op,
+        read_at_ms: i64,
+        document: Option<&str>,
+    ) -> Result<(), Error> {
+        match op {
+            Op::Upsert => self.counters.documents += 1,
+            Op::Delete => self.counters.deletes += 1,
+            Op::Read => self.counters.to_read_again += 1,
+        }
+        if !self.packers.contains_key(stream) {
+            self.packers.insert(stream.to_owned(), Packer::new(stream, self.trace, MESSAGE_BYTES));
+        }
+        let change = Change { id: row.id, key: row.key.as_str().into(), version, op, at: read_at_ms };
+        let full = self.packers.get_mut(stream).and_then(|packer| packer.push(&change, document));
+        match full {
+            Some(body) => self.send(body).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn send(&mut self, body: message::Body) -> Result<(), Error> {
+        self.counters.messages += 1;
+        self.counters.bytes += body.text.len() as u64;
+        Ok(self.sender.push(body).await?)
+    }
+}

@@ -1,0 +1,125 @@
+//! The log, from the side that drains it. The functions' SQL is in `migrations/`; this is the only place that calls it.
+
+use std::time::Duration;
+
+use tokio_postgres::{Client, Error};
+
+/// A range of versions that is this session's alone, reserved by a committed transaction.
+#[derive(Clone, Copy, Debug)]
+pub struct Versions {
+    next: i64,
+    last: i64,
+    /// The cluster was promoted or restored to a point in time since the last take-over: committed changes may be gone
+    /// from the source while the index still has them.
+    pub timeline_changed: bool,
+}
+
+impl Versions {
+    /// Draws a version; `None`: the range is used up, take over anew.
+    pub fn draw(&mut self) -> Option<i64> {
+        let version = self.next;
+        (version <= self.last).then(|| {
+            self.next += 1;
+            version
+        })
+    }
+}
+
+/// A row of the log.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Rises in order of commit for one key of the tracked table itself.
+    pub id: i64,
+    /// The stream that it belongs to.
+    pub stream: String,
+    /// The document's key as text.
+    pub key: String,
+    /// Whether the writer deleted the row; the document that is read decides.
+    pub is_delete: bool,
+    /// The document, for a stream that is fed by `sluice.emit`.
+    pub payload: Option<String>,
+}
+
+/// Whether anything waits for the subscription. Takes no lock and no transaction id.
+pub async fn is_pending(client: &Client, subscription: &str) -> Result<bool, Error> {
+    Ok(client.query_one("SELECT sluice.pending($1)", &[&subscription]).await?.get(0))
+}
+
+/// Makes this session the one that drains, with a range of `span` versions. `None`: another one drains, or it is paused.
+pub async fn take_over(client: &Client, subscription: &str, span: i32) -> Result<Option<Versions>, Error> {
+    let query = "SELECT first, last, timeline_changed FROM sluice.take_over($1, $2)";
+    let row = client.query_opt(query, &[&subscription, &span]).await?;
+    Ok(row.map(|row| Versions { next: row.get(0), last: row.get(1), timeline_changed: row.get(2) }))
+}
+
+/// Tells that this session drains no more.
+pub async fn release(client: &Client, subscription: &str) -> Result<(), Error> {
+    client.execute("SELECT sluice.release($1)", &[&subscription]).await.map(drop)
+}
+
+/// Locks the subscription until the transaction ends: the id up to which its interval was passed. `None`: another
+/// session took over since.
+pub async fn hold(client: &Client, subscription: &str, versions: &Versions) -> Result<Option<i64>, Error> {
+    Ok(client.query_one("SELECT sluice.hold($1, $2)", &[&subscription, &versions.last]).await?.get(0))
+}
+
+/// The next rows after an id, `size` at most, in order of id, and the database's clock in milliseconds since the epoch.
+/// Draw the version before: it must be older than what it is given to.
+pub async fn page(client: &Client, subscription: &str, after: i64, size: i32) -> Result<(Vec<Row>, i64), Error> {
+    let query = "SELECT id, stream, key, op = 'delete', payload::text, \
+                 (extract(epoch FROM clock_timestamp()) * 1000)::bigint \
+                 FROM sluice.page($1, $2, $3)";
+    let rows = client.query(query, &[&subscription, &after, &size]).await?;
+    let read_at_ms = rows.first().map_or(0, |row| row.get(5));
+    let rows = rows.iter().map(|row| Row {
+        id: row.get(0),
+        stream: row.get(1),
+        key: row.get(2),
+        is_delete: row.get(3),
+        payload: row.get(4),
+    });
+    Ok((rows.collect(), read_at_ms))
+}
+
+/// Marks the interval as passed up to and including an id.
+pub async fn advance(client: &Client, subscription: &str, id: i64) -> Result<(), Error> {
+    client.execute("SELECT sluice.advance($1, $2)", &[&subscription, &id]).await.map(drop)
+}
+
+/// Ends the interval, after an empty page and after nothing else.
+pub async fn finish(client: &Client, subscription: &str) -> Result<(), Error> {
+    client.execute("SELECT sluice.finish($1)", &[&subscription]).await.map(drop)
+}
+
+/// Sets rows of a stream that has no index aside until it has one. `false`: it has one, look again.
+pub async fn wait(client: &Client, stream: &str, ids: &[i64]) -> Result<bool, Error> {
+    Ok(client.query_one("SELECT sluice.wait($1, $2)", &[&stream, &ids]).await?.get(0))
+}
+
+/// Collects what is to be fanned out: how many expansions were begun.
+pub async fn collect(client: &Client) -> Result<i64, Error> {
+    Ok(client.query_one("SELECT sluice.collect()", &[]).await?.get(0))
+}
+
+/// The expansion that has been due for longest.
+pub async fn due_expansion(client: &Client) -> Result<Option<i64>, Error> {
+    let query = "SELECT id FROM sluice.expansion WHERE due_at <= clock_timestamp() ORDER BY due_at, id LIMIT 1";
+    Ok(client.query_opt(query, &[]).await?.map(|row| row.get(0)))
+}
+
+/// Works off one slice of an expansion: how many rows were logged.
+pub async fn expand(client: &Client, expansion: i64, slice: i32) -> Result<i64, Error> {
+    Ok(client.query_one("SELECT sluice.expand($1, $2)", &[&expansion, &slice]).await?.get(0))
+}
+
+/// Puts a failed expansion aside for a while, with its error.
+pub async fn park(client: &Client, expansion: i64, error: &str) -> Result<(), Error> {
+    client.execute("SELECT sluice.park($1, $2)", &[&expansion, &error]).await.map(drop)
+}
+
+/// Does the next thing that the partitions need, and says what; `None`: nothing. Rows that were passed stay for `keep`.
+/// `lock_not_available`: somebody writes, later will do.
+pub async fn maintain(client: &Client, keep: Duration) -> Result<Option<String>, Error> {
+    let query = "SELECT sluice.maintain(keep => make_interval(secs => $1))";
+    Ok(client.query_one(query, &[&keep.as_secs_f64()]).await?.get(0))
+}
