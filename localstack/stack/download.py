@@ -1,0 +1,111 @@
+"""Fetches what the stack is made of: once, verified, resumed where it was interrupted."""
+
+import hashlib
+import shutil
+import sys
+import time
+import urllib.error
+import urllib.request
+import zipfile
+from pathlib import Path
+
+from console import Failure, run, say
+from layout import DOWNLOADS, lock
+
+MAVEN_CENTRAL = "https://repo.maven.apache.org/maven2"
+
+
+def sha512(file: Path) -> str:
+    """The file's SHA-512, in hex."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha512").hexdigest()
+
+
+def maven_zip(subject: str, artifact: str, digest: str, repository: str | None = None) -> Path:
+    """An artifact `group:name:version` of Maven Central, as a zip whose SHA-512 is `digest`."""
+    group, name, version = artifact.split(":")
+    path = f"{group.replace('.', '/')}/{name}/{version}/{name}-{version}.zip"
+    file = DOWNLOADS / Path(path).name
+    with lock(DOWNLOADS, "a download"):
+        if file.exists():
+            return file  # it got its name after it was verified
+        local = Path.home() / ".m2" / "repository" / path
+        if local.exists() and sha512(local) == digest:
+            return local
+        partial = file.with_suffix(".part")
+        try:
+            _resume(subject, f"{repository or MAVEN_CENTRAL}/{path}", partial)
+        except (urllib.error.URLError, OSError) as error:
+            if repository or not shutil.which("mvn"):
+                raise Failure(
+                    f"{subject}: {file.name} cannot be downloaded from {repository or MAVEN_CENTRAL}: {error}\n"
+                    f"    Run the command again (it resumes), or name a mirror:  make up MAVEN_REPOSITORY=https://…/maven2"
+                ) from error
+            goal = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:get"
+            run(subject, f"no direct way to Maven Central ({error}); fetching {file.name} by mvn",
+                ["mvn", "-q", "-B", goal, f"-Dartifact={artifact}:zip", "-Dtransitive=false"], DOWNLOADS / "mvn.log")  # fmt: skip
+            shutil.copyfile(local, partial)
+        if (found := sha512(partial)) != digest:
+            partial.unlink()
+            raise Failure(f"{subject}: {file.name} is not what it should be (SHA-512 {found[:16]}…); it was thrown away")
+        partial.replace(file)
+    return file
+
+
+def _resume(subject: str, url: str, partial: Path) -> None:
+    """Downloads to `partial`, going on where an earlier try ended; a lost connection is taken up again five times."""
+    for attempt in range(6):
+        try:
+            return _fetch_rest(subject, url, partial)
+        except urllib.error.HTTPError as error:
+            if error.code == 416:  # nothing is left to fetch
+                return None
+            raise
+        except OSError as error:
+            if attempt == 5:
+                raise
+            say(subject, f"  … connection lost ({error}); going on")
+            time.sleep(attempt)
+    return None
+
+
+def _fetch_rest(subject: str, url: str, partial: Path) -> None:
+    done = partial.stat().st_size if partial.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        if answer.status != 206:
+            done = 0
+        total = done + int(answer.headers.get("Content-Length", 0))
+        say(subject, f"downloading {Path(url).name}, {total / 1e6:.0f} MB" + (f", from {done / 1e6:.0f} MB on" if done else ""))
+        told = time.monotonic()
+        with partial.open("ab" if done else "wb") as out:
+            while chunk := answer.read(1 << 20):
+                done += out.write(chunk)
+                if time.monotonic() - told > 5:
+                    told = time.monotonic()
+                    say(subject, f"  … {done / 1e6:.0f} of {total / 1e6:.0f} MB")
+        if done < total:
+            raise OSError(f"{total - done} bytes are missing")
+
+
+def unpack(archive: Path, into: Path, below: str = "") -> None:
+    """Extracts a zip as `into`: all of it, or what is in the folder `below` (a part of its name may be `*`)."""
+    wanted = Path(below).parts
+    with zipfile.ZipFile(archive) as zipped:
+        for info in zipped.infolist():
+            parts = Path(info.filename).parts
+            if info.is_dir() or ".." in parts or not all(want in ("*", have) for want, have in zip(wanted, parts)):
+                continue
+            target = into.joinpath(*parts[len(wanted) :])
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with zipped.open(info) as source, target.open("wb") as out:
+                shutil.copyfileobj(source, out)
+            target.chmod(info.external_attr >> 16 & 0o777 | 0o644)  # the servers' user must be able to read it
+
+
+def pip_download(subject: str, requirements: Path, into: Path) -> Path:
+    """The one wheel that `requirements` names, verified against the hash there."""
+    into.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "-r", str(requirements), "-d", str(into)]
+    run(subject, f"downloading {requirements.read_text().split()[0]} from PyPI", command, into / "pip.log")
+    return next(into.glob("*.whl"))
