@@ -1,0 +1,150 @@
+use std::time::Duration;
+
+use config::{Env, Secrets};
+use elasticsearch::{
+    Elasticsearch,
+    cert::{Certificate, CertificateValidation},
+    cluster::ClusterHealthParts,
+    http::{
+        StatusCode,
+        transport::{SingleNodeConnectionPool, TransportBuilder},
+    },
+};
+use tokio::sync::Mutex;
+
+use crate::{ConnectError, credentials::Credentials};
+
+/// The most that any request may take; bulk requests set less by the time that is left to them.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where the credentials are, whom to trust and how indexes are named.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    secret_arn: String,
+    ca: Option<String>,
+    /// What the names of all indexes and aliases begin with.
+    pub index_prefix: String,
+}
+
+impl Settings {
+    /// ELASTICSEARCH_SECRET_ARN, ELASTICSEARCH_CA and INDEX_PREFIX.
+    pub fn from_env(env: &mut Env) -> Self {
+        let ca = env.optional("ELASTICSEARCH_CA");
+        if ca.as_ref().is_some_and(|pem| Certificate::from_pem(pem.as_bytes()).is_err()) {
+            env.problem("ELASTICSEARCH_CA must be one or more certificates as PEM");
+        }
+        let index_prefix = env.parsed(
+            "INDEX_PREFIX",
+            String::new(),
+            "lower-case letters, digits, - and _, beginning with a letter",
+            |it| {
+                it.starts_with(|c: char| c.is_ascii_lowercase())
+                    && it.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_')
+            },
+        );
+        Self { secret_arn: env.required("ELASTICSEARCH_SECRET_ARN"), ca, index_prefix }
+    }
+}
+
+/// A client of an Elasticsearch that has answered. Refused credentials are looked up once more.
+pub async fn connect(settings: &Settings, secrets: &Secrets) -> Result<Elasticsearch, ConnectError> {
+    let connection = Connection::new(settings.clone(), secrets.clone());
+    let first = connection.client().await?;
+    match connection.probe(&first).await {
+        Err(ConnectError::Refused { .. }) => {
+            let second = connection.renew().await?;
+            connection.probe(&second).await?;
+            Ok(second)
+        }
+        answer => answer.map(|()| first),
+    }
+}
+
+/// A client that follows its secret. Nothing is connected before it is used.
+#[derive(Debug)]
+pub struct Connection {
+    settings: Settings,
+    secrets: Secrets,
+    made: Mutex<Option<Made>>,
+}
+
+#[derive(Debug)]
+struct Made {
+    credentials: Credentials,
+    client: Elasticsearch,
+}
+
+impl Connection {
+    /// Without a client yet.
+    pub fn new(settings: Settings, secrets: Secrets) -> Self {
+        Self { settings, secrets, made: Mutex::default() }
+    }
+
+    /// The client for the secret as it is cached, which is minutes old at most.
+    pub async fn client(&self) -> Result<Elasticsearch, ConnectError> {
+        let credentials = self.secrets.get(&self.settings.secret_arn).await?;
+        self.client_for(credentials).await
+    }
+
+    /// The client for the secret as it is now: after a 401, once.
+    pub async fn renew(&self) -> Result<Elasticsearch, ConnectError> {
+        let credentials = self.secrets.refresh(&self.settings.secret_arn).await?;
+        self.client_for(credentials).await
+    }
+
+    async fn client_for(&self, credentials: Credentials) -> Result<Elasticsearch, ConnectError> {
+        let mut made = self.made.lock().await;
+        if let Some(made) = made.as_ref().filter(|made| made.credentials == credentials) {
+            return Ok(made.client.clone());
+        }
+        let client = self.build(&credentials)?;
+        *made = Some(Made { credentials, client: client.clone() });
+        Ok(client)
+    }
+
+    fn build(&self, credentials: &Credentials) -> Result<Elasticsearch, ConnectError> {
+        let unusable = |problem| ConnectError::Credentials { secret_arn: self.settings.secret_arn.clone(), problem };
+        // Proxies come from the environment, which is not read here.
+        let mut transport = TransportBuilder::new(SingleNodeConnectionPool::new(credentials.url().map_err(unusable)?))
+            .disable_proxy()
+            .timeout(REQUEST_TIMEOUT);
+        if let Some(auth) = credentials.auth().map_err(unusable)? {
+            transport = transport.auth(auth);
+        }
+        if let Some(pem) = &self.settings.ca {
+            let authority = Certificate::from_pem(pem.as_bytes()).map_err(ConnectError::Authority)?;
+            transport = transport.cert_validation(CertificateValidation::Full(authority));
+        }
+        let transport = transport.build().map_err(|error| ConnectError::Authority(error.into()))?;
+        Ok(Elasticsearch::new(transport))
+    }
+
+    async fn probe(&self, client: &Elasticsearch) -> Result<(), ConnectError> {
+        let url = self.url().await;
+        let answer = client
+            .cluster()
+            .health(ClusterHealthParts::None)
+            .filter_path(&["status"])
+            .request_timeout(PROBE_TIMEOUT)
+            .send()
+            .await
+            .map_err(|error| ConnectError::of(&url, error))?;
+        match answer.status_code() {
+            StatusCode::UNAUTHORIZED => {
+                Err(ConnectError::Refused { url, secret_arn: self.settings.secret_arn.clone() })
+            }
+            status if status.is_success() => Ok(()),
+            status => {
+                let text = answer.text().await.unwrap_or_default();
+                let reason = text.chars().take(300).collect();
+                Err(ConnectError::Unexpected { url, status: status.as_u16(), reason })
+            }
+        }
+    }
+
+    async fn url(&self) -> String {
+        let made = self.made.lock().await;
+        made.as_ref().and_then(|made| made.credentials.url().ok()).map(String::from).unwrap_or_default()
+    }
+}

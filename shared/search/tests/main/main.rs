@@ -1,0 +1,117 @@
+//! Connecting to a real Elasticsearch (ELASTICSEARCH_URL), and to ones that should be refused.
+
+mod tls;
+
+use anyhow::{Context, Result};
+use config::{Env, Secrets, fake::SecretsManager};
+use elasticsearch::http::Url;
+use search::{ConnectError, Settings, connect};
+use serde_json::{Value, json};
+
+use crate::tls::Authority;
+
+const ARN: &str = "arn:elasticsearch";
+
+fn settings(ca: &str) -> Result<Settings> {
+    let mut env = Env::from_pairs([("ELASTICSEARCH_SECRET_ARN", ARN), ("ELASTICSEARCH_CA", ca)]);
+    let settings = Settings::from_env(&mut env);
+    env.finish()?;
+    Ok(settings)
+}
+
+async fn secrets(secret: &Value) -> Result<(SecretsManager, Secrets)> {
+    config::install_crypto_provider();
+    let manager = SecretsManager::start().await?;
+    manager.put(ARN, secret);
+    let secrets = Secrets::new(manager.client());
+    Ok((manager, secrets))
+}
+
+/// The secret for the test's own Elasticsearch.
+fn real() -> Result<Value> {
+    let url = std::env::var("ELASTICSEARCH_URL")
+        .context("ELASTICSEARCH_URL is not set: start the stack, or export the URL of a running Elasticsearch")?;
+    let mut url = Url::parse(&url)?;
+    let (username, password) = (url.username().to_owned(), url.password().map(str::to_owned));
+    url.set_username("").ok().context("username")?;
+    url.set_password(None).ok().context("password")?;
+    Ok(match password {
+        Some(password) => json!({"url": url.as_str(), "username": username, "password": password}),
+        None => json!({"url": url.as_str()}),
+    })
+}
+
+#[tokio::test]
+async fn an_elasticsearch_that_answers_is_connected() -> Result<()> {
+    let (_manager, secrets) = secrets(&real()?).await?;
+    connect(&settings("")?, &secrets).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_elasticsearch_that_nobody_runs_is_told_by_name() -> Result<()> {
+    let (_manager, secrets) = secrets(&json!({"url": "http://127.0.0.1:1"})).await?;
+    let error = connect(&settings("")?, &secrets).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Unreachable { .. }), "{error:?}");
+    assert!(error.to_string().contains("http://127.0.0.1:1/ cannot be reached"), "{error}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_private_authority_is_trusted_when_it_is_configured() -> Result<()> {
+    let authority = Authority::new()?;
+    let url = authority.serve(|_| (200, r#"{"status":"green"}"#)).await?;
+    let (_manager, secrets) = secrets(&json!({ "url": url })).await?;
+    connect(&settings(&authority.pem())?, &secrets).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_wrong_authority_is_told_by_name() -> Result<()> {
+    let url = Authority::new()?.serve(|_| (200, r#"{"status":"green"}"#)).await?;
+    let (_manager, secrets) = secrets(&json!({ "url": url })).await?;
+    for ca in [Authority::new()?.pem(), String::new()] {
+        let error = connect(&settings(&ca)?, &secrets).await.unwrap_err();
+        assert!(matches!(error, ConnectError::Certificate { .. }), "{error:?}");
+        assert!(error.to_string().contains("set ELASTICSEARCH_CA"), "{error}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn refused_credentials_are_looked_up_once_more() -> Result<()> {
+    // Basic authentication of u:new.
+    let server = |request: &str| match request.contains("Basic dTpuZXc=") {
+        true => (200, r#"{"status":"green"}"#),
+        false => (401, r#"{"error":{"type":"security_exception"},"status":401}"#),
+    };
+    let authority = Authority::new()?;
+    let url = authority.serve(server).await?;
+    let (manager, secrets) = secrets(&json!({"url": url, "username": "u", "password": "old"})).await?;
+
+    let error = connect(&settings(&authority.pem())?, &secrets).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Refused { .. }), "{error:?}");
+    assert!(error.to_string().contains(ARN), "{error}");
+    assert!(!error.to_string().contains("old"), "{error}");
+
+    manager.put(ARN, &json!({"url": url, "username": "u", "password": "new"}));
+    connect(&settings(&authority.pem())?, &secrets).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_authority_that_is_no_certificate_is_a_problem_of_the_configuration() {
+    for ca in ["garbage", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"] {
+        let mut env = Env::from_pairs([("ELASTICSEARCH_SECRET_ARN", ARN), ("ELASTICSEARCH_CA", ca)]);
+        let settings = Settings::from_env(&mut env);
+        let told = match env.finish() {
+            Err(error) => error.to_string(),
+            // Well-formed PEM around bytes that are no certificate shows when the client is made.
+            Ok(()) => {
+                let (_manager, secrets) = secrets(&json!({"url": "https://127.0.0.1:1"})).await.unwrap();
+                connect(&settings, &secrets).await.unwrap_err().to_string()
+            }
+        };
+        assert!(told.contains("ELASTICSEARCH_CA"), "{told}");
+    }
+}
