@@ -1,1 +1,23 @@
-//! Placeholder.
+//! What the tests stand on: the servers that `make up` started, and a database of one's own on them.
+//!
+//! The servers' addresses come from the environment (`make env`, which `make test` sets). Without them a test fails; it
+//! never skips.
+
+mod database;
+mod wait;
+
+pub use database::Database;
+pub use wait::{eventually, eventually_within};
+
+/// A variable that `make test` sets.
+///
+/// # Panics
+/// Where it is missing, with what to do.
+pub fn variable(name: &str) -> String {
+    match std::env::var(name) {
+        Ok(value) if !value.is_empty() => value,
+        _ => panic!(
+            "{name} is not set: the tests need the local stack. Run `make test`, or `eval \"$(make -s env STACK=test)\"`."
+        ),
+    }
+}
