@@ -1,1 +1,92 @@
-//! Placeholder.
+//! Makes what Sluice needs: the schema in PostgreSQL, the indexes in Elasticsearch. And takes it away again.
+//!
+//! Every command may be run again: what is done is left alone, what is half done is finished.
+
+mod config;
+mod elastic;
+mod error;
+mod indexes;
+mod mapping;
+mod rebase;
+mod report;
+mod scan;
+pub mod schema;
+mod uninstall;
+
+use std::str::FromStr;
+
+use ::config::Secrets;
+
+pub use crate::{config::Config, error::Error, report::Report};
+
+/// What `pg_stat_activity` shows.
+const APPLICATION_NAME: &str = "sluice migrate";
+
+/// What can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// The schema, then the indexes.
+    Migrate,
+    /// After a restore or a copy of the database: every index is brought to what the source is now.
+    Rebase,
+    /// Removes everything that Sluice made, and nothing else.
+    Uninstall,
+}
+
+impl FromStr for Command {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        match text {
+            "migrate" => Ok(Self::Migrate),
+            "rebase" => Ok(Self::Rebase),
+            "uninstall" => Ok(Self::Uninstall),
+            other => Err(Error::Command(other.to_owned())),
+        }
+    }
+}
+
+/// Runs commands.
+#[derive(Clone, Debug)]
+pub struct Migrate {
+    config: Config,
+    secrets: Secrets,
+}
+
+impl Migrate {
+    /// Connects to nothing yet.
+    pub fn new(config: Config, secrets: Secrets) -> Self {
+        Self { config, secrets }
+    }
+
+    /// Runs one command. Both servers must answer before anything is changed. After an error the report has what was
+    /// done before it.
+    pub async fn run(&self, command: Command, report: &mut Report) -> Result<(), Error> {
+        let Config { database, search } = &self.config;
+        let elasticsearch = search::connect(search, &self.secrets).await?;
+        let prefix = &search.index_prefix;
+        match command {
+            Command::Migrate => {
+                let mut client = database::connect_unchecked(database, &self.secrets, APPLICATION_NAME).await?;
+                schema::lock(&client).await?;
+                let is_migrated = schema::migrate(&mut client, &schema::migrations(), report).await?;
+                let are_indexes_made = indexes::make(&mut client, &elasticsearch, prefix, report).await?;
+                if !is_migrated && !are_indexes_made {
+                    let version = schema::version(&client).await?;
+                    report.say(format!("nothing to do: the schema has version {version}, every stream has its index"));
+                }
+                Ok(())
+            }
+            Command::Rebase => {
+                let client = database::connect(database, &self.secrets, APPLICATION_NAME).await?;
+                schema::lock(&client).await?;
+                rebase::rebase(&client, &elasticsearch, report).await
+            }
+            Command::Uninstall => {
+                let mut client = database::connect_unchecked(database, &self.secrets, APPLICATION_NAME).await?;
+                schema::lock(&client).await?;
+                uninstall::uninstall(&mut client, &elasticsearch, prefix, report).await
+            }
+        }
+    }
+}

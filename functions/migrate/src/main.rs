@@ -1,2 +1,69 @@
-//! Placeholder.
-fn main() {}
+//! The migrate function. Started by Lambda, it handles invocations; started from a shell, it runs once.
+
+use std::process::ExitCode;
+
+use aws_config::BehaviorVersion;
+use config::{Env, Secrets, init_telemetry, install_crypto_provider};
+use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
+use migrate::{Command, Config, Error, Migrate, Report};
+use serde_json::{Value, json};
+
+const DEFAULT_COMMAND: &str = "migrate";
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    install_crypto_provider();
+    if Env::from_process().optional("AWS_LAMBDA_RUNTIME_API").is_some() {
+        init_telemetry("migrate");
+        return match lambda_runtime::run(service_fn(handle)).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                tracing::error!(error, "the runtime ended");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    let command = std::env::args().nth(1);
+    match run(command.as_deref().unwrap_or(DEFAULT_COMMAND), &mut Report::new(print)).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            print_failure(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The words of the run are the answer. A failure is the invocation's failure, and has them as well.
+async fn handle(event: LambdaEvent<Value>) -> Result<Value, Diagnostic> {
+    let command = event.payload["command"].as_str().unwrap_or(DEFAULT_COMMAND);
+    let mut report = Report::new(|line| tracing::info!("{line}"));
+    match run(command, &mut report).await {
+        Ok(()) => Ok(json!({"ok": true, "lines": report.lines()})),
+        Err(error) => {
+            tracing::error!(command, %error, "failed");
+            let mut lines = report.lines().to_vec();
+            lines.push(error.to_string());
+            Err(Diagnostic { error_type: "MigrateError".to_owned(), error_message: lines.join("\n") })
+        }
+    }
+}
+
+/// Everything is made anew for each run, so that what is wrong with the configuration reaches the one who asked.
+async fn run(command: &str, report: &mut Report) -> Result<(), Error> {
+    let command: Command = command.parse()?;
+    let config = Config::from_env(Env::from_process())?;
+    let aws = aws_config::load_defaults(BehaviorVersion::latest()).await;
+    let secrets = Secrets::new(aws_sdk_secretsmanager::Client::new(&aws));
+    // Boxed: nested as it is, its type is too deep for the compiler.
+    Box::pin(Migrate::new(config, secrets).run(command, report)).await
+}
+
+#[allow(clippy::print_stdout, reason = "the words of a command belong there")]
+fn print(line: &str) {
+    println!("{line}");
+}
+
+#[allow(clippy::print_stderr, reason = "the failure of a command belongs there")]
+fn print_failure(error: &Error) {
+    eprintln!("{error}");
+}

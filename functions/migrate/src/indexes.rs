@@ -1,0 +1,145 @@
+//! One index for each stream, behind an alias of the stream's name.
+
+mod index;
+
+use std::collections::BTreeSet;
+
+use elasticsearch::{
+    Elasticsearch,
+    indices::{IndicesGetIndexTemplateParts, IndicesPutIndexTemplateParts},
+};
+use search::names;
+use serde_json::{Value, json};
+use tokio_postgres::Client;
+
+use crate::{
+    Report,
+    elastic::{self, answer, find},
+    error::{Error, query},
+};
+
+pub(crate) use index::is_made_by;
+
+/// Above any template of a user's that happens to match the same names.
+const TEMPLATE_PRIORITY: u32 = 1_000_000;
+
+const STREAMS: &str = "
+    SELECT name, source IS NOT NULL, mapping, settings, live_index, live_mapping
+    FROM sluice.stream
+    ORDER BY name";
+
+/// A row of sluice.stream, as far as its index is concerned.
+struct Stream {
+    name: String,
+    /// The rows can be read again. A stream without a source is fed by sluice.emit.
+    has_source: bool,
+    alias: String,
+    mapping: Value,
+    settings: Option<Value>,
+    live: Option<Live>,
+}
+
+/// What the drain reads for, and the index that has it.
+struct Live {
+    index: String,
+    mapping: Value,
+}
+
+/// What came of a stream.
+enum Outcome {
+    /// All is as it should be.
+    Nothing,
+    /// In words.
+    Done(String),
+}
+
+/// Brings the index of every stream to its mapping. Whether anything was done. A stream that fails holds no other up.
+pub(crate) async fn make(
+    client: &mut Client,
+    elasticsearch: &Elasticsearch,
+    prefix: &str,
+    report: &mut Report,
+) -> Result<bool, Error> {
+    let streams = streams(client, prefix).await?;
+    forbid_creation_by_writing(elasticsearch, prefix, &streams).await?;
+    let mut is_anything_done = false;
+    let mut failures = Vec::new();
+    for stream in &streams {
+        match index::bring(client, elasticsearch, stream).await {
+            Ok(Outcome::Nothing) => {}
+            Ok(Outcome::Done(what)) => {
+                is_anything_done = true;
+                report.say(format!("stream {}: {what}", stream.name));
+            }
+            Err(error) => failures.push(format!("stream {}: {error}", stream.name)),
+        }
+    }
+    if failures.is_empty() { Ok(is_anything_done) } else { Err(Error::Streams(failures)) }
+}
+
+async fn streams(client: &Client, prefix: &str) -> Result<Vec<Stream>, Error> {
+    let rows = client.query(STREAMS, &[]).await.map_err(query("reading the streams"))?;
+    let stream = |row: &tokio_postgres::Row| {
+        let name: String = row.get(0);
+        let live: (Option<String>, Option<Value>) = (row.get(4), row.get(5));
+        Stream {
+            alias: names::alias(prefix, &name),
+            name,
+            has_source: row.get(1),
+            mapping: row.get(2),
+            settings: row.get(3),
+            live: live.0.zip(live.1).map(|(index, mapping)| Live { index, mapping }),
+        }
+    };
+    Ok(rows.iter().map(stream).collect())
+}
+
+/// `{prefix}sluice`: one template for all streams, since two of one priority must not match the same name.
+pub(crate) fn template_name(prefix: &str) -> String {
+    format!("{prefix}sluice")
+}
+
+/// Elasticsearch makes an index of any name that somebody writes to, with a mapping that it guesses; a bulk delete does
+/// so even where it requires an alias. A template forbids it for the names that Sluice uses, and for no others.
+async fn forbid_creation_by_writing(
+    elasticsearch: &Elasticsearch,
+    prefix: &str,
+    streams: &[Stream],
+) -> Result<(), elastic::Error> {
+    let mut patterns = BTreeSet::new();
+    for stream in streams {
+        patterns.insert(stream.alias.clone());
+        patterns.insert(names::index(&stream.alias, &stream.mapping));
+        patterns.extend(stream.live.as_ref().map(|live| live.index.clone()));
+    }
+    let name = template_name(prefix);
+    let wanted = json!({
+        "index_patterns": patterns,
+        "priority": TEMPLATE_PRIORITY,
+        "allow_auto_create": false,
+        "_meta": {"sluice": {"prefix": prefix}},
+    });
+    match template(elasticsearch, &name).await? {
+        Some(found) if found["_meta"]["sluice"].is_null() => {
+            return Err(elastic::Error::Foreign(format!(
+                "there is an index template {name} that Sluice did not make; delete it, or set INDEX_PREFIX"
+            )));
+        }
+        Some(found) if found["index_patterns"] == wanted["index_patterns"] => return Ok(()),
+        // Elasticsearch wants one pattern at least.
+        _ if streams.is_empty() => return Ok(()),
+        _ => {}
+    }
+    let parts = IndicesPutIndexTemplateParts::Name(&name);
+    let sent = elasticsearch.indices().put_index_template(parts).body(wanted).send().await;
+    answer(sent, format!("putting the index template {name}")).await?;
+    tracing::info!(template = name, "indexes are not created by writing to them");
+    Ok(())
+}
+
+pub(crate) async fn template(elasticsearch: &Elasticsearch, name: &str) -> Result<Option<Value>, elastic::Error> {
+    let parts = IndicesGetIndexTemplateParts::Name(name);
+    let sent = elasticsearch.indices().get_index_template(parts).send().await;
+    let found = find(sent, format!("looking for the index template {name}")).await?;
+    Ok(found.map(|mut found| found["index_templates"][0]["index_template"].take()))
+}
