@@ -16,8 +16,9 @@ use crate::{Config, Error};
 /// How long one transaction goes on taking pages. It holds back vacuum, and what it has sent is repeated after a crash;
 /// at its end nothing is read until everything is sent.
 const TRANSACTION: Duration = Duration::from_secs(1);
-/// Versions of one take-over: a second's worth, so that the range never runs ahead of the clock.
-const VERSIONS: i32 = 1_000_000;
+/// Versions of one take-over, of which each page needs one. They are microseconds of the clock that the range starts
+/// above, so it is soon in the past.
+const VERSIONS: i32 = 100_000;
 /// An interval that found nothing is stored this often, so that a transaction which stays open is listed as running and
 /// costs the polls nothing.
 const STORE_INTERVAL: Duration = Duration::from_secs(10);
@@ -167,7 +168,7 @@ impl Drain {
         let client = transaction.client();
         let Some(mut after) = log::hold(client, &self.subscription, versions).await? else {
             self.versions = None;
-            return Ok(true);
+            return Ok(false);
         };
         let until = stop_at.min(Instant::now() + TRANSACTION);
         let mut outgoing = Outgoing::new(client, trace, self.queue.sender(self.send_concurrency), drained).await?;
