@@ -1,46 +1,30 @@
-"""The whole system on one machine. `make` is its front: every target here is one there.
+"""The whole system on one machine. `make` is the front: every command here is a target there.
 
     python3 localstack/stack up STACK=name ELASTICSEARCH_VERSION=9
 """
 
-import shlex
+import os
 import sys
 
-import elasticsearch
-import postgres
-from console import Failure, say
-from layout import Stack, lock
+if sys.version_info < (3, 11):  # before the imports, which need it
+    sys.exit("stack: this wants Python 3.11 or newer: apt-get install -y python3")
 
-
-def servers(stack: Stack, arguments: dict[str, str]) -> None:
-    """Starts PostgreSQL and Elasticsearch alone."""
-    launched = {server: server.start(stack) for server in (elasticsearch, postgres)}
-    for server in (postgres, elasticsearch):
-        server.wait(stack, launched[server])
-        say(server.NAME, "healthy")
-
-
-def env(stack: Stack, arguments: dict[str, str]) -> None:
-    for name, value in {"DATABASE_URL": stack.database_url, "ELASTICSEARCH_URL": stack.elasticsearch_url,
-                        "DATABASE_CA_FILE": str(stack.tls / "ca.pem"), "POSTGRES_BIN": str(postgres.install(stack))}.items():
-        print(f"export {name}={shlex.quote(value)}")
+from commands import COMMANDS
+from console import Failure
 
 
 def main() -> None:
-    command, *pairs = sys.argv[1:]
-    arguments = dict(pair.split("=", 1) for pair in pairs)
-    stack = Stack(arguments.get("STACK", "default"))
-    if command == "servers":
-        with lock(stack.folder, "this stack"):
-            stack.create()
-            servers(stack, arguments)
-    elif stack.exists:
-        env(stack, arguments)
-    else:
-        raise Failure("no stack")
+    """Arguments are NAME=value, as make passes them on."""
+    command, *pairs = sys.argv[1:] or ["?"]
+    if command not in COMMANDS:
+        sys.exit(f"usage: {' | '.join(COMMANDS)} [NAME=value …]")
+    os.umask(0o022)  # the servers may be another user, who has to reach the folders made here
+    try:
+        COMMANDS[command](dict(pair.split("=", 1) for pair in pairs))
+    except Failure as failure:
+        sys.exit(f"\nstack: {failure}")
+    except KeyboardInterrupt:
+        sys.exit("\nstack: interrupted; the same command goes on from here")
 
 
-try:
-    main()
-except Failure as failure:
-    sys.exit(f"stack: {failure}")
+main()

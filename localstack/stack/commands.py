@@ -1,0 +1,223 @@
+"""What each command does."""
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+
+import choices
+import cloud
+import elasticsearch
+import functions
+import machine
+import packages
+import postgres
+import process
+from console import Failure, say
+from layout import ELASTICSEARCH_PORT, LOCALSTACK_PORT, POSTGRES_PORT, REPOSITORY, TARGET, Stack, lock
+
+SERVERS = {postgres: POSTGRES_PORT, elasticsearch: ELASTICSEARCH_PORT, cloud: LOCALSTACK_PORT}
+# The deploy's outputs that tests and tools want, by the names that the functions know them by.
+DEPLOYED = {
+    "QUEUE_URL": "QueueUrl",
+    "DEAD_LETTER_QUEUE_URL": "DeadLetterQueueUrl",
+    "TRIGGER_FUNCTION": "TriggerFunction",
+    "INDEXER_FUNCTION": "IndexerFunction",
+    "MIGRATE_FUNCTION": "MigrateFunction",
+    "DATABASE_SECRET_ARN": "DatabaseSecretArn",
+    "DATABASE_OWNER_SECRET_ARN": "DatabaseOwnerSecretArn",
+    "ELASTICSEARCH_SECRET_ARN": "ElasticsearchSecretArn",
+}
+
+
+def existing(arguments: dict[str, str]) -> Stack:
+    """The stack that the arguments name; a Failure if there is none."""
+    stack = Stack(arguments.get("STACK", "default"))
+    if not stack.exists:
+        raise Failure(f"there is no stack `{stack.name}` yet: make up{stack.argument}")
+    return stack
+
+
+def uses_own(stack: Stack, server) -> bool:
+    """False where an existing server was given instead."""
+    return not stack.facts.get({postgres: "use_database", elasticsearch: "use_elasticsearch"}.get(server, ""))
+
+
+def start_servers(stack: Stack, wanted: list) -> None:
+    """Starts all of them, then waits for each: the slowest is the whole time."""
+    launched = {server: server.start(stack) for server in wanted if uses_own(stack, server)}
+    if cloud in wanted:
+        functions.build()
+    for server in wanted:
+        server.wait(stack, launched.get(server))
+        say(server.NAME, where(stack, server))
+
+
+def where(stack: Stack, server) -> str:
+    """The address, without credentials."""
+    if uses_own(stack, server):
+        return f"127.0.0.1:{stack.port(SERVERS[server])}"
+    url = stack.database_url if server is postgres else stack.elasticsearch_url
+    return url.rpartition("@")[2].rpartition("://")[2] + " (given)"
+
+
+def servers(arguments: dict[str, str]) -> None:
+    """PostgreSQL and Elasticsearch alone."""
+    with choices.made(arguments) as stack:
+        machine.check(stack)
+        start_servers(stack, [elasticsearch, postgres])
+
+
+def up(arguments: dict[str, str]) -> None:
+    """All of it: what runs is left alone, what does not is started."""
+    with choices.made(arguments) as stack:
+        machine.check(stack)
+        packages.install()
+        start_servers(stack, [elasticsearch, postgres, cloud])
+        functions.deploy(stack)
+    say("ready", f"psql: make psql{stack.argument}   shell: eval \"$(make env{stack.argument})\"")
+
+
+def down(arguments: dict[str, str]) -> None:
+    """The writers before what they write to; data stays."""
+    stack = Stack(arguments.get("STACK", "default"))
+    if stack.exists:
+        with lock(stack.folder, "this stack"):
+            stop_servers(stack)
+
+
+def stop_servers(stack: Stack) -> None:
+    """Whatever runs of it."""
+    for server in (cloud, elasticsearch, postgres):
+        say(server.NAME, "stopped" if server.stop(stack) else "was not running")
+
+
+def clean(arguments: dict[str, str]) -> None:
+    """The stack and its data; downloads and builds stay."""
+    stack = Stack(arguments.get("STACK", "default"))
+    if stack.exists:
+        with lock(stack.folder, "this stack"):
+            stop_servers(stack)
+            stack.remove()
+    say("stack", f"`{stack.name}` is gone")
+
+
+def status(arguments: dict[str, str]) -> None:
+    """A table: what, which process, since when, healthy or not, where."""
+    stack = existing(arguments)
+    row = "{:<15}{:<9}{:<18}{:<9}{}".format
+    print(row(stack.name, "pid", "since", "healthy", "where"))
+    for server in SERVERS:
+        found = process.find(stack, server.NAME) if uses_own(stack, server) else None
+        pid, since = (found.pid, time.strftime("%d %b %H:%M:%S", time.localtime(found.since))) if found else ("-", "-")
+        is_up = server.is_healthy(stack) if found or not uses_own(stack, server) else False
+        print(row(server.NAME, pid, since, "yes" if is_up else "no", where(stack, server)))
+    deployed = stack.outputs_file.exists()
+    since = time.strftime("%d %b %H:%M:%S", time.localtime(stack.outputs_file.stat().st_mtime)) if deployed else "-"
+    print(row("functions", "-", since, "-", ", ".join(functions.NAMES) if deployed else "not deployed"))
+    print(row("files", "", "", "", stack.folder))
+
+
+def health(arguments: dict[str, str]) -> None:
+    """The same as an exit code."""
+    stack = existing(arguments)
+    sick = [server.NAME for server in SERVERS if not server.is_healthy(stack)]
+    sick += [] if stack.outputs_file.exists() else ["functions"]
+    if sick:
+        raise Failure(f"not healthy: {', '.join(sick)}; see make status{stack.argument}, or mend it: make up{stack.argument}")
+    print("healthy")
+
+
+def logs(arguments: dict[str, str]) -> None:
+    """The end of the logs; of one service, followed on a terminal."""
+    stack = existing(arguments)
+    files = {server.NAME: server.log(stack) for server in SERVERS}
+    for name in functions.NAMES:
+        function = functions.outputs(stack).get(f"{name.capitalize()}Function", name)
+        files[name] = cloud.functions_logs(stack) / f"{function}.log"
+    service = arguments.get("SERVICE")
+    if service and service not in files:
+        raise Failure(f"SERVICE={service} is none of {', '.join(files)}")
+    shown = [str(file) for name, file in files.items() if service in (None, name) and file.exists()]
+    if not shown:
+        raise Failure(f"no log of {service or 'anything'} yet")
+    follow = ["-F"] if service and sys.stdout.isatty() else []
+    os.execvp("tail", ["tail", "-n", "200" if service else "15", *follow, *shown])
+
+
+def psql(arguments: dict[str, str]) -> None:
+    """The administrator's psql."""
+    stack = existing(arguments)
+    program = postgres.find_psql(stack, is_interactive=True)
+    os.execvpe(program, [program], os.environ | postgres.connection(stack.database_url))
+
+
+def exports(stack: Stack) -> dict[str, str]:
+    """What `env` prints; what is not deployed yet is left out."""
+    found = {
+        "DATABASE_URL": stack.database_url,
+        "DATABASE_CA_FILE": str(stack.tls / "ca.pem"),
+        "ELASTICSEARCH_URL": stack.elasticsearch_url,
+        "POSTGRES_BIN": str(postgres.install(stack)),
+        **cloud.client_env(stack),
+    }
+    outputs = functions.outputs(stack)
+    return found | {name: outputs[key] for name, key in DEPLOYED.items() if key in outputs}
+
+
+def env(arguments: dict[str, str]) -> None:
+    """`export` lines and nothing else, for eval."""
+    for name, value in exports(existing(arguments)).items():
+        print(f"export {name}={shlex.quote(value)}")
+
+
+def deploy(arguments: dict[str, str]) -> None:
+    """Builds, deploys and migrates: on AWS with STACK_NAME, else in the local stack."""
+    if name := arguments.get("STACK_NAME"):
+        return functions.deploy_to_aws(name)
+    stack = existing(arguments)
+    with lock(stack.folder, "this stack"):
+        functions.build()
+        functions.deploy(stack)
+
+
+def redeploy(arguments: dict[str, str]) -> None:
+    """One function, rebuilt."""
+    stack = existing(arguments)
+    if not arguments.get("FUNCTION"):
+        raise Failure(f"which one? make redeploy FUNCTION={'|'.join(functions.NAMES)}")
+    with lock(stack.folder, "this stack"):
+        functions.update(stack, arguments["FUNCTION"])
+
+
+def init(arguments: dict[str, str]) -> None:
+    """The file of parameters for a deploy to AWS."""
+    target = REPOSITORY / ".env"
+    if target.exists():
+        return say("init", ".env is there already; it was left as it is")
+    target.touch(0o600)
+    target.write_text((REPOSITORY / ".env.example").read_text())
+    say("init", "wrote .env; fill it in, then: make deploy STACK_NAME=sluice")
+
+
+def test(arguments: dict[str, str]) -> None:
+    """The tests, in a stack of their own, whatever the shell says about others."""
+    run_tests(arguments, ["cargo", "test", "--workspace"])
+
+
+def run_tests(arguments: dict[str, str], command: list[str]) -> None:
+    """Brings the stack `test` up and gives its addresses to the command, and nobody else's."""
+    arguments = arguments | {"STACK": "test"}
+    up(arguments)
+    stack = existing(arguments)
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PG")) and name not in DEPLOYED}
+    env |= exports(stack) | {"CARGO_TARGET_DIR": str(TARGET)}
+    say("test", " ".join(command))
+    sys.exit(subprocess.run(command, cwd=REPOSITORY, env=env).returncode)
+
+
+COMMANDS = {
+    command.__name__: command
+    for command in (up, down, status, health, logs, psql, clean, servers, env, deploy, redeploy, init, test)
+}

@@ -1,0 +1,48 @@
+"""What the machine must have, told at once and with the command that installs it."""
+
+import os
+import platform
+import shutil
+import sys
+import sysconfig
+
+import elasticsearch
+from console import Failure
+from layout import Stack
+
+APT = "apt-get install -y"
+DOCKER_HINT = "or use Docker:  make up DOCKER=1"
+
+
+def check(stack: Stack) -> None:
+    """Fails with all that is missing."""
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        raise Failure(f"the servers are built for Linux on x86-64, not for {platform.system()} on {platform.machine()}; {DOCKER_HINT}")
+    missing = []
+    if sys.version_info < (3, 11):
+        missing.append(("Python 3.11 or newer", f"{APT} python3"))
+    if not _has_venv():
+        missing.append(("Python's venv and pip", f"{APT} python3-venv python3-pip"))
+    if not shutil.which("cargo"):
+        missing.append(("cargo", "curl --proto '=https' -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal"))
+    if not (shutil.which("cc") or shutil.which("gcc")):
+        missing.append(("a C compiler", f"{APT} build-essential"))
+    if not shutil.which("openssl"):
+        missing.append(("openssl", f"{APT} openssl"))
+    java = elasticsearch.release(stack).java
+    if not stack.facts.get("use_elasticsearch") and not elasticsearch.find_java(java):
+        package = "openjdk-17-jre-headless" if java < 21 else "openjdk-21-jdk-headless"
+        missing.append((f"Java {java} or newer" + (" (a JDK)" if java >= 21 else ""), f"{APT} {package}"))
+    if missing:
+        sudo = "" if os.geteuid() == 0 else "sudo "
+        lines = [f"    {what:<24}{sudo if command.startswith(APT) else ''}{command}" for what, command in missing]
+        raise Failure("this machine lacks what the stack needs:\n" + "\n".join(lines) + f"\n    {DOCKER_HINT}")
+
+
+def _has_venv() -> bool:
+    try:
+        import ensurepip  # noqa: F401  (Debian's python3 has neither, without python3-venv)
+        import pip  # noqa: F401
+    except ImportError:
+        return False
+    return sysconfig.get_path("stdlib") is not None

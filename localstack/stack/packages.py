@@ -1,0 +1,59 @@
+"""The Python environment: LocalStack with the project's executor, boto3 for the deploy, cfn-lint for the template."""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from console import Failure, run
+from layout import CACHE, REPOSITORY, lock
+
+VENV = CACHE / "venv"
+PYTHON = VENV / "bin" / "python"
+EXECUTOR = REPOSITORY / "localstack" / "executor"
+
+
+def make_venv() -> Path:
+    """An environment with pip, and nothing else yet."""
+    with lock(CACHE, "the Python environment"):
+        made, version = VENV / "made-by", sys.version
+        if not made.exists() or made.read_text() != version:
+            shutil.rmtree(VENV, ignore_errors=True)  # half of one, or another Python's
+            done = subprocess.run([sys.executable, "-m", "venv", str(VENV)], capture_output=True, text=True)
+            if done.returncode:
+                raise Failure(f"python3 -m venv failed: {done.stdout.strip()} {done.stderr.strip()}")
+            made.write_text(version)
+    return PYTHON
+
+
+def install() -> Path:
+    """All of it. What was installed is known by a hash, so that the second time costs nothing."""
+    make_venv()
+    with lock(CACHE, "the Python environment"):
+        requirements = EXECUTOR / "requirements.txt"
+        _once("requirements", [requirements, EXECUTOR / "pyproject.toml"], lambda: _install_requirements(requirements))
+        _once("executor", sorted(EXECUTOR.rglob("*.py")), _install_executor)
+    return PYTHON
+
+
+def _once(name: str, sources: list[Path], install_it) -> None:
+    stamp, digest = VENV / f"{name}.sha256", hashlib.sha256(b"\0".join(file.read_bytes() for file in sources)).hexdigest()
+    if not stamp.exists() or stamp.read_text() != digest:
+        install_it()
+        stamp.write_text(digest)
+
+
+def _install_requirements(requirements: Path) -> None:
+    # The file is the whole set: nothing is resolved, so nothing can change by itself.
+    command = [PYTHON, "-m", "pip", "install", "--progress-bar=off", "--no-deps", "-r", requirements]
+    run("packages", "installing LocalStack, boto3 and cfn-lint from PyPI (2 to 5 minutes, 500 MB)", command, CACHE / "pip.log")
+    (VENV / "executor.sha256").unlink(missing_ok=True)
+
+
+def _install_executor() -> None:
+    with tempfile.TemporaryDirectory() as scratch:  # pip builds in the source's folder, which is the work tree
+        copy = shutil.copytree(EXECUTOR, Path(scratch) / "executor")
+        command = [PYTHON, "-m", "pip", "install", "--no-deps", "--no-build-isolation", "--force-reinstall", copy]
+        run("packages", "installing the executor", command, CACHE / "pip-executor.log")
