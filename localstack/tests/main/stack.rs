@@ -1,0 +1,225 @@
+//! The deployed stack, as a test sees it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use aws_config::BehaviorVersion;
+use aws_sdk_lambda::primitives::Blob;
+use aws_sdk_sqs::types::Message;
+use elasticsearch::Elasticsearch;
+use elasticsearch::http::headers::HeaderMap;
+use elasticsearch::http::transport::Transport;
+use elasticsearch::http::{Method, StatusCode};
+use localstack::{eventually_within, variable};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use tokio::sync::Mutex;
+use tokio_postgres::{Client, NoTls};
+
+/// Only one at a time: invocations of migrate would otherwise wait for each other, up to their time-out.
+static MIGRATE: Mutex<()> = Mutex::const_new(());
+
+/// For anything to arrive: on a loaded machine a poll, a batch and a bulk request take a few seconds together.
+const ARRIVAL: Duration = Duration::from_secs(120);
+
+/// Clients of everything, and a PostgreSQL schema of the test's own.
+pub struct Stack {
+    /// A session of the role that owns Sluice and the test's tables.
+    pub owner: Client,
+    /// Queues.
+    pub sqs: aws_sdk_sqs::Client,
+    lambda: aws_sdk_lambda::Client,
+    elasticsearch: Elasticsearch,
+    /// The name of the schema; streams of the test begin with it.
+    pub schema: String,
+}
+
+impl Stack {
+    /// `schema` names the test; what an earlier run of it left behind is removed.
+    pub async fn connect(schema: &str) -> Result<Self> {
+        config::install_crypto_provider();
+        let owner = connect().await?;
+        let aws = aws_config::load_defaults(BehaviorVersion::latest()).await;
+        let elasticsearch = Elasticsearch::new(Transport::single_node(&variable("ELASTICSEARCH_URL"))?);
+        let stack = Self {
+            owner,
+            sqs: aws_sdk_sqs::Client::new(&aws),
+            lambda: aws_sdk_lambda::Client::new(&aws),
+            elasticsearch,
+            schema: schema.to_owned(),
+        };
+        let streams = "SELECT name, live_index FROM sluice.stream WHERE name LIKE $1 || '%'";
+        for row in stack.owner.query(streams, &[&schema]).await? {
+            stack.owner.execute("SELECT sluice.drop_stream($1)", &[&row.get::<_, String>(0)]).await?;
+            if let Some(index) = row.get::<_, Option<String>>(1) {
+                stack.search(Method::Delete, &format!("/{index}"), None).await?;
+            }
+        }
+        let fresh =
+            format!("DROP SCHEMA IF EXISTS {schema} CASCADE; CREATE SCHEMA {schema}; SET search_path = {schema}");
+        stack.owner.batch_execute(&fresh).await?;
+        Ok(stack)
+    }
+
+    /// Runs SQL as the owner, in the test's schema.
+    pub async fn execute(&self, sql: &str) -> Result<()> {
+        Ok(self.owner.batch_execute(sql).await?)
+    }
+
+    /// Another session like `owner`.
+    pub async fn session(&self) -> Result<Client> {
+        let client = connect().await?;
+        client.batch_execute(&format!("SET search_path = {}", self.schema)).await?;
+        Ok(client)
+    }
+
+    /// Invokes the migrate function: its words, or its failure.
+    pub async fn migrate(&self) -> Result<String> {
+        let _turn = MIGRATE.lock().await;
+        let request = self.lambda.invoke().function_name(variable("MIGRATE_FUNCTION")).payload(Blob::new("{}"));
+        let answer = request.send().await?;
+        let payload =
+            answer.payload.map(|blob| String::from_utf8_lossy(blob.as_ref()).into_owned()).unwrap_or_default();
+        match answer.function_error {
+            Some(error) => bail!("{error}: {payload}"),
+            None => Ok(payload),
+        }
+    }
+
+    /// Any request to Elasticsearch: the status, and the body as text.
+    pub async fn search(&self, method: Method, path: &str, body: Option<&str>) -> Result<(StatusCode, String)> {
+        let answer = self.elasticsearch.send(method, path, HeaderMap::new(), None::<&()>, body, None).await?;
+        Ok((answer.status_code(), answer.text().await?))
+    }
+
+    /// What the index has of a stream: key to document, the document's text as it was written.
+    pub async fn indexed(&self, stream: &str) -> Result<BTreeMap<String, String>> {
+        let mut found = BTreeMap::new();
+        self.search(Method::Post, &format!("/{stream}/_refresh"), None).await?;
+        let query = r#"{"size":5000,"sort":["_doc"]}"#;
+        let (mut status, mut text) =
+            self.search(Method::Post, &format!("/{stream}/_search?scroll=1m"), Some(query)).await?;
+        loop {
+            if status != StatusCode::OK {
+                bail!("searching {stream}: {status} {}", &text[..text.len().min(300)]);
+            }
+            let page: Scroll = serde_json::from_str(&text)?;
+            if page.hits.hits.is_empty() {
+                return Ok(found);
+            }
+            found.extend(page.hits.hits.into_iter().map(|hit| (hit.id, hit.source.get().to_owned())));
+            let next = serde_json::json!({"scroll": "1m", "scroll_id": page.scroll_id}).to_string();
+            (status, text) = self.search(Method::Post, "/_search/scroll", Some(&next)).await?;
+        }
+    }
+
+    /// What the source has of a stream, as documents.
+    pub async fn source(&self, stream: &str, keys: &str) -> Result<BTreeMap<String, String>> {
+        let row = self
+            .owner
+            .query_one("SELECT sluice.document_query(s) FROM sluice.stream AS s WHERE name = $1", &[&stream])
+            .await?;
+        let query: String = row.get::<_, Option<String>>(0).context("the stream has no source")?;
+        let keys: Vec<String> = self.owner.query(keys, &[]).await?.iter().map(|row| row.get(0)).collect();
+        let rows = self.owner.query(&query, &[&keys, &i32::MAX]).await?;
+        let document = |row: &tokio_postgres::Row| {
+            let index: i32 = row.get(0);
+            (keys[index as usize].clone(), row.get::<_, Option<String>>(2).unwrap_or_default())
+        };
+        Ok(rows.iter().map(document).collect())
+    }
+
+    /// Waits until index = source, document by document and byte by byte; `keys` is a query for the source's keys.
+    pub async fn converges(&self, stream: &str, keys: &str) -> Result<usize> {
+        let source = self.source(stream, keys).await?;
+        eventually_within(ARRIVAL, &format!("the index of {stream} to equal its source"), async || {
+            let indexed = self.indexed(stream).await.map_err(|error| error.to_string())?;
+            if indexed == source {
+                return Ok(());
+            }
+            let missing = source.keys().filter(|key| !indexed.contains_key(*key)).count();
+            let surplus: Vec<&String> = indexed.keys().filter(|key| !source.contains_key(*key)).take(3).collect();
+            let other = source.iter().find(|(key, text)| indexed.get(*key).is_some_and(|found| found != *text));
+            let other = other.map(|(key, text)| {
+                let found = indexed.get(key).map(String::as_str).unwrap_or_default();
+                format!("{key}: {:.200} instead of {:.200}", found, text)
+            });
+            Err(format!(
+                "{} of {}, {missing} missing, surplus {surplus:?}, differs {other:?}",
+                indexed.len(),
+                source.len()
+            ))
+        })
+        .await;
+        Ok(source.len())
+    }
+
+    /// Waits until the dead-letter queue has so many letters that `is_ours`; takes them out of it.
+    pub async fn dead_letters(&self, count: usize, is_ours: impl Fn(&Message) -> bool) -> Result<Vec<Message>> {
+        let queue = variable("DEAD_LETTER_QUEUE_URL");
+        let mut letters = vec![];
+        eventually_within(ARRIVAL, &format!("{count} dead letters"), async || {
+            let request = self.sqs.receive_message().queue_url(&queue).max_number_of_messages(10);
+            let request = request.message_attribute_names("All").visibility_timeout(1).wait_time_seconds(1);
+            for letter in request.send().await.map_err(|error| format!("{error:?}"))?.messages.unwrap_or_default() {
+                if is_ours(&letter) {
+                    let handle = letter.receipt_handle.clone().unwrap_or_default();
+                    let delete = self.sqs.delete_message().queue_url(&queue).receipt_handle(handle);
+                    delete.send().await.map_err(|error| format!("{error:?}"))?;
+                    letters.push(letter);
+                }
+            }
+            if letters.len() >= count { Ok(()) } else { Err(format!("{} letters", letters.len())) }
+        })
+        .await;
+        Ok(letters)
+    }
+}
+
+/// An attribute of a dead letter.
+pub fn attribute<'a>(letter: &'a Message, name: &str) -> &'a str {
+    let attributes = letter.message_attributes.as_ref();
+    attributes.and_then(|all| all.get(name)).and_then(|value| value.string_value.as_deref()).unwrap_or_default()
+}
+
+/// A session that sees and may do everything.
+pub async fn superuser() -> Result<Client> {
+    let (client, connection) = tokio_postgres::connect(&variable("DATABASE_URL"), NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+async fn connect() -> Result<Client> {
+    let client = superuser().await?;
+    let role = "SET ROLE sluice_owner; SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET bytea_output = 'hex'";
+    client.batch_execute(role).await?;
+    Ok(client)
+}
+
+/// A mapping of these fields, as `define_stream` takes it.
+pub fn mapping(fields: &[(&str, &str)]) -> String {
+    let properties: serde_json::Map<String, Value> =
+        fields.iter().map(|(name, kind)| ((*name).to_owned(), serde_json::json!({"type": kind}))).collect();
+    serde_json::json!({"properties": properties}).to_string()
+}
+
+#[derive(serde::Deserialize)]
+struct Scroll {
+    #[serde(rename = "_scroll_id")]
+    scroll_id: String,
+    hits: Hits,
+}
+
+#[derive(serde::Deserialize)]
+struct Hits {
+    hits: Vec<Hit>,
+}
+
+#[derive(serde::Deserialize)]
+struct Hit {
+    #[serde(rename = "_id")]
+    id: String,
+    #[serde(rename = "_source")]
+    source: Box<RawValue>,
+}
