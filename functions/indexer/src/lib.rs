@@ -1,1 +1,23 @@
-//! Placeholder.
+//! SQS → Elasticsearch.
+//!
+//! A batch of messages comes in; each of its changes ends as written, stale, gone or in the dead-letter queue, or its
+//! message goes back to the queue. What leads where is decided in [`decision`] and nowhere else.
+
+pub mod decision;
+
+mod alias;
+mod batch;
+mod bulk;
+mod cluster;
+mod config;
+mod dead_letter;
+mod deadline;
+mod handler;
+mod re_read;
+mod tally;
+
+pub use crate::{
+    config::{Config, Settings},
+    handler::{Indexer, Unidentified},
+    re_read::Source,
+};

@@ -1,2 +1,33 @@
-//! Placeholder.
-fn main() {}
+//! The indexer's process: clients once, then one batch after the other.
+
+use std::time::SystemTime;
+
+use aws_config::BehaviorVersion;
+use aws_lambda_events::event::sqs::SqsEvent;
+use config::{Env, Secrets};
+use indexer::{Config, Indexer, Source};
+use lambda_runtime::{Error, LambdaEvent, service_fn};
+use search::Connection;
+use tokio::time::Instant;
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    config::init_telemetry("indexer");
+    config::install_crypto_provider();
+    let Config { search, database, settings } =
+        Config::from_env(Env::from_process()).inspect_err(|error| tracing::error!(%error, "configuration"))?;
+    let aws = aws_config::load_defaults(BehaviorVersion::latest()).await;
+    let secrets = Secrets::new(aws_sdk_secretsmanager::Client::new(&aws));
+    let search = Connection::new(search, secrets.clone());
+    let source = Source::new(database, secrets);
+    let indexer = Indexer::new(search, source, aws_sdk_sqs::Client::new(&aws), settings);
+    lambda_runtime::run(service_fn(|event: LambdaEvent<SqsEvent>| {
+        let indexer = &indexer;
+        // Boxed: the compiler gives up on the layout of so deep a future.
+        Box::pin(async move {
+            let remaining = event.context.deadline().duration_since(SystemTime::now()).unwrap_or_default();
+            Ok::<_, Error>(indexer.handle(&event.payload, Instant::now() + remaining).await?)
+        })
+    }))
+    .await
+}

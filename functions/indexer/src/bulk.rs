@@ -1,0 +1,223 @@
+//! Writing documents: bulk requests of a limited size, and the outcome of each write.
+
+use std::{borrow::Cow, collections::HashMap};
+
+use tracing::warn;
+
+use crate::{
+    cluster::Cluster,
+    deadline::Deadline,
+    decision::{Action, Decision, Done, ItemAnswer, Outcome, Reason, decide_item, decide_request},
+};
+
+/// A request that is refused as a whole is halved until its culprit stands alone. Where that many stand alone and nothing
+/// else has come through, it is not they who are at fault, and the rest is spared the way.
+const ALONE_AND_NOTHING_ELSE: usize = 3;
+
+/// One document to be written or deleted.
+#[derive(Debug, Clone)]
+pub(crate) struct Write<'a> {
+    pub(crate) key: &'a str,
+    pub(crate) version: i64,
+    /// One JSON object on one line; `None`: delete it.
+    pub(crate) document: Option<Cow<'a, str>>,
+}
+
+impl Write<'_> {
+    fn action(&self) -> Action {
+        match self.document {
+            Some(_) => Action::Index,
+            None => Action::Delete,
+        }
+    }
+
+    /// The line that goes before the document's.
+    fn action_line(&self) -> String {
+        let name = match self.action() {
+            Action::Index => "index",
+            Action::Delete => "delete",
+        };
+        let key = serde_json::Value::from(self.key);
+        format!(r#"{{"{name}":{{"_id":{key},"version":{},"version_type":"external"}}}}"#, self.version)
+    }
+
+    fn bytes(&self) -> usize {
+        self.action_line().len() + 1 + self.document.as_ref().map_or(0, |document| document.len() + 1)
+    }
+}
+
+/// Writes to one alias.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bulk<'a> {
+    pub(crate) cluster: &'a Cluster,
+    pub(crate) alias: &'a str,
+    /// A request is no larger, unless a single document is.
+    pub(crate) limit_bytes: usize,
+    pub(crate) deadline: Deadline,
+}
+
+impl Bulk<'_> {
+    /// Writes all of them. The outcomes are in the order of the writes.
+    ///
+    /// A request holds each key once, since answers are matched by it. So the newest write of each key goes first; when
+    /// that is done, the older ones are stale without being sent. Only where it can never be written, the next has its
+    /// turn.
+    pub(crate) async fn write(&self, writes: &[Write<'_>]) -> Vec<Outcome> {
+        let mut outcomes: Vec<Option<Outcome>> = vec![None; writes.len()];
+        let mut waiting = oldest_first_by_key(writes);
+        while !waiting.is_empty() {
+            let mut round: Vec<usize> = waiting.values_mut().filter_map(Vec::pop).collect();
+            round.sort_unstable();
+            for request in self.requests(writes, &round) {
+                self.send(writes, request, &mut outcomes).await;
+            }
+            waiting.retain(|_, older| !older.is_empty());
+            for newest in round {
+                let superseded = match &outcomes[newest] {
+                    Some(Outcome::Done(_)) => Outcome::Done(Done::Stale),
+                    Some(Outcome::Permanent(_)) | None => continue,
+                    Some(again @ (Outcome::Retry(_) | Outcome::Configuration(_) | Outcome::NoIndex(_))) => {
+                        again.clone()
+                    }
+                };
+                for older in waiting.remove(writes[newest].key).unwrap_or_default() {
+                    outcomes[older] = Some(superseded.clone());
+                }
+            }
+        }
+        let unanswered = || Outcome::Retry(Reason::new("no_answer", "it was not answered"));
+        outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(unanswered)).collect()
+    }
+
+    /// Cuts a round into requests.
+    fn requests<'r>(&self, writes: &[Write<'_>], mut round: &'r [usize]) -> Vec<&'r [usize]> {
+        let mut requests = Vec::new();
+        while !round.is_empty() {
+            let mut bytes = 0;
+            let fitting = round
+                .iter()
+                .take_while(|&&index| {
+                    bytes += writes[index].bytes();
+                    bytes <= self.limit_bytes
+                })
+                .count();
+            let (request, rest) = round.split_at(fitting.max(1));
+            requests.push(request);
+            round = rest;
+        }
+        requests
+    }
+
+    /// Sends one request, and smaller ones in its place as long as it is refused as a whole.
+    async fn send(&self, writes: &[Write<'_>], request: &[usize], outcomes: &mut [Option<Outcome>]) {
+        let mut todo = vec![request];
+        let mut alone = 0;
+        let mut is_any_through = false;
+        while let Some(request) = todo.pop() {
+            match self.decide(writes, request).await {
+                Decision::ByItem(answers) => {
+                    is_any_through = true;
+                    match_by_key(writes, request, &answers, outcomes);
+                }
+                Decision::Halve => {
+                    let (first, second) = request.split_at(request.len() / 2);
+                    todo.extend([second, first]);
+                }
+                Decision::All(outcome) => {
+                    alone += 1;
+                    let is_hopeless = matches!(outcome, Outcome::Retry(_) | Outcome::Configuration(_))
+                        && !is_any_through
+                        && alone >= ALONE_AND_NOTHING_ELSE;
+                    let rest = if is_hopeless { std::mem::take(&mut todo) } else { Vec::new() };
+                    for &index in rest.into_iter().chain([request]).flatten() {
+                        outcomes[index] = Some(outcome.clone());
+                    }
+                }
+            }
+        }
+    }
+
+    async fn decide(&self, writes: &[Write<'_>], request: &[usize]) -> Decision {
+        let action_lines: Vec<String> = request.iter().map(|&index| writes[index].action_line()).collect();
+        let lines: Vec<&str> = std::iter::zip(request, &action_lines)
+            .flat_map(|(&index, action)| [Some(action.as_str()), writes[index].document.as_deref()])
+            .flatten()
+            .collect();
+        decide_request(self.cluster.bulk(self.alias, &lines, self.deadline).await, request.len())
+    }
+}
+
+/// The writes of each key, the newest last.
+fn oldest_first_by_key<'a>(writes: &[Write<'a>]) -> HashMap<&'a str, Vec<usize>> {
+    let mut by_key: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (index, write) in writes.iter().enumerate() {
+        by_key.entry(write.key).or_default().push(index);
+    }
+    for indexes in by_key.values_mut() {
+        indexes.sort_by_key(|&index| writes[index].version);
+    }
+    by_key
+}
+
+/// Gives each write of the request the outcome that its own item tells, wherever in the answer that stands. One without an
+/// item, or with two, is retried.
+fn match_by_key(writes: &[Write<'_>], request: &[usize], answers: &[ItemAnswer], outcomes: &mut [Option<Outcome>]) {
+    let mut by_key: HashMap<&str, Vec<&ItemAnswer>> = HashMap::new();
+    for answer in answers {
+        by_key.entry(answer.id.as_deref().unwrap_or_default()).or_default().push(answer);
+    }
+    for &index in request {
+        let write = &writes[index];
+        outcomes[index] = Some(match by_key.remove(write.key).as_deref() {
+            Some([answer]) => decide_item(write.action(), answer),
+            Some(_) => Outcome::Retry(Reason::new("malformed_answer", "it was answered more than once")),
+            None => Outcome::Retry(Reason::new("malformed_answer", "it was not answered")),
+        });
+    }
+    if !by_key.is_empty() {
+        warn!(foreign_items = by_key.len(), "Elasticsearch answered for items that were not sent");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(key: &str, version: i64) -> Write<'_> {
+        Write { key, version, document: Some("{}".into()) }
+    }
+
+    fn answer(id: &str, status: u16) -> ItemAnswer {
+        ItemAnswer { id: Some(id.to_owned()), status, result: None, error: None }
+    }
+
+    #[test]
+    fn an_action_has_the_key_as_json_and_the_version() {
+        assert_eq!(
+            write("a\"\\\u{1}é", 5).action_line(),
+            r#"{"index":{"_id":"a\"\\\u0001é","version":5,"version_type":"external"}}"#
+        );
+        let delete = Write { document: None, ..write("a", 6) };
+        assert_eq!(delete.action_line(), r#"{"delete":{"_id":"a","version":6,"version_type":"external"}}"#);
+    }
+
+    #[test]
+    fn answers_are_matched_by_key_and_never_by_position() {
+        let writes = [write("a", 1), write("b", 1), write("c", 1), write("d", 1)];
+        let mut outcomes = vec![None; 4];
+        let answers = [answer("d", 500), answer("x", 201), answer("b", 201), answer("c", 201), answer("c", 500)];
+        match_by_key(&writes, &[0, 1, 2, 3], &answers, &mut outcomes);
+        assert!(matches!(outcomes[0], Some(Outcome::Retry(_))), "a missing item: {outcomes:?}");
+        assert_eq!(outcomes[1], Some(Outcome::Done(Done::Written)));
+        assert!(matches!(outcomes[2], Some(Outcome::Retry(_))), "a doubled item: {outcomes:?}");
+        assert!(matches!(outcomes[3], Some(Outcome::Retry(_))), "a reordered item: {outcomes:?}");
+    }
+
+    #[test]
+    fn the_newest_write_of_a_key_is_the_last_of_its_list() {
+        let writes = [write("a", 2), write("a", 3), write("b", 1), write("a", 1)];
+        let by_key = oldest_first_by_key(&writes);
+        assert_eq!(by_key["a"], [3, 0, 1]);
+        assert_eq!(by_key["b"], [2]);
+    }
+}

@@ -1,0 +1,115 @@
+//! Requests to Elasticsearch, and what came back in bytes.
+
+use std::time::Duration;
+
+use elasticsearch::{
+    BulkParts, Elasticsearch, Error,
+    http::{StatusCode, response::Response},
+    indices::IndicesGetAliasParts,
+};
+use search::{ConnectError, Connection};
+use tracing::warn;
+
+use crate::{
+    deadline::Deadline,
+    decision::{Answer, Cause, Reason},
+};
+
+/// Longer than any healthy request of a few MB takes.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long Elasticsearch itself waits for a shard that is not there, before it answers for the others.
+const SHARD_TIMEOUT: &str = "10s";
+
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    connection: Connection,
+}
+
+impl Cluster {
+    pub(crate) fn new(connection: Connection) -> Self {
+        Self { connection }
+    }
+
+    /// Sends a bulk request to an alias: these lines, byte for byte. It does not outlive the deadline.
+    pub(crate) async fn bulk(&self, alias: &str, lines: &[&str], deadline: Deadline) -> Answer {
+        self.request(deadline, async |client, timeout| {
+            client
+                .bulk(BulkParts::Index(alias))
+                .require_alias(true)
+                .timeout(SHARD_TIMEOUT)
+                .filter_path(&["items.*._id", "items.*.status", "items.*.result", "items.*.error"])
+                .request_timeout(timeout)
+                .body(lines.to_vec())
+                .send()
+                .await
+        })
+        .await
+    }
+
+    /// Asks which indexes bear an alias.
+    pub(crate) async fn indexes_of(&self, alias: &str, deadline: Deadline) -> Answer {
+        self.request(deadline, async |client, timeout| {
+            let names = [alias];
+            client.indices().get_alias(IndicesGetAliasParts::Name(&names)).request_timeout(timeout).send().await
+        })
+        .await
+    }
+
+    /// Refused credentials are looked up once more.
+    async fn request(
+        &self,
+        deadline: Deadline,
+        send: impl AsyncFn(Elasticsearch, Duration) -> Result<Response, Error>,
+    ) -> Answer {
+        let client = match self.connection.client().await {
+            Ok(client) => client,
+            Err(error) => return unconnected(&error),
+        };
+        let first = attempt(client, deadline, &send).await;
+        if !matches!(first, Answer::Refused { status: 401, .. }) {
+            return first;
+        }
+        match self.connection.renew().await {
+            Ok(client) => attempt(client, deadline, &send).await,
+            Err(error) => unconnected(&error),
+        }
+    }
+}
+
+async fn attempt(
+    client: Elasticsearch,
+    deadline: Deadline,
+    send: &impl AsyncFn(Elasticsearch, Duration) -> Result<Response, Error>,
+) -> Answer {
+    let Some(remaining) = deadline.remaining() else { return Answer::Lost(Reason::deadline()) };
+    let answer = async {
+        let response = send(client, remaining.min(REQUEST_TIMEOUT)).await?;
+        let status = response.status_code();
+        Ok::<(StatusCode, Vec<u8>), Error>((status, response.bytes().await?.to_vec()))
+    };
+    match answer.await {
+        Ok((status, body)) if status.is_success() => Answer::Success(body),
+        Ok((status, body)) => Answer::Refused { status: status.as_u16(), cause: Cause::of_body(&body) },
+        Err(error) => {
+            let problem = search::describe(&error);
+            warn!(error = problem, "Elasticsearch gave no answer");
+            match search::untrusted_certificate(&error) {
+                Some(_) => Answer::Misconfigured(Reason::new("untrusted_certificate", problem)),
+                None => Answer::Lost(Reason::new("no_answer", problem)),
+            }
+        }
+    }
+}
+
+fn unconnected(error: &ConnectError) -> Answer {
+    warn!(%error, "there is no way to Elasticsearch");
+    let reason = Reason::new("no_connection", error.to_string());
+    match error {
+        ConnectError::Secret(_) | ConnectError::Unreachable { .. } => Answer::Lost(reason),
+        ConnectError::Credentials { .. }
+        | ConnectError::Authority(_)
+        | ConnectError::Certificate { .. }
+        | ConnectError::Refused { .. }
+        | ConnectError::Unexpected { .. } => Answer::Misconfigured(reason),
+    }
+}

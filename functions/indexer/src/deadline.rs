@@ -1,0 +1,31 @@
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Less than this is not worth a request: it would be cut off, and done again.
+const WORTH_A_REQUEST: Duration = Duration::from_millis(200);
+
+/// When the work must have ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline(Instant);
+
+impl Deadline {
+    pub(crate) fn at(instant: Instant) -> Self {
+        Self(instant)
+    }
+
+    /// The same, sooner.
+    pub(crate) fn less(self, margin: Duration) -> Self {
+        Self(self.0.checked_sub(margin).unwrap_or_else(Instant::now))
+    }
+
+    pub(crate) fn instant(self) -> Instant {
+        self.0
+    }
+
+    /// The time for one more request, or `None` where it is too little for one.
+    pub(crate) fn remaining(self) -> Option<Duration> {
+        let remaining = self.0.saturating_duration_since(Instant::now());
+        (remaining >= WORTH_A_REQUEST).then_some(remaining)
+    }
+}

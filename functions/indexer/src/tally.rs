@@ -1,0 +1,99 @@
+//! What an invocation did, for its log line.
+
+use std::collections::BTreeMap;
+
+use tracing::{error, info, warn};
+
+use crate::decision::{Done, Outcome, Reason};
+
+/// Counts changes, but for the two that count messages.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    messages: usize,
+    pub(crate) messages_retried: usize,
+    pub(crate) re_read: usize,
+    pub(crate) dead_lettered: usize,
+    written: usize,
+    stale: usize,
+    gone: usize,
+    retried: usize,
+    configuration: usize,
+    refusals: BTreeMap<(String, Kind, String), Refusal>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Retry,
+    Configuration,
+    Permanent,
+}
+
+#[derive(Debug)]
+struct Refusal {
+    changes: usize,
+    example: String,
+}
+
+impl Tally {
+    /// Nothing but a number of messages.
+    pub(crate) fn of(messages: usize) -> Self {
+        Self { messages, ..Self::default() }
+    }
+
+    pub(crate) fn count(&mut self, stream: &str, outcome: &Outcome) {
+        match outcome {
+            Outcome::Done(Done::Written) => self.written += 1,
+            Outcome::Done(Done::Stale) => self.stale += 1,
+            Outcome::Done(Done::Gone) => self.gone += 1,
+            Outcome::Retry(reason) => {
+                self.retried += 1;
+                self.note(stream, Kind::Retry, reason);
+            }
+            Outcome::Configuration(reason) | Outcome::NoIndex(reason) => {
+                self.configuration += 1;
+                self.note(stream, Kind::Configuration, reason);
+            }
+            Outcome::Permanent(reason) => self.note(stream, Kind::Permanent, reason),
+        }
+    }
+
+    fn note(&mut self, stream: &str, kind: Kind, reason: &Reason) {
+        let key = (stream.to_owned(), kind, reason.error_type.clone());
+        let refusal = self.refusals.entry(key).or_insert_with(|| Refusal { changes: 0, example: reason.text.clone() });
+        refusal.changes += 1;
+    }
+
+    /// One line for the invocation, and one for each way in which something went wrong.
+    ///
+    /// What is said of a document may quote it, and is told in the dead letter only.
+    pub(crate) fn log(&self, duration_ms: u128) {
+        for ((stream, kind, error_type), Refusal { changes, example }) in &self.refusals {
+            match kind {
+                Kind::Retry => warn!(stream, error_type, changes, "changes are to be retried"),
+                Kind::Configuration => {
+                    error!(
+                        stream,
+                        error_type,
+                        changes,
+                        reason = example,
+                        "changes wait for the configuration to be mended"
+                    );
+                }
+                Kind::Permanent => warn!(stream, error_type, changes, "changes can never be written"),
+            }
+        }
+        info!(
+            messages = self.messages,
+            messages_retried = self.messages_retried,
+            written = self.written,
+            stale = self.stale,
+            gone = self.gone,
+            dead_lettered = self.dead_lettered,
+            retried = self.retried,
+            configuration = self.configuration,
+            re_read = self.re_read,
+            duration_ms,
+            "a batch is done"
+        );
+    }
+}
