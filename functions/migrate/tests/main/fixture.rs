@@ -1,0 +1,167 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use config::{Env, Secrets, fake::SecretsManager};
+use elasticsearch::{
+    BulkOperation, BulkParts, Elasticsearch,
+    http::{Url, response::Response},
+    indices::{IndicesDeleteIndexTemplateParts, IndicesDeleteParts, IndicesGetParts},
+};
+use localstack::Database;
+use migrate::{Command, Config, Error, Migrate, Report};
+use serde_json::{Value, json};
+use tokio_postgres::Client;
+
+const DATABASE_SECRET: &str = "arn:aws:secretsmanager:us-east-1:000000000000:secret:owner";
+pub const ELASTICSEARCH_SECRET: &str = "arn:aws:secretsmanager:us-east-1:000000000000:secret:elasticsearch";
+
+/// An empty database, a prefix and a function to run.
+pub struct Fixture {
+    pub database: Database,
+    pub owner: Client,
+    pub prefix: String,
+    pub elasticsearch: Elasticsearch,
+    pub manager: SecretsManager,
+    config: Config,
+}
+
+impl Fixture {
+    pub async fn new() -> Self {
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        config::install_crypto_provider();
+        // The role sluice_app belongs to the whole cluster: this makes it, where no test has run yet.
+        Database::create().await.unwrap();
+        let database = Database::create_empty().await.unwrap();
+        let prefix = format!("migrate-{}-{}-", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
+        let manager = SecretsManager::start().await.unwrap();
+        manager.put(DATABASE_SECRET, &database.secret("owner"));
+        manager.put(ELASTICSEARCH_SECRET, &elasticsearch_secret());
+        let config = Config::from_env(Env::from_pairs([
+            ("DATABASE_SECRET_ARN", DATABASE_SECRET),
+            ("DATABASE_SSLMODE", "disable"),
+            ("ELASTICSEARCH_SECRET_ARN", ELASTICSEARCH_SECRET),
+            ("INDEX_PREFIX", &prefix),
+        ]))
+        .unwrap();
+        let elasticsearch = search::connect(&config.search, &Secrets::new(manager.client())).await;
+        let elasticsearch = elasticsearch.expect("the Elasticsearch of ELASTICSEARCH_URL must be up");
+        Self { owner: database.owner().await.unwrap(), database, prefix, elasticsearch, manager, config }
+    }
+
+    /// With the schema, and the streams `cities` and `countries` over tables of their own, not yet migrated.
+    pub async fn with_streams() -> Self {
+        let fixture = Self::new().await;
+        fixture.run(Command::Migrate).await.unwrap();
+        let tables = "
+            CREATE SCHEMA demo;
+            CREATE TABLE demo.cities (id bigint PRIMARY KEY, name text, people bigint);
+            CREATE TABLE demo.countries (id text PRIMARY KEY, name text);
+            SELECT sluice.define_stream('cities', source => 'demo.cities', key => 'id',
+                mapping => '{\"properties\": {\"id\": {\"type\": \"long\"}, \"name\": {\"type\": \"text\"}}}');
+            SELECT sluice.define_stream('countries', source => 'demo.countries', key => 'id',
+                mapping => '{\"properties\": {\"id\": {\"type\": \"keyword\"}, \"name\": {\"type\": \"text\"}}}');";
+        fixture.owner.batch_execute(tables).await.unwrap();
+        fixture
+    }
+
+    /// Defines the stream cities anew, with this type for each of these fields.
+    pub async fn define_cities(&self, fields: &[(&str, &str)]) {
+        let properties: serde_json::Map<_, _> =
+            fields.iter().map(|(name, kind)| ((*name).to_owned(), json!({"type": kind}))).collect();
+        let define = "SELECT sluice.define_stream('cities', source => 'demo.cities', key => 'id', mapping => $1)";
+        self.owner.execute(define, &[&json!({"properties": properties})]).await.unwrap();
+    }
+
+    /// The lines of a run, or its error.
+    pub async fn run(&self, command: Command) -> Result<Vec<String>, Error> {
+        let (result, lines) = self.run_told(command).await;
+        result.map(|()| lines)
+    }
+
+    /// A run's outcome and its lines.
+    pub async fn run_told(&self, command: Command) -> (Result<(), Error>, Vec<String>) {
+        let mut report = Report::new(|_| {});
+        let migrate = Migrate::new(self.config.clone(), Secrets::new(self.manager.client()));
+        let result = Box::pin(migrate.run(command, &mut report)).await;
+        (result, report.lines().to_vec())
+    }
+
+    pub fn alias(&self, stream: &str) -> String {
+        format!("{}{stream}", self.prefix)
+    }
+
+    /// What bears this name: the index's own name and all that there is to say about it.
+    pub async fn index(&self, name: &str) -> Option<(String, Value)> {
+        let sent = self.elasticsearch.indices().get(IndicesGetParts::Index(&[name])).flat_settings(true).send().await;
+        let found: Value = sent.unwrap().json().await.unwrap();
+        if !found["error"].is_null() {
+            return None;
+        }
+        let (index, found) = found.as_object().unwrap().iter().next()?;
+        Some((index.clone(), found.clone()))
+    }
+
+    /// The name of a stream's index, by its alias.
+    pub async fn index_name(&self, stream: &str) -> String {
+        self.index(&self.alias(stream)).await.expect("the stream has no index").0
+    }
+
+    pub async fn delete_index(&self, name: &str) {
+        let sent = self.elasticsearch.indices().delete(IndicesDeleteParts::Index(&[name])).send().await;
+        assert!(sent.unwrap().status_code().is_success());
+    }
+
+    /// One document, with this version.
+    pub async fn write(&self, index: &str, key: &str, version: i64, document: Value) -> Value {
+        let operation = BulkOperation::index(document).id(key).version(version);
+        let operation = operation.version_type(elasticsearch::params::VersionType::External);
+        self.bulk(index, operation).await
+    }
+
+    /// Documents with nothing but an id each, all with this version.
+    pub async fn write_all(&self, index: &str, keys: &[String], version: i64) {
+        let external = elasticsearch::params::VersionType::External;
+        let operations: Vec<BulkOperation<Value>> = keys
+            .iter()
+            .map(|key| BulkOperation::index(json!({})).id(key).version(version).version_type(external).into())
+            .collect();
+        let sent = self.elasticsearch.bulk(BulkParts::Index(index)).body(operations).send().await.unwrap();
+        assert_eq!(sent.json::<Value>().await.unwrap()["errors"], false);
+    }
+
+    /// What Elasticsearch says of one item.
+    pub async fn bulk<B: serde::Serialize>(&self, index: &str, operation: impl Into<BulkOperation<B>>) -> Value {
+        let operation: BulkOperation<B> = operation.into();
+        let sent: Response =
+            self.elasticsearch.bulk(BulkParts::Index(index)).body(vec![operation]).send().await.unwrap();
+        sent.json::<Value>().await.unwrap()["items"][0].take()
+    }
+
+    /// One value of the database.
+    pub async fn value<T: for<'a> tokio_postgres::types::FromSql<'a>>(&self, query: &str) -> T {
+        self.owner.query_one(query, &[]).await.unwrap().get(0)
+    }
+
+    /// What Elasticsearch has of this test. The database is dropped by the next run.
+    pub async fn remove(self) {
+        let indices = self.elasticsearch.indices();
+        let found = indices.get(IndicesGetParts::Index(&[&format!("{}*", self.prefix)])).send().await.unwrap();
+        for index in found.json::<Value>().await.unwrap().as_object().unwrap().keys() {
+            self.delete_index(index).await;
+        }
+        let template = format!("{}sluice", self.prefix);
+        let parts = IndicesDeleteIndexTemplateParts::Name(&template);
+        indices.delete_index_template(parts).send().await.unwrap();
+    }
+}
+
+/// Its URL has the credentials; the secret has fields for them.
+fn elasticsearch_secret() -> Value {
+    let mut url = Url::parse(&localstack::variable("ELASTICSEARCH_URL")).expect("ELASTICSEARCH_URL must be a URL");
+    let (username, password) = (url.username().to_owned(), url.password().map(str::to_owned));
+    url.set_username("").unwrap();
+    url.set_password(None).unwrap();
+    match password {
+        Some(password) => json!({"url": url.as_str(), "username": username, "password": password}),
+        None => json!({"url": url.as_str()}),
+    }
+}

@@ -1,0 +1,181 @@
+use elasticsearch::{
+    BulkDeleteOperation, BulkOperation,
+    indices::{IndicesCreateParts, IndicesDeleteAliasParts},
+};
+use migrate::{Command, Error};
+use serde_json::{Value, json};
+
+use crate::fixture::Fixture;
+
+const LIVE: &str = "SELECT live_mapping FROM sluice.stream WHERE name = 'cities'";
+const RESYNCS: &str = "SELECT count(*) FROM sluice.outbox WHERE stream = 'cities' AND op = 'fan_out'";
+
+#[tokio::test]
+async fn every_stream_gets_a_strict_index_behind_its_alias() {
+    let fixture = Fixture::with_streams().await;
+    let lines = fixture.run(Command::Migrate).await.unwrap();
+    assert!(lines.len() == 2 && lines[0].starts_with("stream cities: made the index"), "{lines:?}");
+
+    let alias = fixture.alias("cities");
+    let (name, index) = fixture.index(&alias).await.unwrap();
+    assert!(search::names::is_index_of(&alias, &name), "{name}");
+    assert_eq!(index["mappings"]["dynamic"], "strict");
+    assert_eq!(index["mappings"]["properties"]["name"]["type"], "text");
+    assert_eq!(index["settings"]["index.gc_deletes"], "1h");
+    assert_eq!(index["aliases"][&alias]["is_write_index"], true);
+    let live: String = fixture.value("SELECT live_index FROM sluice.stream WHERE name = 'cities'").await;
+    assert_eq!(live, name);
+
+    let lines = fixture.run(Command::Migrate).await.unwrap();
+    assert!(lines.len() == 1 && lines[0].starts_with("nothing to do"), "{lines:?}");
+    fixture.remove().await;
+}
+
+#[tokio::test]
+async fn new_fields_are_added_in_place_and_resynced() {
+    let fixture = Fixture::with_streams().await;
+    fixture.run(Command::Migrate).await.unwrap();
+    let before = fixture.index_name("cities").await;
+    fixture.define_cities(&[("id", "long"), ("name", "text"), ("people", "long")]).await;
+
+    let lines = fixture.run(Command::Migrate).await.unwrap();
+    assert!(lines.len() == 1 && lines[0].starts_with("stream cities: added people to the index"), "{lines:?}");
+    let (after, index) = fixture.index(&fixture.alias("cities")).await.unwrap();
+    assert_eq!(after, before);
+    assert_eq!(index["mappings"]["properties"]["people"]["type"], "long");
+    assert_eq!(index["mappings"]["dynamic"], "strict");
+    assert_eq!(fixture.value::<Value>(LIVE).await["properties"]["people"]["type"], "long");
+    assert_eq!(fixture.value::<i64>(RESYNCS).await, 1);
+
+    assert!(fixture.run(Command::Migrate).await.unwrap()[0].starts_with("nothing to do"));
+    assert_eq!(fixture.value::<i64>(RESYNCS).await, 1);
+    fixture.remove().await;
+}
+
+#[tokio::test]
+async fn any_other_change_is_refused_with_a_sentence_while_the_other_streams_are_done() {
+    let fixture = Fixture::with_streams().await;
+    fixture.run(Command::Migrate).await.unwrap();
+    let live = fixture.value::<Value>(LIVE).await;
+    fixture.define_cities(&[("id", "long"), ("name", "keyword")]).await;
+    let widen = "SELECT sluice.define_stream('countries', source => 'demo.countries', key => 'id', mapping => $1)";
+    let wider = json!({"properties": {"id": {"type": "keyword"}, "name": {"type": "text", "fields": {"raw": {"type": "keyword"}}}}});
+    fixture.owner.execute(widen, &[&wider]).await.unwrap();
+
+    let (result, lines) = fixture.run_told(Command::Migrate).await;
+    let told = result.unwrap_err().to_string();
+    assert!(told.starts_with(r#"stream cities: the field name has type "keyword", which was "text""#), "{told}");
+    assert!(lines.len() == 1 && lines[0].starts_with("stream countries: added name.raw"), "{lines:?}");
+    assert_eq!(fixture.value::<Value>(LIVE).await, live, "the drain goes on with the mapping that the index has");
+
+    // The remedy that the sentence names.
+    fixture.delete_index(&fixture.index_name("cities").await).await;
+    let lines = fixture.run(Command::Migrate).await.unwrap();
+    assert!(lines[0].contains("being filled from the source"), "{lines:?}");
+    let (_, index) = fixture.index(&fixture.alias("cities")).await.unwrap();
+    assert_eq!(index["mappings"]["properties"]["name"]["type"], "keyword");
+    assert_eq!(fixture.value::<i64>(RESYNCS).await, 1);
+    fixture.remove().await;
+}
+
+#[tokio::test]
+async fn a_mapping_that_elasticsearch_refuses_is_named_by_its_stream_and_nothing_is_half_made() {
+    let fixture = Fixture::with_streams().await;
+    fixture.define_cities(&[("id", "long"), ("name", "no_such_type")]).await;
+    let (result, lines) = fixture.run_told(Command::Migrate).await;
+    let error = result.unwrap_err();
+    assert!(matches!(error, Error::Streams(_)), "{error}");
+    let told = error.to_string();
+    assert!(told.starts_with("stream cities: creating the index") && told.contains("no_such_type"), "{told}");
+    assert!(lines.len() == 1 && lines[0].starts_with("stream countries: made"), "{lines:?}");
+    assert_eq!(fixture.index(&format!("{}*", fixture.alias("cities"))).await, None);
+    assert!(fixture.value::<bool>("SELECT live_index IS NULL FROM sluice.stream WHERE name = 'cities'").await);
+    fixture.remove().await;
+}
+
+#[tokio::test]
+async fn settings_that_contradict_what_must_hold_are_refused() {
+    let fixture = Fixture::with_streams().await;
+    let set = "UPDATE sluice.stream SET settings = $1 WHERE name = 'cities'";
+    fixture.owner.execute(set, &[&json!({"index": {"gc_deletes": "60s"}, "number_of_replicas": 0})]).await.unwrap();
+    let told = fixture.run(Command::Migrate).await.unwrap_err().to_string();
+    assert!(told.contains("stream cities: the settings have index.gc_deletes"), "{told}");
+
+    fixture.owner.execute(set, &[&json!({"index": {"number_of_replicas": 0}})]).await.unwrap();
+    fixture.run(Command::Migrate).await.unwrap();
+    let (_, index) = fixture.index(&fixture.alias("cities")).await.unwrap();
+    assert_eq!(index["settings"]["index.number_of_replicas"], "0");
+    fixture.remove().await;
+}
+
+#[tokio::test]
+async fn nobody_creates_an_index_by_writing_to_it() {
+    let fixture = Fixture::with_streams().await;
+    fixture.run(Command::Migrate).await.unwrap();
+    let (alias, index) = (fixture.alias("cities"), fixture.index_name("cities").await);
+    fixture.delete_index(&index).await;
+
+    for name in [&alias, &index] {
+        let delete: BulkDeleteOperation<()> = BulkOperation::delete("1");
+        let answer = fixture.bulk(name, delete).await;
+        assert!(answer["delete"]["error"].is_object(), "{answer}");
+        let answer = fixture.bulk(name, BulkOperation::index(json!({"id": 1})).id("1")).await;
+        assert!(answer["index"]["error"].is_object(), "{answer}");
+        assert_eq!(fixture.index(name).await, None);
+    }
+    // Names that only look alike are none of Sluice's business.
+    let other = format!("{alias}-of-somebody-else");
+    let answer = fixture.bulk(&other, BulkOperation::index(json!({"id": 1})).id("1")).await;
+    assert_eq!(answer["index"]["status"], 201, "{answer}");
+    fixture.remove().await;
+}
+
+#[tokio::test]
+async fn a_run_that_did_not_come_to_its_end_is_finished_by_the_next() {
+    let fixture = Fixture::with_streams().await;
+    fixture.run(Command::Migrate).await.unwrap();
+    let (alias, index) = (fixture.alias("cities"), fixture.index_name("cities").await);
+    let forget = "UPDATE sluice.stream SET live_index = NULL, live_mapping = NULL WHERE name = 'cities'";
+
+    // The index and its alias, but the database does not know.
+    fixture.owner.batch_execute(forget).await.unwrap();
+    let lines = fixture.run(Command::Migrate).await.unwrap();
+    assert_eq!(lines, [format!("stream cities: finished the index {index}")]);
+
+    // The index without its alias, known or not.
+    for forget in [forget, "SELECT 1"] {
+        fixture.owner.batch_execute(forget).await.unwrap();
+        let parts = [index.as_str()];
+        let aliases = [alias.as_str()];
+        let parts = IndicesDeleteAliasParts::IndexName(&parts, &aliases);
+        fixture.elasticsearch.indices().delete_alias(parts).send().await.unwrap();
+        fixture.run(Command::Migrate).await.unwrap();
+        assert_eq!(fixture.index_name("cities").await, index);
+    }
+    assert!(fixture.run(Command::Migrate).await.unwrap()[0].starts_with("nothing to do"));
+
+    // It holds documents that this database knows nothing of.
+    fixture.owner.batch_execute(forget).await.unwrap();
+    fixture.write(&alias, "1", 1, json!({"id": 1})).await;
+    let refresh = elasticsearch::indices::IndicesRefreshParts::None;
+    fixture.elasticsearch.indices().refresh(refresh).send().await.unwrap();
+    let told = fixture.run(Command::Migrate).await.unwrap_err().to_string();
+    assert!(told.contains(&format!("the index {index} holds 1 documents of an earlier definition")), "{told}");
+    fixture.remove().await;
+}
+
+#[tokio::test]
+async fn a_name_that_somebody_else_has_taken_is_told() {
+    let fixture = Fixture::with_streams().await;
+    let (cities, countries) = (fixture.alias("cities"), fixture.alias("countries"));
+    let other = format!("{}other", fixture.prefix);
+    let indices = fixture.elasticsearch.indices();
+    indices.create(IndicesCreateParts::Index(&cities)).send().await.unwrap();
+    let body = json!({"aliases": {&countries: {}}});
+    indices.create(IndicesCreateParts::Index(&other)).body(body).send().await.unwrap();
+
+    let told = fixture.run(Command::Migrate).await.unwrap_err().to_string();
+    assert!(told.contains(&format!("stream cities: there is an index {cities}, where the stream's alias")), "{told}");
+    assert!(told.contains(&format!("stream countries: the alias {countries} points at {other}")), "{told}");
+    fixture.remove().await;
+}
