@@ -40,7 +40,7 @@ async fn handle(event: LambdaEvent<Value>) -> Result<Value, Diagnostic> {
     match run(command, &mut report).await {
         Ok(()) => Ok(json!({"ok": true, "lines": report.lines()})),
         Err(error) => {
-            tracing::error!(command, %error, "failed");
+            // Logged by the runtime.
             let mut lines = report.lines().to_vec();
             lines.push(error.to_string());
             Err(Diagnostic { error_type: "MigrateError".to_owned(), error_message: lines.join("\n") })

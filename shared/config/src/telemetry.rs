@@ -1,6 +1,6 @@
 //! Log lines: one JSON object a line on stdout, where the runtime collects them.
 
-use std::{fmt, io::IsTerminal};
+use std::fmt;
 
 use tracing::{Event, Subscriber};
 use tracing_subscriber::{
@@ -26,7 +26,6 @@ pub fn init_telemetry(service: &'static str) {
 
     let started = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_ansi(std::io::stdout().is_terminal())
         .fmt_fields(JsonFields::new())
         .event_format(WithService::new(service))
         .try_init();
