@@ -18,8 +18,8 @@ BEGIN
     END IF;
 EXCEPTION
     WHEN insufficient_privilege THEN
-        RAISE EXCEPTION 'the role sluice_app is missing and % may not create it', current_user
-            USING HINT = format('As an administrator: CREATE ROLE sluice_app; GRANT sluice_app TO %I;', current_user);
+        RAISE EXCEPTION '% is not a member of the role sluice_app, and may not make itself one', current_user
+            USING HINT = format('As an administrator: CREATE ROLE sluice_app (where it is missing); GRANT sluice_app TO %I;', current_user);
 END $$;
 
 GRANT USAGE ON SCHEMA sluice TO sluice_app;
@@ -104,7 +104,7 @@ LANGUAGE plpgsql STABLE
 SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 DECLARE
     position sluice.subscription;
-    found boolean;
+    has_rows boolean;                           -- not `found`, which would hide FOUND
 BEGIN
     SELECT * INTO position FROM sluice.subscription AS s WHERE s.name = reader;
     IF NOT FOUND THEN
@@ -114,8 +114,8 @@ BEGIN
         RETURN true;
     END IF;
     EXECUTE format('SELECT EXISTS (SELECT FROM sluice.outbox WHERE xid >= %L AND %s)',
-        pg_snapshot_xmax(position.seen), sluice.reads(reader)) INTO found;
-    IF found THEN
+        pg_snapshot_xmax(position.seen), sluice.reads(reader)) INTO has_rows;
+    IF has_rows THEN
         RETURN true;
     END IF;
     EXECUTE format(
@@ -123,8 +123,8 @@ BEGIN
              SELECT FROM pg_snapshot_xip(%L) AS ended
              WHERE pg_visible_in_snapshot(ended, pg_current_snapshot())
                AND EXISTS (SELECT FROM sluice.outbox WHERE xid = ended AND %s))',
-        position.seen, sluice.reads(reader)) INTO found;
-    RETURN found;
+        position.seen, sluice.reads(reader)) INTO has_rows;
+    RETURN has_rows;
 END $$;
 
 -- Reserves a range of versions [first, last] for the calling session, which becomes the holder. The caller commits

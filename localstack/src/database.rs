@@ -121,6 +121,14 @@ async fn make_logins(postgres: &Client) -> Result<()> {
             ))
             .await?;
     }
+    // The cluster's own stack may have made it already, as another owner's.
+    postgres
+        .batch_execute(
+            "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'sluice_app') THEN \
+             CREATE ROLE sluice_app; END IF; END $$; \
+             GRANT sluice_app TO test_owner, test_functions",
+        )
+        .await?;
     Ok(())
 }
 
@@ -154,7 +162,6 @@ async fn template(server: &Config, postgres: &Client) -> Result<String> {
         owner.execute("INSERT INTO sluice.schema_history (version, name) VALUES ($1, $2)", &[version, file]).await?;
     }
     drop(owner);
-    postgres.batch_execute("GRANT sluice_app TO test_functions").await?;
     crate::eventually("the session that migrated to end", async || {
         let rename = format!("ALTER DATABASE sluice_unfinished RENAME TO {name}");
         postgres.batch_execute(&rename).await.map_err(|error| error.to_string())
