@@ -4,6 +4,7 @@
 
   deploy   packages the functions and the template, shows the change set, executes it
   migrate  invokes the migrate function; its words are printed, and its failure is this command's
+  uninstall, rebase  the same function's other commands
   start    invokes the trigger, so that nobody waits for the first minute
   update   new code for one function (--function), past CloudFormation: live in seconds
 """
@@ -23,6 +24,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 TEMPLATE = Path(__file__).with_name("template.yaml")
+MIGRATE_COMMANDS = ("migrate", "uninstall", "rebase")
 CHANGES = {"Add": "add", "Modify": "change", "Remove": "remove", "Import": "import", "Dynamic": "maybe change"}
 
 
@@ -80,15 +82,17 @@ class Deployment:
         if self.arguments.outputs:
             self.arguments.outputs.write_text(json.dumps(self.outputs() | parameters, indent=2))
 
-    def migrate(self) -> None:
-        """Runs the migrations and makes the indexes."""
-        say("migrating")
-        answer = self.functions.invoke(FunctionName=self.outputs()["MigrateFunction"])
+    def invoke_migrate(self, command: str) -> None:
+        """Runs a command of the migrate function and prints its words."""
+        say(f"invoking {command}")
+        payload = json.dumps({"command": command})
+        answer = self.functions.invoke(FunctionName=self.outputs()["MigrateFunction"], Payload=payload)
         words = json.load(answer["Payload"])
-        if "FunctionError" in answer:
-            sys.exit(f"migrate: {words.get('errorMessage', words)}")
-        for line in words if isinstance(words, list) else str(words).splitlines():
-            print(f"{'migrate':<15}{line}", file=sys.stderr)
+        has_failed = "FunctionError" in answer
+        for line in words["errorMessage"].splitlines() if has_failed else words["lines"]:
+            print(f"{command:<15}{line}", file=sys.stderr)
+        if has_failed:
+            sys.exit(f"deploy: {command} failed")
 
     def start(self) -> None:
         """Wakes the trigger."""
@@ -213,7 +217,7 @@ class Deployment:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stack", help="name of the CloudFormation stack")
-    parser.add_argument("steps", nargs="+", choices=["deploy", "migrate", "start", "update"])
+    parser.add_argument("steps", nargs="+", choices=["deploy", *MIGRATE_COMMANDS, "start", "update"])
     parser.add_argument("--functions", type=Path, help="folder of trigger/bootstrap, indexer/bootstrap, migrate/bootstrap")
     parser.add_argument("--parameters", type=Path, help="the template's parameters, .env or .json")
     parser.add_argument("--secrets", type=Path, help="secrets to make first: {parameter: {…}} (LocalStack)")
@@ -222,7 +226,7 @@ def main() -> None:
     parser.add_argument("--function", help="for update")
     deployment = Deployment(parser.parse_args())
     for step in deployment.arguments.steps:
-        getattr(deployment, step)()
+        deployment.invoke_migrate(step) if step in MIGRATE_COMMANDS else getattr(deployment, step)()
 
 
 try:

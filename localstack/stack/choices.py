@@ -17,6 +17,7 @@ CHOICES = {
     "USE_ELASTICSEARCH": ("use_elasticsearch", ""),
     "ELASTICSEARCH_VERSION": ("elasticsearch", "8"),
     "POSTGRES_BIN": ("postgres_bin", ""),
+    "DOCKER": ("docker", ""),
 }
 
 

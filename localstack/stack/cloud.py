@@ -33,7 +33,8 @@ def start(stack: Stack) -> subprocess.Popen | None:
     env = {
         "HOME": str(state),
         "GATEWAY_LISTEN": f"127.0.0.1:{port}",
-        "LOCALSTACK_HOST": f"127.0.0.1:{port}",  # what it writes into queue URLs; its own domain needs DNS
+        "LOCALSTACK_HOST": f"localhost:{port}",  # its own domain needs DNS
+        "SQS_ENDPOINT_STRATEGY": "path",  # queue URLs without a subdomain, for clients that connect to them
         "SERVICES": SERVICES,
         "STRICT_SERVICE_LOADING": "1",
         "LAMBDA_RUNTIME_EXECUTOR": "process",

@@ -8,6 +8,7 @@ import time
 
 import choices
 import cloud
+import docker
 import elasticsearch
 import functions
 import machine
@@ -72,6 +73,8 @@ def servers(arguments: dict[str, str]) -> None:
 def up(arguments: dict[str, str]) -> None:
     """All of it: what runs is left alone, what does not is started."""
     with choices.made(arguments) as stack:
+        if stack.facts.get("docker"):
+            return docker.up(stack)
         machine.check(stack)
         packages.install()
         start_servers(stack, [elasticsearch, postgres, cloud])
@@ -89,6 +92,8 @@ def down(arguments: dict[str, str]) -> None:
 
 def stop_servers(stack: Stack) -> None:
     """Whatever runs of it."""
+    if stack.facts.get("docker"):
+        return docker.compose(stack, "stop")
     for server in (cloud, elasticsearch, postgres):
         say(server.NAME, "stopped" if server.stop(stack) else "was not running")
 
@@ -99,6 +104,8 @@ def clean(arguments: dict[str, str]) -> None:
     if stack.exists:
         with lock(stack.folder, "this stack"):
             stop_servers(stack)
+            if stack.facts.get("docker"):
+                docker.compose(stack, "down", "--volumes")
             stack.remove()
     say("stack", f"`{stack.name}` is gone")
 
@@ -106,6 +113,8 @@ def clean(arguments: dict[str, str]) -> None:
 def status(arguments: dict[str, str]) -> None:
     """A table: what, which process, since when, healthy or not, where."""
     stack = existing(arguments)
+    if stack.facts.get("docker"):
+        return docker.compose(stack, "ps")
     row = "{:<15}{:<9}{:<18}{:<9}{}".format
     print(row(stack.name, "pid", "since", "healthy", "where"))
     for server in SERVERS:
@@ -132,6 +141,8 @@ def health(arguments: dict[str, str]) -> None:
 def logs(arguments: dict[str, str]) -> None:
     """The end of the logs; of one service, followed on a terminal."""
     stack = existing(arguments)
+    if stack.facts.get("docker"):
+        return docker.compose(stack, "logs", "--tail", "200", *filter(None, [arguments.get("SERVICE")]))
     files = {server.NAME: server.log(stack) for server in SERVERS}
     for name in functions.NAMES:
         function = functions.outputs(stack).get(f"{name.capitalize()}Function", name)
@@ -159,9 +170,10 @@ def exports(stack: Stack) -> dict[str, str]:
         "DATABASE_URL": stack.database_url,
         "DATABASE_CA_FILE": str(stack.tls / "ca.pem"),
         "ELASTICSEARCH_URL": stack.elasticsearch_url,
-        "POSTGRES_BIN": str(postgres.install(stack)),
         **cloud.client_env(stack),
     }
+    if not stack.facts.get("docker"):
+        found["POSTGRES_BIN"] = str(postgres.install(stack))
     outputs = functions.outputs(stack)
     return found | {name: outputs[key] for name, key in DEPLOYED.items() if key in outputs}
 
@@ -175,11 +187,27 @@ def env(arguments: dict[str, str]) -> None:
 def deploy(arguments: dict[str, str]) -> None:
     """Builds, deploys and migrates: on AWS with STACK_NAME, else in the local stack."""
     if name := arguments.get("STACK_NAME"):
-        return functions.deploy_to_aws(name)
+        return functions.on_aws(name, "deploy", "migrate", "start")
     stack = existing(arguments)
     with lock(stack.folder, "this stack"):
+        if stack.facts.get("docker"):
+            return docker.deploy(stack)
         functions.build()
         functions.deploy(stack)
+
+
+def migrate(arguments: dict[str, str], command: str = "migrate") -> None:
+    """The migrate function's code: from this shell, or with STACK_NAME in AWS."""
+    if name := arguments.get("STACK_NAME"):
+        return functions.on_aws(name, command)
+    stack = existing(arguments)
+    with lock(stack.folder, "this stack"):
+        docker.invoke(stack, command) if stack.facts.get("docker") else functions.run_migrate(stack, command)
+
+
+def uninstall(arguments: dict[str, str]) -> None:
+    """Takes away what Sluice made in the database and in Elasticsearch, and nothing else."""
+    migrate(arguments, "uninstall")
 
 
 def redeploy(arguments: dict[str, str]) -> None:
@@ -219,5 +247,5 @@ def run_tests(arguments: dict[str, str], command: list[str]) -> None:
 
 COMMANDS = {
     command.__name__: command
-    for command in (up, down, status, health, logs, psql, clean, servers, env, deploy, redeploy, init, test)
+    for command in (up, down, status, health, logs, psql, clean, servers, env, deploy, redeploy, migrate, uninstall, init, test)
 }

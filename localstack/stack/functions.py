@@ -16,6 +16,8 @@ from layout import CACHE, REPOSITORY, TARGET, Stack, lock
 NAMES = sorted(folder.name for folder in (REPOSITORY / "functions").iterdir() if (folder / "Cargo.toml").exists())
 PLACE = TARGET / "lambda"
 DEPLOY = REPOSITORY / "infra" / "deploy.py"
+AWS_TARGET = CACHE / "target-arm64"
+GRANT = "GRANT sluice_app TO sluice_functions;"  # the migrations make the role; who is in it is the operator's to say
 AWS_STACK = "sluice"  # the CloudFormation stack's name in LocalStack; each of our stacks has a LocalStack of its own
 
 
@@ -43,15 +45,56 @@ def _place(binary: Path, bootstrap: Path) -> None:
 
 def deploy(stack: Stack) -> None:
     """Secrets, template, migrations; then the functions' login may do what sluice_app may, and the trigger starts."""
-    folder = stack.folder / "localstack"
-    files = {"parameters": folder / "parameters.json", "secrets": folder / "secrets.json"}
-    for name, content in {"parameters": _parameters(stack), "secrets": _secrets(stack)}.items():
-        files[name].touch(0o600)
-        files[name].write_text(json.dumps(content))
-    options = [part for name, file in files.items() for part in (f"--{name}", file)]
-    _run_deploy(stack, "deploy", "migrate", *options, "--functions", PLACE, "--outputs", stack.outputs_file)
-    postgres.psql(stack, "GRANT sluice_app TO sluice_functions;")
+    files = write_parameters(stack, _parameters(stack), _secrets(stack))
+    _run_deploy(stack, "deploy", "migrate", *files, "--functions", PLACE, "--outputs", stack.outputs_file)
+    postgres.psql(stack, GRANT)
     _run_deploy(stack, "start")
+
+
+def write_parameters(stack: Stack, parameters: dict, secrets_by_parameter: dict) -> list:
+    """The files that the deploy reads, as its options."""
+    options = []
+    for name, content in {"parameters": parameters, "secrets": secrets_by_parameter}.items():
+        file = stack.folder / "localstack" / f"{name}.json"
+        file.parent.mkdir(exist_ok=True)
+        file.touch(0o600)
+        file.write_text(json.dumps(content))
+        options += [f"--{name}", file]
+    return options
+
+
+def run_migrate(stack: Stack, command: str) -> None:
+    """The migrate function's code, from a shell: the same binary, told the same."""
+    deployed = outputs(stack)
+    if not deployed:
+        raise Failure(f"nothing is deployed, so there are no secrets to read: make up{stack.argument}")
+    build(["migrate"])
+    env = cloud.clean_env(stack) | {
+        "DATABASE_SECRET_ARN": deployed["DatabaseOwnerSecretArn"],
+        "ELASTICSEARCH_SECRET_ARN": deployed["ElasticsearchSecretArn"],
+        "DATABASE_SSLMODE": deployed.get("DatabaseSslmode", ""),
+        "DATABASE_CA": deployed.get("DatabaseCa", ""),
+    }
+    if subprocess.run([PLACE / "migrate" / "bootstrap", command], env=env, stdin=subprocess.DEVNULL).returncode:
+        raise Failure(f"{command} failed; the reason is above")
+    if command == "migrate":
+        postgres.psql(stack, GRANT)
+
+
+def on_aws(name: str, *steps: str) -> None:
+    """Steps of the deploy, for a CloudFormation stack of the caller's own AWS account."""
+    options = []
+    if "deploy" in steps:
+        if not (REPOSITORY / ".env").exists():
+            raise Failure("there is no .env with the parameters: make init, fill it in, and try again")
+        if not shutil.which("cargo-lambda"):
+            raise Failure("this machine lacks cargo-lambda, which builds for arm64: pip install cargo-lambda")
+        names = [part for function in NAMES for part in ("--bin", function)]
+        command = ["cargo", "lambda", "build", "--release", "--arm64", *names]
+        run("functions", "building for arm64", command, CACHE / "build.log", lines=60, cwd=REPOSITORY, env=os.environ | {"CARGO_TARGET_DIR": str(AWS_TARGET)})
+        options = ["--parameters", REPOSITORY / ".env", "--functions", AWS_TARGET / "lambda"]
+    if subprocess.run([packages.install(), DEPLOY, name, *steps, *options], stdin=subprocess.DEVNULL).returncode:
+        raise Failure(f"{' and '.join(steps)} failed; the reason is above")
 
 
 def outputs(stack: Stack) -> dict[str, str]:
@@ -89,10 +132,15 @@ def _parameters(stack: Stack) -> dict[str, str]:
 def _secrets(stack: Stack) -> dict[str, dict]:
     connection = postgres.connection(stack.database_url)
     where = {"host": connection["PGHOST"], "port": int(connection["PGPORT"]), "dbname": connection["PGDATABASE"]}
-    url, user, password = elasticsearch.split_credentials(stack.elasticsearch_url)
+    return secrets(stack, where, stack.elasticsearch_url)
+
+
+def secrets(stack: Stack, database: dict, elasticsearch_url: str) -> dict[str, dict]:
+    """What a person keeps in Secrets Manager on AWS, by the parameter that takes the ARN."""
+    url, user, password = elasticsearch.split_credentials(elasticsearch_url)
     return {
-        "DatabaseSecretArn": {"username": "sluice_functions", "password": stack.password("sluice_functions"), **where},
-        "DatabaseOwnerSecretArn": {"username": "sluice_owner", "password": stack.password("sluice_owner"), **where},
+        "DatabaseSecretArn": {"username": "sluice_functions", "password": stack.password("sluice_functions"), **database},
+        "DatabaseOwnerSecretArn": {"username": "sluice_owner", "password": stack.password("sluice_owner"), **database},
         # Without security Elasticsearch looks at no credentials, but the secret has to hold some.
         "ElasticsearchSecretArn": {"url": url, "username": user or "elastic", "password": password or "unused"},
     }

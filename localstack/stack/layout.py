@@ -32,7 +32,7 @@ SHARED = _shared_root()
 SERVERS = SHARED / "servers"
 
 # First port of each server; a stack's slot is added. Below 32768, where the kernel picks ports for clients.
-POSTGRES_PORT, ELASTICSEARCH_PORT, TRANSPORT_PORT, LOCALSTACK_PORT = 15432, 19200, 19400, 4566
+POSTGRES_PORT, ELASTICSEARCH_PORT, TRANSPORT_PORT, LOCALSTACK_PORT, KIBANA_PORT = 15432, 19200, 19400, 4566, 5601
 SLOTS = 100
 FIXED_SLOTS = {"default": 0, "test": 1}
 ROLES = ("postgres", "sluice_owner", "sluice_functions", "app")

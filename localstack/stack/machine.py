@@ -1,10 +1,9 @@
 """What the machine must have, told at once and with the command that installs it."""
 
+import importlib.util
 import os
 import platform
 import shutil
-import sys
-import sysconfig
 
 import elasticsearch
 from console import Failure
@@ -19,10 +18,8 @@ def check(stack: Stack) -> None:
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         raise Failure(f"the servers are built for Linux on x86-64, not for {platform.system()} on {platform.machine()}; {DOCKER_HINT}")
     missing = []
-    if sys.version_info < (3, 11):
-        missing.append(("Python 3.11 or newer", f"{APT} python3"))
-    if not _has_venv():
-        missing.append(("Python's venv and pip", f"{APT} python3-venv python3-pip"))
+    if not importlib.util.find_spec("ensurepip"):  # Debian keeps it out of python3
+        missing.append(("Python's venv", f"{APT} python3-venv"))
     if not shutil.which("cargo"):
         missing.append(("cargo", "curl --proto '=https' -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal"))
     if not (shutil.which("cc") or shutil.which("gcc")):
@@ -37,12 +34,3 @@ def check(stack: Stack) -> None:
         sudo = "" if os.geteuid() == 0 else "sudo "
         lines = [f"    {what:<24}{sudo if command.startswith(APT) else ''}{command}" for what, command in missing]
         raise Failure("this machine lacks what the stack needs:\n" + "\n".join(lines) + f"\n    {DOCKER_HINT}")
-
-
-def _has_venv() -> bool:
-    try:
-        import ensurepip  # noqa: F401  (Debian's python3 has neither, without python3-venv)
-        import pip  # noqa: F401
-    except ImportError:
-        return False
-    return sysconfig.get_path("stdlib") is not None

@@ -33,8 +33,8 @@ def install() -> Path:
     make_venv()
     with lock(CACHE, "the Python environment"):
         requirements = EXECUTOR / "requirements.txt"
-        _once("requirements", [requirements, EXECUTOR / "pyproject.toml"], lambda: _install_requirements(requirements))
-        _once("executor", sorted(EXECUTOR.rglob("*.py")), _install_executor)
+        _once("requirements", [requirements], lambda: _install_requirements(requirements))
+        _once("executor", [EXECUTOR / "pyproject.toml", *sorted(EXECUTOR.rglob("*.py"))], _install_executor)
     return PYTHON
 
 

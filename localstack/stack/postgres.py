@@ -67,9 +67,15 @@ def wait(stack: Stack, launched: subprocess.Popen | None) -> None:
     """Waits for health, then sees to roles and database."""
     if not stack.facts.get("use_database"):
         process.wait_until(lambda: is_healthy(stack), "PostgreSQL", launched, log(stack), 60)
-    words = [f"\\set {role} '{stack.password(role)}'" for role in ("sluice_owner", "sluice_functions", "app")]
-    words.append(f"\\set database '{connection(stack.database_url)['PGDATABASE']}'")
-    psql(stack, "\n".join([*words, (HERE / "roles.sql").read_text()]), database=None if stack.facts.get("use_database") else "postgres")
+    psql(stack, roles(stack), database=None if stack.facts.get("use_database") else "postgres")
+
+
+def roles(stack: Stack) -> str:
+    """The SQL that makes roles and database, and changes nothing the second time."""
+    variables = {role: stack.password(role) for role in ("sluice_owner", "sluice_functions", "app")}
+    variables["database"] = connection(stack.database_url)["PGDATABASE"]
+    lines = [f"\\set {name} '{value}'" for name, value in variables.items()]
+    return "\n".join([*lines, (HERE / "roles.sql").read_text()])
 
 
 def stop(stack: Stack) -> bool:

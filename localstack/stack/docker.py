@@ -1,0 +1,73 @@
+"""`make up DOCKER=1`: the same system by Docker Compose, with Kibana. Every command of such a stack goes this way."""
+
+import os
+import shutil
+import subprocess
+
+import elasticsearch
+import functions
+import postgres
+from console import Failure, say
+from layout import ELASTICSEARCH_PORT, KIBANA_PORT, LOCALSTACK_PORT, POSTGRES_PORT, REPOSITORY, Stack
+
+PYTHON = "/opt/code/localstack/.venv/bin/python"  # LocalStack's own, which has boto3
+# The same servers as the containers see them.
+DATABASE = {"host": "postgres", "port": 5432, "dbname": "sluice"}
+ELASTICSEARCH = "http://elasticsearch:9200"
+
+
+def compose(stack: Stack, *arguments: str, script: str | None = None) -> None:
+    """Runs Docker Compose for the stack."""
+    if not shutil.which("docker"):
+        raise Failure("this machine lacks Docker: https://docs.docker.com/engine/install/")
+    project = f"sluice-{stack.name}"
+    variables = {
+        "POSTGRES_PASSWORD": stack.password("postgres"),
+        "POSTGRES_PORT": str(stack.port(POSTGRES_PORT)),
+        "ELASTICSEARCH_PORT": str(stack.port(ELASTICSEARCH_PORT)),
+        "ELASTICSEARCH_VERSION": elasticsearch.release(stack).version,
+        "KIBANA_PORT": str(stack.port(KIBANA_PORT)),
+        "LOCALSTACK_PORT": str(stack.port(LOCALSTACK_PORT)),
+        "NETWORK": project,
+        "REPOSITORY": str(REPOSITORY),
+        "STACK_FOLDER": str(stack.folder),
+    }
+    command = ["docker", "compose", "-p", project, "-f", str(REPOSITORY / "localstack" / "compose.yaml"), *arguments]
+    done = subprocess.run(command, env=os.environ | variables, input=script, text=True, stdin=None if script else subprocess.DEVNULL)
+    if done.returncode:
+        raise Failure(f"docker compose {arguments[0]} failed; the reason is above")
+
+
+def psql(stack: Stack, script: str) -> None:
+    """Runs SQL as the administrator."""
+    options = ["-v", "ON_ERROR_STOP=1", "-XAtq", "-U", "postgres", "-d", "sluice"]
+    compose(stack, "exec", "-T", "postgres", "psql", *options, script=script)
+
+
+def up(stack: Stack) -> None:
+    """Servers, functions, deploy."""
+    compose(stack, "up", "-d", "--wait", "--remove-orphans")
+    psql(stack, postgres.roles(stack))
+    deploy(stack)
+    say("kibana", f"http://localhost:{stack.port(KIBANA_PORT)}")
+
+
+def deploy(stack: Stack) -> None:
+    """Builds in a container, deploys from LocalStack's."""
+    compose(stack, "run", "--rm", "build")
+    functions.write_parameters(stack, {"DatabaseSslmode": "disable"}, functions.secrets(stack, DATABASE, ELASTICSEARCH))
+    files = [part for name in ("parameters", "secrets", "outputs") for part in (f"--{name}", f"/sluice/stack/localstack/{name}.json")]
+    _run_deploy(stack, "deploy", "migrate", "--functions", "/sluice/lambda", *files)
+    psql(stack, functions.GRANT)
+    _run_deploy(stack, "start")
+
+
+def invoke(stack: Stack, step: str) -> None:
+    """A step of the deploy: `migrate` or `uninstall`."""
+    _run_deploy(stack, step)
+
+
+def _run_deploy(stack: Stack, *arguments: str) -> None:
+    settings = {"AWS_ENDPOINT_URL": "http://localhost:4566", "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+    env = [part for name, value in settings.items() for part in ("-e", f"{name}={value}")]
+    compose(stack, "exec", "-T", *env, "localstack", PYTHON, "/sluice/infra/deploy.py", functions.AWS_STACK, *arguments)
