@@ -1,0 +1,79 @@
+//! Batches as Lambda hands them over.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use aws_lambda_events::event::sqs::SqsEvent;
+use message::{Change, Op, Packer};
+use serde_json::{Value, json};
+
+/// A message under construction.
+pub struct Message {
+    stream: String,
+    changes: Vec<(Change<'static>, Option<String>)>,
+    receive_count: u32,
+}
+
+/// A message of a stream.
+pub fn message(stream: &str) -> Message {
+    Message { stream: stream.to_owned(), changes: vec![], receive_count: 1 }
+}
+
+impl Message {
+    pub fn upsert(self, key: &str, version: i64, document: impl ToString) -> Self {
+        self.push(key, version, Op::Upsert, Some(document.to_string()))
+    }
+
+    pub fn delete(self, key: &str, version: i64) -> Self {
+        self.push(key, version, Op::Delete, None)
+    }
+
+    pub fn read(self, key: &str, version: i64) -> Self {
+        self.push(key, version, Op::Read, None)
+    }
+
+    /// The changes so far were read that many seconds ago.
+    pub fn old(mut self, seconds: i64) -> Self {
+        for (change, _) in &mut self.changes {
+            change.at -= seconds * 1000;
+        }
+        self
+    }
+
+    pub fn received(mut self, times: u32) -> Self {
+        self.receive_count = times;
+        self
+    }
+
+    pub fn body(&self) -> String {
+        let mut packer = Packer::new(&self.stream, "trace", usize::MAX);
+        for (change, document) in &self.changes {
+            packer.push(change, document.as_deref());
+        }
+        packer.finish().unwrap().text
+    }
+
+    fn push(mut self, key: &str, version: i64, op: Op, document: Option<String>) -> Self {
+        let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis().try_into().unwrap();
+        let id = i64::try_from(self.changes.len()).unwrap() + 1;
+        self.changes.push((Change { id, key: key.to_owned().into(), version, op, at }, document));
+        self
+    }
+}
+
+/// A batch of these messages, called "0", "1" and so on.
+pub fn batch(messages: impl IntoIterator<Item = Message>) -> SqsEvent {
+    event(messages.into_iter().map(|message| (message.body(), message.receive_count)))
+}
+
+/// A batch of bodies, each with how often it was received.
+pub fn event(bodies: impl IntoIterator<Item = (String, u32)>) -> SqsEvent {
+    let record = |(position, (body, receive_count)): (usize, (String, u32))| {
+        json!({
+            "messageId": position.to_string(),
+            "body": body,
+            "attributes": {"ApproximateReceiveCount": receive_count.to_string(), "SentTimestamp": "1790000000000"},
+        })
+    };
+    let records: Vec<Value> = bodies.into_iter().enumerate().map(record).collect();
+    serde_json::from_value(json!({ "Records": records })).unwrap()
+}
