@@ -1,0 +1,173 @@
+//! What is sent.
+
+use anyhow::Result;
+use message::Op;
+
+use crate::support::{Bench, a_minute_from_now};
+
+#[tokio::test]
+async fn a_change_travels_with_its_document_as_it_is_now() -> Result<()> {
+    let bench = Bench::create().await?;
+    let owner = bench.item().await?;
+    owner
+        .batch_execute(
+            "INSERT INTO item VALUES (1, 'a'), (2, 'b'), (3, 'c');
+             UPDATE item SET name = 'a again' WHERE id = 1; DELETE FROM item WHERE id = 3",
+        )
+        .await?;
+    let summary = bench.drain().await?;
+    assert_eq!((summary.drained.changes, summary.drained.documents, summary.drained.deletes), (5, 2, 1));
+    let arrived = bench.receive().await?;
+    let seen: Vec<_> = arrived.iter().map(|a| (a.key.as_str(), a.op, a.document.as_deref())).collect();
+    assert_eq!(
+        seen,
+        [
+            ("1", Op::Upsert, Some(r#"{"id":1,"name":"a again"}"#)),
+            ("2", Op::Upsert, Some(r#"{"id":2,"name":"b"}"#)),
+            ("3", Op::Delete, None)
+        ]
+    );
+    assert_eq!(bench.drain().await?.drained.messages, 0, "what was sent is not sent again");
+    Ok(())
+}
+
+#[tokio::test]
+async fn versions_rise_from_page_to_page_and_from_drainer_to_drainer() -> Result<()> {
+    let bench = Bench::create().await?;
+    let owner = bench.item().await?;
+    let mut last = 0;
+    for round in 0..3 {
+        owner
+            .execute(
+                "INSERT INTO item SELECT i, $1 FROM generate_series(1, 25) i ON CONFLICT (id) DO UPDATE SET name = $1",
+                &[&round.to_string()],
+            )
+            .await?;
+        bench.trigger(&[("PAGE_SIZE", "10")])?.handle("test", a_minute_from_now()).await?;
+        let arrived = bench.receive().await?;
+        let mut versions: Vec<i64> = arrived.iter().map(|a| a.version).collect();
+        versions.dedup();
+        assert_eq!((arrived.len(), versions.len()), (25, 3), "one version for each page");
+        assert!(versions[0] > last && versions.is_sorted(), "{versions:?} after {last}");
+        last = versions[2];
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_failing_source_lets_the_other_streams_go_on_and_skips_nothing() -> Result<()> {
+    let bench = Bench::create().await?;
+    let owner = bench.item().await?;
+    owner
+        .batch_execute(
+            "CREATE VIEW item_view AS SELECT id, name FROM item;
+             SELECT sluice.define_stream('viewed', source => 'public.item_view', key => 'id',
+                 mapping => '{\"properties\": {\"id\": {\"type\": \"integer\"}, \"name\": {\"type\": \"text\"}}}');
+             SELECT sluice.track('item', stream => 'viewed', key => 'id');
+             SELECT sluice.set_live('viewed', 'viewed-1', mapping) FROM sluice.stream WHERE name = 'viewed';
+             DROP VIEW item_view; CREATE VIEW item_view AS SELECT id FROM item; GRANT SELECT ON item_view TO sluice_app;
+             INSERT INTO item SELECT i, 'x' FROM generate_series(1, 5) AS i",
+        )
+        .await?;
+    let summary = bench.drain().await?;
+    assert_eq!(summary.drained.source_errors, 1);
+    let arrived = bench.receive().await?;
+    let with = arrived.iter().filter(|a| a.stream == "item" && a.document.is_some()).count();
+    let without = arrived.iter().filter(|a| a.stream == "viewed" && a.op == Op::Read).count();
+    assert_eq!((with, without, arrived.len()), (5, 5, 10));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_large_or_unreadable_document_travels_without_itself() -> Result<()> {
+    let bench = Bench::create().await?;
+    let owner = bench.item().await?;
+    owner
+        .batch_execute(
+            "CREATE VIEW share AS SELECT id, 100 / id AS name FROM item;
+             SELECT sluice.define_stream('share', source => 'public.share', key => 'id',
+                 mapping => '{\"properties\": {\"id\": {\"type\": \"integer\"}, \"name\": {\"type\": \"text\"}}}');
+             SELECT sluice.track('item', stream => 'share', key => 'id');
+             SELECT sluice.set_live('share', 'share-1', mapping) FROM sluice.stream WHERE name = 'share';
+             INSERT INTO item SELECT i, CASE i WHEN 3 THEN repeat('x', 3000000) ELSE 'x' END FROM generate_series(0, 9) AS i",
+        )
+        .await?;
+    bench.drain().await?;
+    let arrived = bench.receive().await?;
+    let reads: Vec<_> =
+        arrived.iter().filter(|a| a.op == Op::Read).map(|a| (a.stream.as_str(), a.key.as_str())).collect();
+    assert_eq!(reads, [("item", "3"), ("share", "0")]);
+    assert_eq!(arrived.iter().filter(|a| a.document.is_some()).count(), 18);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_payload_travels_digit_by_digit() -> Result<()> {
+    let bench = Bench::create().await?;
+    let owner = bench.database.owner().await?;
+    owner
+        .batch_execute(
+            "SELECT sluice.define_stream('event', mapping => '{\"properties\": {}}');
+             SELECT sluice.set_live('event', 'event-1', mapping) FROM sluice.stream;
+             SELECT sluice.emit('event', 'k', payload => '{\"n\": 1.100, \"n\":\n12345678901234567890}');
+             SELECT sluice.emit('event', 'gone', 'delete');
+             SELECT sluice.emit('event', 'large', payload => json_build_object('x', repeat('x', 800000)))",
+        )
+        .await?;
+    bench.drain().await?;
+    let arrived = bench.receive().await?;
+    assert_eq!((arrived[0].key.as_str(), arrived[0].op), ("gone", Op::Delete));
+    assert_eq!(arrived[1].document.as_deref(), Some(r#"{"n": 1.100, "n": 12345678901234567890}"#));
+    assert_eq!(arrived[2].document.as_ref().map(String::len), Some(800_010));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_renamed_owner_is_fanned_out_and_drained_in_one_invocation() -> Result<()> {
+    let bench = Bench::create().await?;
+    let owner = bench.item().await?;
+    owner
+        .batch_execute(
+            "CREATE TABLE label (id int PRIMARY KEY, name text);
+             SELECT sluice.track('label', stream => 'item', keys => 'SELECT id FROM public.item WHERE id % 2 = $1.id');
+             INSERT INTO item SELECT i, 'x' FROM generate_series(1, 12000) AS i",
+        )
+        .await?;
+    bench.drain().await?;
+    assert_eq!(bench.receive().await?.len(), 12_000);
+    owner.batch_execute("INSERT INTO label VALUES (1, 'odd')").await?;
+    let summary = bench.drain().await?;
+    assert_eq!((summary.expanded.expansions, summary.expanded.rows, summary.drained.documents), (1, 6000, 6000));
+    assert!(bench.receive().await?.iter().all(|a| a.key.parse::<i32>().is_ok_and(|key| key % 2 == 1)));
+    Ok(())
+}
+
+#[tokio::test]
+async fn two_drainers_send_everything_once() -> Result<()> {
+    let bench = Bench::create().await?;
+    let owner = bench.item().await?;
+    let both = [
+        bench.trigger(&[("PAGE_SIZE", "7"), ("DRAIN", "stay"), ("STAY", "6s")])?,
+        bench.trigger(&[("PAGE_SIZE", "7"), ("DRAIN", "stay"), ("STAY", "6s")])?,
+    ];
+    let writes = async {
+        for round in 0..40 {
+            owner
+                .execute("INSERT INTO item SELECT $1 * 10 + i, 'x' FROM generate_series(1, 10) AS i", &[&round])
+                .await?;
+            tokio::task::yield_now().await;
+        }
+        anyhow::Ok(())
+    };
+    let (first, second, written) = tokio::join!(
+        both[0].handle("first", a_minute_from_now()),
+        both[1].handle("second", a_minute_from_now()),
+        writes
+    );
+    written?;
+    let (first, second) = (first?, second?);
+    assert_eq!(first.drained.changes + second.drained.changes, 400);
+    let arrived = bench.receive().await?;
+    assert_eq!(arrived.len(), 400, "once each");
+    Ok(())
+}
