@@ -1,20 +1,59 @@
 # Every command of the project. `make` alone prints them; what they do is in localstack/stack and infra.
 
-# These are arguments of a command (`make up STACK=mine`); of the same names in the environment nothing is taken, so
-# that a shell that was set up for one database cannot send a test, or a deploy, to it.
+# These are arguments of a command (`make up STACK=mine`). Of the same names in the environment nothing is taken: a shell
+# that was set up for one database must not send a test, or a deploy, to it.
 ARGUMENTS := STACK USE_DATABASE USE_ELASTICSEARCH ELASTICSEARCH_VERSION POSTGRES_BIN MAVEN_REPOSITORY DOCKER SERVICE \
-	FUNCTION STACK_NAME
+	FUNCTION STACK_NAME SECONDS
 given = $(foreach v,$(ARGUMENTS),$(if $(findstring command,$(origin $v)),'$v=$(subst ','\'',$(value $v))'))
-stack = @python3 localstack/stack $@ $(given)
+# -B: the work tree is no place for Python's caches.
+stack = @python3 -B localstack/stack $@ $(given)
 
-.DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help
-help: ## Show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+.DEFAULT_GOAL := help
 
-.PHONY: servers env
+help: ## Show this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { gsub(/\$$\$$/, "$$", $$2); printf "  make %-11s %s\n", $$1, $$2 } /^##$$/ { print "" }' Makefile
+	@echo
+	@echo "  Arguments: STACK=name (its own folder and ports), ELASTICSEARCH_VERSION=8|9, POSTGRES_BIN=/usr/lib/postgresql/15/bin,"
+	@echo "  USE_DATABASE=postgres://user:password@host/db, USE_ELASTICSEARCH=http://host:9200, DOCKER=1"
+##
+demo: ## Show the main job on real data
+	@python3 -B examples/demo/demo.py $(given)
+test: ## Run every test, in a stack of their own
+	$(stack)
+soak: ## Run the property tests for longer: make soak SECONDS=600
+	$(stack)
+##
+up: ## Start everything, deploy, migrate
+	$(stack)
+down: ## Stop everything; the data stays
+	$(stack)
+status: ## What runs, since when, healthy or not, where
+	$(stack)
+health: ## Fail unless all is healthy
+	$(stack)
+logs: ## Show logs; of one by SERVICE=postgres|elasticsearch|localstack|trigger|indexer|migrate
+	$(stack)
+psql: ## Open the stack's database
+	$(stack)
+env: ## Print URLs and test credentials for any shell: eval "$$(make env)"
+	$(stack)
+clean: ## Stop everything and delete the stack's data; downloads stay
+	$(stack)
 servers: ## Start PostgreSQL and Elasticsearch alone
 	$(stack)
-env: ## Print the stack's URLs and test credentials as `export` lines: eval "$$(make env)"
+fetch: ## Download all that the stack needs, and start nothing
 	$(stack)
+##
+deploy: ## Build, deploy and migrate: the local stack, or by STACK_NAME=sluice what .env says, on AWS
+	$(stack)
+redeploy: ## Replace one function's code: make redeploy FUNCTION=indexer
+	$(stack)
+migrate: ## Run the migrations and make the indexes
+	$(stack)
+uninstall: ## Remove all that Sluice made in PostgreSQL and Elasticsearch, and nothing else
+	$(stack)
+init: ## Write .env, the parameters of a deploy to AWS
+	$(stack)
+
+.PHONY: help demo test soak up down status health logs psql env clean servers fetch deploy redeploy migrate uninstall init

@@ -70,6 +70,16 @@ def servers(arguments: dict[str, str]) -> None:
         start_servers(stack, [elasticsearch, postgres])
 
 
+def fetch(arguments: dict[str, str]) -> None:
+    """Downloads everything; starts nothing, and makes no stack."""
+    stack = Stack(arguments.get("STACK", "default"))
+    stack.facts = {"elasticsearch": arguments.get("ELASTICSEARCH_VERSION", "8"), "maven_repository": arguments.get("MAVEN_REPOSITORY")} | stack.facts
+    machine.check(stack)
+    packages.install()
+    say(postgres.NAME, str(postgres.install(stack)))
+    say(elasticsearch.NAME, str(elasticsearch.install(stack)))
+
+
 def up(arguments: dict[str, str]) -> None:
     """All of it: what runs is left alone, what does not is started."""
     with choices.made(arguments) as stack:
@@ -234,18 +244,23 @@ def test(arguments: dict[str, str]) -> None:
     run_tests(arguments, ["cargo", "test", "--workspace"])
 
 
-def run_tests(arguments: dict[str, str], command: list[str]) -> None:
+def soak(arguments: dict[str, str]) -> None:
+    """The property tests alone, each for SECONDS."""
+    seconds = arguments.get("SECONDS", "600")
+    run_tests(arguments, ["cargo", "test", "--workspace", "--", "--nocapture", "property"], {"SOAK_SECONDS": seconds})
+
+
+def run_tests(arguments: dict[str, str], command: list[str], settings: dict[str, str] | None = None) -> None:
     """Brings the stack `test` up and gives its addresses to the command, and nobody else's."""
     arguments = arguments | {"STACK": "test"}
     up(arguments)
-    stack = existing(arguments)
     env = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PG")) and name not in DEPLOYED}
-    env |= exports(stack) | {"CARGO_TARGET_DIR": str(TARGET)}
+    env |= exports(existing(arguments)) | {"CARGO_TARGET_DIR": str(TARGET)} | (settings or {})
     say("test", " ".join(command))
-    sys.exit(subprocess.run(command, cwd=REPOSITORY, env=env).returncode)
+    sys.exit(subprocess.run(command, cwd=REPOSITORY, env=env, stdin=subprocess.DEVNULL).returncode)
 
 
 COMMANDS = {
     command.__name__: command
-    for command in (up, down, status, health, logs, psql, clean, servers, env, deploy, redeploy, migrate, uninstall, init, test)
+    for command in (up, down, status, health, logs, psql, clean, servers, env, deploy, redeploy, migrate, uninstall, init, test, soak, fetch)
 }

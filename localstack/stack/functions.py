@@ -21,13 +21,14 @@ GRANT = "GRANT sluice_app TO sluice_functions;"  # the migrations make the role;
 AWS_STACK = "sluice"  # the CloudFormation stack's name in LocalStack; each of our stacks has a LocalStack of its own
 
 
-def build(names: list[str] = NAMES) -> None:
-    """Compiles in the dev profile, which the tests share, and places each binary as the `bootstrap` of a folder."""
-    command = ["cargo", "build", "--bins", *(part for name in names for part in ("-p", name))]
+def build() -> None:
+    """Compiles in the dev profile, and places each binary as the `bootstrap` of a folder."""
+    # The whole workspace, as the tests do: cargo chooses features by what is built together, and would build twice.
+    command = ["cargo", "build", "--workspace", "--bins"]
     with lock(CACHE, "building the functions"):
         env = os.environ | {"CARGO_TARGET_DIR": str(TARGET)}
-        run("functions", f"building {', '.join(names)}", command, CACHE / "build.log", lines=60, cwd=REPOSITORY, env=env)
-        for name in names:
+        run("functions", f"building {', '.join(NAMES)}", command, CACHE / "build.log", lines=60, cwd=REPOSITORY, env=env)
+        for name in NAMES:
             _place(TARGET / "debug" / name, PLACE / name / "bootstrap")
 
 
@@ -68,7 +69,7 @@ def run_migrate(stack: Stack, command: str) -> None:
     deployed = outputs(stack)
     if not deployed:
         raise Failure(f"nothing is deployed, so there are no secrets to read: make up{stack.argument}")
-    build(["migrate"])
+    build()
     env = cloud.clean_env(stack) | {
         "DATABASE_SECRET_ARN": deployed["DatabaseOwnerSecretArn"],
         "ELASTICSEARCH_SECRET_ARN": deployed["ElasticsearchSecretArn"],
@@ -108,7 +109,7 @@ def update(stack: Stack, name: str) -> None:
         raise Failure(f"FUNCTION={name} is none of {', '.join(NAMES)}")
     if not stack.outputs_file.exists():
         raise Failure(f"nothing is deployed yet: make up{stack.argument}")
-    build([name])
+    build()
     _run_deploy(stack, "update", "--function", name, "--functions", PLACE)
 
 
