@@ -1,0 +1,58 @@
+-- The demo's tables and streams, anew each time. Run by the owner of the schema `sluice`, in one transaction: what is
+-- still under way from an earlier run finds its streams again.
+
+SELECT sluice.drop_stream('cities'), sluice.drop_stream('countries');
+DROP SCHEMA IF EXISTS demo CASCADE;
+
+CREATE SCHEMA demo;
+
+CREATE TABLE demo.countries (
+    code text PRIMARY KEY,                      -- ISO 3166-1, two letters
+    name text NOT NULL,
+    region text NOT NULL,
+    capital text[] NOT NULL,
+    languages text[] NOT NULL
+);
+
+CREATE TABLE demo.cities (
+    id bigint PRIMARY KEY,
+    name text NOT NULL,
+    country text NOT NULL REFERENCES demo.countries,
+    lat numeric(8, 5) NOT NULL,
+    lng numeric(8, 5) NOT NULL
+);
+CREATE INDEX cities_country ON demo.cities (country);   -- asked by `keys` when a country changes
+
+CREATE VIEW demo.city_documents AS
+SELECT c.id, c.name, json_build_object('lat', c.lat, 'lon', c.lng) AS location,
+    json_build_object('code', k.code, 'name', k.name, 'region', k.region, 'languages', k.languages) AS country
+FROM demo.cities AS c
+JOIN demo.countries AS k ON k.code = c.country;
+
+-- The application writes to its tables; it has no right on anything of Sluice's.
+GRANT USAGE ON SCHEMA demo TO app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA demo TO app;
+
+SELECT sluice.define_stream('countries', source => 'demo.countries', key => 'code',
+    settings => '{"number_of_replicas": 0}',
+    mapping => '{"properties": {
+        "code": {"type": "keyword"},
+        "name": {"type": "text"},
+        "region": {"type": "keyword"},
+        "capital": {"type": "text"},
+        "languages": {"type": "keyword"}
+    }}');
+
+SELECT sluice.define_stream('cities', source => 'demo.city_documents', key => 'id',
+    settings => '{"number_of_replicas": 0}',
+    mapping => '{"properties": {
+        "id": {"type": "long"},
+        "name": {"type": "text"},
+        "location": {"type": "geo_point"},
+        "country": {"properties": {
+            "code": {"type": "keyword"},
+            "name": {"type": "keyword"},
+            "region": {"type": "keyword"},
+            "languages": {"type": "keyword"}
+        }}
+    }}');
