@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use config::SecretError;
 use elasticsearch::{
     BulkParts, Elasticsearch, Error,
     http::{StatusCode, response::Response},
@@ -105,8 +106,9 @@ fn unconnected(error: &ConnectError) -> Answer {
     warn!(%error, "there is no way to Elasticsearch");
     let reason = Reason::new("no_connection", error.to_string());
     match error {
-        ConnectError::Secret(_) | ConnectError::Unreachable { .. } => Answer::Lost(reason),
-        ConnectError::Credentials { .. }
+        ConnectError::Secret(SecretError::Unreadable { .. }) | ConnectError::Unreachable { .. } => Answer::Lost(reason),
+        ConnectError::Secret(SecretError::Malformed { .. })
+        | ConnectError::Credentials { .. }
         | ConnectError::Authority(_)
         | ConnectError::Certificate { .. }
         | ConnectError::Refused { .. }

@@ -115,7 +115,7 @@ impl DeadLetters {
         for batch in batches(letters) {
             match timeout_at(deadline.instant(), self.send_batch(letters, &batch)).await {
                 Ok(confirmed) => {
-                    sent.extend(batch.into_iter().filter(|position| confirmed.contains(&position.to_string())))
+                    sent.extend(batch.into_iter().filter(|position| confirmed.contains(&position.to_string())));
                 }
                 Err(_) => warn!(letters = batch.len(), "there was no time left to send dead letters"),
             }

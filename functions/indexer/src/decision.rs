@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use message::{Change, Op};
 use serde::Deserialize;
-use serde_json::{Value, value::RawValue};
+use serde_json::value::RawValue;
 
 /// The end of one change, as far as this invocation goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,12 +155,21 @@ const VERSION_END: i64 = 1 << 53;
 impl Cause {
     /// From the body of a refusal. `None`: it is not from Elasticsearch.
     pub fn of_body(body: &[u8]) -> Option<Self> {
-        let mut body: Value = serde_json::from_slice(body).ok()?;
-        match body.get_mut("error")?.take() {
-            Value::String(reason) => {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Error {
+            InWords(String),
+            Whole(Cause),
+        }
+        #[derive(Deserialize)]
+        struct Body {
+            error: Error,
+        }
+        match serde_json::from_slice::<Body>(body).ok()?.error {
+            Error::Whole(cause) => Some(cause),
+            Error::InWords(reason) => {
                 Some(Self { error_type: "unknown".to_owned(), reason: Some(reason), caused_by: None })
             }
-            error => serde_json::from_value(error).ok(),
         }
     }
 

@@ -1,5 +1,6 @@
 use std::{
     collections::{BTreeMap, HashSet},
+    error::Error as _,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -247,7 +248,8 @@ impl Indexer {
                 }
                 (Err(error), _) => {
                     warn!(message_id = received.id, %error, "a message cannot be read");
-                    let reason = Reason::new("malformed_message", error.to_string());
+                    let problem = error.source().map(|problem| format!(": {problem}")).unwrap_or_default();
+                    let reason = Reason::new("malformed_message", format!("{error}{problem}"));
                     letters.push(Letter::of_message(received.body, &reason, received.circumstances(now_ms)));
                     senders.push(position);
                 }

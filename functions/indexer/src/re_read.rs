@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use config::Secrets;
+use config::{SecretError, Secrets};
 use database::{ConnectError, Read, ReadError, Settings, Stream, describe};
 use tokio::time::{timeout, timeout_at};
 use tokio_postgres::Client;
@@ -134,7 +134,9 @@ impl Source {
                 let reason = Reason::new("database", error.to_string());
                 let is_transient = matches!(
                     error,
-                    ConnectError::Unreachable { .. } | ConnectError::NoSession { .. } | ConnectError::Secret(_)
+                    ConnectError::Unreachable { .. }
+                        | ConnectError::NoSession { .. }
+                        | ConnectError::Secret(SecretError::Unreadable { .. })
                 );
                 Err(if is_transient { Outcome::Retry(reason) } else { Outcome::Configuration(reason) })
             }

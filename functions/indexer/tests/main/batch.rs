@@ -19,7 +19,7 @@ pub fn message(stream: &str) -> Message {
 }
 
 impl Message {
-    pub fn upsert(self, key: &str, version: i64, document: impl ToString) -> Self {
+    pub fn upsert(self, key: &str, version: i64, document: &(impl ToString + ?Sized)) -> Self {
         self.push(key, version, Op::Upsert, Some(document.to_string()))
     }
 

@@ -22,7 +22,7 @@ async fn a_message_that_cannot_be_parsed_is_dead_lettered_as_it_came() {
     assert_eq!(
         reasons,
         [
-            "line 1 is not the header of a message",
+            "line 1 is not the header of a message: expected value at line 1 column 1",
             "line 1 is missing",
             "the envelope has version 2, and this code reads 1"
         ]

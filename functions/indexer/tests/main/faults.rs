@@ -138,7 +138,7 @@ async fn a_400_that_is_about_no_item_is_not_asked_for_each_of_them() {
 
 #[tokio::test]
 async fn a_bulk_request_has_a_limited_size_and_each_key_once() {
-    let seen: Arc<Mutex<Vec<(usize, Vec<String>)>>> = Arc::default();
+    let seen = Arc::new(Mutex::new(Vec::<(usize, Vec<String>)>::new()));
     let noted = Arc::clone(&seen);
     let fixture = Fixture::with_wire(move |request| {
         noted.lock().unwrap().push((request.body.len(), request.keys()));
@@ -148,7 +148,7 @@ async fn a_bulk_request_has_a_limited_size_and_each_key_once() {
     let document = json!({"text": "x".repeat(10_000)});
     let huge = json!({"text": "x".repeat(200_000)});
     let all = (0..30).fold(message("cities"), |message, n| message.upsert(&(n % 20).to_string(), n, &document));
-    assert_eq!(fixture.handle(&batch([all.upsert("huge", 1, huge)])).await, [""; 0]);
+    assert_eq!(fixture.handle(&batch([all.upsert("huge", 1, &huge)])).await, [""; 0]);
     for (bytes, keys) in seen.lock().unwrap().iter() {
         assert!(*bytes <= 100_000 || keys == &["huge"], "{bytes} bytes for {keys:?}");
         let once: std::collections::HashSet<&String> = keys.iter().collect();
@@ -188,8 +188,15 @@ async fn no_request_outlives_the_deadline() {
 
 #[tokio::test]
 async fn with_too_little_time_nothing_is_begun() {
-    let fixture = Fixture::with_wire(|request| panic!("{}", request.head)).await;
+    let requests = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&requests);
+    let fixture = Fixture::with_wire(move |request| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        all_written(request)
+    })
+    .await;
     assert_eq!(fixture.handle_within(&messages(&["a"]), Duration::from_millis(300)).await, ["0"]);
+    assert_eq!(requests.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test]
@@ -206,7 +213,7 @@ async fn a_rotated_password_costs_no_more_than_a_second_try() {
 
 #[tokio::test]
 async fn a_batch_with_a_message_that_has_no_id_fails_as_a_whole() {
-    let fixture = Fixture::with_wire(|request| panic!("{}", request.head)).await;
+    let fixture = Fixture::with_wire(all_written).await;
     let event = serde_json::from_value(json!({"Records": [{"messageId": "", "body": "x"}]})).unwrap();
     fixture.indexer.handle(&event, Instant::now() + Duration::from_secs(5)).await.unwrap_err();
 }

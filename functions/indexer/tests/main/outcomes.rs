@@ -30,7 +30,7 @@ async fn a_stale_version_counts_as_delivered() {
     let fixture = Fixture::new().await;
     fixture.index("cities", properties()).await;
     for (version, n) in [(5, 1), (5, 2), (4, 3)] {
-        let upsert = message("cities").upsert("a", version, json!({ "n": n }));
+        let upsert = message("cities").upsert("a", version, &json!({ "n": n }));
         assert_eq!(fixture.handle(&batch([upsert])).await, [""; 0]);
     }
     assert_eq!(fixture.handle(&batch([message("cities").delete("a", 3)])).await, [""; 0]);
@@ -56,7 +56,7 @@ async fn the_newest_of_many_versions_in_a_batch_is_what_stays() {
     let fixture = Fixture::new().await;
     fixture.index("cities", properties()).await;
     let versions = [3, 9, 1, 9, 7];
-    let messages = versions.map(|version| message("cities").upsert("a", version, json!({ "n": version })));
+    let messages = versions.map(|version| message("cities").upsert("a", version, &json!({ "n": version })));
     assert_eq!(fixture.handle(&batch(messages)).await, [""; 0]);
     assert_eq!(fixture.document("cities", "a").await, Some((9, r#"{"n":9}"#.to_owned())));
 
@@ -129,7 +129,7 @@ async fn a_key_or_version_that_cannot_be_spoils_no_request() {
         .upsert("negative", -5, r#"{"n":1}"#)
         .delete("huge", 1 << 53)
         .upsert("two", 1, r#"{"n":1}{"n":2}"#)
-        .upsert("brackets", 1, "[".repeat(100_000))
+        .upsert("brackets", 1, &"[".repeat(100_000))
         .delete("good", 1);
     assert_eq!(fixture.handle(&batch([all])).await, [""; 0]);
     assert!(fixture.document("cities", &longest).await.is_some());
