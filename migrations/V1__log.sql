@@ -153,7 +153,8 @@ BEGIN
         RAISE EXCEPTION 'this database was restored or copied into another cluster: the position of subscription % means nothing here', reader
             USING ERRCODE = 'SL001', HINT = 'Run migrate with the command rebase (make rebase).';
     END IF;
-    IF position.paused THEN
+    -- While the old default partition is being moved nobody may hold it, and each try would use up a range.
+    IF position.paused OR to_regclass('sluice.outbox_moving') IS NOT NULL THEN
         RETURN;
     END IF;
     -- A holder polls all the time, and says so when it stops (`release`): this keeps two from taking turns.

@@ -164,6 +164,8 @@ BEGIN
         reserved = greatest(reserved, version),
         system_identifier = (SELECT c.system_identifier FROM pg_control_system() AS c),
         timeline = (SELECT c.timeline_id FROM pg_control_checkpoint() AS c);
+    -- Rows that the dump brought along with transaction ids which this cluster has yet to reach.
+    DELETE FROM sluice.outbox WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()) AND xid <> pg_current_xact_id();
     PERFORM sluice.resync(s.name) FROM sluice.stream AS s WHERE s.source IS NOT NULL;
 END $$;
 

@@ -23,7 +23,7 @@ BEGIN
     RETURN name;
 END $$;
 
--- Has every subscription passed every row of this partition? Ask under a lock that keeps writers out: a row that
+-- Has every subscription passed every row of this partition that it reads? Ask under a lock that keeps writers out: a row that
 -- commits between the answer and the drop would be lost.
 CREATE FUNCTION sluice.is_passed(partition regclass) RETURNS boolean
 LANGUAGE plpgsql VOLATILE
@@ -33,8 +33,8 @@ DECLARE
     waits boolean;
 BEGIN
     FOR position IN SELECT * FROM sluice.subscription LOOP
-        EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE xid >= %L) OR EXISTS (SELECT FROM pg_snapshot_xip(%L) AS x JOIN %s ON xid = x)',
-            partition, pg_snapshot_xmax(position.seen), position.seen, partition) INTO waits;
+        EXECUTE format('SELECT EXISTS (SELECT FROM %1$s WHERE xid >= %2$L AND %4$s) OR EXISTS (SELECT FROM pg_snapshot_xip(%3$L) AS x JOIN %1$s ON xid = x WHERE %4$s)',
+            partition, pg_snapshot_xmax(position.seen), position.seen, sluice.reads(position.name)) INTO waits;
         IF waits THEN
             RETURN false;
         END IF;
@@ -105,8 +105,9 @@ BEGIN
     IF NOT sluice.is_passed(oldest) THEN
         RETURN NULL;
     END IF;
-    EXECUTE format('DROP TABLE %s', oldest);
-    RETURN 'dropped partition ' || oldest::text;
+    name := oldest::text;                       -- while it has one
+    EXECUTE format('DROP TABLE %s', name);
+    RETURN 'dropped partition ' || name;
 END $$;
 
 -- A line for each subscription: how many rows wait for it, for how long the oldest has, and where it is.

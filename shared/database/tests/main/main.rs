@@ -1,4 +1,8 @@
 //! The log and the streams on a real PostgreSQL: each invariant of theirs by its name.
 
+mod drainers;
 mod log;
+mod partitions;
+mod retention;
 mod support;
+mod versions;
