@@ -8,6 +8,7 @@ from pathlib import Path
 import cloud
 import elasticsearch
 import postgres
+import process
 from console import Failure, say
 from layout import Stack, lock
 
@@ -29,15 +30,20 @@ def made(arguments: dict[str, str]) -> Iterator[Stack]:
         raise Failure(f"ELASTICSEARCH_VERSION is one of {', '.join(elasticsearch.RELEASES)}")
     with lock(stack.folder, f"the stack `{stack.name}`"):
         stack = Stack(stack.name)  # another command may have made it while this one waited
-        if stack.exists:
-            _compare(stack, arguments)
         is_new = not stack.exists
+        if not is_new:
+            _compare(stack, arguments)
         for argument, (fact, default) in CHOICES.items():
             stack.facts.setdefault(fact, arguments.get(argument, default))
         stack.facts["maven_repository"] = arguments.get("MAVEN_REPOSITORY", "")
-        if is_new:
+        stack.plan()
+        try:
             _check(stack)
-        stack.create()
+        except Failure:
+            if is_new:
+                stack.remove()
+            raise
+        stack.remember()
         yield stack
 
 
@@ -62,11 +68,20 @@ def _compare(stack: Stack, arguments: dict[str, str]) -> None:
 
 
 def _check(stack: Stack) -> None:
-    """What was given must answer, before it is remembered."""
+    """What was given must answer, and what is to be started needs its ports: all of it before anything is started."""
     if given := stack.facts["use_database"]:
         postgres.connection(given)
         postgres.psql(stack, "SELECT 1")
-    if given := stack.facts["use_elasticsearch"]:
+    if stack.facts["use_elasticsearch"]:
         elasticsearch.wait(stack, None)
     if (given := stack.facts["postgres_bin"]) and not os.access(Path(given) / "initdb", os.X_OK):
         raise Failure(f"POSTGRES_BIN={given} holds no initdb; it should be like /usr/lib/postgresql/15/bin")
+    for server in (postgres, elasticsearch, cloud):
+        if not stack.facts["docker"] and uses_own(stack, server) and not process.find(stack, server.NAME):
+            for words, first in server.PORTS.items():
+                process.require_port(stack, words, stack.port(first))
+
+
+def uses_own(stack: Stack, server) -> bool:
+    """False where an existing server was given instead."""
+    return not stack.facts.get({postgres: "use_database", elasticsearch: "use_elasticsearch"}.get(server, ""))

@@ -13,6 +13,7 @@ from console import say
 from layout import LOCALSTACK_PORT, Stack
 
 NAME = "localstack"
+PORTS = {"LocalStack": LOCALSTACK_PORT}
 SERVICES = "cloudformation,cloudwatch,events,iam,lambda,logs,s3,secretsmanager,sqs,sts"
 
 
@@ -23,7 +24,6 @@ def start(stack: Stack) -> subprocess.Popen | None:
     python = packages.install()
     process.kill_all(stack, f"{NAME}/function")  # of a LocalStack that was killed
     port = stack.port(LOCALSTACK_PORT)
-    process.require_port(stack, "LocalStack", port)
     folder = stack.folder / NAME
     shutil.rmtree(folder / "state", ignore_errors=True)  # it keeps nothing over a restart, so neither do we
     stack.outputs_file.unlink(missing_ok=True)

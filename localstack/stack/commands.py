@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 
-import choices
 import cloud
 import docker
 import elasticsearch
@@ -15,10 +14,11 @@ import machine
 import packages
 import postgres
 import process
+from choices import made, uses_own
 from console import Failure, say
-from layout import ELASTICSEARCH_PORT, LOCALSTACK_PORT, POSTGRES_PORT, REPOSITORY, TARGET, Stack, lock
+from layout import REPOSITORY, TARGET, Stack, lock
 
-SERVERS = {postgres: POSTGRES_PORT, elasticsearch: ELASTICSEARCH_PORT, cloud: LOCALSTACK_PORT}
+SERVERS = (postgres, elasticsearch, cloud)
 # The deploy's outputs that tests and tools want, by the names that the functions know them by.
 DEPLOYED = {
     "QUEUE_URL": "QueueUrl",
@@ -40,11 +40,6 @@ def existing(arguments: dict[str, str]) -> Stack:
     return stack
 
 
-def uses_own(stack: Stack, server) -> bool:
-    """False where an existing server was given instead."""
-    return not stack.facts.get({postgres: "use_database", elasticsearch: "use_elasticsearch"}.get(server, ""))
-
-
 def start_servers(stack: Stack, wanted: list) -> None:
     """Starts all of them, then waits for each: the slowest is the whole time."""
     launched = {server: server.start(stack) for server in wanted if uses_own(stack, server)}
@@ -58,14 +53,14 @@ def start_servers(stack: Stack, wanted: list) -> None:
 def where(stack: Stack, server) -> str:
     """The address, without credentials."""
     if uses_own(stack, server):
-        return f"127.0.0.1:{stack.port(SERVERS[server])}"
+        return f"127.0.0.1:{stack.port(next(iter(server.PORTS.values())))}"
     url = stack.database_url if server is postgres else stack.elasticsearch_url
     return url.rpartition("@")[2].rpartition("://")[2] + " (given)"
 
 
 def servers(arguments: dict[str, str]) -> None:
     """PostgreSQL and Elasticsearch alone."""
-    with choices.made(arguments) as stack:
+    with made(arguments) as stack:
         machine.check(stack)
         start_servers(stack, [elasticsearch, postgres])
 
@@ -82,7 +77,7 @@ def fetch(arguments: dict[str, str]) -> None:
 
 def up(arguments: dict[str, str]) -> None:
     """All of it: what runs is left alone, what does not is started."""
-    with choices.made(arguments) as stack:
+    with made(arguments) as stack:
         if stack.facts.get("docker"):
             return docker.up(stack)
         machine.check(stack)
@@ -253,6 +248,7 @@ def soak(arguments: dict[str, str]) -> None:
 def run_tests(arguments: dict[str, str], command: list[str], settings: dict[str, str] | None = None) -> None:
     """Brings the stack `test` up and gives its addresses to the command, and nobody else's."""
     arguments = arguments | {"STACK": "test"}
+    clean(arguments)  # what an earlier run left, perhaps of another branch, must not decide over this one
     up(arguments)
     env = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PG")) and name not in DEPLOYED}
     env |= exports(existing(arguments)) | {"CARGO_TARGET_DIR": str(TARGET)} | (settings or {})

@@ -18,6 +18,7 @@ from download import maven_zip, unpack
 from layout import ELASTICSEARCH_PORT, SERVERS, TRANSPORT_PORT, Stack, lock
 
 NAME = "elasticsearch"
+PORTS = {"Elasticsearch": ELASTICSEARCH_PORT, "Elasticsearch (transport)": TRANSPORT_PORT}
 HEAP = "512m"  # 256m is enough to start, and too little for bulk requests of 5 MiB side by side
 
 
@@ -99,8 +100,6 @@ def start(stack: Stack) -> subprocess.Popen | None:
         return None
     home, java = install(stack), find_java(release(stack).java)
     folder = process.own_folder(stack.folder / NAME)
-    process.require_port(stack, "Elasticsearch", stack.port(ELASTICSEARCH_PORT))
-    process.require_port(stack, "Elasticsearch (transport)", stack.port(TRANSPORT_PORT))
     _write_config(stack, home, folder)
     env = {
         "HOME": str(folder), "ES_HOME": str(home), "ES_PATH_CONF": str(folder / "config"), "ES_TMPDIR": str(folder / "tmp"),

@@ -25,7 +25,7 @@ def build() -> None:
     """Compiles in the dev profile, and places each binary as the `bootstrap` of a folder."""
     # The whole workspace, as the tests do: cargo chooses features by what is built together, and would build twice.
     command = ["cargo", "build", "--workspace", "--bins"]
-    with lock(CACHE, "building the functions"):
+    with lock(PLACE, "building the functions"):
         env = os.environ | {"CARGO_TARGET_DIR": str(TARGET)}
         run("functions", f"building {', '.join(NAMES)}", command, CACHE / "build.log", lines=60, cwd=REPOSITORY, env=env)
         for name in NAMES:

