@@ -14,6 +14,8 @@ pub(crate) struct Received<'a> {
     /// What SQS calls it, and the only thing by which it can be given back.
     pub(crate) id: &'a str,
     pub(crate) body: &'a str,
+    /// For this receipt of it; without one its delay stays as it is.
+    pub(crate) receipt_handle: Option<&'a str>,
     pub(crate) message: Result<Message<'a>, ParseError>,
     /// How often it was received, this time included.
     pub(crate) receive_count: u32,
@@ -41,7 +43,14 @@ impl<'a> Received<'a> {
         // Without a count, it counts as received before: a re-read too many does no harm, one too few may.
         let receive_count =
             record.attributes.get("ApproximateReceiveCount").and_then(|count| count.parse().ok()).unwrap_or(2);
-        Ok(Self { id, body, message: Message::parse(body), receive_count, first_seen: first_seen(record) })
+        Ok(Self {
+            id,
+            body,
+            receipt_handle: record.receipt_handle.as_deref(),
+            message: Message::parse(body),
+            receive_count,
+            first_seen: first_seen(record),
+        })
     }
 
     pub(crate) fn circumstances(&self, now_ms: i64) -> Circumstances<'_> {

@@ -16,6 +16,8 @@ pub struct Config {
 /// The indexer's own settings.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// QUEUE_URL: where batches come from, to delay what is given back.
+    pub queue_url: String,
     /// DEAD_LETTER_QUEUE_URL.
     pub dead_letter_queue_url: String,
     /// INDEX_PREFIX: what the names of aliases begin with.
@@ -34,6 +36,7 @@ impl Config {
     pub fn from_env(mut env: Env) -> Result<Self, Error> {
         let search = search::Settings::from_env(&mut env);
         let settings = Settings {
+            queue_url: env.required("QUEUE_URL"),
             dead_letter_queue_url: env.required("DEAD_LETTER_QUEUE_URL"),
             index_prefix: search.index_prefix.clone(),
             re_read_after: env.duration("RE_READ_AFTER", Duration::from_secs(60)),
@@ -56,9 +59,14 @@ mod tests {
     fn all_that_is_wrong_is_told_at_once() {
         let error = Config::from_env(Env::from_pairs([("RE_READ_AFTER", "soon"), ("BULK_BYTES", "5MB")])).unwrap_err();
         let text = error.problems.join("\n");
-        for name in
-            ["DEAD_LETTER_QUEUE_URL", "ELASTICSEARCH_SECRET_ARN", "DATABASE_SECRET_ARN", "RE_READ_AFTER", "BULK_BYTES"]
-        {
+        for name in [
+            "QUEUE_URL",
+            "DEAD_LETTER_QUEUE_URL",
+            "ELASTICSEARCH_SECRET_ARN",
+            "DATABASE_SECRET_ARN",
+            "RE_READ_AFTER",
+            "BULK_BYTES",
+        ] {
             assert!(text.contains(name), "{name} is not told in: {text}");
         }
     }

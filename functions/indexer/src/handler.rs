@@ -12,6 +12,7 @@ use tracing::warn;
 
 use crate::{
     alias::Aliases,
+    back_off::BackOff,
     batch::{Received, Work},
     bulk::{Bulk, Write},
     cluster::Cluster,
@@ -38,6 +39,7 @@ pub struct Indexer {
     cluster: Cluster,
     source: Source,
     dead_letters: DeadLetters,
+    back_off: BackOff,
     aliases: Aliases,
     settings: Settings,
 }
@@ -48,7 +50,8 @@ impl Indexer {
         Self {
             cluster: Cluster::new(search),
             source,
-            dead_letters: DeadLetters::new(sqs, settings.dead_letter_queue_url.clone()),
+            dead_letters: DeadLetters::new(sqs.clone(), settings.dead_letter_queue_url.clone()),
+            back_off: BackOff::new(sqs, settings.queue_url.clone()),
             aliases: Aliases::new(settings.index_prefix.clone()),
             settings,
         }
@@ -68,6 +71,8 @@ impl Indexer {
         let outcomes = self.index(&batch, now_ms, deadline.less(DEAD_LETTER_MARGIN), &mut tally).await;
         let retried = self.settle(&batch, &outcomes, now_ms, deadline, &mut tally).await;
 
+        let given_back: Vec<&Received<'_>> = retried.iter().map(|&message| &batch[message]).collect();
+        self.back_off.apply(&given_back, deadline).await;
         tally.messages_retried = retried.len();
         tally.log(started.elapsed().as_millis());
         let mut response = SqsBatchResponse::default();

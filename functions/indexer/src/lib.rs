@@ -6,6 +6,7 @@
 pub mod decision;
 
 mod alias;
+mod back_off;
 mod batch;
 mod bulk;
 mod cluster;

@@ -82,7 +82,8 @@ async fn a_frozen_drainer_is_replaced_and_does_no_harm_when_it_wakes() -> Result
         }
     });
     outcome.await;
-    signal(pid, "CONT")?;
+    // Unless its time was over meanwhile, and it was ended.
+    let _ = signal(pid, "CONT");
     stack.execute("UPDATE item SET name = 'after it woke' WHERE id = 11").await?;
     assert_eq!(stack.converges("e2e_frozen", "SELECT id::text FROM item").await?, 4990);
     Ok(())

@@ -105,11 +105,14 @@ impl Stack {
                 bail!("searching {stream}: {status} {}", &text[..text.len().min(300)]);
             }
             let page: Scroll = serde_json::from_str(&text)?;
+            let id = page.scroll_id;
             if page.hits.hits.is_empty() {
+                let used = serde_json::json!({"scroll_id": id}).to_string();
+                self.search(Method::Delete, "/_search/scroll", Some(&used)).await?;
                 return Ok(found);
             }
             found.extend(page.hits.hits.into_iter().map(|hit| (hit.id, hit.source.get().to_owned())));
-            let next = serde_json::json!({"scroll": "1m", "scroll_id": page.scroll_id}).to_string();
+            let next = serde_json::json!({"scroll": "1m", "scroll_id": id}).to_string();
             (status, text) = self.search(Method::Post, "/_search/scroll", Some(&next)).await?;
         }
     }
