@@ -5,8 +5,7 @@
 ARGUMENTS := STACK USE_DATABASE USE_ELASTICSEARCH ELASTICSEARCH_VERSION POSTGRES_BIN MAVEN_REPOSITORY DOCKER SERVICE \
 	FUNCTION STACK_NAME SECONDS
 given = $(foreach v,$(ARGUMENTS),$(if $(findstring command,$(origin $v)),'$v=$(subst ','\'',$(value $v))'))
-# -B: the work tree is no place for Python's caches.
-stack = @python3 -B localstack/stack $@ $(given)
+stack = @localstack/stack/run $@ $(given)
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help

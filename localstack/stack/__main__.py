@@ -1,13 +1,10 @@
 """The whole system on one machine. `make` is the front: every command here is a target there.
 
-    python3 localstack/stack up STACK=name ELASTICSEARCH_VERSION=9
+    localstack/stack/run up STACK=name ELASTICSEARCH_VERSION=9
 """
 
 import os
 import sys
-
-if sys.version_info < (3, 11):  # before the imports, which need it
-    sys.exit("stack: this wants Python 3.11 or newer: apt-get install -y python3")
 
 from commands import COMMANDS
 from console import Failure

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cloud
 import elasticsearch
+import machine
 import postgres
 import process
 from console import Failure, say
@@ -69,6 +70,9 @@ def _compare(stack: Stack, arguments: dict[str, str]) -> None:
 
 def _check(stack: Stack) -> None:
     """What was given must answer, and what is to be started needs its ports: all of it before anything is started."""
+    if stack.facts["docker"]:
+        return
+    machine.check(stack)
     if given := stack.facts["use_database"]:
         postgres.connection(given)
         postgres.psql(stack, "SELECT 1")
@@ -77,7 +81,7 @@ def _check(stack: Stack) -> None:
     if (given := stack.facts["postgres_bin"]) and not os.access(Path(given) / "initdb", os.X_OK):
         raise Failure(f"POSTGRES_BIN={given} holds no initdb; it should be like /usr/lib/postgresql/15/bin")
     for server in (postgres, elasticsearch, cloud):
-        if not stack.facts["docker"] and uses_own(stack, server) and not process.find(stack, server.NAME):
+        if uses_own(stack, server) and not process.find(stack, server.NAME):
             for words, first in server.PORTS.items():
                 process.require_port(stack, words, stack.port(first))
 

@@ -61,7 +61,6 @@ def where(stack: Stack, server) -> str:
 def servers(arguments: dict[str, str]) -> None:
     """PostgreSQL and Elasticsearch alone."""
     with made(arguments) as stack:
-        machine.check(stack)
         start_servers(stack, [elasticsearch, postgres])
 
 
@@ -80,7 +79,6 @@ def up(arguments: dict[str, str]) -> None:
     with made(arguments) as stack:
         if stack.facts.get("docker"):
             return docker.up(stack)
-        machine.check(stack)
         packages.install()
         start_servers(stack, [elasticsearch, postgres, cloud])
         functions.deploy(stack)

@@ -28,7 +28,7 @@ def check(stack: Stack) -> None:
         missing.append(("openssl", f"{APT} openssl"))
     java = elasticsearch.release(stack).java
     if not stack.facts.get("use_elasticsearch") and not elasticsearch.find_java(java):
-        package = "openjdk-17-jre-headless" if java < 21 else "openjdk-21-jdk-headless"
+        package = "default-jre-headless" if java < 21 else "openjdk-21-jdk-headless"
         missing.append((f"Java {java} or newer" + (" (a JDK)" if java >= 21 else ""), f"{APT} {package}"))
     if missing:
         sudo = "" if os.geteuid() == 0 else "sudo "
