@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import cloud
+import docker
 import elasticsearch
 import machine
 import postgres
@@ -71,7 +72,7 @@ def _compare(stack: Stack, arguments: dict[str, str]) -> None:
 def _check(stack: Stack) -> None:
     """What was given must answer, and what is to be started needs its ports: all of it before anything is started."""
     if stack.facts["docker"]:
-        return
+        return docker.check()
     machine.check(stack)
     if given := stack.facts["use_database"]:
         postgres.connection(given)

@@ -16,10 +16,15 @@ DATABASE = {"host": "postgres", "port": 5432, "dbname": "sluice"}
 ELASTICSEARCH = "http://elasticsearch:9200"
 
 
+def check() -> None:
+    """Fails where there is no Docker Compose, or no daemon that answers it."""
+    for command, missing in {"version": "Docker Compose", "ls": "a Docker daemon that answers"}.items():
+        if not shutil.which("docker") or subprocess.run(["docker", "compose", command], capture_output=True).returncode:
+            raise Failure(f"this machine lacks {missing}: https://docs.docker.com/engine/install/")
+
+
 def compose(stack: Stack, *arguments: str, script: str | None = None) -> None:
     """Runs Docker Compose for the stack."""
-    if not shutil.which("docker"):
-        raise Failure("this machine lacks Docker: https://docs.docker.com/engine/install/")
     project = f"sluice-{stack.name}"
     variables = {
         "POSTGRES_PASSWORD": stack.password("postgres"),
