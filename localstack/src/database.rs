@@ -143,10 +143,14 @@ async fn template(server: &Config, postgres: &Client) -> Result<String> {
     if postgres.query_one(query, &[&name]).await?.get(0) {
         return Ok(name);
     }
-    let query = "SELECT datname FROM pg_database AS d WHERE datname ~ '^sluice_(test|template|unfinished)' \
-                 AND NOT EXISTS (SELECT FROM pg_stat_activity AS a WHERE a.datname = d.datname)";
+    // Neither what other runs are using now, nor another work tree's template.
+    let query = "SELECT datname FROM pg_database AS d, pg_stat_file('base/' || d.oid || '/PG_VERSION', true) AS made \
+                 WHERE datname = 'sluice_unfinished' \
+                 OR datname ~ '^sluice_test_' AND made.modification < now() - interval '10 min' \
+                 OR datname ~ '^sluice_template_' AND made.modification < now() - interval '1 day'";
     for row in postgres.query(query, &[]).await? {
-        postgres.batch_execute(&format!("DROP DATABASE IF EXISTS {}", row.get::<_, String>(0))).await?;
+        let drop = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", row.get::<_, String>(0));
+        postgres.batch_execute(&drop).await?;
     }
     make_logins(postgres).await?;
     postgres.batch_execute("CREATE DATABASE sluice_unfinished OWNER test_owner").await?;
