@@ -22,7 +22,7 @@ CREATE TABLE sluice.tracked (
     key text[],                                 -- columns of the relation that are the stream's key, or
     keys text,                                  -- a query that finds the keys, from one row of the relation as $1
     columns text[],                             -- an update of other columns is of no interest; NULL: all are
-    CONSTRAINT tracked_once UNIQUE NULLS NOT DISTINCT (relation, stream, keys),
+    CONSTRAINT tracked_once UNIQUE NULLS NOT DISTINCT (relation, stream, key, keys),
     CONSTRAINT tracked_kind CHECK ((key IS NULL) <> (keys IS NULL))
 );
 
@@ -113,6 +113,10 @@ BEGIN
     IF NOT has_table_privilege('sluice_app', relation, 'SELECT') THEN
         EXECUTE format('GRANT SELECT ON %s TO sluice_app', relation);
     END IF;
+    -- Without the grant option GRANT is but a warning.
+    IF NOT has_schema_privilege('sluice_app', schema_name, 'USAGE') OR NOT has_table_privilege('sluice_app', relation, 'SELECT') THEN
+        RAISE insufficient_privilege;
+    END IF;
 EXCEPTION
     WHEN insufficient_privilege THEN
         RAISE EXCEPTION '% may not let sluice_app read %', current_user, relation
@@ -149,6 +153,9 @@ BEGIN
     IF (source IS NULL) <> (key IS NULL) THEN
         RAISE EXCEPTION 'stream %: a source and its key belong together', name
             USING HINT = 'Give both, or neither for a stream that is fed by sluice.emit.';
+    END IF;
+    IF key IS NOT NULL AND columns = '{}' THEN
+        RAISE EXCEPTION 'stream %: the key names no column', name USING HINT = 'It looks like ''id'' or ''room, day''.';
     END IF;
     IF source IS NOT NULL THEN
         IF relation IS NULL THEN
@@ -261,11 +268,11 @@ BEGIN
             USING HINT = format('Its key: %s.', array_to_string(target.key, ', '));
     END IF;
     SELECT * INTO known FROM sluice.tracked AS t
-    WHERE t.relation = track.relation AND t.stream = track.stream AND t.keys IS NOT DISTINCT FROM track.keys;
+    WHERE t.relation = track.relation AND t.stream = track.stream AND t.key IS NOT DISTINCT FROM key_columns AND t.keys IS NOT DISTINCT FROM track.keys;
     IF known.id IS NULL THEN
         INSERT INTO sluice.tracked (relation, stream, key, keys, columns) VALUES (relation, stream, key_columns, keys, columns) RETURNING * INTO known;
     ELSE
-        UPDATE sluice.tracked AS t SET key = key_columns, columns = track.columns WHERE t.id = known.id RETURNING * INTO known;
+        UPDATE sluice.tracked AS t SET columns = track.columns WHERE t.id = known.id RETURNING * INTO known;
     END IF;
     PERFORM sluice.make_triggers(known, image);
 END $$;
@@ -286,21 +293,23 @@ DECLARE
     new_given text;
     log_old text;
     log_new text;
-    log_all text;
+    log_all text;                               -- … FROM
+    log_where text;
     changed text;
     part regclass;
 BEGIN
     IF tracked.key IS NOT NULL THEN
         log_old := format('INSERT INTO sluice.outbox (stream, key, op) VALUES (%L, %s, ''delete'')', tracked.stream, sluice.key_expression('OLD', named));
         log_new := format('INSERT INTO sluice.outbox (stream, key, op) VALUES (%L, %s, ''upsert'')', tracked.stream, sluice.key_expression('NEW', named));
-        log_all := format('INSERT INTO sluice.outbox (stream, key, op) SELECT %L, %s, ''delete'' FROM ONLY %%s AS r WHERE %s', tracked.stream,
-            sluice.key_expression('r', named), (SELECT string_agg(format('r.%I IS NOT NULL', name), ' AND ') FROM unnest(named) AS name));
+        log_all := format('INSERT INTO sluice.outbox (stream, key, op) SELECT %L, %s, ''delete'' FROM ', tracked.stream, sluice.key_expression('r', named));
+        log_where := ' AS r WHERE ' || (SELECT string_agg(format('r.%I IS NOT NULL', name), ' AND ') FROM unnest(named) AS name);
     ELSE
         log_old := format('INSERT INTO sluice.outbox (stream, op, tracked, payload) VALUES (%L, ''fan_out'', %s, json_build_object(%s))', tracked.stream, tracked.id,
             (SELECT string_agg(format('%L, OLD.%I', name, name), ', ') FROM unnest(named) AS name));
         log_new := replace(log_old, ', OLD.', ', NEW.');
-        log_all := format('INSERT INTO sluice.outbox (stream, op, tracked, payload) SELECT %L, ''fan_out'', %s, json_build_object(%s) FROM ONLY %%s AS r', tracked.stream, tracked.id,
+        log_all := format('INSERT INTO sluice.outbox (stream, op, tracked, payload) SELECT %L, ''fan_out'', %s, json_build_object(%s) FROM ', tracked.stream, tracked.id,
             (SELECT string_agg(format('%L, r.%I', name, name), ', ') FROM unnest(named) AS name));
+        log_where := ' AS r WHERE true';
     END IF;
     SELECT string_agg(format('OLD.%I IS NOT NULL', name), ' AND '), string_agg(format('NEW.%I IS NOT NULL', name), ' AND ')
     INTO old_given, new_given FROM unnest(tracked.key) AS name;
@@ -325,15 +334,23 @@ BEGIN
     EXECUTE format($f$
         CREATE OR REPLACE FUNCTION %s_truncate() RETURNS trigger
         LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = off %s AS $t$
+        DECLARE
+            younger oid[];
         BEGIN
             IF current_setting('transaction_isolation') <> 'read committed' THEN
                 RAISE EXCEPTION 'TRUNCATE of %% is refused outside READ COMMITTED: rows that this transaction does not see would stay in the index', TG_RELID::regclass
                     USING HINT = 'Use READ COMMITTED, or DELETE.';
             END IF;
-            EXECUTE format(%L, TG_RELID::regclass);
+            EXECUTE %L || 'ONLY ' || TG_RELID::regclass || %L;
+            -- Partitions that were made since have no such trigger, and are read by way of their parent.
+            younger := ARRAY(SELECT p.relid FROM pg_partition_tree(TG_RELID) AS p
+                WHERE NOT EXISTS (SELECT FROM pg_trigger AS t WHERE t.tgrelid = p.relid AND t.tgname = TG_NAME));
+            IF younger <> '{}' THEN
+                EXECUTE %L || TG_RELID::regclass || %L || ' AND r.tableoid = ANY ($1)' USING younger;
+            END IF;
             RETURN NULL;
         END $t$ $f$,
-        function_name, pinned, log_all);
+        function_name, pinned, log_all, log_where, log_all, log_where);
     EXECUTE format('ALTER FUNCTION %s() OWNER TO %I', function_name, owner);
     EXECUTE format('ALTER FUNCTION %s_truncate() OWNER TO %I', function_name, owner);
     EXECUTE format('REVOKE ALL ON FUNCTION %s(), %s_truncate() FROM PUBLIC', function_name, function_name);
@@ -347,6 +364,7 @@ BEGIN
         tracked.id, tracked.relation, changed, function_name);
     -- A TRUNCATE of the parent fires on its partitions, too, and ONLY makes each log its own rows.
     FOR part IN SELECT relid FROM pg_partition_tree(tracked.relation) UNION SELECT tracked.relation LOOP
+        PERFORM sluice.grant_read(part);
         EXECUTE format('CREATE OR REPLACE TRIGGER sluice_%s_truncate BEFORE TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION %s_truncate()',
             tracked.id, part, function_name);
     END LOOP;

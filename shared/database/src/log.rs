@@ -66,7 +66,8 @@ pub async fn hold(client: &Client, subscription: &str, versions: &Versions) -> R
 /// The next rows after an id, `size` at most, in order of id, and the database's clock in milliseconds since the epoch.
 /// Draw the version before: it must be older than what it is given to.
 pub async fn page(client: &Client, subscription: &str, after: i64, size: i32) -> Result<(Vec<Row>, i64), Error> {
-    let query = "SELECT id, stream, key, op = 'delete', payload::text, \
+    // A json payload keeps its own line breaks, and a document is one line; JSON has them only between tokens.
+    let query = "SELECT id, stream, key, op = 'delete', translate(payload::text, E'\\n\\r', '  '), \
                  (extract(epoch FROM clock_timestamp()) * 1000)::bigint \
                  FROM sluice.page($1, $2, $3)";
     let rows = client.query(query, &[&subscription, &after, &size]).await?;

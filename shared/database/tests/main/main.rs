@@ -1,5 +1,6 @@
 //! The log and the streams on a real PostgreSQL: each invariant of theirs by its name.
 
+mod capture;
 mod drainers;
 mod log;
 mod partitions;

@@ -1,0 +1,320 @@
+//! Which changes of a table become which rows of the log.
+
+use anyhow::Result;
+use serde_json::json;
+
+use crate::support::{Index, World, facts, keys, one};
+
+#[tokio::test]
+async fn insert_update_and_delete_are_noted() -> Result<()> {
+    let world = World::new().await?;
+    world
+        .app
+        .batch_execute("INSERT INTO demo.item VALUES (1, 'a'); UPDATE demo.item SET value = 'b'; DELETE FROM demo.item")
+        .await?;
+    assert_eq!(facts(&world.drain().await?), ["items 1 upsert", "items 1 upsert", "items 1 delete"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_update_that_changes_nothing_is_no_event() -> Result<()> {
+    let world = World::new().await?;
+    world.app.batch_execute("INSERT INTO demo.item VALUES (1, 'a'), (2, NULL)").await?;
+    world.drain().await?;
+    world.app.batch_execute("UPDATE demo.item SET value = value, id = id").await?;
+    assert!(world.drain().await?.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_update_of_a_column_that_no_document_shows_is_no_event() -> Result<()> {
+    let world = World::with(
+        "CREATE TABLE demo.person (id bigint PRIMARY KEY, name text, password text);
+         SELECT sluice.define_stream('people', source => 'demo.person', key => 'id', mapping => '{\"properties\": {\"name\": {}}}');
+         SELECT sluice.track('demo.person', stream => 'people', key => 'id', columns => '{name}')",
+    )
+    .await?;
+    world.app.batch_execute("INSERT INTO demo.person VALUES (1, 'Ann', 'secret')").await?;
+    world.drain().await?;
+    world.app.batch_execute("UPDATE demo.person SET password = 'other'").await?;
+    assert!(world.drain().await?.is_empty());
+    world.app.batch_execute("UPDATE demo.person SET name = 'Anne'").await?;
+    world.app.batch_execute("UPDATE demo.person SET id = 2").await?;
+    assert_eq!(facts(&world.drain().await?), ["people 1 upsert", "people 1 delete", "people 2 upsert"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_changed_key_is_a_delete_and_an_upsert() -> Result<()> {
+    let world = World::new().await?;
+    let mut index = Index::default();
+    world.app.batch_execute("INSERT INTO demo.item VALUES (1, 'a')").await?;
+    world.settle(&mut index).await?;
+    world.app.batch_execute("UPDATE demo.item SET id = 2").await?;
+    assert_eq!(facts(&world.drain().await?), ["items 1 delete", "items 2 upsert"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn upserts_and_copies_are_noted() -> Result<()> {
+    let world = World::new().await?;
+    world
+        .app
+        .batch_execute(
+            "INSERT INTO demo.item VALUES (1, 'a');
+             INSERT INTO demo.item VALUES (1, 'b') ON CONFLICT (id) DO UPDATE SET value = excluded.value;
+             INSERT INTO demo.item VALUES (1, 'c') ON CONFLICT DO NOTHING",
+        )
+        .await?;
+    assert_eq!(facts(&world.drain().await?), ["items 1 upsert", "items 1 upsert"]);
+    let sink = world.app.copy_in("COPY demo.item FROM STDIN").await?;
+    let mut sink = std::pin::pin!(sink);
+    futures_util::SinkExt::send(&mut sink, &b"7\tx\n8\ty\n"[..]).await?;
+    sink.finish().await?;
+    assert_eq!(keys(&world.drain().await?), ["7", "8"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_moved_foreign_key_touches_both_parents() -> Result<()> {
+    let world = World::with(
+        "CREATE TABLE demo.cart (id bigint PRIMARY KEY);
+         CREATE TABLE demo.line (id bigint PRIMARY KEY, cart_id bigint, amount int);
+         CREATE VIEW demo.cart_document AS SELECT c.id, (SELECT sum(l.amount) FROM demo.line AS l WHERE l.cart_id = c.id) AS total FROM demo.cart AS c;
+         INSERT INTO demo.cart VALUES (1), (2);
+         SELECT sluice.define_stream('carts', source => 'demo.cart_document', key => 'id', mapping => '{\"properties\": {\"total\": {}}}');
+         SELECT sluice.track('demo.cart', stream => 'carts', key => 'id');
+         SELECT sluice.track('demo.line', stream => 'carts', key => 'cart_id')",
+    )
+    .await?;
+    let mut index = Index::default();
+    world.app.batch_execute("INSERT INTO demo.line VALUES (1, 1, 5), (2, 2, 7), (3, NULL, 9)").await?;
+    assert_eq!(keys(&world.drain().await?), ["1", "2"], "a NULL key is no event");
+    world.app.batch_execute("UPDATE demo.line SET cart_id = 2 WHERE id = 1").await?;
+    world.settle(&mut index).await?;
+    assert_eq!(index.get("carts", "1"), json!({"total": null}), "the old parent follows, and is not deleted");
+    assert_eq!(index.get("carts", "2"), json!({"total": 12}));
+    world.app.batch_execute("UPDATE demo.line SET cart_id = NULL WHERE id = 2").await?;
+    assert_eq!(facts(&world.drain().await?), ["carts 2 delete"]);
+    world.app.batch_execute("UPDATE demo.line SET cart_id = 1 WHERE id = 2").await?;
+    assert_eq!(facts(&world.drain().await?), ["carts 1 upsert"]);
+    Ok(())
+}
+
+/// A match has two teams, and both show it.
+#[tokio::test]
+async fn a_table_may_hold_two_keys_of_one_stream() -> Result<()> {
+    let world = World::with(
+        "CREATE TABLE demo.team (id bigint PRIMARY KEY);
+         CREATE TABLE demo.match (home bigint, away bigint);
+         SELECT sluice.define_stream('teams', source => 'demo.team', key => 'id', mapping => '{\"properties\": {\"id\": {}}}');
+         SELECT sluice.track('demo.match', stream => 'teams', key => 'home');
+         SELECT sluice.track('demo.match', stream => 'teams', key => 'away')",
+    )
+    .await?;
+    world.app.batch_execute("INSERT INTO demo.match VALUES (1, 2)").await?;
+    let rows = world.drain().await?;
+    let mut keys = keys(&rows);
+    keys.sort_unstable();
+    assert_eq!(keys, ["1", "2"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn composite_keys_are_the_json_array_of_their_parts() -> Result<()> {
+    let world = World::with(
+        "CREATE TABLE demo.stay (room text, day date, guest text, PRIMARY KEY (room, day));
+         SELECT sluice.define_stream('stays', source => 'demo.stay', key => 'room, day', mapping => '{\"properties\": {\"guest\": {}}}');
+         SELECT sluice.track('demo.stay', stream => 'stays', key => 'room, day')",
+    )
+    .await?;
+    // The writer's session prints dates in its own way.
+    world
+        .app
+        .batch_execute("SET DateStyle = 'German'; INSERT INTO demo.stay VALUES ('A \"1\"', '2026-02-28', 'Ann')")
+        .await?;
+    let mut index = Index::default();
+    world.settle(&mut index).await?;
+    assert_eq!(index.get("stays", r#"["A \"1\"", "2026-02-28"]"#), json!({"guest": "Ann"}));
+    Ok(())
+}
+
+#[tokio::test]
+async fn keys_of_any_text_are_found_again() -> Result<()> {
+    let world = World::with(
+        "CREATE TABLE demo.\"Odd table\" (\"The \"\"Key\"\" 100%\" text PRIMARY KEY, \"Größe\" int);
+         SELECT sluice.define_stream('odd', source => 'demo.\"Odd table\"', key => 'The \"Key\" 100%', mapping => '{\"properties\": {\"Größe\": {}}}');
+         SELECT sluice.track('demo.\"Odd table\"', stream => 'odd', key => 'The \"Key\" 100%')",
+    )
+    .await?;
+    let odd = ["a'b", "a\"b", "a:b", "ключ", "日本", "a\\b", "{a,b}", "", " ", "a\nb", "%s", "$1", "NULL", "\u{1}"];
+    for key in odd {
+        world.app.execute("INSERT INTO demo.\"Odd table\" VALUES ($1, 1)", &[&key]).await?;
+    }
+    let mut index = Index::default();
+    world.settle(&mut index).await?;
+    for key in odd {
+        assert_eq!(index.get("odd", key), json!({"Größe": 1}), "{key:?}");
+    }
+    world.app.batch_execute("TRUNCATE demo.\"Odd table\"").await?;
+    world.settle(&mut index).await?;
+    assert!(index.documents("odd").is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn keys_of_every_common_type_are_found_again() -> Result<()> {
+    let types = [
+        ("date", "2026-02-28"),
+        ("timestamptz", "2026-02-28 12:00:00.123456+02"),
+        ("timestamp", "2026-02-28 12:00:00.5"),
+        ("interval", "1 day 02:03:04"),
+        ("uuid", "6fa459ea-ee8a-3ca4-894e-db77e160355e"),
+        ("numeric", "1.50"),
+        ("double precision", "0.1"),
+        ("bytea", "\\x00ff"),
+        ("boolean", "t"),
+        ("char(5)", "ab"),
+        ("name", "ab"),
+        ("varchar(9)", "ab"),
+        ("inet", "10.0.0.1"),
+        ("int[]", "{1,2}"),
+        ("demo.mood", "so so"),
+        ("demo.code", "x7"),
+    ];
+    let mut sql =
+        "CREATE TYPE demo.mood AS ENUM ('so so', 'fine'); CREATE DOMAIN demo.code AS text CHECK (VALUE ~ '^x');"
+            .to_owned();
+    for (n, (kind, _)) in types.iter().enumerate() {
+        sql += &format!(
+            "CREATE TABLE demo.t{n} (k {kind} PRIMARY KEY, n int);
+             SELECT sluice.define_stream('t{n}', source => 'demo.t{n}', key => 'k', mapping => '{{\"properties\": {{\"n\": {{}}}}}}');
+             SELECT sluice.track('demo.t{n}', stream => 't{n}', key => 'k');"
+        );
+    }
+    let world = World::with(&sql).await?;
+    world.app.batch_execute("SET DateStyle = 'SQL, DMY'; SET TimeZone = 'Asia/Tokyo'; SET IntervalStyle = 'iso_8601'; SET bytea_output = 'escape'; SET extra_float_digits = -10").await?;
+    for (n, (kind, value)) in types.iter().enumerate() {
+        world.app.batch_execute(&format!("INSERT INTO demo.t{n} VALUES ('{value}'::{kind}, {n})")).await?;
+    }
+    let mut index = Index::default();
+    world.settle(&mut index).await?;
+    for (n, (kind, _)) in types.iter().enumerate() {
+        let documents = index.documents(&format!("t{n}"));
+        assert_eq!(documents.values().collect::<Vec<_>>(), [&format!("{{\"n\":{n}}}")], "{kind}");
+    }
+    // A resync finds the same texts.
+    for n in 0..types.len() {
+        world.owner.batch_execute(&format!("SELECT sluice.resync('t{n}')")).await?;
+    }
+    world.settle(&mut index).await?;
+    for (n, (kind, _)) in types.iter().enumerate() {
+        assert_eq!(index.documents(&format!("t{n}")).len(), 1, "{kind}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_json_column_that_changes_by_its_digits_is_a_change() -> Result<()> {
+    let world = World::with(
+        "CREATE TABLE demo.fact (id bigint PRIMARY KEY, body json, amount numeric);
+         SELECT sluice.define_stream('facts', source => 'demo.fact', key => 'id', mapping => '{\"properties\": {\"body\": {}, \"amount\": {}}}');
+         SELECT sluice.track('demo.fact', stream => 'facts', key => 'id')",
+    )
+    .await?;
+    world.app.batch_execute("INSERT INTO demo.fact VALUES (1, '{\"a\":1.0}', 1.0)").await?;
+    world.drain().await?;
+    world.app.batch_execute("UPDATE demo.fact SET body = '{\"a\":1.00}'").await?;
+    world.app.batch_execute("UPDATE demo.fact SET amount = 1.00").await?;
+    assert_eq!(keys(&world.drain().await?), ["1", "1"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn partitioned_tables_are_tracked_with_all_their_partitions() -> Result<()> {
+    let world = World::with(
+        "CREATE TABLE demo.event (id bigint, at int, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+         CREATE TABLE demo.event_1 PARTITION OF demo.event FOR VALUES FROM (0) TO (100);
+         SELECT sluice.define_stream('events', source => 'demo.event', key => 'id', mapping => '{\"properties\": {\"at\": {}}}');
+         SELECT sluice.track('demo.event', stream => 'events', key => 'id');
+         CREATE TABLE demo.event_2 PARTITION OF demo.event FOR VALUES FROM (100) TO (200)",
+    )
+    .await?;
+    let mut index = Index::default();
+    world.app.batch_execute("INSERT INTO demo.event VALUES (1, 1), (2, 150); INSERT INTO demo.event_1 VALUES (3, 3); UPDATE demo.event SET at = 160 WHERE id = 1").await?;
+    world.settle(&mut index).await?;
+    assert_eq!(index.get("events", "1"), json!({"at": 160}), "it moved into another partition");
+    assert_eq!(index.documents("events").len(), 3);
+    // One partition is older than the tracking, the other is younger.
+    world.app.batch_execute("TRUNCATE demo.event").await?;
+    let rows = world.drain().await?;
+    assert_eq!(rows.len(), 3, "each key once: {:?}", facts(&rows));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_truncate_notes_each_key_it_removes() -> Result<()> {
+    let world = World::new().await?;
+    let mut index = Index::default();
+    world.app.batch_execute("INSERT INTO demo.item SELECT n FROM generate_series(1, 5) AS n").await?;
+    world.settle(&mut index).await?;
+    world.app.batch_execute("BEGIN; TRUNCATE demo.item; ROLLBACK").await?;
+    assert!(world.drain().await?.is_empty());
+    world.app.batch_execute("TRUNCATE demo.item").await?;
+    world.settle(&mut index).await?;
+    assert!(index.documents("items").is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_truncate_of_one_partition_notes_its_own_keys() -> Result<()> {
+    let world = World::with(
+        "CREATE TABLE demo.event (id bigint, at int, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+         CREATE TABLE demo.event_1 PARTITION OF demo.event FOR VALUES FROM (0) TO (100);
+         CREATE TABLE demo.event_2 PARTITION OF demo.event FOR VALUES FROM (100) TO (200);
+         SELECT sluice.define_stream('events', source => 'demo.event', key => 'id', mapping => '{\"properties\": {\"at\": {}}}');
+         SELECT sluice.track('demo.event', stream => 'events', key => 'id')",
+    )
+    .await?;
+    world.app.batch_execute("INSERT INTO demo.event VALUES (1, 1), (2, 150)").await?;
+    world.drain().await?;
+    world.app.batch_execute("TRUNCATE demo.event_2").await?;
+    assert_eq!(facts(&world.drain().await?), ["events 2 delete"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_truncate_outside_read_committed_is_refused() -> Result<()> {
+    let world = World::new().await?;
+    world.app.batch_execute("INSERT INTO demo.item VALUES (1)").await?;
+    let error = crate::support::refused(&world.app, "BEGIN ISOLATION LEVEL REPEATABLE READ; TRUNCATE demo.item").await;
+    assert!(error.message().contains("demo.item") && error.message().contains("READ COMMITTED"), "{error:?}");
+    world.app.batch_execute("ROLLBACK").await?;
+    assert_eq!(one::<i64>(&world.app, "SELECT count(*) FROM demo.item").await?, 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_truncate_of_a_joined_table_fans_out() -> Result<()> {
+    let world = World::with(
+        "CREATE TABLE demo.tag (item_id bigint, name text);
+         CREATE TABLE demo.thing (id bigint PRIMARY KEY);
+         CREATE VIEW demo.thing_document AS SELECT t.id, ARRAY(SELECT name FROM demo.tag WHERE item_id = t.id) AS tags FROM demo.thing AS t;
+         SELECT sluice.define_stream('things', source => 'demo.thing_document', key => 'id', mapping => '{\"properties\": {\"tags\": {}}}');
+         SELECT sluice.track('demo.thing', stream => 'things', key => 'id');
+         SELECT sluice.track('demo.tag', stream => 'things', keys => 'SELECT $1.item_id')",
+    )
+    .await?;
+    let mut index = Index::default();
+    world
+        .app
+        .batch_execute("INSERT INTO demo.thing VALUES (1), (2); INSERT INTO demo.tag VALUES (1, 'a'), (2, 'b')")
+        .await?;
+    world.settle(&mut index).await?;
+    assert_eq!(index.get("things", "2"), json!({"tags": ["b"]}));
+    world.app.batch_execute("TRUNCATE demo.tag").await?;
+    world.settle(&mut index).await?;
+    assert_eq!(index.get("things", "1"), json!({"tags": []}));
+    assert_eq!(index.get("things", "2"), json!({"tags": []}));
+    Ok(())
+}
