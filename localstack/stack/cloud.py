@@ -9,7 +9,6 @@ from pathlib import Path
 
 import packages
 import process
-from console import say
 from layout import LOCALSTACK_PORT, Stack
 
 NAME = "localstack"

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import process
-from console import Failure, say
+from console import Failure
 from download import pip_download, unpack
 from layout import DOWNLOADS, POSTGRES_PORT, SERVERS, Stack, lock
 
