@@ -70,6 +70,7 @@ pub fn event(bodies: impl IntoIterator<Item = (String, u32)>) -> SqsEvent {
     let record = |(position, (body, receive_count)): (usize, (String, u32))| {
         json!({
             "messageId": position.to_string(),
+            "receiptHandle": format!("receipt {position}"),
             "body": body,
             "attributes": {"ApproximateReceiveCount": receive_count.to_string(), "SentTimestamp": "1790000000000"},
         })

@@ -73,3 +73,17 @@ async fn without_a_dead_letter_queue_nothing_is_acknowledged_that_belongs_there(
     assert_eq!(fixture.handle(&event()).await, [""; 0]);
     assert_eq!(fixture.dead_letters.keys(), ["bad"]);
 }
+
+#[tokio::test]
+async fn what_is_given_back_is_delayed_and_nothing_else() {
+    let fixture = Fixture::new().await;
+    fixture.index("cities", json!({"n": {"type": "long"}})).await;
+    let event = batch([
+        message("cities").upsert("a", 1, r#"{"n":1}"#),
+        // There is no PostgreSQL to read it from.
+        message("cities").read("b", 1),
+        message("cities").upsert("c", 1, r#"{"x":1}"#),
+    ]);
+    assert_eq!(fixture.handle(&event).await, ["1"]);
+    assert_eq!(fixture.dead_letters.delayed(), ["receipt 1"]);
+}

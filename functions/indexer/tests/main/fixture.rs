@@ -39,13 +39,14 @@ pub struct Fixture {
     client: Elasticsearch,
 }
 
-/// A dead-letter queue at the wire.
+/// SQS at the wire: the dead-letter queue, and the delays of what is given back.
 #[derive(Clone, Default)]
 pub struct DeadLetterQueue {
     letters: Arc<Mutex<Vec<Letter>>>,
     /// Letters with this in their body are not taken.
     refused: Arc<Mutex<Option<String>>>,
     is_away: Arc<Mutex<bool>>,
+    delayed: Arc<Mutex<Vec<String>>>,
 }
 
 /// What the dead-letter queue has got.
@@ -94,7 +95,10 @@ impl Fixture {
         let queue_url = dead_letters.clone().serve().await;
 
         let manager = SecretsManager::start().await.unwrap();
-        let search_secret = wire.map_or_else(elasticsearch_secret, |url| json!({ "url": url }));
+        let mut search_secret = elasticsearch_secret();
+        if let Some(url) = wire {
+            search_secret["url"] = json!(url);
+        }
         manager.put(SEARCH_ARN, &search_secret);
         let nowhere = r#"{"username":"u","password":"p","host":"127.0.0.1","port":1,"dbname":"d"}"#;
         let database_secret = database.as_ref().map_or(nowhere.to_owned(), |database| database.secret("functions"));
@@ -104,6 +108,7 @@ impl Fixture {
             ("ELASTICSEARCH_SECRET_ARN", SEARCH_ARN),
             ("DATABASE_SECRET_ARN", DATABASE_ARN),
             ("DATABASE_SSLMODE", "disable"),
+            ("QUEUE_URL", &queue_url),
             ("DEAD_LETTER_QUEUE_URL", &queue_url),
             ("INDEX_PREFIX", &prefix),
             ("BULK_BYTES", "100000"),
@@ -211,6 +216,11 @@ impl DeadLetterQueue {
         keys
     }
 
+    /// The receipts whose delay was set.
+    pub fn delayed(&self) -> Vec<String> {
+        self.delayed.lock().unwrap().clone()
+    }
+
     pub fn refuse(&self, part_of_a_body: &str) {
         *self.refused.lock().unwrap() = Some(part_of_a_body.to_owned());
     }
@@ -224,7 +234,13 @@ impl DeadLetterQueue {
             if *self.is_away.lock().unwrap() {
                 return Reply::Whole(503, "text/plain", String::new());
             }
+            let is_delay = request.head.contains("AmazonSQS.ChangeMessageVisibilityBatch");
             let request: Value = serde_json::from_str(&request.body).unwrap();
+            if is_delay {
+                let receipts = request["Entries"].as_array().unwrap().iter().map(|entry| &entry["ReceiptHandle"]);
+                self.delayed.lock().unwrap().extend(receipts.map(|receipt| receipt.as_str().unwrap().to_owned()));
+                return Reply::Whole(200, "application/x-amz-json-1.0", r#"{"Successful":[],"Failed":[]}"#.to_owned());
+            }
             let refused = self.refused.lock().unwrap().clone();
             let (mut successful, mut failed) = (vec![], vec![]);
             for entry in request["Entries"].as_array().unwrap() {
