@@ -233,25 +233,40 @@ def init(arguments: dict[str, str]) -> None:
 
 
 def test(arguments: dict[str, str]) -> None:
-    """The tests, in a stack of their own, whatever the shell says about others."""
-    run_tests(arguments, ["cargo", "test", "--workspace"])
+    """The tests, in a stack of their own, whatever the shell says about others; those of the log on two PostgreSQLs."""
+    oldest = machine.oldest_postgres()
+    env = tests_environment(arguments)
+    run_tests(["cargo", "test", "--workspace"], env)
+    with made({"STACK": "test-oldest", "POSTGRES_BIN": str(oldest)}) as stack:
+        start_servers(stack, [postgres])
+        try:
+            run_tests(["cargo", "test", "--workspace", "--test", "log"], env | {"DATABASE_URL": stack.database_url})
+        finally:
+            stop_servers(stack)
 
 
 def soak(arguments: dict[str, str]) -> None:
     """The property tests alone, each for SECONDS."""
     seconds = arguments.get("SECONDS", "600")
-    run_tests(arguments, ["cargo", "test", "--workspace", "--", "--nocapture", "property"], {"SOAK_SECONDS": seconds})
+    env = tests_environment(arguments) | {"PROPERTY_SECONDS": seconds}
+    run_tests(["cargo", "test", "--workspace", "--", "--nocapture", "property"], env)
 
 
-def run_tests(arguments: dict[str, str], command: list[str], settings: dict[str, str] | None = None) -> None:
-    """Brings the stack `test` up and gives its addresses to the command, and nobody else's."""
+def tests_environment(arguments: dict[str, str]) -> dict[str, str]:
+    """Brings the stack `test` up: its addresses, and nobody else's."""
     arguments = arguments | {"STACK": "test"}
     clean(arguments)  # what an earlier run left, perhaps of another branch, must not decide over this one
     up(arguments)
     env = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PG")) and name not in DEPLOYED}
-    env |= exports(existing(arguments)) | {"CARGO_TARGET_DIR": str(TARGET)} | (settings or {})
+    return env | exports(existing(arguments)) | {"CARGO_TARGET_DIR": str(TARGET)}
+
+
+def run_tests(command: list[str], env: dict[str, str]) -> None:
+    """Ends with the command's status where it fails."""
     say("test", " ".join(command))
-    sys.exit(subprocess.run(command, cwd=REPOSITORY, env=env, stdin=subprocess.DEVNULL).returncode)
+    status = subprocess.run(command, cwd=REPOSITORY, env=env, stdin=subprocess.DEVNULL).returncode
+    if status:
+        sys.exit(status)
 
 
 COMMANDS = {

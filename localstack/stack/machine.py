@@ -4,6 +4,7 @@ import importlib.util
 import os
 import platform
 import shutil
+from pathlib import Path
 
 import elasticsearch
 from console import Failure
@@ -11,6 +12,15 @@ from layout import Stack
 
 APT = "apt-get install -y"
 DOCKER_HINT = "or use Docker:  make up DOCKER=1"
+
+
+def oldest_postgres() -> Path:
+    """The programs of the oldest PostgreSQL here that Sluice runs on, from the distribution; the wheel's is the newest."""
+    found = [programs for major in (15, 16, 17) if os.access(programs := Path(f"/usr/lib/postgresql/{major}/bin"), os.X_OK)]
+    if not found:
+        sudo = "" if os.geteuid() == 0 else "sudo "
+        raise Failure(f"the tests run on an older PostgreSQL, too, and this machine has none of 15 to 17:\n    {sudo}{APT} postgresql")
+    return found[0]
 
 
 def check(stack: Stack) -> None:
