@@ -66,7 +66,7 @@ END $$;
 -- 'a, b' as an array of column names.
 CREATE FUNCTION sluice.column_list(names text) RETURNS text[]
 LANGUAGE sql IMMUTABLE AS $$
-    SELECT array_agg(trim(both ' "' FROM name)) FROM unnest(string_to_array(names, ',')) AS name
+    SELECT CASE WHEN names IS NOT NULL THEN ARRAY(SELECT trim(both ' "' FROM name) FROM unnest(string_to_array(names, ',')) AS name) END
 $$;
 
 -- An expression for the key's text, the document's _id: the column as text, or the JSON array of the columns' texts.

@@ -60,6 +60,12 @@ impl World {
         Ok(rows)
     }
 
+    /// The same, after every stream was made live.
+    pub async fn drain_after_live(&self) -> Result<Vec<Row>> {
+        set_live(&self.owner).await?;
+        self.drain().await
+    }
+
     /// Works off all that is to be fanned out and is due: how many rows were logged.
     pub async fn fan_out(&self, slice: i32) -> Result<i64> {
         let client = self.database.functions().await?;
