@@ -162,6 +162,8 @@ async fn maintenance_beside_an_open_transaction_gives_up_and_no_writer_fails() -
     world.app.batch_execute("BEGIN; INSERT INTO demo.item VALUES (0)").await?;
     world.database.app().await?.batch_execute("INSERT INTO demo.item VALUES (1)").await?;
     let client = world.database.functions().await?;
+    // As the functions' sessions have it; the DDL's own is shorter.
+    client.batch_execute("SET lock_timeout = '5s'").await?;
     let (stop, writer) = keep_writing(world.database.app().await?, 100);
     for _ in 0..10 {
         assert_eq!(maintain(&client).await?, Err(()), "the default partition was taken from under an open transaction");

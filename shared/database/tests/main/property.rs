@@ -186,6 +186,5 @@ async fn check(world: &World, reader: &Reader) -> Result<()> {
         "{counts} rows, {after_a_higher} after a higher id, {own} of the drain's own, {} crashes",
         reader.crashes
     );
-    println!("{counts} rows, {after_a_higher} after a higher id, {own} of the drain's own, {} crashes", reader.crashes);
     Ok(())
 }

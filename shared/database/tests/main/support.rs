@@ -1,5 +1,7 @@
 //! A database of the test's own with some streams, and the two who read it: a drainer, and an index in memory.
 
+#![allow(clippy::expect_used, reason = "a helper of a test fails the test by its panic")]
+
 use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Context as _, Result};
