@@ -37,9 +37,12 @@ class Psql:
         self._psql = subprocess.Popen(command, env=env, stdin=pipe, stdout=pipe, stderr=pipe, text=True, encoding="utf-8")
 
     def run(self, sql: str) -> list[list[str]]:
-        """Runs statements; the rows that they give, as text. When it returns, each of them is committed."""
+        """Runs a statement; the rows that it gives, as text. When it returns, it is committed."""
+        return self._send(sql + ";")
+
+    def _send(self, script: str) -> list[list[str]]:
         try:
-            self._psql.stdin.write(f"{sql}\n;\n\\echo {self.DONE}\n")
+            self._psql.stdin.write(f"{script}\nSELECT '{self.DONE}';\n")
             self._psql.stdin.flush()
         except BrokenPipeError:
             pass  # psql has ended, and its last words say why
@@ -56,12 +59,12 @@ class Psql:
 
     def transaction(self, file: Path) -> None:
         """Runs a file of SQL: all of it, or nothing."""
-        self.run(f"BEGIN;\n{file.read_text()}\nCOMMIT")
+        self._send(f"BEGIN;\n{file.read_text()}\nCOMMIT;")
 
     def copy(self, table: str, columns: str, rows: Iterable[tuple]) -> None:
         """Loads rows with COPY, in one transaction."""
         lines = ["\t".join(_copy_field(value) for value in row) for row in rows]
-        self.run(f"COPY {table} ({columns}) FROM STDIN;\n" + "\n".join(lines) + "\n\\.")
+        self._send(f"COPY {table} ({columns}) FROM STDIN;\n" + "\n".join(lines) + "\n\\.")
 
 
 def _copy_field(value) -> str:
