@@ -1,8 +1,8 @@
 //! The trigger: drains the log into SQS.
 //!
 //! One invocation stays for its time and polls; the next one takes over through the lock on the subscription's row. Two
-//! loops run side by side, each on a connection of its own: the [`drain`] reads pages, reads what their documents are
-//! now, and sends them; the [`fan_out`] finds out which documents show a changed row. A query of the one that is slow
+//! loops run side by side, each on a connection of its own: [`Drain`] reads pages, reads what their documents are
+//! now, and sends them; [`FanOut`] finds out which documents show a changed row. A query of the one that is slow
 //! or fails holds up nothing of the other.
 
 mod config;
