@@ -5,7 +5,7 @@ SELECT sluice.define_stream('stock', source => 'shop.stock', key => 'book_id, wa
         "book_id": {"type": "long"},
         "warehouse": {"type": "keyword"},
         "copies": {"type": "integer"},
-        "price": {"type": "scaled_float", "scaling_factor": 100}
+        "price": {"type": "double"}
     }}');
 SELECT sluice.track('shop.stock', stream => 'stock', key => 'book_id, warehouse');
 SELECT sluice.resync('stock');
