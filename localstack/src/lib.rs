@@ -4,9 +4,11 @@
 //! never skips.
 
 mod database;
+mod server;
 mod wait;
 
 pub use database::Database;
+pub use server::Server;
 pub use wait::{eventually, eventually_within};
 
 /// A variable that `make test` sets.

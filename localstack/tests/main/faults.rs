@@ -37,6 +37,8 @@ async fn a_stream_whose_source_fails_stops_no_other_and_is_complete_when_it_is_m
     Ok(())
 }
 
+const TWO_MINUTES: Duration = Duration::from_secs(120);
+
 /// Stopped in the middle of a page, while it holds the subscription's lock.
 #[tokio::test]
 async fn a_frozen_drainer_is_replaced_and_does_no_harm_when_it_wakes() -> Result<()> {
@@ -52,20 +54,34 @@ async fn a_frozen_drainer_is_replaced_and_does_no_harm_when_it_wakes() -> Result
     stack.migrate().await?;
     stack.execute("INSERT INTO item SELECT i, 'first' FROM generate_series(1, 5000) AS i").await?;
     let writer = stack.session().await?;
-    let pid = eventually_within(Duration::from_secs(120), "a drainer in the middle of a page", async || {
+    let holder = "SELECT a.client_port, a.pid FROM sluice.subscription s JOIN pg_stat_activity a ON a.pid = s.holder_pid
+                  WHERE s.name = 'elasticsearch' AND a.xact_start IS NOT NULL";
+    let superuser = crate::stack::superuser().await?;
+    let (process, backend) = eventually_within(TWO_MINUTES, "a drainer in the middle of a page", async || {
         // Kept busy, so that the look below finds it inside a transaction.
         writer.batch_execute("UPDATE item SET name = name || '.'").await.map_err(|error| error.to_string())?;
-        let query =
-            "SELECT a.client_port, a.pid FROM sluice.subscription s JOIN pg_stat_activity a ON a.pid = s.holder_pid
-                     WHERE s.name = 'elasticsearch' AND a.xact_start IS NOT NULL";
-        let superuser = crate::stack::superuser().await.map_err(|error| error.to_string())?;
-        let holder = superuser.query_opt(query, &[]).await.map_err(|error| error.to_string())?;
-        let port: i32 = holder.ok_or("nobody drains at this moment")?.get(0);
-        let pid = process_of_port(port as u16).map_err(|error| error.to_string())?;
-        signal(pid, "STOP").map_err(|error| error.to_string())?;
-        let still = superuser.query_opt(query, &[]).await.map_err(|error| error.to_string())?;
+        let found = superuser.query_opt(holder, &[]).await.map_err(|error| error.to_string())?;
+        let found = found.ok_or("nobody drains at this moment")?;
+        let (port, backend): (i32, i32) = (found.get(0), found.get(1));
+        let process = process_of_port(port as u16).map_err(|error| error.to_string())?;
+        signal(process, "STOP").map_err(|error| error.to_string())?;
+        let still = superuser.query_opt(holder, &[]).await.map_err(|error| error.to_string())?;
         if still.is_none() {
-            signal(pid, "CONT").map_err(|error| error.to_string())?;
+            signal(process, "CONT").map_err(|error| error.to_string())?;
+            return Err("stopped it between two transactions".to_owned());
+        }
+        Ok((process, backend))
+    })
+    .await;
+    writer.batch_execute("UPDATE item SET name = 'last'; DELETE FROM item WHERE id <= 10").await?;
+    eventually_within(TWO_MINUTES, "another drainer to take over", async || {
+        let query = "SELECT holder_pid FROM sluice.subscription WHERE name = 'elasticsearch'";
+        let now: Option<i32> =
+            superuser.query_one(query, &[]).await.map(|row| row.get(0)).map_err(|error| error.to_string())?;
+        if now.is_some_and(|pid| pid != backend) { Ok(()) } else { Err(format!("held by {now:?}")) }
+    })
+    .await;
+    signal(process, "CONT").map_err(|error| error.to_string())?;
             return Err("stopped it between two transactions".to_owned());
         }
         Ok(pid)
@@ -83,7 +99,7 @@ async fn a_frozen_drainer_is_replaced_and_does_no_harm_when_it_wakes() -> Result
     });
     outcome.await;
     // Unless its time was over meanwhile, and it was ended.
-    let _ = signal(pid, "CONT");
+    let _ = signal(process, "CONT");
     stack.execute("UPDATE item SET name = 'after it woke' WHERE id = 11").await?;
     assert_eq!(stack.converges("e2e_frozen", "SELECT id::text FROM item").await?, 4990);
     Ok(())
