@@ -54,7 +54,8 @@ async fn a_frozen_drainer_is_replaced_and_does_no_harm_when_it_wakes() -> Result
     stack.migrate().await?;
     stack.execute("INSERT INTO item SELECT i, 'first' FROM generate_series(1, 5000) AS i").await?;
     let writer = stack.session().await?;
-    let holder = "SELECT a.client_port, a.pid FROM sluice.subscription s JOIN pg_stat_activity a ON a.pid = s.holder_pid
+    let holder =
+        "SELECT a.client_port, a.pid FROM sluice.subscription s JOIN pg_stat_activity a ON a.pid = s.holder_pid
                   WHERE s.name = 'elasticsearch' AND a.xact_start IS NOT NULL";
     let superuser = crate::stack::superuser().await?;
     let (process, backend) = eventually_within(TWO_MINUTES, "a drainer in the middle of a page", async || {
@@ -67,7 +68,21 @@ async fn a_frozen_drainer_is_replaced_and_does_no_harm_when_it_wakes() -> Result
         signal(process, "STOP").map_err(|error| error.to_string())?;
         let still = superuser.query_opt(holder, &[]).await.map_err(|error| error.to_string())?;
         if still.is_none() {
-            assert_eq!(stack.converges("e2e_frozen", "SELECT id::text FROM item").await?, 4990);
+            signal(process, "CONT").map_err(|error| error.to_string())?;
+            return Err("stopped it between two transactions".to_owned());
+        }
+        Ok((process, backend))
+    })
+    .await;
+    writer.batch_execute("UPDATE item SET name = 'last'; DELETE FROM item WHERE id <= 10").await?;
+    eventually_within(TWO_MINUTES, "another drainer to take over", async || {
+        let query = "SELECT holder_pid FROM sluice.subscription WHERE name = 'elasticsearch'";
+        let now: Option<i32> =
+            superuser.query_one(query, &[]).await.map(|row| row.get(0)).map_err(|error| error.to_string())?;
+        if now.is_some_and(|pid| pid != backend) { Ok(()) } else { Err(format!("held by {now:?}")) }
+    })
+    .await;
+    assert_eq!(stack.converges("e2e_frozen", "SELECT id::text FROM item").await?, 4990);
     // Unless its time was over meanwhile, and it was ended.
     let _ = signal(process, "CONT");
     stack.execute("UPDATE item SET name = 'after it woke' WHERE id = 11").await?;
