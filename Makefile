@@ -50,9 +50,11 @@ redeploy: ## Replace one function's code: make redeploy FUNCTION=indexer
 	$(stack)
 migrate: ## Run the migrations and make the indexes
 	$(stack)
+rebase: ## Begin anew after a dump was restored into another cluster: everything is read again
+	$(stack)
 uninstall: ## Remove all that Sluice made in PostgreSQL and Elasticsearch, and nothing else
 	$(stack)
 init: ## Write .env, the parameters of a deploy to AWS
 	$(stack)
 
-.PHONY: help demo test soak up down status health logs psql env clean servers fetch deploy redeploy migrate uninstall init
+.PHONY: help demo test soak up down status health logs psql env clean servers fetch deploy redeploy migrate rebase uninstall init

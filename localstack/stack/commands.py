@@ -208,6 +208,11 @@ def migrate(arguments: dict[str, str], command: str = "migrate") -> None:
         docker.invoke(stack, command) if stack.facts.get("docker") else functions.run_migrate(stack, command)
 
 
+def rebase(arguments: dict[str, str]) -> None:
+    """After a dump was restored into another cluster: positions and versions begin anew, every stream is read again."""
+    migrate(arguments, "rebase")
+
+
 def uninstall(arguments: dict[str, str]) -> None:
     """Takes away what Sluice made in the database and in Elasticsearch, and nothing else."""
     migrate(arguments, "uninstall")
@@ -271,5 +276,5 @@ def run_tests(command: list[str], env: dict[str, str]) -> None:
 
 COMMANDS = {
     command.__name__: command
-    for command in (up, down, status, health, logs, psql, clean, servers, env, deploy, redeploy, migrate, uninstall, init, test, soak, fetch)
+    for command in (up, down, status, health, logs, psql, clean, servers, env, deploy, redeploy, migrate, rebase, uninstall, init, test, soak, fetch)
 }
