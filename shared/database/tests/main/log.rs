@@ -186,6 +186,7 @@ async fn rows_that_the_drain_inserts_are_found_by_a_later_interval() -> Result<(
     for round in 0..5 {
         world.app.batch_execute(&format!("INSERT INTO demo.item VALUES ({round})")).await?;
         let mut after = drainer.begin().await?.unwrap_or_default();
+        world.app.batch_execute("SELECT pg_current_xact_id()").await?;
         loop {
             let rows = drainer.page(after, 2).await?;
             let Some(last) = rows.last() else { break };
@@ -221,12 +222,10 @@ async fn a_new_subscription_begins_now_and_misses_nothing_that_is_open() -> Resu
     world.app.batch_execute("INSERT INTO demo.item VALUES (1)").await?;
     let open = world.database.app().await?;
     open.batch_execute("BEGIN; INSERT INTO demo.item VALUES (2)").await?;
-    world
-        .owner
-        .batch_execute(
-            "BEGIN; SELECT pg_current_xact_id(); SELECT sluice.subscribe('other'); INSERT INTO demo.item VALUES (3); COMMIT",
-        )
-        .await?;
+    world.owner.batch_execute("BEGIN; SELECT pg_current_xact_id()").await?;
+    // A younger transaction that has ended: the snapshot's xmax is beyond the owner's own xid.
+    world.app.batch_execute("SELECT pg_current_xact_id()").await?;
+    world.owner.batch_execute("SELECT sluice.subscribe('other'); INSERT INTO demo.item VALUES (3); COMMIT").await?;
     world.app.batch_execute("INSERT INTO demo.item VALUES (4)").await?;
     open.batch_execute("COMMIT").await?;
     let mut other = Drainer::take_over(world.database.functions().await?, "other").await;
@@ -290,5 +289,31 @@ async fn a_subscription_that_is_not_there_is_named() -> Result<()> {
         let error = refused(&world.owner, &format!("SELECT sluice.{call}")).await;
         assert!(error.message().contains("nobody"), "{call}: {error:?}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn status_tells_how_many_rows_wait_and_for_how_long() -> Result<()> {
+    let world = World::new().await?;
+    let client = world.database.functions().await?;
+    let query = "SELECT pending_rows || coalesce(' ' || (oldest_pending_age >= '1 hour'), '') FROM sluice.status() WHERE subscription = 'elasticsearch'";
+    assert_eq!(one::<String>(&client, query).await?, "0");
+    let late = world.database.app().await?;
+    late.batch_execute("BEGIN; INSERT INTO demo.item VALUES (0)").await?;
+    world.app.batch_execute("INSERT INTO demo.item SELECT n FROM generate_series(1, 5) AS n").await?;
+    let superuser = world.database.superuser().await?;
+    superuser.batch_execute("UPDATE sluice.outbox SET created_at = now() - interval '1 hour' WHERE key = '1'").await?;
+    assert_eq!(one::<String>(&client, query).await?, "5 true");
+    let mut drainer = world.drainer().await?;
+    drainer.begin().await?;
+    let page = drainer.page(0, 2).await?;
+    drainer.advance(page[1].id).await?;
+    drainer.commit().await?;
+    assert_eq!(one::<String>(&client, query).await?, "3 false");
+    late.batch_execute("COMMIT").await?;
+    drainer.drain().await?;
+    assert_eq!(one::<String>(&client, query).await?, "1 false", "the late row");
+    drainer.drain().await?;
+    assert_eq!(one::<String>(&client, query).await?, "0");
     Ok(())
 }

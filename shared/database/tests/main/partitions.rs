@@ -107,7 +107,9 @@ async fn the_drain_waits_while_the_default_partition_is_moved() -> Result<()> {
     months_pass(&world, 50_000_000).await?;
     world.app.batch_execute("INSERT INTO demo.item VALUES (1)").await?;
     let mut drainer = world.drainer().await?;
+    world.owner.batch_execute("SELECT sluice.resync('items')").await?;
     maintain(&drainer.client).await?.expect("nobody is in the way");
+    world.owner.batch_execute("SELECT sluice.resync('items')").await?;
     let reserved = "SELECT reserved FROM sluice.subscription WHERE name = 'elasticsearch'";
     let before: i64 = one(&drainer.client, reserved).await?;
     // The rows are out of sight: to go on would be to pass them over.
@@ -120,6 +122,7 @@ async fn the_drain_waits_while_the_default_partition_is_moved() -> Result<()> {
     world.app.batch_execute("INSERT INTO demo.item VALUES (2)").await?;
     maintain(&drainer.client).await?.expect("nobody is in the way");
     assert_eq!(keys(&drainer.drain().await?), ["1", "2"]);
+    assert_eq!(log::collect(&drainer.client).await?, 1, "two resyncs of one stream are one expansion");
     Ok(())
 }
 

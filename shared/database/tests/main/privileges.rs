@@ -125,11 +125,11 @@ async fn uninstalling_leaves_no_trigger_of_ours_and_every_other() -> Result<()> 
         .await?;
     world.app.batch_execute("INSERT INTO demo.item VALUES (1)").await?;
     world.settle(&mut Index::default()).await?;
-    world.owner.batch_execute("SELECT sluice.uninstall(); DROP SCHEMA sluice CASCADE").await?;
+    world.owner.batch_execute("SELECT sluice.uninstall()").await?;
     let triggers = "SELECT array_agg(tgname::text ORDER BY tgname) FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid WHERE c.relnamespace = 'demo'::regnamespace AND NOT tgisinternal";
     assert_eq!(one::<Vec<String>>(&world.owner, triggers).await?, ["own", "sluice_of_their_own"]);
     assert!(!one::<bool>(&world.owner, "SELECT has_table_privilege('sluice_app', 'demo.item', 'SELECT') OR has_schema_privilege('sluice_app', 'demo', 'USAGE') AND NOT has_schema_privilege('public', 'demo', 'USAGE')").await?);
-    world.owner.batch_execute("GRANT ALL ON ALL TABLES IN SCHEMA demo TO test_app").await?;
+    world.owner.batch_execute("DROP SCHEMA sluice CASCADE; GRANT ALL ON ALL TABLES IN SCHEMA demo TO test_app").await?;
     world.app.batch_execute("INSERT INTO demo.item VALUES (2); UPDATE demo.item SET value = 'b'; TRUNCATE demo.item; INSERT INTO demo.event VALUES (1, 150); TRUNCATE demo.event").await?;
     Ok(())
 }

@@ -139,17 +139,20 @@ async fn a_row_that_commits_while_the_drop_waits_is_kept() -> Result<()> {
     world.app.batch_execute("INSERT INTO demo.item VALUES (0)").await?;
     fill_first_partition(&world).await?;
     assert_eq!(drainer.drain().await?.len(), 2);
-    superuser.batch_execute("SELECT setval('sluice.outbox_id_seq', 1000)").await?;
+    // All other steps are done, and what waits below is the drop.
+    while one::<Option<String>>(&client, "SELECT sluice.maintain()").await?.is_some() {}
+    let last: i64 = one(&superuser, "SELECT last_value FROM sluice.outbox_id_seq").await?;
 
-    for attempt in 1..=50 {
+    for attempt in 1..=50_i64 {
+        superuser.execute("SELECT setval('sluice.outbox_id_seq', $1)", &[&(1000 + attempt)]).await?;
         world.app.batch_execute(&format!("BEGIN; INSERT INTO demo.item VALUES ({attempt})")).await?;
-        superuser.batch_execute("SELECT setval('sluice.outbox_id_seq', 1000001 + 500 * 1000)").await?;
+        superuser.execute("SELECT setval('sluice.outbox_id_seq', $1)", &[&last]).await?;
         // Everything that is committed was passed.
         assert!(drainer.drain().await?.is_empty());
         world.fan_out(10).await?;
         let has_ended = Cell::new(false);
         let drop = async {
-            let outcome = retain_once(&client).await;
+            let outcome = a_month_later(&client).await;
             has_ended.set(true);
             outcome
         };
@@ -169,20 +172,9 @@ async fn a_row_that_commits_while_the_drop_waits_is_kept() -> Result<()> {
         };
         let (outcome, was_waiting) = tokio::join!(drop, commit);
         assert_eq!(keys(&drainer.drain().await?), [attempt.to_string()], "its partition was dropped: {outcome:?}");
-        superuser.batch_execute(&format!("SELECT setval('sluice.outbox_id_seq', {})", 1000 + attempt)).await?;
         if was_waiting? && outcome? == Ok(None) {
             return Ok(());
         }
     }
     panic!("in 50 attempts no commit came within the 100 ms for which the drop waits");
-}
-
-/// Retention only, a step: makes partitions first, where they are missing.
-async fn retain_once(client: &Client) -> Result<Result<Option<String>, ()>> {
-    loop {
-        match a_month_later(client).await? {
-            Ok(Some(step)) if !step.starts_with("dropped") => {}
-            outcome => return Ok(outcome),
-        }
-    }
 }
