@@ -218,7 +218,7 @@ def wait_for(what: str, wanted, look: Callable, pause_s: float = 0.1) -> None:
         if seen != last:
             last, moved = seen, time.monotonic()
         elif time.monotonic() - moved > STALL_S:
-            raise Failure(f"{what}: {wanted!r} was expected, and for {STALL_S} s it has been {seen!r}; see make logs SERVICE=indexer")
+            raise Failure(f"{what}: {wanted!r} was expected, and for {STALL_S} s it has been {seen!r}; see sluice.status() and make logs")
         time.sleep(pause_s)
 
 
