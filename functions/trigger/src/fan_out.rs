@@ -16,6 +16,8 @@ use crate::{Config, Error};
 const SLICE: i32 = 5000;
 /// Between two looks at the partitions: one is made when the newest is half full, so there is time.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
+/// And where a lock was in the way, which each attempt holds up writers for a tenth of a second to wait for.
+const MAINTENANCE_RETRY: Duration = Duration::from_secs(5);
 
 /// What the fan-out did.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
@@ -33,7 +35,7 @@ pub struct FanOut {
     session: Session,
     poll_interval: Duration,
     retention: Duration,
-    maintained_at: Option<Instant>,
+    maintain_at: Instant,
 }
 
 impl FanOut {
@@ -43,7 +45,7 @@ impl FanOut {
             session: Session::new(config.database.clone(), secrets, "sluice trigger (fan-out)"),
             poll_interval: config.poll_interval,
             retention: config.retention,
-            maintained_at: None,
+            maintain_at: Instant::now(),
         }
     }
 
@@ -70,9 +72,8 @@ impl FanOut {
     /// Collects what is new and works off one slice: whether there was anything to do.
     pub async fn step(&mut self, expanded: &mut Expanded) -> Result<bool, Error> {
         let (client, _) = self.session.client().await?;
-        if self.maintained_at.is_none_or(|at| at.elapsed() > MAINTENANCE_INTERVAL) {
-            maintain(client, self.retention).await?;
-            self.maintained_at = Some(Instant::now());
+        if Instant::now() >= self.maintain_at {
+            self.maintain_at = Instant::now() + maintain(client, self.retention).await?;
         }
         let begun = log::collect(client).await?;
         expanded.expansions += begun;
@@ -91,14 +92,15 @@ impl FanOut {
     }
 }
 
-async fn maintain(client: &tokio_postgres::Client, retention: Duration) -> Result<(), Error> {
+/// Does what the partitions need, and tells how long it can be left at that.
+async fn maintain(client: &tokio_postgres::Client, retention: Duration) -> Result<Duration, Error> {
     loop {
         match log::maintain(client, retention).await {
             Ok(Some(done)) => info!(done, "kept the log's partitions"),
-            Ok(None) => return Ok(()),
+            Ok(None) => return Ok(MAINTENANCE_INTERVAL),
             Err(failure) if failure.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
                 debug!("the log's partitions are in use: later");
-                return Ok(());
+                return Ok(MAINTENANCE_RETRY);
             }
             Err(failure) => return Err(failure.into()),
         }

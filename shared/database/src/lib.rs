@@ -11,7 +11,7 @@ pub use connect::{ConnectError, Settings, connect, connect_unchecked};
 pub use source::{Documents, Read, ReadError, Stream, streams};
 
 /// The newest migration that this code relies on. A function that finds an older schema says "run migrate".
-pub const REQUIRED_SCHEMA: i32 = 4;
+pub const REQUIRED_SCHEMA: i32 = 5;
 
 /// What PostgreSQL, or the way to it, said, in one line.
 ///

@@ -1,0 +1,54 @@
+//! A server of the test's own, stopped in the middle.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use database::log;
+use localstack::Server;
+
+#[tokio::test]
+async fn versions_and_rows_survive_an_immediate_stop_of_the_server() -> Result<()> {
+    let mut server = Server::create()?;
+    let client = server.connect("postgres").await;
+    client.batch_execute("CREATE SCHEMA sluice; CREATE TABLE sluice.schema_history (version int4)").await?;
+    let mut migrations: Vec<PathBuf> = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../migrations"))?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<_>>()?;
+    migrations.sort();
+    for path in migrations {
+        client.batch_execute(&format!("BEGIN; {}; COMMIT", std::fs::read_to_string(path)?)).await?;
+    }
+    let emit = |key: &str| format!("SELECT sluice.emit('letters', '{key}', payload => '{{}}')");
+    client.batch_execute("SELECT sluice.define_stream('letters', mapping => '{\"properties\": {}}')").await?;
+    let mut drawn = vec![];
+    let mut delivered = vec![];
+    for round in 0..3 {
+        let client = server.connect("postgres").await;
+        let open = server.connect("postgres").await;
+        client.batch_execute(&emit(&format!("committed {round}"))).await?;
+        open.batch_execute(&format!("BEGIN; {}", emit(&format!("open {round}")))).await?;
+        let mut versions = log::take_over(&client, "elasticsearch", 1_000_000).await?.context("nobody holds it")?;
+        client.batch_execute("BEGIN").await?;
+        let mut after = log::hold(&client, "elasticsearch", &versions).await?.context("it is held")?;
+        while let Some(row) = log::page(&client, "elasticsearch", after, 1).await?.0.pop() {
+            drawn.extend(versions.draw());
+            after = row.id;
+            delivered.push(row.key);
+            log::advance(&client, "elasticsearch", after).await?;
+        }
+        log::finish(&client, "elasticsearch").await?;
+        if round != 1 {
+            client.batch_execute("COMMIT").await?;
+        }
+        server.stop_immediately()?;
+        server.start()?;
+    }
+    let client = server.connect("postgres").await;
+    let mut versions = log::take_over(&client, "elasticsearch", 1_000_000).await?.context("nobody holds it")?;
+    drawn.extend(versions.draw());
+    assert!(drawn.is_sorted_by(|a, b| a < b), "{drawn:?}");
+    // The second round's drain was not committed, and is repeated.
+    assert_eq!(delivered, ["committed 0", "committed 1", "committed 1", "committed 2"]);
+    assert!(!log::is_pending(&client, "elasticsearch").await?);
+    Ok(())
+}
