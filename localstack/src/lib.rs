@@ -4,10 +4,12 @@
 //! never skips.
 
 mod database;
+mod elasticsearch;
 mod server;
 mod wait;
 
 pub use database::Database;
+pub use elasticsearch::elasticsearch_secret;
 pub use server::Server;
 pub use wait::{eventually, eventually_within};
 

@@ -101,22 +101,49 @@ def start(stack: Stack) -> subprocess.Popen | None:
     home, java = install(stack), find_java(release(stack).java)
     folder = process.own_folder(stack.folder / NAME)
     _write_config(stack, home, folder)
-    env = {
+    env = _environment(home, folder, java)
+    _set_password(stack, home, folder, java)
+    if (home / "lib/tools/server-launcher").exists():  # 9
+        command = [*_java(java), "-cp", home / "lib/tools/server-launcher/*", "org.elasticsearch.server.launcher.ServerLauncher"]
+    else:
+        command = _tool("server", home, folder, java)
+    return process.start(stack, NAME, command, env, home, log(stack), **process.as_server_user())
+
+
+def _environment(home: Path, folder: Path, java: Path) -> dict[str, str]:
+    return {
         "HOME": str(folder), "ES_HOME": str(home), "ES_PATH_CONF": str(folder / "config"), "ES_TMPDIR": str(folder / "tmp"),
         "ES_JAVA_HOME": str(java), "JAVA": str(java / "bin/java"), "JAVA_TYPE": "ES_JAVA_HOME",
         "ES_DISTRIBUTION_TYPE": "zip", "ES_JAVA_OPTS": f"-Xms{HEAP} -Xmx{HEAP}", "HOSTNAME": "localhost",
     }  # fmt: skip
-    command = [java / "bin/java", "-Xms4m", "-Xmx64m", "-XX:+UseSerialGC"]
-    if (home / "lib/tools/server-launcher").exists():  # 9
-        command += ["-cp", home / "lib/tools/server-launcher/*", "org.elasticsearch.server.launcher.ServerLauncher"]
-    else:  # what bin/elasticsearch does; SonarQube's copy has no scripts
-        properties = {
-            "cli.name": "server", "cli.libs": "lib/tools/server-cli", "cli.script": home / "bin/elasticsearch",
-            "es.path.home": home, "es.path.conf": folder / "config", "es.distribution.type": "zip", "es.java.type": "ES_JAVA_HOME",
-        }  # fmt: skip
-        command += [f"-D{name}={value}" for name, value in properties.items()]
-        command += ["-cp", f"{home}/lib/*:{home}/lib/cli-launcher/*", "org.elasticsearch.launcher.CliToolLauncher"]
-    return process.start(stack, NAME, command, env, home, log(stack), **process.as_server_user())
+
+
+def _java(java: Path) -> list:
+    return [java / "bin/java", "-Xms4m", "-Xmx64m", "-XX:+UseSerialGC"]
+
+
+def _tool(name: str, home: Path, folder: Path, java: Path) -> list:
+    """What bin/elasticsearch and its like do; SonarQube's copy has no scripts."""
+    properties = {
+        "cli.name": name, "cli.libs": f"lib/tools/{name}-cli", "cli.script": home / "bin/elasticsearch",
+        "es.path.home": home, "es.path.conf": folder / "config", "es.distribution.type": "zip", "es.java.type": "ES_JAVA_HOME",
+    }  # fmt: skip
+    classes = ["-cp", f"{home}/lib/*:{home}/lib/cli-launcher/*", "org.elasticsearch.launcher.CliToolLauncher"]
+    return [*_java(java), *(f"-D{name}={value}" for name, value in properties.items()), *classes]
+
+
+def _set_password(stack: Stack, home: Path, folder: Path, java: Path) -> None:
+    """The password of `elastic`, in the keystore, before the first start."""
+    if (folder / "config/elasticsearch.keystore").exists():
+        return
+    for words, given in ((["create"], None), (["add", "-f", "-x", "bootstrap.password"], stack.password("elastic"))):
+        command = [*_tool("keystore", home, folder, java), *words]
+        done = subprocess.run(
+            [str(part) for part in command], cwd=home, env=_environment(home, folder, java), input=given or "",
+            capture_output=True, text=True, **process.as_server_user(),
+        )  # fmt: skip
+        if done.returncode:
+            raise Failure(f"Elasticsearch's keystore cannot be made: {(done.stderr or done.stdout).strip()}")
 
 
 def wait(stack: Stack, launched: subprocess.Popen | None) -> None:
@@ -184,7 +211,8 @@ def _write_config(stack: Stack, home: Path, folder: Path) -> None:
         "path.data": folder / "data",
         "path.logs": folder / "logs",
         "cluster.routing.allocation.disk.threshold_enabled": "false",  # a full disk of a laptop is not our test
-        "xpack.security.enabled": "false",
+        "xpack.security.enabled": "true",  # so that a refused password is a real one
+        "xpack.security.autoconfiguration.enabled": "false",  # which would make certificates, for 127.0.0.1
     }
     (config / "elasticsearch.yml").write_text("".join(f"{name}: {value}\n" for name, value in settings.items()))
     if os.geteuid() == 0:

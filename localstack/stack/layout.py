@@ -35,7 +35,7 @@ SERVERS = SHARED / "servers"
 POSTGRES_PORT, ELASTICSEARCH_PORT, TRANSPORT_PORT, LOCALSTACK_PORT, KIBANA_PORT = 15432, 19200, 19400, 4566, 5601
 SLOTS = 100
 FIXED_SLOTS = {"default": 0, "test": 1}
-ROLES = ("postgres", "sluice_owner", "sluice_functions", "app")
+ROLES = ("postgres", "sluice_owner", "sluice_functions", "app", "elastic")
 
 
 class Stack:
@@ -95,7 +95,7 @@ class Stack:
         return first + self.facts["slot"]
 
     def password(self, role: str) -> str:
-        """The password of a PostgreSQL role."""
+        """The password of a role of PostgreSQL, or of Elasticsearch's user `elastic`."""
         return self.facts["passwords"][role]
 
     @property
@@ -113,7 +113,9 @@ class Stack:
     @property
     def elasticsearch_url(self) -> str:
         """Credentials included, if it has any."""
-        return self.facts.get("use_elasticsearch") or f"http://127.0.0.1:{self.port(ELASTICSEARCH_PORT)}"
+        if given := self.facts.get("use_elasticsearch"):
+            return given
+        return f"http://elastic:{quote(self.password('elastic'))}@127.0.0.1:{self.port(ELASTICSEARCH_PORT)}"
 
     @property
     def aws_url(self) -> str:

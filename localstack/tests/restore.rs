@@ -14,7 +14,7 @@ use config::{Env, Secrets};
 use elasticsearch::http::Method;
 use elasticsearch::http::headers::HeaderMap;
 use indexer::{Indexer, Source};
-use localstack::{Server, variable};
+use localstack::{Server, elasticsearch_secret};
 use migrate::{Command, Migrate, Report};
 use search::Connection;
 use serde_json::{Value, json};
@@ -43,8 +43,7 @@ impl Pipeline {
         let queue = sqs.create_queue().queue_name(&name).send().await?.queue_url.context("a queue has a URL")?;
         let letters = sqs.create_queue().queue_name(format!("{name}-dead")).send().await?;
         let manager = SecretsManager::start().await?;
-        let elasticsearch = json!({"url": variable("ELASTICSEARCH_URL"), "username": "elastic", "password": "none"});
-        manager.put(ELASTICSEARCH_SECRET, &elasticsearch.to_string());
+        manager.put(ELASTICSEARCH_SECRET, &elasticsearch_secret()?.to_string());
         let environment = vec![
             ("DATABASE_SECRET_ARN", DATABASE_SECRET.to_owned()),
             ("DATABASE_SSLMODE", "disable".to_owned()),

@@ -95,7 +95,7 @@ impl Fixture {
         let queue_url = dead_letters.clone().serve().await;
 
         let manager = SecretsManager::start().await.unwrap();
-        let mut search_secret = elasticsearch_secret();
+        let mut search_secret = localstack::elasticsearch_secret().unwrap();
         if let Some(url) = wire {
             search_secret["url"] = json!(url);
         }
@@ -272,18 +272,6 @@ fn sqs(url: &str) -> aws_sdk_sqs::Client {
         .retry_config(RetryConfig::disabled())
         .build();
     aws_sdk_sqs::Client::from_conf(config)
-}
-
-/// The secret for the Elasticsearch at ELASTICSEARCH_URL.
-pub fn elasticsearch_secret() -> Value {
-    let mut url = Url::parse(&variable("ELASTICSEARCH_URL")).unwrap();
-    let (username, password) = (url.username().to_owned(), url.password().map(str::to_owned));
-    url.set_username("").unwrap();
-    url.set_password(None).unwrap();
-    match password {
-        Some(password) => json!({"url": url.as_str(), "username": username, "password": password}),
-        None => json!({"url": url.as_str()}),
-    }
 }
 
 /// Host and port of the Elasticsearch at ELASTICSEARCH_URL.

@@ -34,7 +34,7 @@ impl Fixture {
         let prefix = format!("migrate-{}-{}-", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
         let manager = SecretsManager::start().await.unwrap();
         manager.put(DATABASE_SECRET, &database.secret("owner"));
-        manager.put(ELASTICSEARCH_SECRET, &elasticsearch_secret());
+        manager.put(ELASTICSEARCH_SECRET, &localstack::elasticsearch_secret().unwrap());
         let config = Config::from_env(Env::from_pairs([
             ("DATABASE_SECRET_ARN", DATABASE_SECRET),
             ("DATABASE_SSLMODE", "disable"),
@@ -151,17 +151,5 @@ impl Fixture {
         let template = format!("{}sluice", self.prefix);
         let parts = IndicesDeleteIndexTemplateParts::Name(&template);
         indices.delete_index_template(parts).send().await.unwrap();
-    }
-}
-
-/// Its URL has the credentials; the secret has fields for them.
-fn elasticsearch_secret() -> Value {
-    let mut url = Url::parse(&localstack::variable("ELASTICSEARCH_URL")).expect("ELASTICSEARCH_URL must be a URL");
-    let (username, password) = (url.username().to_owned(), url.password().map(str::to_owned));
-    url.set_username("").unwrap();
-    url.set_password(None).unwrap();
-    match password {
-        Some(password) => json!({"url": url.as_str(), "username": username, "password": password}),
-        None => json!({"url": url.as_str()}),
     }
 }

@@ -2,9 +2,8 @@
 
 mod tls;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use config::{Env, Secrets, fake::SecretsManager};
-use elasticsearch::http::Url;
 use search::{ConnectError, Settings, connect};
 use serde_json::{Value, json};
 
@@ -27,23 +26,9 @@ async fn secrets(secret: &Value) -> Result<(SecretsManager, Secrets)> {
     Ok((manager, secrets))
 }
 
-/// The secret for the test's own Elasticsearch.
-fn real() -> Result<Value> {
-    let url = std::env::var("ELASTICSEARCH_URL")
-        .context("ELASTICSEARCH_URL is not set: start the stack, or export the URL of a running Elasticsearch")?;
-    let mut url = Url::parse(&url)?;
-    let (username, password) = (url.username().to_owned(), url.password().map(str::to_owned));
-    url.set_username("").ok().context("username")?;
-    url.set_password(None).ok().context("password")?;
-    Ok(match password {
-        Some(password) => json!({"url": url.as_str(), "username": username, "password": password}),
-        None => json!({"url": url.as_str()}),
-    })
-}
-
 #[tokio::test]
 async fn an_elasticsearch_that_answers_is_connected() -> Result<()> {
-    let (_manager, secrets) = secrets(&real()?).await?;
+    let (_manager, secrets) = secrets(&localstack::elasticsearch_secret()?).await?;
     connect(&settings("")?, &secrets).await?;
     Ok(())
 }
