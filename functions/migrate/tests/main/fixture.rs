@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use config::{Env, Secrets, fake::SecretsManager};
 use elasticsearch::{
     BulkOperation, BulkParts, Elasticsearch,
-    http::{Url, response::Response},
+    http::response::Response,
     indices::{IndicesDeleteIndexTemplateParts, IndicesDeleteParts, IndicesGetParts},
 };
 use localstack::Database;
