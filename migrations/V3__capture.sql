@@ -10,10 +10,11 @@ CREATE TABLE sluice.tracked (
     key text[],                                 -- columns of the relation that are the stream's key, or
     keys text,                                  -- a query that finds the keys, from one row of the relation as $1
     columns text[],                             -- an update of other columns is of no interest; NULL: all are
+    attributes smallint[] NOT NULL,             -- the numbers of the columns that are noted: a rename leaves them alone
     CONSTRAINT tracked_kind CHECK ((key IS NULL) <> (keys IS NULL))
 );
 -- By a hash, since an index takes 2.7 kB and a query may be longer.
-CREATE UNIQUE INDEX tracked_once ON sluice.tracked (relation, stream, key, md5(keys)) NULLS NOT DISTINCT;
+CREATE UNIQUE INDEX tracked_once ON sluice.tracked (relation, stream, attributes, md5(keys)) NULLS NOT DISTINCT;
 
 -- The tables below a relation that a view reads, through other views; the relation itself where it is a table.
 CREATE FUNCTION sluice.tables_of(relation regclass) RETURNS SETOF regclass
@@ -53,6 +54,7 @@ DECLARE
     known sluice.tracked;
     key_columns text[] := sluice.column_list(key);
     image text[] := sluice.image_columns(keys);
+    noted smallint[];
     referenced regclass;
     width integer;
 BEGIN
@@ -98,97 +100,133 @@ BEGIN
         RAISE EXCEPTION 'track %: stream % is keyed by % column(s), not %', relation, stream, cardinality(target.key), width
             USING HINT = format('Its key: %s.', array_to_string(target.key, ', '));
     END IF;
+    noted := ARRAY(
+        SELECT a.attnum FROM unnest(coalesce(key_columns, image)) WITH ORDINALITY AS c(name, ord)
+        JOIN pg_attribute AS a ON a.attrelid = relation AND a.attname = c.name ORDER BY c.ord);
     SELECT * INTO known FROM sluice.tracked AS t
-    WHERE t.relation = track.relation AND t.stream = track.stream AND t.key IS NOT DISTINCT FROM key_columns AND t.keys IS NOT DISTINCT FROM track.keys;
+    WHERE t.relation = track.relation AND t.stream = track.stream AND t.attributes = noted AND t.keys IS NOT DISTINCT FROM track.keys;
     IF known.id IS NULL THEN
-        INSERT INTO sluice.tracked (relation, stream, key, keys, columns) VALUES (relation, stream, key_columns, keys, columns) RETURNING * INTO known;
+        INSERT INTO sluice.tracked (relation, stream, key, keys, columns, attributes)
+        VALUES (relation, stream, key_columns, keys, columns, noted) RETURNING * INTO known;
     ELSE
-        UPDATE sluice.tracked AS t SET columns = track.columns WHERE t.id = known.id RETURNING * INTO known;
+        UPDATE sluice.tracked AS t SET key = key_columns, columns = track.columns WHERE t.id = known.id RETURNING * INTO known;
     END IF;
-    PERFORM sluice.make_triggers(known, image);
+    PERFORM sluice.make_triggers(known);
 END $$;
+
+-- What is noted of one row, as text: the key, NULL where a part of it is; or the image of these columns.
+CREATE FUNCTION sluice.noted_expression(row_name text, names text[], is_key boolean) RETURNS text
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN is_key
+        THEN format('CASE WHEN %s THEN %s END', string_agg(format('%s.%I IS NOT NULL', row_name, name), ' AND '), sluice.key_expression(row_name, names))
+        ELSE format('json_build_object(%s)::text', string_agg(format('%L, %s.%I', name, row_name, name), ', ')) END
+    FROM unnest(names) AS name
+$$;
+
+-- The same by the names that the columns have now.
+CREATE FUNCTION sluice.noted_now(tracked integer, row_name text) RETURNS text
+LANGUAGE sql STABLE AS $$
+    SELECT sluice.noted_expression(row_name, array_agg(a.attname::text ORDER BY n.ord), bool_and(t.keys IS NULL))
+    FROM sluice.tracked AS t
+    CROSS JOIN LATERAL unnest(t.attributes) WITH ORDINALITY AS n(number, ord)
+    JOIN pg_attribute AS a ON a.attrelid = t.relation AND a.attnum = n.number
+    WHERE t.id = tracked
+$$;
 
 -- The triggers of one tracked table, by a function of its own: `NEW.id` compiled once is several times as fast as a
 -- column found by name for each row. SECURITY DEFINER: the application needs no privilege here.
-CREATE FUNCTION sluice.make_triggers(tracked sluice.tracked, image text[]) RETURNS void
+CREATE FUNCTION sluice.make_triggers(tracked sluice.tracked) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     function_name text := format('sluice.capture_%s', tracked.id);
     owner name := (SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'sluice.outbox'::regclass);
-    named text[] := coalesce(tracked.key, image);
-    types text[] := sluice.column_types(tracked.relation, coalesce(tracked.key, image));
+    named text[] := coalesce(tracked.key, sluice.image_columns(tracked.keys));
+    types text[] := sluice.column_types(tracked.relation, coalesce(tracked.key, sluice.image_columns(tracked.keys)));
     -- Only the text of these types hangs on a session's settings; a SET costs each row a microsecond.
     pinned text := CASE WHEN types <@ '{smallint,integer,bigint,numeric,text,"character varying",bpchar,uuid,boolean}' THEN ''
         ELSE 'SET "TimeZone" = ''UTC'' SET "DateStyle" = ''ISO'' SET "IntervalStyle" = ''postgres'' SET bytea_output = ''hex'' SET extra_float_digits = 1 ' END;
-    old_given text;
-    new_given text;
-    log_old text;
-    log_new text;
-    log_all text;                               -- … FROM
-    log_where text;
+    is_key boolean := tracked.keys IS NULL;
+    log_into text;                              -- INSERT INTO …, to be followed by the values or a query for them
+    log_values text;                            -- what of it follows from one row's text
     changed text;
     part regclass;
 BEGIN
-    IF tracked.key IS NOT NULL THEN
-        log_old := format('INSERT INTO sluice.outbox (stream, key, op) VALUES (%L, %s, ''delete'')', tracked.stream, sluice.key_expression('OLD', named));
-        log_new := format('INSERT INTO sluice.outbox (stream, key, op) VALUES (%L, %s, ''upsert'')', tracked.stream, sluice.key_expression('NEW', named));
-        log_all := format('INSERT INTO sluice.outbox (stream, key, op) SELECT %L, %s, ''delete'' FROM ', tracked.stream, sluice.key_expression('r', named));
-        log_where := ' AS r WHERE ' || (SELECT string_agg(format('r.%I IS NOT NULL', name), ' AND ') FROM unnest(named) AS name);
+    IF is_key THEN
+        log_into := 'INSERT INTO sluice.outbox (stream, key, op) ';
+        log_values := format('%L, %%s, %%L', tracked.stream);
     ELSE
-        log_old := format('INSERT INTO sluice.outbox (stream, op, tracked, payload) VALUES (%L, ''fan_out'', %s, json_build_object(%s))', tracked.stream, tracked.id,
-            (SELECT string_agg(format('%L, OLD.%I', name, name), ', ') FROM unnest(named) AS name));
-        log_new := replace(log_old, ', OLD.', ', NEW.');
-        log_all := format('INSERT INTO sluice.outbox (stream, op, tracked, payload) SELECT %L, ''fan_out'', %s, json_build_object(%s) FROM ', tracked.stream, tracked.id,
-            (SELECT string_agg(format('%L, r.%I', name, name), ', ') FROM unnest(named) AS name));
-        log_where := ' AS r WHERE true';
+        log_into := 'INSERT INTO sluice.outbox (stream, payload, op, tracked) ';
+        log_values := format('%L, %%s::json, ''fan_out'', %s', tracked.stream, tracked.id);
     END IF;
-    SELECT string_agg(format('OLD.%I IS NOT NULL', name), ' AND '), string_agg(format('NEW.%I IS NOT NULL', name), ' AND ')
-    INTO old_given, new_given FROM unnest(tracked.key) AS name;
     EXECUTE format($f$
-        CREATE OR REPLACE FUNCTION %s() RETURNS trigger
-        LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp %s AS $t$
+        CREATE OR REPLACE FUNCTION %1$s() RETURNS trigger
+        LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp %2$s AS $t$
+        DECLARE
+            was text;
+            becomes text;
         BEGIN
-            IF TG_OP = 'DELETE' OR TG_OP = 'UPDATE' AND (%s) THEN
-                IF %s THEN
-                    %s;
+            BEGIN
+                IF TG_OP <> 'INSERT' THEN
+                    was := %3$s;
+                END IF;
+                IF TG_OP <> 'DELETE' THEN
+                    becomes := %4$s;
+                END IF;
+            EXCEPTION
+                -- A column has another name than when this was made. Slower, but no write fails for it.
+                WHEN undefined_column THEN
+                    IF TG_OP <> 'INSERT' THEN
+                        EXECUTE 'SELECT ' || sluice.noted_now(%5$s, '($1)') INTO was USING OLD;
+                    END IF;
+                    IF TG_OP <> 'DELETE' THEN
+                        EXECUTE 'SELECT ' || sluice.noted_now(%5$s, '($1)') INTO becomes USING NEW;
+                    END IF;
+            END;
+            IF was <> becomes OR becomes IS NULL THEN
+                IF was IS NOT NULL THEN
+                    %6$s VALUES (%7$s);
                 END IF;
             END IF;
-            IF TG_OP <> 'DELETE' AND (%s) THEN
-                %s;
+            IF becomes IS NOT NULL THEN
+                %6$s VALUES (%8$s);
             END IF;
             RETURN NULL;
         END $t$ $f$,
-        function_name, pinned,
-        (SELECT format('record_image_ne(ROW(%s), ROW(%s))', string_agg(format('OLD.%I', name), ', '), string_agg(format('NEW.%I', name), ', '))
-         FROM unnest(named) AS name),
-        coalesce(old_given, 'true'), log_old, coalesce(new_given, 'true'), log_new);
+        function_name, pinned, sluice.noted_expression('OLD', named, is_key), sluice.noted_expression('NEW', named, is_key),
+        tracked.id, log_into, format(log_values, 'was', 'delete'), format(log_values, 'becomes', 'upsert'));
     EXECUTE format($f$
         CREATE OR REPLACE FUNCTION %s_truncate() RETURNS trigger
         LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = off %s AS $t$
         DECLARE
+            noted text := sluice.noted_now(%s, 'r');
             younger oid[];
         BEGIN
             IF current_setting('transaction_isolation') <> 'read committed' THEN
                 RAISE EXCEPTION 'TRUNCATE of %% is refused outside READ COMMITTED: rows that this transaction does not see would stay in the index', TG_RELID::regclass
                     USING HINT = 'Use READ COMMITTED, or DELETE.';
             END IF;
-            EXECUTE %L || 'ONLY ' || TG_RELID::regclass || %L;
+            EXECUTE %L || noted || ' AS noted FROM ONLY ' || TG_RELID::regclass || ' AS r) AS rows WHERE noted IS NOT NULL';
             -- Partitions that were made since have no such trigger, and are read by way of their parent.
             younger := ARRAY(SELECT p.relid FROM pg_partition_tree(TG_RELID) AS p
                 WHERE NOT EXISTS (SELECT FROM pg_trigger AS t WHERE t.tgrelid = p.relid AND t.tgname = TG_NAME));
             IF younger <> '{}' THEN
-                EXECUTE %L || TG_RELID::regclass || %L || ' AND r.tableoid = ANY ($1)' USING younger;
+                EXECUTE %L || noted || ' AS noted FROM ' || TG_RELID::regclass || ' AS r WHERE r.tableoid = ANY ($1)) AS rows WHERE noted IS NOT NULL'
+                    USING younger;
             END IF;
             RETURN NULL;
         END $t$ $f$,
-        function_name, pinned, log_all, log_where, log_all, log_where);
+        function_name, pinned, tracked.id,
+        log_into || 'SELECT ' || format(log_values, 'noted', 'delete') || ' FROM (SELECT ',
+        log_into || 'SELECT ' || format(log_values, 'noted', 'delete') || ' FROM (SELECT ');
     EXECUTE format('ALTER FUNCTION %s() OWNER TO %I', function_name, owner);
     EXECUTE format('ALTER FUNCTION %s_truncate() OWNER TO %I', function_name, owner);
     EXECUTE format('REVOKE ALL ON FUNCTION %s(), %s_truncate() FROM PUBLIC', function_name, function_name);
-    -- Byte for byte: IS DISTINCT FROM fails on json columns, and takes 1.0 and 1.00 for the same.
-    changed := CASE WHEN tracked.columns IS NULL THEN 'OLD.* *<> NEW.*' ELSE (
+    -- Byte for byte: IS DISTINCT FROM fails on json columns, and takes 1.0 and 1.00 for the same. It names the noted
+    -- columns in any case, so that nobody drops one of them while it is needed.
+    changed := (
         SELECT format('record_image_ne(ROW(%s), ROW(%s))', string_agg(format('OLD.%I', name), ', '), string_agg(format('NEW.%I', name), ', '))
-        FROM (SELECT unnest(tracked.columns || named) AS name GROUP BY 1) AS c) END;
+        FROM (SELECT unnest(tracked.columns || named) AS name GROUP BY 1) AS c)
+        || CASE WHEN tracked.columns IS NULL THEN ' OR OLD.* *<> NEW.*' ELSE '' END;
     EXECUTE format('CREATE OR REPLACE TRIGGER sluice_%s AFTER INSERT OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION %s()',
         tracked.id, tracked.relation, function_name);
     EXECUTE format('CREATE OR REPLACE TRIGGER sluice_%s_update AFTER UPDATE ON %s FOR EACH ROW WHEN (%s) EXECUTE FUNCTION %s()',

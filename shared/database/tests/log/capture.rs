@@ -121,6 +121,58 @@ async fn a_table_may_hold_two_keys_of_one_stream() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_renamed_column_that_is_noted_fails_no_write_and_hides_none() -> Result<()> {
+    let world = World::with(
+        "CREATE TABLE demo.person (id bigint PRIMARY KEY, name text);
+         CREATE TABLE demo.badge (id bigint PRIMARY KEY, person_id bigint);
+         CREATE VIEW demo.people AS SELECT id, name FROM demo.person;
+         SELECT sluice.define_stream('people', source => 'demo.people', key => 'id', mapping => '{\"properties\": {\"name\": {}}}');
+         SELECT sluice.track('demo.person', stream => 'people', key => 'id');
+         SELECT sluice.track('demo.badge', stream => 'people', keys => 'SELECT id FROM demo.person WHERE id = $1.person_id')",
+    )
+    .await?;
+    world.app.batch_execute("INSERT INTO demo.person VALUES (1, 'a'), (2, 'b')").await?;
+    world.owner.batch_execute("ALTER TABLE demo.person RENAME id TO \"100%s\"").await?;
+    world.owner.batch_execute("ALTER TABLE demo.badge RENAME person_id TO owner").await?;
+    world
+        .app
+        .batch_execute(
+            "INSERT INTO demo.person VALUES (3, 'c'); UPDATE demo.person SET \"100%s\" = 20 WHERE name = 'b';
+             DELETE FROM demo.person WHERE name = 'a'; TRUNCATE demo.person; INSERT INTO demo.badge VALUES (1, 20)",
+        )
+        .await?;
+    assert_eq!(
+        facts(&world.drain().await?),
+        [
+            "people 1 upsert",
+            "people 2 upsert",
+            "people 3 upsert",
+            "people 2 delete",
+            "people 20 upsert",
+            "people 1 delete",
+            "people 3 delete",
+            "people 20 delete"
+        ]
+    );
+    let image = "SELECT payload::text FROM sluice.outbox WHERE op = 'fan_out'";
+    assert_eq!(one::<String>(&world.owner, image).await?, r#"{"owner" : 20}"#);
+    // Told the new name, it is the same tracking as before, and quick again.
+    world.owner.batch_execute("SELECT sluice.track('demo.person', stream => 'people', key => '100%s')").await?;
+    assert_eq!(one::<i64>(&world.owner, "SELECT count(*) FROM sluice.tracked WHERE key IS NOT NULL").await?, 1);
+    world.app.batch_execute("INSERT INTO demo.person VALUES (4, 'd')").await?;
+    assert_eq!(facts(&world.drain().await?), ["people 4 upsert"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_column_that_is_noted_cannot_be_dropped_by_accident() -> Result<()> {
+    let world = World::new().await?;
+    let refused = world.owner.batch_execute("ALTER TABLE demo.item DROP COLUMN id").await.unwrap_err();
+    assert_eq!(refused.code(), Some(&tokio_postgres::error::SqlState::DEPENDENT_OBJECTS_STILL_EXIST));
+    Ok(())
+}
+
+#[tokio::test]
 async fn composite_keys_are_the_json_array_of_their_parts() -> Result<()> {
     let world = World::with(
         "CREATE TABLE demo.stay (room text, day date, guest text, PRIMARY KEY (room, day));
