@@ -8,3 +8,5 @@ mod faults;
 mod refused;
 #[path = "main/stack.rs"]
 mod stack;
+#[path = "main/template.rs"]
+mod template;
