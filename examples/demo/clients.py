@@ -90,7 +90,6 @@ class Elasticsearch:
         else:
             self._http = http.client.HTTPConnection(parts.hostname, parts.port, timeout=30)
         self._headers = {"Content-Type": "application/json"}
-        self.has_credentials = bool(user)
         if user:
             self._headers["Authorization"] = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 

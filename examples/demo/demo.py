@@ -52,7 +52,7 @@ def main() -> None:
     line("one change", f"{statistics.median(latencies) * 1000:.0f} ms from commit to GET _doc, the median of {CHANGES}")
     line("rename", f"{followed:,} documents followed their country in {rename_s:.1f} s")
     line("compared", "for every country, PostgreSQL and Elasticsearch have the same number of cities")
-    try_next(stack, search, gone)
+    try_next(stack, gone)
 
 
 def stack_command(command: str) -> None:
@@ -232,11 +232,11 @@ def line(subject: str, words: str) -> None:
     print(f"  {subject:<27}{words}", flush=True)
 
 
-def try_next(stack: Stack, search: Elasticsearch, gone: list[str]) -> None:
+def try_next(stack: Stack, gone: list[str]) -> None:
     """Commands that work as printed."""
-    curl = "curl -s" + (" -u USER:PASSWORD" if search.has_credentials else "")
     key, name, country, lat, lng = gone
     print("\nWhat to try next")
+    print(f'  eval "$(make -s env{stack.argument})"')
     for sql, path in [
         ("", "/cities/_search?q=name:reykjavik&pretty"),
         ("UPDATE demo.countries SET name = 'Italy' WHERE code = 'IT'", "/cities/_count?q=country.name:Italy"),
@@ -247,7 +247,7 @@ def try_next(stack: Stack, search: Elasticsearch, gone: list[str]) -> None:
         if sql:
             print(f'  echo "{sql}" | make psql{stack.argument}')
         if path:
-            print(f"  {curl} '{search.url}{path}'")
+            print(f'  curl -s "$ELASTICSEARCH_URL{path}"')
     print(f"  make logs{stack.argument} SERVICE=indexer\n  make down{stack.argument}")
 
 
