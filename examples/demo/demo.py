@@ -238,7 +238,7 @@ def try_next(stack: Stack, gone: list[str]) -> None:
     print("\nWhat to try next")
     print(f'  eval "$(make -s env{stack.argument})"')
     for sql, path in [
-        ("", "/cities/_search?q=name:reykjavik&pretty"),
+        ("", "/cities/_search?q=name:lyon&pretty"),
         ("UPDATE demo.countries SET name = 'Italy' WHERE code = 'IT'", "/cities/_count?q=country.name:Italy"),
         (f"INSERT INTO demo.cities VALUES ({key}, {literal(name)}, {literal(country)}, {lat}, {lng})", f"/cities/_doc/{key}?pretty"),
         ("SELECT * FROM sluice.status()", ""),

@@ -74,7 +74,7 @@ impl Indexer {
         let given_back: Vec<&Received<'_>> = retried.iter().map(|&message| &batch[message]).collect();
         self.back_off.apply(&given_back, deadline).await;
         tally.messages_retried = retried.len();
-        tally.log(started.elapsed().as_millis());
+        tally.log(started.elapsed());
         let mut response = SqsBatchResponse::default();
         for message in retried {
             response.add_failure(batch[message].id);

@@ -1,6 +1,6 @@
 //! What an invocation did, for its log line.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use tracing::{error, info, warn};
 
@@ -66,7 +66,8 @@ impl Tally {
     /// One line for the invocation, and one for each way in which something went wrong.
     ///
     /// What is said of a document may quote it, and is told in the dead letter only.
-    pub(crate) fn log(&self, duration_ms: u128) {
+    pub(crate) fn log(&self, duration: Duration) {
+        let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         for ((stream, kind, error_type), Refusal { changes, example }) in &self.refusals {
             match kind {
                 Kind::Retry => warn!(stream, error_type, changes, "changes are to be retried"),
