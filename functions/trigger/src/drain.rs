@@ -150,6 +150,8 @@ impl Drain {
             Some(versions) => versions,
             none => {
                 let Some(versions) = log::take_over(client, &self.subscription, VERSIONS).await? else {
+                    // Another one drains, and stores its intervals itself.
+                    self.stored_at = Some(Instant::now());
                     return Ok(false);
                 };
                 info!(subscription = self.subscription, "took over");
