@@ -29,17 +29,24 @@ impl BackOff {
     /// the queue's visibility timeout, and nothing else follows from it.
     pub(crate) async fn apply(&self, messages: &[&Received<'_>], deadline: Deadline) {
         for batch in messages.chunks(BATCH_MESSAGES) {
-            let entries = batch.iter().enumerate().filter_map(|(index, received)| {
-                let seconds = delay(received.receive_count, fastrand::f64()).as_secs_f64().round() as i32;
-                ChangeMessageVisibilityBatchRequestEntry::builder()
-                    .id(index.to_string())
-                    .receipt_handle(received.receipt_handle?)
-                    .visibility_timeout(seconds)
-                    .build()
-                    .ok()
-            });
+            let entries: Vec<_> = batch
+                .iter()
+                .enumerate()
+                .filter_map(|(index, received)| {
+                    let seconds = delay(received.receive_count, fastrand::f64()).as_secs_f64().round() as i32;
+                    ChangeMessageVisibilityBatchRequestEntry::builder()
+                        .id(index.to_string())
+                        .receipt_handle(received.receipt_handle?)
+                        .visibility_timeout(seconds)
+                        .build()
+                        .ok()
+                })
+                .collect();
+            if entries.is_empty() {
+                continue;
+            }
             let request = self.client.change_message_visibility_batch().queue_url(&self.queue_url);
-            match timeout_at(deadline.instant(), request.set_entries(Some(entries.collect())).send()).await {
+            match timeout_at(deadline.instant(), request.set_entries(Some(entries)).send()).await {
                 Ok(Ok(answer)) => {
                     for failed in answer.failed() {
                         warn!(code = failed.code(), error = failed.message(), "a message did not take its delay");

@@ -51,13 +51,14 @@ impl FanOut {
 
     /// Works until it is time to stop. What fails is logged and tried again: it stops nobody.
     pub async fn stay(&mut self, stop_at: Instant, expanded: &mut Expanded) {
-        let mut pause = self.poll_interval;
+        let mut pause = Duration::ZERO;
         while Instant::now() < stop_at {
             match self.step(expanded).await {
-                Ok(true) => pause = self.poll_interval,
-                Ok(false) => {
-                    pause = self.poll_interval;
-                    sleep(pause).await;
+                Ok(has_more) => {
+                    pause = Duration::ZERO;
+                    if !has_more {
+                        sleep(self.poll_interval).await;
+                    }
                 }
                 Err(failure) => {
                     error!(error = %failure, "the fan-out failed, and is tried again");

@@ -1,12 +1,10 @@
-use std::sync::Arc;
-
 use config::Secrets;
 use database::{ConnectError, Settings};
 use tokio_postgres::Client;
 
 /// A connection that is opened when it is needed, and again when it was lost.
 pub struct Session {
-    settings: Arc<Settings>,
+    settings: Settings,
     secrets: Secrets,
     name: &'static str,
     client: Option<Client>,
@@ -14,7 +12,7 @@ pub struct Session {
 
 impl Session {
     pub fn new(settings: Settings, secrets: Secrets, name: &'static str) -> Self {
-        Self { settings: Arc::new(settings), secrets, name, client: None }
+        Self { settings, secrets, name, client: None }
     }
 
     /// An open connection, and whether it is a new one.
