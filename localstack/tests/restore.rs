@@ -88,7 +88,8 @@ impl Pipeline {
             if event.records.is_empty() {
                 return Ok(());
             }
-            let answer = Box::pin(indexer.handle(&event, Instant::now() + Duration::from_secs(60))).await?;
+            let answer =
+                Box::pin(indexer.handle(&event, SystemTime::now(), Instant::now() + Duration::from_secs(60))).await?;
             assert!(answer.batch_item_failures.is_empty(), "{answer:?}");
             for record in event.records {
                 let handle = record.receipt_handle.unwrap_or_default();

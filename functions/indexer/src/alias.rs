@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use database::Connect;
 use search::names;
 use serde::de::IgnoredAny;
 use tokio::sync::Mutex;
@@ -12,6 +13,9 @@ use crate::{
     decision::{Answer, Decision, Outcome, Reason, decide_request},
     re_read::Source,
 };
+
+const UNKNOWN_STREAM: &str = "unknown_stream";
+const NO_SOURCE: &str = "no_source";
 
 /// The aliases that were found to be Sluice's own.
 ///
@@ -33,8 +37,8 @@ impl Aliases {
     pub(crate) async fn of(
         &self,
         stream: &str,
-        cluster: &Cluster,
-        source: &Source,
+        cluster: &impl Cluster,
+        source: &Source<impl Connect>,
         deadline: Deadline,
     ) -> Result<String, Outcome> {
         if !is_stream_name(stream) {
@@ -70,7 +74,12 @@ impl Aliases {
     }
 
     /// After Elasticsearch said that there is no such index: asks afresh from now on, and tells what that means.
-    pub(crate) async fn without_index(&self, stream: &str, source: &Source, deadline: Deadline) -> Outcome {
+    pub(crate) async fn without_index(
+        &self,
+        stream: &str,
+        source: &Source<impl Connect>,
+        deadline: Deadline,
+    ) -> Outcome {
         self.known.lock().await.remove(stream);
         match source.streams(deadline).await {
             Err(outcome) => outcome,
@@ -92,7 +101,17 @@ fn is_stream_name(name: &str) -> bool {
 
 /// What becomes of the changes of a stream that `sluice.stream` does not have.
 pub(crate) fn unknown() -> Outcome {
-    Outcome::Permanent(Reason::new("unknown_stream", "no stream of this name is defined"))
+    Outcome::Permanent(Reason::new(UNKNOWN_STREAM, "no stream of this name is defined"))
+}
+
+/// What becomes of a change whose document did not travel, and can be read nowhere.
+pub(crate) fn without_source() -> Outcome {
+    Outcome::Permanent(Reason::new(NO_SOURCE, "its document did not travel, and the stream has no source to read"))
+}
+
+/// Whether there is nothing to read: the stream was dropped, or has no source.
+pub(crate) fn is_forgotten(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Permanent(reason) if [UNKNOWN_STREAM, NO_SOURCE].contains(&reason.error_type.as_str()))
 }
 
 fn malformed() -> Reason {

@@ -2,80 +2,64 @@
 
 use std::time::Duration;
 
-use aws_sdk_sqs::{Client, error::DisplayErrorContext, types::ChangeMessageVisibilityBatchRequestEntry};
+use queue::{BATCH_MESSAGES, Queue};
 use tokio::time::timeout_at;
 use tracing::warn;
 
-use crate::{batch::Received, deadline::Deadline};
+use crate::deadline::Deadline;
 
-/// SQS's limit for one request.
-const BATCH_MESSAGES: usize = 10;
-/// While the target is away the trigger keeps the queue short, so that a minute costs little and loses little.
-const LONGEST: Duration = Duration::from_secs(60);
+/// While Elasticsearch or PostgreSQL is away the trigger keeps the queue short, so that a minute costs little, and all
+/// goes on soon after.
+const LONGEST_IF_AWAY: Duration = Duration::from_secs(60);
+/// What failed while the rest goes on must not take the rest's place.
+const LONGEST_IF_ALONE: Duration = Duration::from_secs(15 * 60);
 
-/// The queue that the batch came from.
-#[derive(Debug)]
-pub(crate) struct BackOff {
-    client: Client,
-    queue_url: String,
-}
-
-impl BackOff {
-    pub(crate) fn new(client: Client, queue_url: String) -> Self {
-        Self { client, queue_url }
-    }
-
-    /// Lets each of these messages be received after a while of its own. Where SQS does not answer they stay invisible for
-    /// the queue's visibility timeout, and nothing else follows from it.
-    pub(crate) async fn apply(&self, messages: &[&Received<'_>], deadline: Deadline) {
-        for batch in messages.chunks(BATCH_MESSAGES) {
-            let entries: Vec<_> = batch
-                .iter()
-                .enumerate()
-                .filter_map(|(index, received)| {
-                    let seconds = delay(received.receive_count, fastrand::f64()).as_secs_f64().round() as i32;
-                    ChangeMessageVisibilityBatchRequestEntry::builder()
-                        .id(index.to_string())
-                        .receipt_handle(received.receipt_handle?)
-                        .visibility_timeout(seconds)
-                        .build()
-                        .ok()
-                })
-                .collect();
-            if entries.is_empty() {
-                continue;
-            }
-            let request = self.client.change_message_visibility_batch().queue_url(&self.queue_url);
-            match timeout_at(deadline.instant(), request.set_entries(Some(entries)).send()).await {
-                Ok(Ok(answer)) => {
-                    for failed in answer.failed() {
-                        warn!(code = failed.code(), error = failed.message(), "a message did not take its delay");
-                    }
-                }
-                Ok(Err(error)) => warn!(error = %DisplayErrorContext(&error), "messages did not take their delay"),
-                Err(_) => warn!(messages = batch.len(), "there was no time left to delay messages"),
-            }
-        }
-    }
-}
-
-/// Exponential back-off with full jitter, from a second up: a random part of what doubles with each receipt.
+/// Exponential back-off with full jitter, from a second up: a random part of what doubles with each attempt.
 ///
 /// The algorithm is "full jitter" of Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
-fn delay(receive_count: u32, random: f64) -> Duration {
-    let longest = Duration::from_secs(1 << receive_count.saturating_sub(1).min(6)).min(LONGEST);
-    longest.mul_f64(random)
+/// `random` is from 0 to 1.
+pub fn delay(attempts: u32, is_general: bool, random: f64) -> Duration {
+    let longest = if is_general { LONGEST_IF_AWAY } else { LONGEST_IF_ALONE };
+    Duration::from_secs(1 << attempts.saturating_sub(1).min(10)).min(longest).mul_f64(random)
+}
+
+/// Lets each of these messages be received after a while of its own. Where SQS does not answer they stay invisible for
+/// the queue's visibility timeout, and nothing else follows from it.
+pub(crate) async fn apply(queue: &impl Queue, receipts: &[(&str, Duration)], deadline: Deadline) {
+    for batch in receipts.chunks(BATCH_MESSAGES) {
+        match timeout_at(deadline.instant(), queue.delay(batch)).await {
+            Ok(Ok(taken)) => {
+                if let Some(code) = taken.refusal {
+                    warn!(code, "a message did not take its delay");
+                }
+            }
+            Ok(Err(error)) => warn!(%error, "messages did not take their delay"),
+            Err(_) => warn!(messages = batch.len(), "there was no time left to delay messages"),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn longest(is_general: bool) -> Vec<u64> {
+        [0, 1, 2, 3, 6, 7, 10, 11, 1000].map(|attempts| delay(attempts, is_general, 1.0).as_secs()).into()
+    }
+
     #[test]
-    fn the_delay_doubles_up_to_a_minute_and_is_a_random_part_of_it() {
-        let longest: Vec<u64> = [0, 1, 2, 3, 6, 7, 8, 1000].map(|count| delay(count, 1.0).as_secs()).into();
-        assert_eq!(longest, [1, 1, 2, 4, 32, 60, 60, 60]);
-        assert_eq!(delay(7, 0.5), Duration::from_secs(30));
-        assert_eq!(delay(7, 0.0), Duration::ZERO);
+    fn the_delay_doubles_up_to_a_minute_while_all_is_away() {
+        assert_eq!(longest(true), [1, 1, 2, 4, 32, 60, 60, 60, 60]);
+    }
+
+    #[test]
+    fn the_delay_doubles_up_to_a_quarter_of_an_hour_for_what_failed_alone() {
+        assert_eq!(longest(false), [1, 1, 2, 4, 32, 64, 512, 900, 900]);
+    }
+
+    #[test]
+    fn the_delay_is_a_random_part_of_that() {
+        assert_eq!(delay(7, true, 0.5), Duration::from_secs(30));
+        assert_eq!(delay(7, true, 0.0), Duration::ZERO);
     }
 }

@@ -17,8 +17,12 @@ pub(crate) struct Received<'a> {
     /// For this receipt of it; without one its delay stays as it is.
     pub(crate) receipt_handle: Option<&'a str>,
     pub(crate) message: Result<Message<'a>, ParseError>,
-    /// How often it was received, this time included.
+    /// How often SQS has handed it out, this time included.
     pub(crate) receive_count: u32,
+    /// The same, and the receipts of those that it was sent anew for.
+    pub(crate) attempts: u32,
+    /// When SQS got it, in milliseconds since 1970.
+    pub(crate) sent_ms: Option<i64>,
     first_seen: String,
 }
 
@@ -28,7 +32,7 @@ pub(crate) struct Work<'a> {
     /// A position in the batch.
     pub(crate) message: usize,
     pub(crate) entry: &'a Entry<'a>,
-    pub(crate) receive_count: u32,
+    pub(crate) attempts: u32,
 }
 
 impl<'a> Received<'a> {
@@ -40,27 +44,26 @@ impl<'a> Received<'a> {
     fn new(record: &'a SqsMessage) -> Result<Self, Unidentified> {
         let id = record.message_id.as_deref().filter(|id| !id.is_empty()).ok_or(Unidentified)?;
         let body = record.body.as_deref().unwrap_or_default();
+        let system = |name: &str| record.attributes.get(name);
+        let own = |name: &str| record.message_attributes.get(name).and_then(|value| value.string_value.as_deref());
         // Without a count, it counts as received before: a re-read too many does no harm, one too few may.
-        let receive_count =
-            record.attributes.get("ApproximateReceiveCount").and_then(|count| count.parse().ok()).unwrap_or(2);
+        let receive_count = system("ApproximateReceiveCount").and_then(|count| count.parse().ok()).unwrap_or(2);
+        let earlier: u32 = own("attempts").and_then(|attempts| attempts.parse().ok()).unwrap_or(0);
+        let sent_ms = system("SentTimestamp").and_then(|ms| ms.parse().ok());
+        let first_seen = own("first_seen").map(str::to_owned).or_else(|| sent_ms.map(timestamp));
         Ok(Self {
             id,
             body,
             receipt_handle: record.receipt_handle.as_deref(),
             message: Message::parse(body),
             receive_count,
-            first_seen: first_seen(record),
+            attempts: receive_count.saturating_add(earlier),
+            sent_ms,
+            first_seen: first_seen.unwrap_or_default(),
         })
     }
 
     pub(crate) fn circumstances(&self, now_ms: i64) -> Circumstances<'_> {
-        Circumstances { first_seen: &self.first_seen, attempts: self.receive_count, now_ms }
+        Circumstances { first_seen: &self.first_seen, attempts: self.attempts, now_ms }
     }
-}
-
-/// The attribute of a message that was sent anew, or when SQS got this one.
-fn first_seen(record: &SqsMessage) -> String {
-    let told = record.message_attributes.get("first_seen").and_then(|attribute| attribute.string_value.clone());
-    let sent = || record.attributes.get("SentTimestamp").and_then(|ms| ms.parse().ok()).map(timestamp);
-    told.or_else(sent).unwrap_or_default()
 }

@@ -47,16 +47,16 @@ impl Write<'_> {
 }
 
 /// Writes to one alias.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Bulk<'a> {
-    pub(crate) cluster: &'a Cluster,
+#[derive(Debug)]
+pub(crate) struct Bulk<'a, C> {
+    pub(crate) cluster: &'a C,
     pub(crate) alias: &'a str,
     /// A request is no larger, unless a single document is.
     pub(crate) limit_bytes: usize,
     pub(crate) deadline: Deadline,
 }
 
-impl Bulk<'_> {
+impl<C: Cluster> Bulk<'_, C> {
     /// Writes all of them. The outcomes are in the order of the writes.
     ///
     /// A request holds each key once, since answers are matched by it. So the newest write of each key goes first; when
@@ -73,15 +73,14 @@ impl Bulk<'_> {
             }
             waiting.retain(|_, older| !older.is_empty());
             for newest in round {
-                let superseded = match &outcomes[newest] {
-                    Some(Outcome::Done(_)) => Outcome::Done(Done::Stale),
-                    Some(Outcome::Permanent(_)) | None => continue,
-                    Some(again @ (Outcome::Retry(_) | Outcome::Configuration(_) | Outcome::NoIndex(_))) => {
-                        again.clone()
-                    }
-                };
+                if matches!(outcomes[newest], Some(Outcome::Permanent(_)) | None) {
+                    continue;
+                }
                 for older in waiting.remove(writes[newest].key).unwrap_or_default() {
-                    outcomes[older] = Some(superseded.clone());
+                    outcomes[older] = match &outcomes[newest] {
+                        Some(Outcome::Done(..)) => Some(Outcome::Done(writes[older].action(), Done::Stale)),
+                        again => again.clone(),
+                    };
                 }
             }
         }
@@ -208,7 +207,7 @@ mod tests {
         let answers = [answer("d", 500), answer("x", 201), answer("b", 201), answer("c", 201), answer("c", 500)];
         match_by_key(&writes, &[0, 1, 2, 3], &answers, &mut outcomes);
         assert!(matches!(outcomes[0], Some(Outcome::Retry(_))), "a missing item: {outcomes:?}");
-        assert_eq!(outcomes[1], Some(Outcome::Done(Done::Written)));
+        assert_eq!(outcomes[1], Some(Outcome::Done(Action::Index, Done::Written)));
         assert!(matches!(outcomes[2], Some(Outcome::Retry(_))), "a doubled item: {outcomes:?}");
         assert!(matches!(outcomes[3], Some(Outcome::Retry(_))), "a reordered item: {outcomes:?}");
     }

@@ -21,18 +21,24 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long Elasticsearch itself waits for a shard that is not there, before it answers for the others.
 const SHARD_TIMEOUT: &str = "10s";
 
+/// What the indexer asks of Elasticsearch. [`Elastic`] is the real one; the simulation has a model of it.
+#[allow(async_fn_in_trait, reason = "whoever needs its futures to be Send knows which one it is")]
+pub trait Cluster {
+    /// Sends a bulk request to an alias: these lines, byte for byte. It does not outlive the deadline.
+    async fn bulk(&self, alias: &str, lines: &[&str], deadline: Deadline) -> Answer;
+
+    /// Asks which indexes bear an alias.
+    async fn indexes_of(&self, alias: &str, deadline: Deadline) -> Answer;
+}
+
+/// Elasticsearch over HTTP.
 #[derive(Debug)]
-pub(crate) struct Cluster {
+pub struct Elastic {
     connection: Connection,
 }
 
-impl Cluster {
-    pub(crate) fn new(connection: Connection) -> Self {
-        Self { connection }
-    }
-
-    /// Sends a bulk request to an alias: these lines, byte for byte. It does not outlive the deadline.
-    pub(crate) async fn bulk(&self, alias: &str, lines: &[&str], deadline: Deadline) -> Answer {
+impl Cluster for Elastic {
+    async fn bulk(&self, alias: &str, lines: &[&str], deadline: Deadline) -> Answer {
         self.request(deadline, async |client, timeout| {
             client
                 .bulk(BulkParts::Index(alias))
@@ -47,13 +53,19 @@ impl Cluster {
         .await
     }
 
-    /// Asks which indexes bear an alias.
-    pub(crate) async fn indexes_of(&self, alias: &str, deadline: Deadline) -> Answer {
+    async fn indexes_of(&self, alias: &str, deadline: Deadline) -> Answer {
         self.request(deadline, async |client, timeout| {
             let names = [alias];
             client.indices().get_alias(IndicesGetAliasParts::Name(&names)).request_timeout(timeout).send().await
         })
         .await
+    }
+}
+
+impl Elastic {
+    /// Connects to nothing yet.
+    pub fn new(connection: Connection) -> Self {
+        Self { connection }
     }
 
     /// Refused credentials are looked up once more.

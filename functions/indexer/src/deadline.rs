@@ -5,12 +5,13 @@ use tokio::time::Instant;
 /// Less than this is not worth a request: it would be cut off, and done again.
 const WORTH_A_REQUEST: Duration = Duration::from_millis(200);
 
-/// When the work must have ended.
+/// When work must have ended.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Deadline(Instant);
+pub struct Deadline(Instant);
 
 impl Deadline {
-    pub(crate) fn at(instant: Instant) -> Self {
+    /// At this instant.
+    pub fn at(instant: Instant) -> Self {
         Self(instant)
     }
 
@@ -19,7 +20,8 @@ impl Deadline {
         Self(self.0.checked_sub(margin).unwrap_or_else(Instant::now))
     }
 
-    pub(crate) fn instant(self) -> Instant {
+    /// The instant.
+    pub fn instant(self) -> Instant {
         self.0
     }
 

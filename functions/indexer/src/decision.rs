@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The index is where this change wants it to be, or further.
-    Done(Done),
+    Done(Action, Done),
     /// It may go better next time, without anybody's help.
     Retry(Reason),
     /// It will go better when somebody has mended the configuration. Retried for as long as that takes.
@@ -42,17 +42,25 @@ pub struct Reason {
     pub error_type: String,
     /// A sentence. It may quote the document, so it is not for the logs.
     pub text: String,
+    /// It hit all that was asked, whatever that was: Elasticsearch or PostgreSQL is away, or lets nobody in. Else it is
+    /// about this change, its message or its stream.
+    pub is_general: bool,
 }
 
 impl Reason {
     /// A reason of our own.
     pub fn new(error_type: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { error_type: error_type.into(), text: text.into() }
+        Self { error_type: error_type.into(), text: text.into(), is_general: false }
+    }
+
+    /// The same, where all that was asked is hit by it.
+    pub fn general(self) -> Self {
+        Self { is_general: true, ..self }
     }
 
     /// There was no time left.
     pub fn deadline() -> Self {
-        Self::new("deadline", "the invocation had no time left for it")
+        Self::new("deadline", "the invocation had no time left for it").general()
     }
 }
 
@@ -222,15 +230,41 @@ fn is_one_object(document: &str) -> bool {
 /// Elasticsearch that has forgotten a delete would take it for new.
 pub fn needs_re_read(change: &Change<'_>, receive_count: u32, now_ms: i64, re_read_after: Duration) -> bool {
     let age_ms = u128::try_from(now_ms.saturating_sub(change.at)).unwrap_or(0);
-    change.op == Op::Read || receive_count > 1 || age_ms > re_read_after.as_millis()
+    matches!(change.op, Op::Read | Op::Look) || receive_count > 1 || age_ms > re_read_after.as_millis()
+}
+
+/// Whether the key is to be looked at once more, after all that may be in flight has arrived.
+///
+/// Elasticsearch remembers the version of a deleted document for a while only, and not over a restart: an older write that
+/// was under way meanwhile brings the document back. Stale deletes are not excepted: a delete is stale, too, that was
+/// carried out before and whose answer was lost.
+pub fn needs_second_look(op: Op, outcome: &Outcome) -> bool {
+    op != Op::Look && matches!(outcome, Outcome::Done(Action::Delete, _))
+}
+
+/// When a message that is to be retried is sent anew instead of being given back.
+#[derive(Debug, Clone, Copy)]
+pub struct SendAnew {
+    /// After so many receipts SQS moves a message to the dead-letter queue.
+    pub max_receive_count: u32,
+    /// SQS drops a message when its retention is over.
+    pub max_age: Duration,
+}
+
+impl SendAnew {
+    /// In the last tenth of the receipts, or past the age. `sent_ms`, `now_ms`: in milliseconds since 1970.
+    pub fn is_due(&self, receive_count: u32, sent_ms: i64, now_ms: i64) -> bool {
+        let age_ms = u128::try_from(now_ms.saturating_sub(sent_ms)).unwrap_or(0);
+        receive_count >= self.max_receive_count - self.max_receive_count / 10 || age_ms > self.max_age.as_millis()
+    }
 }
 
 /// What follows from the answer to a bulk request of so many `items`.
 pub fn decide_request(answer: Answer, items: usize) -> Decision {
     let (status, cause) = match answer {
         Answer::Success(body) => return decide_success(&body),
-        Answer::Lost(reason) => return Decision::All(Outcome::Retry(reason)),
-        Answer::Misconfigured(reason) => return Decision::All(Outcome::Configuration(reason)),
+        Answer::Lost(reason) => return Decision::All(Outcome::Retry(reason.general())),
+        Answer::Misconfigured(reason) => return Decision::All(Outcome::Configuration(reason.general())),
         Answer::Refused { status, cause } => (status, cause),
     };
     let reason = match &cause {
@@ -243,9 +277,10 @@ pub fn decide_request(answer: Answer, items: usize) -> Decision {
         400 | 413 if items > 1 => Decision::Halve,
         400 if is_about_an_item => Decision::All(Outcome::Permanent(reason)),
         413 => Decision::All(Outcome::Permanent(Reason::new("document_too_large", reason.text))),
-        400 | 401 | 403 | 404 => Decision::All(Outcome::Configuration(reason)),
+        400 | 404 => Decision::All(Outcome::Configuration(reason)),
+        401 | 403 => Decision::All(Outcome::Configuration(reason.general())),
         // 429, 5xx, and whatever nobody thought of.
-        _ => Decision::All(Outcome::Retry(reason)),
+        _ => Decision::All(Outcome::Retry(reason.general())),
     }
 }
 
@@ -274,14 +309,14 @@ fn decide_success(body: &[u8]) -> Decision {
 pub fn decide_item(action: Action, answer: &ItemAnswer) -> Outcome {
     let Some(error) = &answer.error else {
         return match (answer.status, action, answer.result.as_deref()) {
-            (200 | 201, _, _) => Outcome::Done(Done::Written),
-            (404, Action::Delete, Some("not_found")) => Outcome::Done(Done::Gone),
+            (200 | 201, _, _) => Outcome::Done(action, Done::Written),
+            (404, Action::Delete, Some("not_found")) => Outcome::Done(action, Done::Gone),
             (status, _, _) => Outcome::Retry(Reason::new(format!("status_{status}"), "the item does not say why")),
         };
     };
     let reason = error.to_reason();
     match answer.status {
-        409 if error.error_type == "version_conflict_engine_exception" => Outcome::Done(Done::Stale),
+        409 if error.error_type == "version_conflict_engine_exception" => Outcome::Done(action, Done::Stale),
         400 if error.is_any_of(&ABOUT_THE_DOCUMENT) => Outcome::Permanent(reason),
         404 if error.error_type == "index_not_found_exception" => Outcome::NoIndex(reason),
         400 | 401 | 403 => Outcome::Configuration(reason),
@@ -294,7 +329,10 @@ pub fn decide_item(action: Action, answer: &ItemAnswer) -> Outcome {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Back to the queue. Nothing of it is dead-lettered yet, or it would be again at every attempt.
-    Retry,
+    Retry {
+        /// Whether some of it failed for a general reason.
+        is_general: bool,
+    },
     /// Acknowledged as soon as these of its changes are in the dead-letter queue; there may be none.
     Acknowledge {
         /// Positions in what was given.
@@ -305,14 +343,20 @@ pub enum Verdict {
 /// What becomes of a message whose changes ended so.
 pub fn decide_message<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> Verdict {
     let mut permanent = Vec::new();
+    let mut retry = None;
     for (position, outcome) in outcomes.into_iter().enumerate() {
         match outcome {
-            Outcome::Done(Done::Written | Done::Stale | Done::Gone) => {}
+            Outcome::Done(_, Done::Written | Done::Stale | Done::Gone) => {}
             Outcome::Permanent(_) => permanent.push(position),
-            Outcome::Retry(_) | Outcome::Configuration(_) | Outcome::NoIndex(_) => return Verdict::Retry,
+            Outcome::Retry(reason) | Outcome::Configuration(reason) | Outcome::NoIndex(reason) => {
+                retry = Some(retry.unwrap_or(false) || reason.is_general);
+            }
         }
     }
-    Verdict::Acknowledge { permanent }
+    match retry {
+        Some(is_general) => Verdict::Retry { is_general },
+        None => Verdict::Acknowledge { permanent },
+    }
 }
 
 #[cfg(test)]

@@ -11,9 +11,9 @@ fn item(status: u16, result: Option<&str>, error: Option<Cause>) -> ItemAnswer {
 /// An outcome without its reason, to compare.
 fn kind(outcome: &Outcome) -> &'static str {
     match outcome {
-        Outcome::Done(Done::Written) => "written",
-        Outcome::Done(Done::Stale) => "stale",
-        Outcome::Done(Done::Gone) => "gone",
+        Outcome::Done(_, Done::Written) => "written",
+        Outcome::Done(_, Done::Stale) => "stale",
+        Outcome::Done(_, Done::Gone) => "gone",
         Outcome::Retry(_) => "retry",
         Outcome::Configuration(_) => "configuration",
         Outcome::NoIndex(_) => "no index",
@@ -189,11 +189,66 @@ fn what_may_be_out_of_date_is_read_again() {
 #[test]
 fn a_message_is_acknowledged_only_when_nothing_of_it_is_to_be_retried() {
     let reason = || Reason::new("a", "b");
-    let done = Outcome::Done(Done::Written);
+    let done = Outcome::Done(Action::Index, Done::Written);
     let permanent = Outcome::Permanent(reason());
     assert_eq!(decide_message([&done, &permanent, &done]), Verdict::Acknowledge { permanent: vec![1] });
     assert_eq!(decide_message([&done]), Verdict::Acknowledge { permanent: vec![] });
-    for again in [Outcome::Retry(reason()), Outcome::Configuration(reason()), Outcome::NoIndex(reason())] {
-        assert_eq!(decide_message([&done, &permanent, &again]), Verdict::Retry);
+    for again in [Outcome::Retry, Outcome::Configuration, Outcome::NoIndex] {
+        let (alone, general) = (again(reason()), again(reason().general()));
+        assert_eq!(decide_message([&done, &permanent, &alone]), Verdict::Retry { is_general: false });
+        assert_eq!(decide_message([&general, &done, &alone]), Verdict::Retry { is_general: true });
     }
+}
+
+#[test]
+fn each_delete_is_looked_at_once_more_and_once_only() {
+    for done in [Done::Written, Done::Stale, Done::Gone] {
+        let (deleted, written) = (Outcome::Done(Action::Delete, done), Outcome::Done(Action::Index, done));
+        // An upsert or a read ends as a delete where the row is gone by the time that it is read.
+        for op in [Op::Upsert, Op::Delete, Op::Read] {
+            assert!(needs_second_look(op, &deleted), "{op:?} {done:?}");
+            assert!(!needs_second_look(op, &written), "{op:?} {done:?}");
+        }
+        assert!(!needs_second_look(Op::Look, &deleted), "{done:?}");
+    }
+    assert!(!needs_second_look(Op::Delete, &Outcome::Permanent(Reason::new("a", "b"))));
+}
+
+#[test]
+fn a_message_is_sent_anew_before_its_receipts_or_its_retention_are_used_up() {
+    let day_ms = 24 * 3_600_000;
+    let send_anew = SendAnew { max_receive_count: 100, max_age: Duration::from_secs(3 * 24 * 3600) };
+    for (receive_count, age_ms, expected) in [
+        (1, 0, false),
+        (89, 0, false),
+        (90, 0, true),
+        (1000, 0, true),
+        (1, 3 * day_ms, false),
+        (1, 3 * day_ms + 1, true),
+        (1, -day_ms, false),
+        (1, i64::MAX, true),
+    ] {
+        assert_eq!(send_anew.is_due(receive_count, 0, age_ms), expected, "{receive_count} receipts, {age_ms} ms");
+    }
+}
+
+#[test]
+fn what_hits_everybody_is_told_from_what_hits_one() {
+    let is_general = |decision: Decision| {
+        let Decision::All(Outcome::Retry(reason) | Outcome::Configuration(reason)) = decision else {
+            panic!("{decision:?}")
+        };
+        reason.is_general
+    };
+    let refused = |status| decide_request(Answer::Refused { status, cause: None }, 1);
+    for status in [401, 403, 429, 500, 502, 503, 504] {
+        assert!(is_general(refused(status)), "{status}");
+    }
+    for status in [400, 404] {
+        assert!(!is_general(refused(status)), "{status}");
+    }
+    assert!(is_general(decide_request(Answer::Lost(Reason::new("a", "b")), 1)));
+    assert!(is_general(decide_request(Answer::Misconfigured(Reason::new("a", "b")), 1)));
+    let Outcome::Retry(busy) = decide_item(Action::Index, &item(429, None, Some(cause("busy")))) else { panic!() };
+    assert!(!busy.is_general);
 }

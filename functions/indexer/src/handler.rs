@@ -1,31 +1,34 @@
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::BTreeMap,
     error::Error as _,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
+use database::{Connect, Postgres};
 use message::Op;
+use queue::{Queue, Sqs, send_all};
 use search::Connection;
 use tokio::time::Instant;
 use tracing::warn;
 
 use crate::{
-    alias::Aliases,
-    back_off::BackOff,
+    again,
+    alias::{Aliases, is_forgotten, without_source},
+    back_off,
     batch::{Received, Work},
     bulk::{Bulk, Write},
-    cluster::Cluster,
+    cluster::{Cluster, Elastic},
     config::Settings,
-    dead_letter::{DeadLetters, Letter},
+    dead_letter,
     deadline::Deadline,
-    decision::{Outcome, Reason, Verdict, check, decide_message, needs_re_read},
+    decision::{Action, Done, Outcome, Reason, Verdict, check, decide_message, needs_re_read},
     re_read::{Reading, Source},
     tally::Tally,
 };
 
-/// Kept free at the end of an invocation: for dead letters, and for the answer itself.
-const DEAD_LETTER_MARGIN: Duration = Duration::from_secs(3);
+/// Kept free at the end of an invocation: for what is to be sent, and for the answer itself.
+const SETTLE_MARGIN: Duration = Duration::from_secs(3);
 const ANSWER_MARGIN: Duration = Duration::from_millis(500);
 
 /// A message of the batch has no id, so that it could not be given back by itself.
@@ -34,12 +37,11 @@ const ANSWER_MARGIN: Duration = Duration::from_millis(500);
 pub struct Unidentified;
 
 /// The handler of one function instance. It keeps connections and nothing else between two batches.
-#[derive(Debug)]
-pub struct Indexer {
-    cluster: Cluster,
-    source: Source,
-    dead_letters: DeadLetters,
-    back_off: BackOff,
+pub struct Indexer<C = Elastic, D: Connect = Postgres, Q = Sqs> {
+    cluster: C,
+    source: Source<D>,
+    queue: Q,
+    dead_letter_queue: Q,
     aliases: Aliases,
     settings: Settings,
 }
@@ -47,37 +49,47 @@ pub struct Indexer {
 impl Indexer {
     /// Connects to nothing yet.
     pub fn new(search: Connection, source: Source, sqs: aws_sdk_sqs::Client, settings: Settings) -> Self {
-        Self {
-            cluster: Cluster::new(search),
-            source,
-            dead_letters: DeadLetters::new(sqs.clone(), settings.dead_letter_queue_url.clone()),
-            back_off: BackOff::new(sqs, settings.queue_url.clone()),
-            aliases: Aliases::new(settings.index_prefix.clone()),
-            settings,
-        }
+        let queue = Sqs::new(sqs.clone(), settings.queue_url.as_str());
+        let dead_letter_queue = Sqs::new(sqs, settings.dead_letter_queue_url.as_str());
+        Self::of(Elastic::new(search), source, queue, dead_letter_queue, settings)
+    }
+}
+
+impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
+    /// The same over other services than the real ones.
+    pub fn of(cluster: C, source: Source<D>, queue: Q, dead_letter_queue: Q, settings: Settings) -> Self {
+        let aliases = Aliases::new(settings.index_prefix.clone());
+        Self { cluster, source, queue, dead_letter_queue, aliases, settings }
     }
 
     /// Handles a batch, and names the messages that are to be received again. All others may be deleted: each of their
-    /// changes is written, stale, gone or in the dead-letter queue.
+    /// changes is written, stale, gone or in the dead-letter queue, or the message was sent anew.
     ///
-    /// It returns before the deadline, and nothing runs on after it.
-    pub async fn handle(&self, event: &SqsEvent, deadline: Instant) -> Result<SqsBatchResponse, Unidentified> {
+    /// It returns before the deadline, and nothing runs on after it. `now` is the wall clock.
+    pub async fn handle(
+        &self,
+        event: &SqsEvent,
+        now: SystemTime,
+        deadline: Instant,
+    ) -> Result<SqsBatchResponse, Unidentified> {
         let started = Instant::now();
-        let now_ms = now_ms();
+        let now_ms = since_1970_ms(now);
         let batch = Received::batch(event)?;
         let mut tally = Tally::of(batch.len());
 
         let deadline = Deadline::at(deadline).less(ANSWER_MARGIN);
-        let outcomes = self.index(&batch, now_ms, deadline.less(DEAD_LETTER_MARGIN), &mut tally).await;
-        let retried = self.settle(&batch, &outcomes, now_ms, deadline, &mut tally).await;
+        let outcomes = self.index(&batch, now_ms, deadline.less(SETTLE_MARGIN), &mut tally).await;
+        let mut retried = self.settle(&batch, &outcomes, now_ms, deadline, &mut tally).await;
+        self.send_anew(&batch, &mut retried, now_ms, deadline, &mut tally).await;
 
-        let given_back: Vec<&Received<'_>> = retried.iter().map(|&message| &batch[message]).collect();
-        self.back_off.apply(&given_back, deadline).await;
+        let receipts: Vec<(&str, Duration)> =
+            retried.iter().filter_map(|(&position, delay)| Some((batch[position].receipt_handle?, *delay))).collect();
+        back_off::apply(&self.queue, &receipts, deadline).await;
         tally.messages_retried = retried.len();
         tally.log(started.elapsed());
         let mut response = SqsBatchResponse::default();
-        for message in retried {
-            response.add_failure(batch[message].id);
+        for position in retried.into_keys() {
+            response.add_failure(batch[position].id);
         }
         Ok(response)
     }
@@ -93,11 +105,8 @@ impl Indexer {
         let mut by_stream: BTreeMap<&str, Vec<Work<'_>>> = BTreeMap::new();
         for (position, received) in batch.iter().enumerate() {
             let Ok(message) = &received.message else { continue };
-            let works = message.entries.iter().map(|entry| Work {
-                message: position,
-                entry,
-                receive_count: received.receive_count,
-            });
+            let works =
+                message.entries.iter().map(|entry| Work { message: position, entry, attempts: received.attempts });
             by_stream.entry(message.stream.as_ref()).or_default().extend(works);
         }
         let mut outcomes: Vec<Vec<Outcome>> = batch.iter().map(|_| Vec::new()).collect();
@@ -128,8 +137,8 @@ impl Indexer {
             match self.aliases.of(stream, &self.cluster, &self.source, deadline).await {
                 Err(outcome) => fill(&mut outcomes, &possible, &outcome),
                 Ok(alias) => {
-                    let bulk =
-                        Bulk { cluster: &self.cluster, alias: &alias, limit_bytes: self.settings.bulk_bytes, deadline };
+                    let limit_bytes = self.settings.bulk_bytes;
+                    let bulk = &Bulk { cluster: &self.cluster, alias: &alias, limit_bytes, deadline };
                     let (old, fresh): (Vec<usize>, Vec<usize>) =
                         possible.into_iter().partition(|&index| self.is_to_re_read(&works[index], now_ms));
                     write_travelled(bulk, works, &fresh, &mut outcomes).await;
@@ -143,17 +152,23 @@ impl Indexer {
             .map(|outcome| outcome.unwrap_or_else(|| Outcome::Retry(Reason::new("no_answer", "it was not handled"))))
             .collect();
         self.look_for_the_stream(stream, &mut outcomes, deadline).await;
+        for (work, outcome) in works.iter().zip(&mut outcomes) {
+            // A second look at what is no more, or never was anywhere else, has nothing to see.
+            if work.entry.change.op == Op::Look && is_forgotten(outcome) {
+                *outcome = Outcome::Done(Action::Delete, Done::Gone);
+            }
+        }
         outcomes
     }
 
     fn is_to_re_read(&self, work: &Work<'_>, now_ms: i64) -> bool {
-        needs_re_read(&work.entry.change, work.receive_count, now_ms, self.settings.re_read_after)
+        needs_re_read(&work.entry.change, work.attempts, now_ms, self.settings.re_read_after)
     }
 
     /// Reads these changes' documents from PostgreSQL, and writes them with the changes' own versions.
     async fn write_re_read(
         &self,
-        bulk: Bulk<'_>,
+        bulk: &Bulk<'_, C>,
         stream: &str,
         works: &[Work<'_>],
         old: &[usize],
@@ -169,9 +184,8 @@ impl Indexer {
         if definition.source.is_none() {
             // Fed by `sluice.emit`: what travelled is all there is.
             let (without, with): (Vec<usize>, Vec<usize>) =
-                old.iter().partition(|&&index| works[index].entry.change.op == Op::Read);
-            let reason = Reason::new("no_source", "its document did not travel, and the stream has no source to read");
-            fill(outcomes, &without, &Outcome::Permanent(reason));
+                old.iter().partition(|&&index| matches!(works[index].entry.change.op, Op::Read | Op::Look));
+            fill(outcomes, &without, &without_source());
             return write_travelled(bulk, works, &with, outcomes).await;
         }
 
@@ -220,7 +234,7 @@ impl Indexer {
         }
     }
 
-    /// Sends dead letters, and tells which messages are to be received again.
+    /// Sends second looks and dead letters. The messages that are to be received again, each with its delay.
     async fn settle(
         &self,
         batch: &[Received<'_>],
@@ -228,51 +242,112 @@ impl Indexer {
         now_ms: i64,
         deadline: Deadline,
         tally: &mut Tally,
-    ) -> Vec<usize> {
-        let mut retried: HashSet<usize> = HashSet::new();
-        let mut letters = Vec::new();
-        let mut senders = Vec::new();
+    ) -> BTreeMap<usize, Duration> {
+        let mut retried = BTreeMap::new();
+        let mut looks = Parcels::default();
+        let mut letters = Parcels::default();
+        let delay =
+            |position: usize, is_general| back_off::delay(batch[position].attempts, is_general, fastrand::f64());
         for (position, (received, outcomes)) in batch.iter().zip(outcomes).enumerate() {
+            let at = received.circumstances(now_ms);
             match (&received.message, decide_message(outcomes)) {
-                (Ok(_), Verdict::Retry) => {
-                    retried.insert(position);
+                (Ok(_), Verdict::Retry { is_general }) => {
+                    retried.insert(position, delay(position, is_general));
                 }
                 (Ok(message), Verdict::Acknowledge { permanent }) => {
+                    if let Some((look, keys)) = again::second_look(message, outcomes, self.settings.second_look_after) {
+                        looks.push(position, look);
+                        tally.second_looks += keys;
+                    }
                     for index in permanent {
                         let Outcome::Permanent(reason) = &outcomes[index] else { continue };
-                        let at = received.circumstances(now_ms);
-                        letters.push(Letter::of_change(
-                            &message.stream,
-                            &message.trace,
-                            &message.entries[index],
-                            reason,
-                            at,
-                        ));
-                        senders.push(position);
+                        let entry = &message.entries[index];
+                        letters
+                            .push(position, dead_letter::of_change(&message.stream, &message.trace, entry, reason, at));
                     }
                 }
                 (Err(error), _) => {
                     warn!(message_id = received.id, %error, "a message cannot be read");
                     let problem = error.source().map(|problem| format!(": {problem}")).unwrap_or_default();
                     let reason = Reason::new("malformed_message", format!("{error}{problem}"));
-                    letters.push(Letter::of_message(received.body, &reason, received.circumstances(now_ms)));
-                    senders.push(position);
+                    letters.push(position, dead_letter::of_message(received.body, &reason, at));
                 }
             }
         }
-        let sent = self.dead_letters.send(&letters, deadline).await;
-        tally.dead_lettered = sent.len();
-        let unsent = senders.iter().enumerate().filter(|(letter, _)| !sent.contains(letter));
-        retried.extend(unsent.map(|(_, &position)| position));
-
-        let mut retried: Vec<usize> = retried.into_iter().collect();
-        retried.sort_unstable();
+        // What is to be received again is not dead-lettered yet, or it would be once more.
+        for position in looks.send(&self.queue, deadline).await.unsent {
+            letters.forget(position);
+            retried.insert(position, delay(position, true));
+        }
+        let letters = letters.send(&self.dead_letter_queue, deadline).await;
+        tally.dead_lettered = letters.sent;
+        for position in letters.unsent {
+            retried.insert(position, delay(position, true));
+        }
         retried
+    }
+
+    /// Sends those anew which SQS would otherwise drop, or move to the dead-letter queue, one day. They are not retried.
+    async fn send_anew(
+        &self,
+        batch: &[Received<'_>],
+        retried: &mut BTreeMap<usize, Duration>,
+        now_ms: i64,
+        deadline: Deadline,
+        tally: &mut Tally,
+    ) {
+        let is_due = |received: &Received<'_>| {
+            self.settings.send_anew.is_due(received.receive_count, received.sent_ms.unwrap_or(now_ms), now_ms)
+        };
+        let due: Vec<usize> = retried.keys().copied().filter(|&position| is_due(&batch[position])).collect();
+        let messages: Vec<queue::Message> =
+            due.iter().map(|position| again::sent_anew(&batch[*position], now_ms, retried[position])).collect();
+        for sent in send_all(&self.queue, &messages, deadline.instant()).await {
+            retried.remove(&due[sent]);
+            tally.messages_sent_anew += 1;
+        }
+    }
+}
+
+/// What is to be sent on behalf of received messages.
+#[derive(Default)]
+struct Parcels {
+    senders: Vec<usize>,
+    messages: Vec<queue::Message>,
+}
+
+struct Dispatched {
+    sent: usize,
+    /// The received messages of which something was not sent.
+    unsent: Vec<usize>,
+}
+
+impl Parcels {
+    fn push(&mut self, sender: usize, message: queue::Message) {
+        self.senders.push(sender);
+        self.messages.push(message);
+    }
+
+    fn forget(&mut self, sender: usize) {
+        let mut senders = self.senders.iter();
+        self.messages.retain(|_| senders.next() != Some(&sender));
+        self.senders.retain(|other| *other != sender);
+    }
+
+    async fn send(self, queue: &impl Queue, deadline: Deadline) -> Dispatched {
+        let sent = send_all(queue, &self.messages, deadline.instant()).await;
+        let unsent = self.senders.iter().enumerate().filter(|(position, _)| !sent.contains(position));
+        Dispatched { sent: sent.len(), unsent: unsent.map(|(_, &sender)| sender).collect() }
     }
 }
 
 /// Writes these changes with the documents that travelled.
-async fn write_travelled(bulk: Bulk<'_>, works: &[Work<'_>], which: &[usize], outcomes: &mut [Option<Outcome>]) {
+async fn write_travelled(
+    bulk: &Bulk<'_, impl Cluster>,
+    works: &[Work<'_>],
+    which: &[usize],
+    outcomes: &mut [Option<Outcome>],
+) {
     let writes: Vec<Write<'_>> = which
         .iter()
         .map(|&index| {
@@ -291,7 +366,6 @@ fn fill(outcomes: &mut [Option<Outcome>], which: &[usize], outcome: &Outcome) {
     }
 }
 
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+fn since_1970_ms(time: SystemTime) -> i64 {
+    i64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
 }

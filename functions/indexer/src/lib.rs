@@ -5,6 +5,7 @@
 
 pub mod decision;
 
+mod again;
 mod alias;
 mod back_off;
 mod batch;
@@ -18,7 +19,9 @@ mod re_read;
 mod tally;
 
 pub use crate::{
+    cluster::{Cluster, Elastic},
     config::{Config, Settings},
+    deadline::Deadline,
     handler::{Indexer, Unidentified},
     re_read::Source,
 };

@@ -25,8 +25,9 @@ async fn main() -> Result<(), Error> {
         let indexer = &indexer;
         // Boxed: the compiler gives up on the layout of so deep a future.
         Box::pin(async move {
-            let remaining = event.context.deadline().duration_since(SystemTime::now()).unwrap_or_default();
-            Ok::<_, Error>(indexer.handle(&event.payload, Instant::now() + remaining).await?)
+            let now = SystemTime::now();
+            let remaining = event.context.deadline().duration_since(now).unwrap_or_default();
+            Ok::<_, Error>(indexer.handle(&event.payload, now, Instant::now() + remaining).await?)
         })
     }))
     .await

@@ -7,9 +7,10 @@ use std::{
 };
 
 use config::{SecretError, Secrets};
-use database::{ConnectError, Read, ReadError, Settings, Stream, describe};
+use database::{
+    Answers as _, Connect, ConnectError, Postgres, Read, ReadError, Session as _, Settings, Stream, describe,
+};
 use tokio::time::{timeout, timeout_at};
-use tokio_postgres::Client;
 use tracing::warn;
 
 use crate::{
@@ -24,12 +25,10 @@ const DOCUMENT_BYTES: i32 = 20 << 20;
 const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// PostgreSQL, for those who need it. Connected when the first of them comes; at most one connection.
-#[derive(Debug)]
-pub struct Source {
-    settings: Settings,
-    secrets: Secrets,
+pub struct Source<D: Connect = Postgres> {
+    database: D,
     /// Taken out for use and put back when all went well, so that whatever went wrong or was given up closes it.
-    idle: Mutex<Option<Client>>,
+    idle: Mutex<Option<D::Session>>,
 }
 
 /// What is known of one key after it was asked for.
@@ -44,19 +43,26 @@ pub(crate) enum Reading {
 impl Source {
     /// Nothing is connected yet.
     pub fn new(settings: Settings, secrets: Secrets) -> Self {
-        Self { settings, secrets, idle: Mutex::default() }
+        Self::of(Postgres::new(settings, secrets))
+    }
+}
+
+impl<D: Connect> Source<D> {
+    /// Nothing is connected yet.
+    pub fn of(database: D) -> Self {
+        Self { database, idle: Mutex::new(None) }
     }
 
     /// All streams: a fresh look.
     pub(crate) async fn streams(&self, deadline: Deadline) -> Result<HashMap<String, Stream>, Outcome> {
         if let Some(client) = self.take_idle()
-            && let Ok(Ok(streams)) = timeout(IDLE_CONNECTION_TIMEOUT, database::streams(&client)).await
+            && let Ok(Ok(streams)) = timeout(IDLE_CONNECTION_TIMEOUT, client.streams()).await
         {
             self.put_back(client);
             return Ok(streams);
         }
         let client = self.connect(deadline).await?;
-        match timeout_at(deadline.instant(), database::streams(&client)).await {
+        match timeout_at(deadline.instant(), client.streams()).await {
             Ok(Ok(streams)) => {
                 self.put_back(client);
                 Ok(streams)
@@ -64,7 +70,7 @@ impl Source {
             Ok(Err(error)) => {
                 let problem = describe(&error);
                 warn!(error = problem, "the streams could not be read");
-                Err(Outcome::Retry(Reason::new("database", problem)))
+                Err(Outcome::Retry(Reason::new("database", problem).general()))
             }
             Err(_) => Err(Outcome::Retry(Reason::deadline())),
         }
@@ -90,7 +96,7 @@ impl Source {
             Err(outcome) => return hand_over(unread(0..keys.len(), &outcome)).await,
         };
         let texts = keys.iter().map(|&key| key.to_owned()).collect();
-        let mut documents = stream.read(&client, texts, DOCUMENT_BYTES, false);
+        let mut documents = client.read(stream, texts, DOCUMENT_BYTES, false);
         let mut portion = Vec::new();
         let mut bytes = 0;
         let failure = loop {
@@ -119,19 +125,19 @@ impl Source {
         hand_over(portion).await;
     }
 
-    async fn client(&self, deadline: Deadline) -> Result<Client, Outcome> {
+    async fn client(&self, deadline: Deadline) -> Result<D::Session, Outcome> {
         match self.take_idle() {
             Some(client) => Ok(client),
             None => self.connect(deadline).await,
         }
     }
 
-    async fn connect(&self, deadline: Deadline) -> Result<Client, Outcome> {
-        match timeout_at(deadline.instant(), database::connect(&self.settings, &self.secrets, "sluice-indexer")).await {
+    async fn connect(&self, deadline: Deadline) -> Result<D::Session, Outcome> {
+        match timeout_at(deadline.instant(), self.database.connect("sluice-indexer")).await {
             Ok(Ok(client)) => Ok(client),
             Ok(Err(error)) => {
                 warn!(%error, "there is no way to PostgreSQL");
-                let reason = Reason::new("database", error.to_string());
+                let reason = Reason::new("database", error.to_string()).general();
                 let is_transient = matches!(
                     error,
                     ConnectError::Unreachable { .. }
@@ -144,11 +150,11 @@ impl Source {
         }
     }
 
-    fn take_idle(&self) -> Option<Client> {
+    fn take_idle(&self) -> Option<D::Session> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).take().filter(|client| !client.is_closed())
     }
 
-    fn put_back(&self, client: Client) {
+    fn put_back(&self, client: D::Session) {
         *self.idle.lock().unwrap_or_else(PoisonError::into_inner) = Some(client);
     }
 }
@@ -180,6 +186,9 @@ fn decide_error(error: &ReadError) -> Outcome {
             warn!(error = problem, "documents could not be read");
             let code = source.code().map_or("database", |code| code.code());
             let reason = Reason::new(code, problem);
+            if error.is_connection_lost() {
+                return Outcome::Retry(reason.general());
+            }
             // 42: a column or function that is missing, a privilege that is.
             if code.starts_with("42") { Outcome::Configuration(reason) } else { Outcome::Retry(reason) }
         }

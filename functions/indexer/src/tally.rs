@@ -6,13 +6,15 @@ use tracing::{error, info, warn};
 
 use crate::decision::{Done, Outcome, Reason};
 
-/// Counts changes, but for the two that count messages.
+/// Counts changes, but for those that count messages and say so.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     messages: usize,
     pub(crate) messages_retried: usize,
     pub(crate) re_read: usize,
     pub(crate) dead_lettered: usize,
+    pub(crate) second_looks: usize,
+    pub(crate) messages_sent_anew: usize,
     written: usize,
     stale: usize,
     gone: usize,
@@ -42,9 +44,9 @@ impl Tally {
 
     pub(crate) fn count(&mut self, stream: &str, outcome: &Outcome) {
         match outcome {
-            Outcome::Done(Done::Written) => self.written += 1,
-            Outcome::Done(Done::Stale) => self.stale += 1,
-            Outcome::Done(Done::Gone) => self.gone += 1,
+            Outcome::Done(_, Done::Written) => self.written += 1,
+            Outcome::Done(_, Done::Stale) => self.stale += 1,
+            Outcome::Done(_, Done::Gone) => self.gone += 1,
             Outcome::Retry(reason) => {
                 self.retried += 1;
                 self.note(stream, Kind::Retry, reason);
@@ -86,6 +88,7 @@ impl Tally {
         info!(
             messages = self.messages,
             messages_retried = self.messages_retried,
+            messages_sent_anew = self.messages_sent_anew,
             written = self.written,
             stale = self.stale,
             gone = self.gone,
@@ -93,6 +96,7 @@ impl Tally {
             retried = self.retried,
             configuration = self.configuration,
             re_read = self.re_read,
+            second_looks = self.second_looks,
             duration_ms,
             "a batch is done"
         );

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use config::Secrets;
-use database::log::{self, Versions};
+use database::log::Versions;
+use database::{Connect, Session as _};
+use queue::Queue;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
 use crate::page::Outgoing;
-use crate::queue::Queue;
+use crate::sender::Sender;
 use crate::session::Session;
 use crate::{Config, Error};
 
@@ -51,9 +52,9 @@ pub struct Drained {
 }
 
 /// Drains one subscription. Only one session at a time does: the others find its row locked, or its holder alive.
-pub struct Drain {
-    session: Session,
-    queue: Queue,
+pub struct Drain<D: Connect, Q: Queue> {
+    session: Session<D>,
+    queue: Q,
     subscription: String,
     poll_interval: Duration,
     page_size: i32,
@@ -66,11 +67,11 @@ pub struct Drain {
     room: Option<(Instant, bool)>,
 }
 
-impl Drain {
+impl<D: Connect, Q: Queue> Drain<D, Q> {
     /// Connects to nothing yet.
-    pub fn new(config: &Config, secrets: Secrets, queue: Queue) -> Self {
+    pub fn new(config: &Config, database: D, queue: Q) -> Self {
         Self {
-            session: Session::new(config.database.clone(), secrets, "sluice trigger (drain)"),
+            session: Session::new(database, "sluice trigger (drain)"),
             queue,
             subscription: config.subscription.clone(),
             poll_interval: config.poll_interval,
@@ -127,20 +128,20 @@ impl Drain {
     /// Lets the next drainer begin at once.
     pub async fn release(&mut self) {
         if self.versions.take().is_some()
-            && let Some(client) = self.session.open()
-            && let Err(failure) = log::release(client, &self.subscription).await
+            && let Some(session) = self.session.open()
+            && let Err(failure) = session.release(&self.subscription).await
         {
             warn!(error = database::describe(&failure), "the next drainer will wait until this session is gone");
         }
     }
 
     async fn try_step(&mut self, trace: &str, stop_at: Instant, drained: &mut Drained) -> Result<bool, Error> {
-        let (client, is_new) = self.session.client().await?;
+        let (session, is_new) = self.session.get().await?;
         if is_new {
             self.versions = None;
         }
         let is_stored = self.stored_at.is_some_and(|at| at.elapsed() < STORE_INTERVAL);
-        if !log::is_pending(client, &self.subscription).await? && is_stored {
+        if !session.is_pending(&self.subscription).await? && is_stored {
             return Ok(false);
         }
         if !has_room(&mut self.room, &self.queue, self.max_queue_depth).await? {
@@ -149,7 +150,7 @@ impl Drain {
         let versions = match &mut self.versions {
             Some(versions) => versions,
             none => {
-                let Some(versions) = log::take_over(client, &self.subscription, VERSIONS).await? else {
+                let Some(versions) = session.take_over(&self.subscription, VERSIONS).await? else {
                     // Another one drains, and stores its intervals itself.
                     self.stored_at = Some(Instant::now());
                     return Ok(false);
@@ -166,14 +167,15 @@ impl Drain {
             }
         };
 
-        let transaction = client.transaction().await?;
-        let client = transaction.client();
-        let Some(mut after) = log::hold(client, &self.subscription, versions).await? else {
+        session.begin().await?;
+        let Some(mut after) = session.hold(&self.subscription, versions).await? else {
             self.versions = None;
+            session.rollback().await?;
             return Ok(false);
         };
         let until = stop_at.min(Instant::now() + TRANSACTION);
-        let mut outgoing = Outgoing::new(client, trace, self.queue.sender(self.send_concurrency), drained).await?;
+        let mut outgoing =
+            Outgoing::new(session, trace, Sender::new(self.queue.clone(), self.send_concurrency), drained).await?;
         let mut is_first = true;
         loop {
             // Drawn before the page is read, so that a higher version has seen at least as much.
@@ -181,11 +183,11 @@ impl Drain {
                 self.versions = None;
                 break;
             };
-            let (rows, read_at_ms) = log::page(client, &self.subscription, after, self.page_size).await?;
+            let (rows, read_at_ms) = session.page(&self.subscription, after, self.page_size).await?;
             let Some(last) = rows.last() else {
                 outgoing.finish().await?;
-                log::finish(client, &self.subscription).await?;
-                transaction.commit().await?;
+                session.finish(&self.subscription).await?;
+                session.commit().await?;
                 self.stored_at = Some(Instant::now());
                 return Ok(!is_first);
             };
@@ -198,14 +200,14 @@ impl Drain {
         }
         // Sent, then advanced: a crash in between repeats what was sent.
         outgoing.finish().await?;
-        log::advance(client, &self.subscription, after).await?;
-        transaction.commit().await?;
+        session.advance(&self.subscription, after).await?;
+        session.commit().await?;
         Ok(true)
     }
 }
 
 /// Whether the queue has room. While it has not, changes wait in the log.
-async fn has_room(room: &mut Option<(Instant, bool)>, queue: &Queue, limit: i64) -> Result<bool, Error> {
+async fn has_room(room: &mut Option<(Instant, bool)>, queue: &impl Queue, limit: i64) -> Result<bool, Error> {
     if let Some((asked_at, has_room)) = *room
         && asked_at.elapsed() < DEPTH_INTERVAL
     {

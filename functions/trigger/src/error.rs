@@ -1,7 +1,7 @@
 use database::{ConnectError, ReadError};
 use thiserror::Error;
 
-use crate::queue::SendError;
+use crate::sender::SendError;
 
 /// What keeps the trigger from draining.
 #[derive(Debug, Error)]
@@ -18,6 +18,9 @@ pub enum Error {
     /// SQS does not take the messages.
     #[error(transparent)]
     Send(#[from] SendError),
+    /// SQS does not tell its depth.
+    #[error(transparent)]
+    Queue(#[from] queue::Error),
 }
 
 impl From<tokio_postgres::Error> for Error {

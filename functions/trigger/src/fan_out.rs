@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use config::Secrets;
-use database::log;
+use database::{Connect, Session as _};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::error::SqlState;
@@ -31,18 +30,18 @@ pub struct Expanded {
 }
 
 /// Expands what the triggers noted as images into keys.
-pub struct FanOut {
-    session: Session,
+pub struct FanOut<D: Connect> {
+    session: Session<D>,
     poll_interval: Duration,
     retention: Duration,
     maintain_at: Instant,
 }
 
-impl FanOut {
+impl<D: Connect> FanOut<D> {
     /// Connects to nothing yet.
-    pub fn new(config: &Config, secrets: Secrets) -> Self {
+    pub fn new(config: &Config, database: D) -> Self {
         Self {
-            session: Session::new(config.database.clone(), secrets, "sluice trigger (fan-out)"),
+            session: Session::new(database, "sluice trigger (fan-out)"),
             poll_interval: config.poll_interval,
             retention: config.retention,
             maintain_at: Instant::now(),
@@ -62,7 +61,6 @@ impl FanOut {
                 }
                 Err(failure) => {
                     error!(error = %failure, "the fan-out failed, and is tried again");
-                    self.session.close();
                     pause = (pause * 2).clamp(Duration::from_secs(1), Duration::from_secs(10));
                     sleep(pause.min(stop_at.saturating_duration_since(Instant::now()))).await;
                 }
@@ -71,20 +69,31 @@ impl FanOut {
     }
 
     /// Collects what is new and works off one slice: whether there was anything to do.
+    ///
+    /// # Errors
+    /// Nothing is lost: what was not committed is done again.
     pub async fn step(&mut self, expanded: &mut Expanded) -> Result<bool, Error> {
-        let (client, _) = self.session.client().await?;
-        if Instant::now() >= self.maintain_at {
-            self.maintain_at = Instant::now() + maintain(client, self.retention).await?;
+        let outcome = self.try_step(expanded).await;
+        if outcome.is_err() {
+            self.session.close();
         }
-        let begun = log::collect(client).await?;
+        outcome
+    }
+
+    async fn try_step(&mut self, expanded: &mut Expanded) -> Result<bool, Error> {
+        let (session, _) = self.session.get().await?;
+        if Instant::now() >= self.maintain_at {
+            self.maintain_at = Instant::now() + maintain(session, self.retention).await?;
+        }
+        let begun = session.collect().await?;
         expanded.expansions += begun;
-        let Some(expansion) = log::due_expansion(client).await? else { return Ok(begun > 0) };
-        match log::expand(client, expansion, SLICE).await {
+        let Some(expansion) = session.due_expansion().await? else { return Ok(begun > 0) };
+        match session.expand(expansion, SLICE).await {
             Ok(rows) => expanded.rows += rows,
-            Err(failure) if failure.as_db_error().is_some() && !client.is_closed() => {
+            Err(failure) if failure.as_db_error().is_some() && !session.is_closed() => {
                 let reason = database::describe(&failure);
                 warn!(expansion, error = reason, "an expansion failed, and is put aside for a while");
-                log::park(client, expansion, &reason).await?;
+                session.park(expansion, &reason).await?;
                 expanded.parked += 1;
             }
             Err(failure) => return Err(failure.into()),
@@ -94,9 +103,9 @@ impl FanOut {
 }
 
 /// Does what the partitions need, and tells how long it can be left at that.
-async fn maintain(client: &tokio_postgres::Client, retention: Duration) -> Result<Duration, Error> {
+async fn maintain(session: &impl database::Session, retention: Duration) -> Result<Duration, Error> {
     loop {
-        match log::maintain(client, retention).await {
+        match session.maintain(retention).await {
             Ok(Some(done)) => info!(done, "kept the log's partitions"),
             Ok(None) => return Ok(MAINTENANCE_INTERVAL),
             Err(failure) if failure.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {

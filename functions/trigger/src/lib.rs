@@ -10,12 +10,14 @@ mod drain;
 mod error;
 mod fan_out;
 mod page;
-mod queue;
+mod sender;
 mod session;
 
 use std::time::{Duration, SystemTime};
 
 use ::config::Secrets;
+use database::{Connect, Postgres};
+use queue::{Queue, Sqs};
 use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -25,7 +27,7 @@ pub use config::Config;
 pub use drain::{Drain, Drained};
 pub use error::Error;
 pub use fan_out::{Expanded, FanOut};
-pub use queue::Queue;
+pub use sender::SendError;
 
 /// Left for the answer, and for a request that was begun in the last moment.
 const MARGIN: Duration = Duration::from_secs(4);
@@ -44,15 +46,16 @@ pub struct Summary {
 /// The function's value: its clients, kept from one invocation to the next.
 pub struct Trigger {
     config: Config,
-    state: Mutex<(Drain, FanOut)>,
+    state: Mutex<(Drain<Postgres, Sqs>, FanOut<Postgres>)>,
 }
 
 impl Trigger {
     /// Connects to nothing yet.
     pub fn new(config: Config, secrets: &Secrets, sqs: aws_sdk_sqs::Client) -> Self {
-        let queue = Queue::new(sqs, config.queue_url.clone());
-        let drain = Drain::new(&config, secrets.clone(), queue);
-        let fan_out = FanOut::new(&config, secrets.clone());
+        let database = Postgres::new(config.database.clone(), secrets.clone());
+        let queue = Sqs::new(sqs, config.queue_url.as_str());
+        let drain = Drain::new(&config, database.clone(), queue);
+        let fan_out = FanOut::new(&config, database);
         Self { config, state: Mutex::new((drain, fan_out)) }
     }
 
@@ -99,8 +102,8 @@ impl Trigger {
 
     async fn drain_once(
         &self,
-        drain: &mut Drain,
-        fan_out: &mut FanOut,
+        drain: &mut Drain<impl Connect, impl Queue>,
+        fan_out: &mut FanOut<impl Connect>,
         trace: &str,
         stop_at: Instant,
         summary: &mut Summary,

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use database::{Read, Stream, log};
+use database::{Answers as _, Read, Session, Stream, log};
 use message::{Change, Op, Packer};
-use tokio_postgres::Client;
+use queue::{Message, Queue};
 use tracing::{error, warn};
 
-use crate::queue::Sender;
+use crate::sender::Sender;
 use crate::{Drained, Error};
 
 /// Ten messages of a batch, escaped, fit Lambda's event of 6 MB.
@@ -16,25 +16,25 @@ const MESSAGE_BYTES: usize = 256 * 1024;
 const DOCUMENT_BYTES: i32 = 240 * 1024;
 
 /// Turns pages into messages, and packs together what belongs to one stream.
-pub struct Outgoing<'a> {
-    client: &'a Client,
+pub struct Outgoing<'a, S, Q> {
+    session: &'a S,
     trace: &'a str,
     streams: HashMap<String, Stream>,
-    packers: HashMap<String, Packer>,
-    sender: Sender,
+    packers: BTreeMap<String, Packer>,
+    sender: Sender<Q>,
     counters: &'a mut Drained,
 }
 
-impl<'a> Outgoing<'a> {
+impl<'a, S: Session, Q: Queue> Outgoing<'a, S, Q> {
     /// With a fresh look at the streams.
     pub async fn new(
-        client: &'a Client,
+        session: &'a S,
         trace: &'a str,
-        sender: Sender,
+        sender: Sender<Q>,
         counters: &'a mut Drained,
     ) -> Result<Self, Error> {
-        let streams = database::streams(client).await?;
-        Ok(Self { client, trace, streams, packers: HashMap::new(), sender, counters })
+        let streams = session.streams().await?;
+        Ok(Self { session, trace, streams, packers: BTreeMap::new(), sender, counters })
     }
 
     /// Takes a page: its documents are read now, under this version, which was drawn before.
@@ -79,11 +79,11 @@ impl<'a> Outgoing<'a> {
         let is_live = |streams: &HashMap<String, Stream>| streams.get(name).is_some_and(|s| s.live_index.is_some());
         if !is_live(&self.streams) {
             let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
-            if log::wait(self.client, name, &ids).await? {
+            if self.session.wait(name, &ids).await? {
                 self.counters.waiting += ids.len() as u64;
                 return Ok(None);
             }
-            self.streams = database::streams(self.client).await?;
+            self.streams = self.session.streams().await?;
             if !is_live(&self.streams) {
                 warn!(stream = name, changes = ids.len(), "passed over changes of a stream that was dropped");
                 self.counters.unknown += ids.len() as u64;
@@ -97,7 +97,7 @@ impl<'a> Outgoing<'a> {
     /// the indexer tries until the source is mended: the other streams go on, and nothing is skipped.
     async fn read(&mut self, stream: &Stream, rows: &[log::Row], version: i64, read_at_ms: i64) -> Result<(), Error> {
         let keys = rows.iter().map(|row| row.key.clone()).collect();
-        let mut documents = stream.read(self.client, keys, DOCUMENT_BYTES, true);
+        let mut documents = self.session.read(stream, keys, DOCUMENT_BYTES, true);
         let left = loop {
             match documents.next().await {
                 Ok(Some((index, read))) => {
@@ -139,7 +139,7 @@ impl<'a> Outgoing<'a> {
         match op {
             Op::Upsert => self.counters.documents += 1,
             Op::Delete => self.counters.deletes += 1,
-            Op::Read => self.counters.to_read_again += 1,
+            Op::Read | Op::Look => self.counters.to_read_again += 1,
         }
         if !self.packers.contains_key(stream) {
             self.packers.insert(stream.to_owned(), Packer::new(stream, self.trace, MESSAGE_BYTES));
@@ -155,6 +155,6 @@ impl<'a> Outgoing<'a> {
     async fn send(&mut self, body: message::Body) -> Result<(), Error> {
         self.counters.messages += 1;
         self.counters.bytes += body.text.len() as u64;
-        Ok(self.sender.push(body).await?)
+        Ok(self.sender.push(Message::new(body.text)).await?)
     }
 }

@@ -1,39 +1,36 @@
-use config::Secrets;
-use database::{ConnectError, Settings};
-use tokio_postgres::Client;
+use database::{Connect, ConnectError, Session as _};
 
-/// A connection that is opened when it is needed, and again when it was lost.
-pub struct Session {
-    settings: Settings,
-    secrets: Secrets,
+/// A session that is opened when it is needed, and again when it was lost.
+pub struct Session<D: Connect> {
+    database: D,
     name: &'static str,
-    client: Option<Client>,
+    open: Option<D::Session>,
 }
 
-impl Session {
-    pub fn new(settings: Settings, secrets: Secrets, name: &'static str) -> Self {
-        Self { settings, secrets, name, client: None }
+impl<D: Connect> Session<D> {
+    pub fn new(database: D, name: &'static str) -> Self {
+        Self { database, name, open: None }
     }
 
-    /// An open connection, and whether it is a new one.
-    pub async fn client(&mut self) -> Result<(&mut Client, bool), ConnectError> {
-        let is_new = self.client.as_ref().is_none_or(Client::is_closed);
+    /// An open session, and whether it is a new one.
+    pub async fn get(&mut self) -> Result<(&D::Session, bool), ConnectError> {
+        let is_new = self.open().is_none();
         if is_new {
-            self.client = Some(database::connect(&self.settings, &self.secrets, self.name).await?);
+            self.open = Some(self.database.connect(self.name).await?);
         }
-        match &mut self.client {
-            Some(client) => Ok((client, is_new)),
+        match &self.open {
+            Some(session) => Ok((session, is_new)),
             None => unreachable!("it was just opened"),
         }
     }
 
-    /// The connection, if one is open.
-    pub fn open(&self) -> Option<&Client> {
-        self.client.as_ref().filter(|client| !client.is_closed())
+    /// The session, if one is open.
+    pub fn open(&self) -> Option<&D::Session> {
+        self.open.as_ref().filter(|session| !session.is_closed())
     }
 
-    /// Gives the connection up: after an error nobody knows what it still waits for.
+    /// Gives the session up: after an error nobody knows what it still waits for.
     pub fn close(&mut self) {
-        self.client = None;
+        self.open = None;
     }
 }

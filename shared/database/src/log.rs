@@ -15,6 +15,16 @@ pub struct Versions {
 }
 
 impl Versions {
+    /// From `first` to `last`, both included.
+    pub fn new(first: i64, last: i64, timeline_changed: bool) -> Self {
+        Self { next: first, last, timeline_changed }
+    }
+
+    /// The end of the range, by which the subscription knows who reserved it.
+    pub fn last(&self) -> i64 {
+        self.last
+    }
+
     /// Draws a version; `None`: the range is used up, take over anew.
     pub fn draw(&mut self) -> Option<i64> {
         let version = self.next;
@@ -49,7 +59,7 @@ pub async fn is_pending(client: &Client, subscription: &str) -> Result<bool, Err
 pub async fn take_over(client: &Client, subscription: &str, span: i32) -> Result<Option<Versions>, Error> {
     let query = "SELECT first, last, timeline_changed FROM sluice.take_over($1, $2)";
     let row = client.query_opt(query, &[&subscription, &span]).await?;
-    Ok(row.map(|row| Versions { next: row.get(0), last: row.get(1), timeline_changed: row.get(2) }))
+    Ok(row.map(|row| Versions::new(row.get(0), row.get(1), row.get(2))))
 }
 
 /// Tells that this session drains no more.

@@ -9,7 +9,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row, RowStream};
 
 /// A named set of documents, as `sluice.stream` defines it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Stream {
     /// Names the alias in Elasticsearch, too.
     pub name: String,
@@ -17,7 +17,8 @@ pub struct Stream {
     pub source: Option<String>,
     /// The index that has its live mapping; `None`: migrate has not made it yet.
     pub live_index: Option<String>,
-    query: Option<String>,
+    /// What reads its documents by an array of keys; `None`: there is nothing to read, or it is missing.
+    pub query: Option<String>,
 }
 
 /// What a key's document is now.
@@ -203,7 +204,6 @@ impl Documents<'_> {
         left.sort_unstable();
         left
     }
-
     async fn start(&mut self, asked: Vec<usize>) -> Result<Option<(usize, Read)>, ReadError> {
         let Some(query) = &self.stream.query else {
             self.todo.push(asked);

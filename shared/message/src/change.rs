@@ -28,4 +28,6 @@ pub enum Op {
     Delete,
     /// Read what it is now, and write that: the document did not travel.
     Read,
+    /// The second look at a delete, some time after it: the same as [`Op::Read`], and no further look follows.
+    Look,
 }

@@ -111,7 +111,7 @@ impl<'a> Message<'a> {
             }
             let document = match change.op {
                 Op::Upsert => Some(lines.next()?),
-                Op::Delete | Op::Read => None,
+                Op::Delete | Op::Read | Op::Look => None,
             };
             entries.push(Entry { change, document });
         }
@@ -252,14 +252,14 @@ mod tests {
         #[test]
         fn what_is_packed_is_read(
             stream in ".*",
-            changes in prop::collection::vec((any::<i64>(), ".*", any::<i64>(), 0usize..3, any::<i64>(), "[^\u{0}-\u{1f}\u{fffe}\u{ffff}\"\\\\]*"), 1..20),
+            changes in prop::collection::vec((any::<i64>(), ".*", any::<i64>(), 0usize..4, any::<i64>(), "[^\u{0}-\u{1f}\u{fffe}\u{ffff}\"\\\\]*"), 1..20),
             limit_bytes in 0usize..2000,
         ) {
             let mut packer = Packer::new(stream.clone(), "t", limit_bytes);
             let mut expected = Vec::new();
             let mut bodies = Vec::new();
             for (index, (_, key, version, op, at, text)) in changes.into_iter().enumerate() {
-                let op = [Op::Upsert, Op::Delete, Op::Read][op];
+                let op = [Op::Upsert, Op::Delete, Op::Read, Op::Look][op];
                 let document = (op == Op::Upsert).then(|| format!("{{\"text\":\"{text}\"}}"));
                 let id = i64::try_from(index).unwrap();
                 let change = Change { id, key: key.into(), version, op, at };

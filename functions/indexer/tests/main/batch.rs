@@ -1,10 +1,11 @@
 //! Batches as Lambda hands them over.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use aws_lambda_events::event::sqs::SqsEvent;
 use message::{Change, Op, Packer};
 use serde_json::{Value, json};
+
+/// When all of it happens, in milliseconds since 1970: 2026-09-21T14:13:20Z.
+pub const NOW_MS: i64 = 1_790_000_000_000;
 
 /// A message under construction.
 pub struct Message {
@@ -25,6 +26,10 @@ impl Message {
 
     pub fn delete(self, key: &str, version: i64) -> Self {
         self.push(key, version, Op::Delete, None)
+    }
+
+    pub fn look(self, key: &str, version: i64) -> Self {
+        self.push(key, version, Op::Look, None)
     }
 
     pub fn read(self, key: &str, version: i64) -> Self {
@@ -53,9 +58,8 @@ impl Message {
     }
 
     fn push(mut self, key: &str, version: i64, op: Op, document: Option<String>) -> Self {
-        let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis().try_into().unwrap();
         let id = i64::try_from(self.changes.len()).unwrap() + 1;
-        self.changes.push((Change { id, key: key.to_owned().into(), version, op, at }, document));
+        self.changes.push((Change { id, key: key.to_owned().into(), version, op, at: NOW_MS }, document));
         self
     }
 }
@@ -72,7 +76,7 @@ pub fn event(bodies: impl IntoIterator<Item = (String, u32)>) -> SqsEvent {
             "messageId": position.to_string(),
             "receiptHandle": format!("receipt {position}"),
             "body": body,
-            "attributes": {"ApproximateReceiveCount": receive_count.to_string(), "SentTimestamp": "1790000000000"},
+            "attributes": {"ApproximateReceiveCount": receive_count.to_string(), "SentTimestamp": NOW_MS.to_string()},
         })
     };
     let records: Vec<Value> = bodies.into_iter().enumerate().map(record).collect();

@@ -5,7 +5,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use serde_json::{Value, json};
@@ -215,5 +215,5 @@ async fn a_rotated_password_costs_no_more_than_a_second_try() {
 async fn a_batch_with_a_message_that_has_no_id_fails_as_a_whole() {
     let fixture = Fixture::with_wire(all_written).await;
     let event = serde_json::from_value(json!({"Records": [{"messageId": "", "body": "x"}]})).unwrap();
-    fixture.indexer.handle(&event, Instant::now() + Duration::from_secs(5)).await.unwrap_err();
+    fixture.indexer.handle(&event, SystemTime::now(), Instant::now() + Duration::from_secs(5)).await.unwrap_err();
 }

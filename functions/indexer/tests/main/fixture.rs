@@ -6,7 +6,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
-    time::Duration,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use aws_lambda_events::event::sqs::SqsEvent;
@@ -21,7 +21,10 @@ use search::{Connection, names};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::wire::{Reply, Request, serve};
+use crate::{
+    batch::NOW_MS,
+    wire::{Reply, Request, serve},
+};
 
 const SEARCH_ARN: &str = "arn:elasticsearch";
 const DATABASE_ARN: &str = "arn:database";
@@ -32,27 +35,30 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Fixture {
     pub indexer: Indexer,
     pub manager: SecretsManager,
-    pub dead_letters: DeadLetterQueue,
+    /// Both queues.
+    pub dead_letters: Queues,
     pub database: Option<Database>,
     pub prefix: String,
     search_secret: Value,
     client: Elasticsearch,
 }
 
-/// SQS at the wire: the dead-letter queue, and the delays of what is given back.
+/// SQS at the wire: the dead-letter queue, the queue, and the delays of what is given back.
 #[derive(Clone, Default)]
-pub struct DeadLetterQueue {
+pub struct Queues {
     letters: Arc<Mutex<Vec<Letter>>>,
-    /// Letters with this in their body are not taken.
+    sent: Arc<Mutex<Vec<Letter>>>,
+    /// Messages with this in their body are not taken.
     refused: Arc<Mutex<Option<String>>>,
     is_away: Arc<Mutex<bool>>,
     delayed: Arc<Mutex<Vec<String>>>,
 }
 
-/// What the dead-letter queue has got.
+/// What a queue has got.
 #[derive(Clone, Debug)]
 pub struct Letter {
     pub body: String,
+    pub delay_seconds: i64,
     pub attributes: BTreeMap<String, String>,
 }
 
@@ -91,7 +97,7 @@ impl Fixture {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         config::install_crypto_provider();
         let prefix = format!("t{}-{}-", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let dead_letters = DeadLetterQueue::default();
+        let dead_letters = Queues::default();
         let queue_url = dead_letters.clone().serve().await;
 
         let manager = SecretsManager::start().await.unwrap();
@@ -108,8 +114,8 @@ impl Fixture {
             ("ELASTICSEARCH_SECRET_ARN", SEARCH_ARN),
             ("DATABASE_SECRET_ARN", DATABASE_ARN),
             ("DATABASE_SSLMODE", "disable"),
-            ("QUEUE_URL", &queue_url),
-            ("DEAD_LETTER_QUEUE_URL", &queue_url),
+            ("QUEUE_URL", &format!("{queue_url}/queue")),
+            ("DEAD_LETTER_QUEUE_URL", &format!("{queue_url}/dead-letter-queue")),
             ("INDEX_PREFIX", &prefix),
             ("BULK_BYTES", "100000"),
         ]))
@@ -175,9 +181,19 @@ impl Fixture {
         self.handle_within(event, TIMEOUT).await
     }
 
+    /// The same when so many seconds have passed.
+    pub async fn handle_after(&self, event: &SqsEvent, seconds: u64) -> Vec<String> {
+        self.handle_at(event, Duration::from_secs(seconds), TIMEOUT).await
+    }
+
     /// The same with less time.
     pub async fn handle_within(&self, event: &SqsEvent, timeout: Duration) -> Vec<String> {
-        let response = self.indexer.handle(event, Instant::now() + timeout).await.unwrap();
+        self.handle_at(event, Duration::ZERO, timeout).await
+    }
+
+    async fn handle_at(&self, event: &SqsEvent, passed: Duration, timeout: Duration) -> Vec<String> {
+        let now = UNIX_EPOCH + Duration::from_millis(NOW_MS.unsigned_abs()) + passed;
+        let response = self.indexer.handle(event, now, Instant::now() + timeout).await.unwrap();
         response.batch_item_failures.into_iter().map(|failure| failure.item_identifier).collect()
     }
 
@@ -197,9 +213,14 @@ impl Fixture {
     }
 }
 
-impl DeadLetterQueue {
+impl Queues {
     pub fn letters(&self) -> Vec<Letter> {
         self.letters.lock().unwrap().clone()
+    }
+
+    /// What the queue itself has got.
+    pub fn sent(&self) -> Vec<Letter> {
+        self.sent.lock().unwrap().clone()
     }
 
     /// The only letter.
@@ -250,10 +271,13 @@ impl DeadLetterQueue {
                     continue;
                 }
                 successful.push(json!({"Id": entry["Id"], "MessageId": "m", "MD5OfMessageBody": "-"}));
-                let attributes = entry["MessageAttributes"].as_object().unwrap();
                 let text = |value: &Value| value["StringValue"].as_str().unwrap().to_owned();
-                let attributes = attributes.iter().map(|(name, value)| (name.clone(), text(value))).collect();
-                self.letters.lock().unwrap().push(Letter { body, attributes });
+                let attributes = entry["MessageAttributes"].as_object().into_iter().flatten();
+                let attributes = attributes.map(|(name, value)| (name.clone(), text(value))).collect();
+                let letter = Letter { body, delay_seconds: entry["DelaySeconds"].as_i64().unwrap_or(0), attributes };
+                let is_dead = request["QueueUrl"].as_str().unwrap().ends_with("/dead-letter-queue");
+                let queue = if is_dead { &self.letters } else { &self.sent };
+                queue.lock().unwrap().push(letter);
             }
             let answer = json!({"Successful": successful, "Failed": failed});
             Reply::Whole(200, "application/x-amz-json-1.0", answer.to_string())

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper of a test fails the test by its panic")]
 
+mod again;
 mod batch;
 mod dead_letters;
 mod faults;

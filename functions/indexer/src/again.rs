@@ -1,0 +1,39 @@
+//! What the indexer itself puts on the queue.
+
+use std::time::Duration;
+
+use message::{Change, Message, Op, Packer};
+
+use crate::{
+    batch::Received,
+    dead_letter::put,
+    decision::{Outcome, needs_second_look},
+};
+
+/// The second look at the deletes among these changes, for whoever receives it after `delay`. `None`: there are none.
+///
+/// One message at most: it has no more changes than the one that it comes from, and no documents.
+pub(crate) fn second_look(
+    message: &Message<'_>,
+    outcomes: &[Outcome],
+    delay: Duration,
+) -> Option<(queue::Message, usize)> {
+    let mut packer = Packer::new(message.stream.as_ref(), message.trace.as_ref(), usize::MAX);
+    for (entry, outcome) in message.entries.iter().zip(outcomes) {
+        if needs_second_look(entry.change.op, outcome) {
+            let key = entry.change.key.as_ref().into();
+            packer.push(&Change { op: Op::Look, key, ..entry.change }, None);
+        }
+    }
+    let body = packer.finish()?;
+    Some((queue::Message { delay, ..queue::Message::new(body.text) }, body.changes))
+}
+
+/// The same message once more, with a receive count and a retention that begin anew.
+pub(crate) fn sent_anew(received: &Received<'_>, now_ms: i64, delay: Duration) -> queue::Message {
+    let at = received.circumstances(now_ms);
+    let mut message = queue::Message { delay, ..queue::Message::new(received.body) };
+    put(&mut message, "first_seen", at.first_seen);
+    put(&mut message, "attempts", &at.attempts.to_string());
+    message
+}

@@ -1,0 +1,137 @@
+//! What the indexer itself puts on the queue: second looks, and messages that are sent anew.
+
+use message::{Message, Op};
+use serde_json::json;
+
+use crate::{
+    batch::{batch, message},
+    fixture::{Fixture, Letter},
+};
+
+const DAY: u64 = 24 * 3600;
+
+/// A fixture with a stream `cities` over a table that has city 1 alone, and its index.
+async fn cities() -> Fixture {
+    let fixture = Fixture::with_database().await;
+    let define = r#"CREATE TABLE city (id int PRIMARY KEY, n int);
+        INSERT INTO city VALUES (1, 10);
+        SELECT sluice.define_stream('cities', source => 'city', key => 'id', mapping => '{"properties": {"id": {}, "n": {}}}')"#;
+    fixture.owner().await.batch_execute(define).await.unwrap();
+    fixture.index("cities", json!({"id": {"type": "long"}, "n": {"type": "long"}})).await;
+    fixture
+}
+
+fn looks(letter: &Letter) -> Vec<(String, i64, Op)> {
+    let message = Message::parse(&letter.body).unwrap();
+    message.entries.iter().map(|entry| (entry.change.key.to_string(), entry.change.version, entry.change.op)).collect()
+}
+
+#[tokio::test]
+async fn every_delete_travels_once_more_as_a_second_look_with_its_version() {
+    let fixture = cities().await;
+    let event = batch([
+        message("cities").delete("7", 5).upsert("8", 5, r#"{"id":8}"#).delete("9", 5),
+        // Read again, since it came back: the row of 2 is gone, that of 1 is there.
+        message("cities").upsert("2", 6, r#"{"id":2}"#).delete("1", 6).received(2),
+        message("cities").upsert("3", 7, r#"{"id":3}"#),
+    ]);
+    assert_eq!(fixture.handle(&event).await, [""; 0]);
+    let sent = fixture.dead_letters.sent();
+    let look = |key: &str, version| (key.to_owned(), version, Op::Look);
+    assert_eq!(sent.iter().map(looks).collect::<Vec<_>>(), [vec![look("7", 5), look("9", 5)], vec![look("2", 6)]]);
+    assert!(sent.iter().all(|letter| letter.delay_seconds == 900), "{sent:?}");
+}
+
+#[tokio::test]
+async fn a_delete_that_was_carried_out_before_its_answer_was_lost_is_looked_at_again() {
+    let fixture = cities().await;
+    let event = batch([message("cities").delete("7", 5)]);
+    assert_eq!(fixture.handle(&event).await, [""; 0]);
+    assert_eq!(fixture.handle(&event).await, [""; 0], "now it is stale");
+    assert_eq!(fixture.dead_letters.sent().len(), 2);
+}
+
+#[tokio::test]
+async fn a_second_look_removes_what_came_back_and_no_other_look_follows() {
+    let fixture = cities().await;
+    // As after a restart: the tombstone is forgotten, and an older write that was under way has arrived.
+    let back = batch([message("cities").upsert("7", 4, r#"{"id":7}"#).upsert("1", 9, r#"{"id":1,"n":9}"#)]);
+    assert_eq!(fixture.handle(&back).await, [""; 0]);
+    assert!(fixture.document("cities", "7").await.is_some());
+    let second = batch([message("cities").look("7", 5).look("1", 8)]);
+    assert_eq!(fixture.handle(&second).await, [""; 0]);
+    assert_eq!(fixture.document("cities", "7").await, None);
+    assert_eq!(fixture.document("cities", "1").await, Some((9, r#"{"id":1,"n":9}"#.to_owned())), "newer than the look");
+    assert!(fixture.dead_letters.sent().is_empty());
+}
+
+#[tokio::test]
+async fn a_second_look_that_is_not_taken_brings_its_message_back_before_anything_is_dead_lettered() {
+    let fixture = cities().await;
+    fixture.dead_letters.refuse("\"look\"");
+    let event = batch([
+        message("cities").delete("7", 5).upsert("8", 5, r#"{"unknown":8}"#),
+        message("cities").upsert("9", 5, r#"{"id":9}"#),
+    ]);
+    assert_eq!(fixture.handle(&event).await, ["0"]);
+    assert!(fixture.dead_letters.letters().is_empty());
+}
+
+#[tokio::test]
+async fn a_second_look_without_anything_to_read_has_nothing_to_see() {
+    let fixture = cities().await;
+    let define = r#"SELECT sluice.define_stream('events', mapping => '{"properties": {"n": {}}}')"#;
+    fixture.owner().await.batch_execute(define).await.unwrap();
+    fixture.index("events", json!({"n": {"type": "long"}})).await;
+    let event = batch([message("events").look("1", 5), message("dropped").look("1", 5)]);
+    assert_eq!(fixture.handle(&event).await, [""; 0]);
+    assert!(fixture.dead_letters.letters().is_empty());
+}
+
+#[tokio::test]
+async fn a_message_near_its_last_receipt_is_sent_anew_with_its_history() {
+    let fixture = Fixture::new().await;
+    let event = batch([900, 899].map(|receipts| message("cities").read("1", 5).received(receipts)));
+    assert_eq!(fixture.handle(&event).await, ["1"], "the one that was sent anew is acknowledged");
+    let sent = fixture.dead_letters.sent();
+    assert_eq!(sent.len(), 1);
+    assert_eq!(sent[0].body, message("cities").read("1", 5).body());
+    let history = ["first_seen", "attempts"].map(|name| sent[0].attribute(name));
+    assert_eq!(history, ["2026-09-21T14:13:20Z", "900"]);
+    assert!((0..=900).contains(&sent[0].delay_seconds), "{sent:?}");
+    assert_eq!(fixture.dead_letters.delayed(), ["receipt 1"]);
+}
+
+#[tokio::test]
+async fn a_message_of_three_days_is_sent_anew() {
+    let fixture = Fixture::new().await;
+    let event = batch([message("cities").read("1", 5)]);
+    assert_eq!(fixture.handle_after(&event, 3 * DAY).await, ["0"]);
+    assert_eq!(fixture.handle_after(&event, 3 * DAY + 1).await, [""; 0]);
+    assert_eq!(fixture.dead_letters.sent().len(), 1);
+}
+
+#[tokio::test]
+async fn a_message_that_cannot_be_sent_anew_is_given_back() {
+    let fixture = Fixture::new().await;
+    let event = batch([message("cities").read("1", 5).received(1000)]);
+    fixture.dead_letters.set_away(true);
+    assert_eq!(fixture.handle(&event).await, ["0"]);
+}
+
+#[tokio::test]
+async fn what_was_sent_anew_keeps_its_history_and_is_read_again() {
+    let fixture = cities().await;
+    let stale = r#"{"id":1,"n":-1}"#;
+    let mut event = batch([message("cities").upsert("1", 5, stale).upsert("", 5, stale)]);
+    let history = json!({
+        "first_seen": {"stringValue": "2026-09-01T00:00:00Z", "dataType": "String"},
+        "attempts": {"stringValue": "900", "dataType": "String"},
+    });
+    event.records[0].message_attributes = serde_json::from_value(history).unwrap();
+    assert_eq!(fixture.handle(&event).await, [""; 0]);
+    assert_eq!(fixture.document("cities", "1").await, Some((5, r#"{"n":10,"id":1}"#.to_owned())));
+    let letter = fixture.dead_letters.letter();
+    let told = ["first_seen", "attempts"].map(|name| letter.attribute(name));
+    assert_eq!(told, ["2026-09-01T00:00:00Z", "901"]);
+}

@@ -1,0 +1,183 @@
+//! PostgreSQL as the functions ask it: [`Postgres`] is the real one, the simulation has a model of it.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use config::Secrets;
+use tokio_postgres::{Client, Error};
+
+use crate::log::{self, Row, Versions};
+use crate::{ConnectError, Documents, Read, ReadError, Settings, Stream};
+
+/// The way to a session.
+#[allow(async_fn_in_trait, reason = "whoever needs its futures to be Send knows which one it is")]
+pub trait Connect {
+    /// What it leads to.
+    type Session: Session;
+
+    /// A new session; `name` says in `pg_stat_activity` whose it is.
+    async fn connect(&self, name: &str) -> Result<Self::Session, ConnectError>;
+}
+
+/// One session. The questions are those of [`log`] and [`Stream::read`], where their contracts stand.
+#[allow(async_fn_in_trait, missing_docs, reason = "whoever needs Send knows the type; each is documented in `log`")]
+pub trait Session {
+    /// Whether the connection is gone.
+    fn is_closed(&self) -> bool;
+
+    /// Begins a transaction. Dropping the session rolls it back.
+    async fn begin(&self) -> Result<(), Error>;
+    async fn commit(&self) -> Result<(), Error>;
+    async fn rollback(&self) -> Result<(), Error>;
+
+    async fn is_pending(&self, subscription: &str) -> Result<bool, Error>;
+    async fn take_over(&self, subscription: &str, span: i32) -> Result<Option<Versions>, Error>;
+    async fn release(&self, subscription: &str) -> Result<(), Error>;
+    async fn hold(&self, subscription: &str, versions: &Versions) -> Result<Option<i64>, Error>;
+    async fn page(&self, subscription: &str, after: i64, size: i32) -> Result<(Vec<Row>, i64), Error>;
+    async fn advance(&self, subscription: &str, id: i64) -> Result<(), Error>;
+    async fn finish(&self, subscription: &str) -> Result<(), Error>;
+    async fn wait(&self, stream: &str, ids: &[i64]) -> Result<bool, Error>;
+
+    async fn collect(&self) -> Result<i64, Error>;
+    async fn due_expansion(&self) -> Result<Option<i64>, Error>;
+    async fn expand(&self, expansion: i64, slice: i32) -> Result<i64, Error>;
+    async fn park(&self, expansion: i64, error: &str) -> Result<(), Error>;
+    async fn maintain(&self, keep: Duration) -> Result<Option<String>, Error>;
+
+    async fn streams(&self) -> Result<HashMap<String, Stream>, Error>;
+    fn read<'a>(
+        &'a self,
+        stream: &'a Stream,
+        keys: Vec<String>,
+        limit_bytes: i32,
+        in_transaction: bool,
+    ) -> impl Answers + 'a;
+}
+
+/// The documents of many keys as they come: [`Documents`], or the simulation's.
+#[allow(
+    async_fn_in_trait,
+    missing_docs,
+    reason = "whoever needs Send knows the type; each is documented in `Documents`"
+)]
+pub trait Answers {
+    async fn next(&mut self) -> Result<Option<(usize, Read)>, ReadError>;
+    fn into_unanswered(self) -> Vec<usize>;
+}
+
+/// A PostgreSQL server, with the credentials of a secret.
+#[derive(Clone, Debug)]
+pub struct Postgres {
+    settings: Settings,
+    secrets: Secrets,
+}
+
+impl Postgres {
+    /// Connects to nothing yet.
+    pub fn new(settings: Settings, secrets: Secrets) -> Self {
+        Self { settings, secrets }
+    }
+}
+
+impl Connect for Postgres {
+    type Session = Client;
+
+    async fn connect(&self, name: &str) -> Result<Client, ConnectError> {
+        crate::connect(&self.settings, &self.secrets, name).await
+    }
+}
+
+impl Session for Client {
+    fn is_closed(&self) -> bool {
+        Client::is_closed(self)
+    }
+
+    async fn begin(&self) -> Result<(), Error> {
+        self.batch_execute("BEGIN").await
+    }
+
+    async fn commit(&self) -> Result<(), Error> {
+        self.batch_execute("COMMIT").await
+    }
+
+    async fn rollback(&self) -> Result<(), Error> {
+        self.batch_execute("ROLLBACK").await
+    }
+
+    async fn is_pending(&self, subscription: &str) -> Result<bool, Error> {
+        log::is_pending(self, subscription).await
+    }
+
+    async fn take_over(&self, subscription: &str, span: i32) -> Result<Option<Versions>, Error> {
+        log::take_over(self, subscription, span).await
+    }
+
+    async fn release(&self, subscription: &str) -> Result<(), Error> {
+        log::release(self, subscription).await
+    }
+
+    async fn hold(&self, subscription: &str, versions: &Versions) -> Result<Option<i64>, Error> {
+        log::hold(self, subscription, versions).await
+    }
+
+    async fn page(&self, subscription: &str, after: i64, size: i32) -> Result<(Vec<Row>, i64), Error> {
+        log::page(self, subscription, after, size).await
+    }
+
+    async fn advance(&self, subscription: &str, id: i64) -> Result<(), Error> {
+        log::advance(self, subscription, id).await
+    }
+
+    async fn finish(&self, subscription: &str) -> Result<(), Error> {
+        log::finish(self, subscription).await
+    }
+
+    async fn wait(&self, stream: &str, ids: &[i64]) -> Result<bool, Error> {
+        log::wait(self, stream, ids).await
+    }
+
+    async fn collect(&self) -> Result<i64, Error> {
+        log::collect(self).await
+    }
+
+    async fn due_expansion(&self) -> Result<Option<i64>, Error> {
+        log::due_expansion(self).await
+    }
+
+    async fn expand(&self, expansion: i64, slice: i32) -> Result<i64, Error> {
+        log::expand(self, expansion, slice).await
+    }
+
+    async fn park(&self, expansion: i64, error: &str) -> Result<(), Error> {
+        log::park(self, expansion, error).await
+    }
+
+    async fn maintain(&self, keep: Duration) -> Result<Option<String>, Error> {
+        log::maintain(self, keep).await
+    }
+
+    async fn streams(&self) -> Result<HashMap<String, Stream>, Error> {
+        crate::streams(self).await
+    }
+
+    fn read<'a>(
+        &'a self,
+        stream: &'a Stream,
+        keys: Vec<String>,
+        limit_bytes: i32,
+        in_transaction: bool,
+    ) -> impl Answers + 'a {
+        stream.read(self, keys, limit_bytes, in_transaction)
+    }
+}
+
+impl Answers for Documents<'_> {
+    async fn next(&mut self) -> Result<Option<(usize, Read)>, ReadError> {
+        Documents::next(self).await
+    }
+
+    fn into_unanswered(self) -> Vec<usize> {
+        Documents::into_unanswered(self)
+    }
+}
