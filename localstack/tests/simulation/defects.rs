@@ -1,0 +1,43 @@
+//! Deliberate defects. Each is put in where the functions' code meets the world, so that the pipeline as a whole behaves
+//! as if the code had it.
+
+/// What is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Defect {
+    /// The position in the log is the last id instead of a snapshot.
+    PositionById,
+    /// The version of a write is the id of its event.
+    VersionIsTheEventsId,
+    /// Versions come from a sequence, whose last numbers are given again after a crash of the server.
+    VersionFromASequence,
+    /// Deletes have no version.
+    NoVersionOnDelete,
+    /// What was received before, or is old, is written as it travelled.
+    NoReRead,
+    /// Deletes are not looked at once more.
+    NoSecondLook,
+    /// Which documents show a row is found out by the transaction that changes it.
+    FanOutInTheWriter,
+    /// A message is acknowledged although its dead letter was not taken.
+    AcknowledgeBeforeTheLetterIsSent,
+    /// An item of an answer is taken for that of the write at its position.
+    ResultsByPosition,
+    /// The position is stored before the page is sent.
+    AdvanceBeforeSend,
+}
+
+impl Defect {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::PositionById,
+        Self::VersionIsTheEventsId,
+        Self::VersionFromASequence,
+        Self::NoVersionOnDelete,
+        Self::NoReRead,
+        Self::NoSecondLook,
+        Self::FanOutInTheWriter,
+        Self::AcknowledgeBeforeTheLetterIsSent,
+        Self::ResultsByPosition,
+        Self::AdvanceBeforeSend,
+    ];
+}

@@ -1,0 +1,220 @@
+//! A model of Elasticsearch: external versions, and tombstones that it forgets.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+
+use indexer::decision::{Answer, Cause, Reason};
+use indexer::{Cluster, Deadline};
+use search::names;
+use serde_json::{Value, json};
+
+use crate::defects::Defect;
+use crate::world::{State, World};
+
+/// `index.gc_deletes`.
+const GC_DELETES_MS: i64 = 3_600_000;
+
+/// The indexes, by their alias, and the requests that are under way to them.
+#[derive(Debug, Default)]
+pub struct Elastic {
+    indexes: BTreeMap<String, BTreeMap<String, Document>>,
+    under_way: BTreeMap<u64, Request>,
+    next_request: u64,
+    pub is_away: bool,
+}
+
+#[derive(Debug)]
+struct Document {
+    version: i64,
+    /// `None`: a tombstone, of this time.
+    source: Option<Value>,
+    written_ms: i64,
+}
+
+#[derive(Debug)]
+struct Request {
+    alias: String,
+    lines: Vec<String>,
+    since_ms: i64,
+    client: Weak<()>,
+}
+
+impl Elastic {
+    /// What is in an index.
+    pub fn documents(&self, alias: &str) -> BTreeMap<String, Value> {
+        let all = self.indexes.get(alias).into_iter().flatten();
+        all.filter_map(|(key, document)| Some((key.clone(), document.source.clone()?))).collect()
+    }
+
+    /// It is started again: every tombstone is forgotten.
+    pub fn restart(&mut self) {
+        for index in self.indexes.values_mut() {
+            index.retain(|_, document| document.source.is_some());
+        }
+    }
+
+    /// Requests from before that time whose client is gone, and which may still be carried out.
+    pub fn orphans(&self, before_ms: i64) -> Vec<u64> {
+        let is_orphan = |request: &Request| request.client.strong_count() == 0 && request.since_ms <= before_ms;
+        self.under_way.iter().filter(|(_, request)| is_orphan(request)).map(|(id, _)| *id).collect()
+    }
+
+    fn write(&mut self, alias: &str, action: &Value, source: Option<&Value>, is_versioned: bool, now_ms: i64) -> Value {
+        let (name, facts) = action.as_object().unwrap().iter().next().unwrap();
+        let key = facts["_id"].as_str().unwrap();
+        let version = facts["version"].as_i64().unwrap();
+        assert_eq!(facts["version_type"], "external");
+        let item = |status: u16, result: &str, error: Value| {
+            let mut item = json!({"_id": key, "status": status});
+            if error.is_null() {
+                item["result"] = json!(result)
+            } else {
+                item["error"] = error
+            }
+            json!({ name: item })
+        };
+        if source.is_some_and(is_refused) {
+            return item(400, "", json!({"type": "document_parsing_exception", "reason": "the model refuses it"}));
+        }
+        let index = self.indexes.entry(alias.to_owned()).or_default();
+        index.retain(|_, document| document.source.is_some() || document.written_ms + GC_DELETES_MS > now_ms);
+        let before = index.get(key);
+        let was_there = before.is_some_and(|document| document.source.is_some());
+        if name == "delete" && !is_versioned {
+            index.remove(key);
+            return if was_there { item(200, "deleted", Value::Null) } else { item(404, "not_found", Value::Null) };
+        }
+        if before.is_some_and(|document| document.version >= version) {
+            return item(409, "", json!({"type": "version_conflict_engine_exception", "reason": "stale"}));
+        }
+        index.insert(key.to_owned(), Document { version, source: source.cloned(), written_ms: now_ms });
+        match (source, was_there) {
+            (Some(_), false) => item(201, "created", Value::Null),
+            (Some(_), true) => item(200, "updated", Value::Null),
+            (None, true) => item(200, "deleted", Value::Null),
+            (None, false) => item(404, "not_found", Value::Null),
+        }
+    }
+}
+
+/// The mapping of `items` does not take these.
+pub fn is_refused(source: &Value) -> bool {
+    source.get("owner").is_none() && source["n"].as_i64().is_some_and(|n| n % 13 == 0)
+}
+
+/// Carries a request out, now. Items that Elasticsearch is too busy for are not.
+pub fn carry_out(state: &mut State, request: u64, now_ms: i64) -> Option<Vec<Value>> {
+    let Request { alias, lines, .. } = state.elastic.under_way.remove(&request)?;
+    let mut items = vec![];
+    let mut lines = lines.iter();
+    while let Some(line) = lines.next() {
+        let action: Value = serde_json::from_str(line).unwrap();
+        let is_index = action.get("index").is_some();
+        let source: Option<Value> = is_index.then(|| serde_json::from_str(lines.next().unwrap()).unwrap());
+        if state.fails(20) {
+            let (name, facts) = action.as_object().unwrap().iter().next().unwrap();
+            let error = json!({"type": "es_rejected_execution_exception", "reason": "busy"});
+            items.push(json!({ name: {"_id": facts["_id"], "status": 429, "error": error} }));
+            continue;
+        }
+        let is_versioned = state.defect != Some(Defect::NoVersionOnDelete);
+        items.push(state.elastic.write(&alias, &action, source.as_ref(), is_versioned, now_ms));
+    }
+    Some(items)
+}
+
+/// The way to it.
+pub struct SimulatedCluster(pub Arc<World>);
+
+impl Cluster for SimulatedCluster {
+    async fn bulk(&self, alias: &str, lines: &[&str], _deadline: Deadline) -> Answer {
+        let world = &self.0;
+        world.turn().await;
+        let (client, since_ms) = (Arc::new(()), world.now_ms());
+        let request = {
+            let state = &mut *world.state();
+            if let Some(refusal) = refuse(state, lines.len()) {
+                return refusal;
+            }
+            let request = state.elastic.next_request;
+            state.elastic.next_request += 1;
+            let lines = lines.iter().map(|line| (*line).to_owned()).collect();
+            let (alias, client) = (alias.to_owned(), Arc::downgrade(&client));
+            state.elastic.under_way.insert(request, Request { alias, lines, since_ms, client });
+            // It stays under way longer than anybody waits for it.
+            if state.fails(30) {
+                return lost();
+            }
+            request
+        };
+        world.turn().await;
+        let now_ms = world.now_ms();
+        let items = carry_out(&mut world.state(), request, now_ms);
+        world.turn().await;
+        let state = &mut *world.state();
+        let Some(items) = items else { return lost() };
+        answer(state, items, lines)
+    }
+
+    async fn indexes_of(&self, alias: &str, _deadline: Deadline) -> Answer {
+        self.0.turn().await;
+        match refuse(&mut self.0.state(), 0) {
+            Some(refusal) => refusal,
+            None => Answer::Success(json!({ names::index(alias, &json!({})): {} }).to_string().into_bytes()),
+        }
+    }
+}
+
+fn lost() -> Answer {
+    Answer::Lost(Reason::new("no_answer", "the model is silent"))
+}
+
+/// Before anything is done.
+fn refuse(state: &mut State, lines: usize) -> Option<Answer> {
+    if state.elastic.is_away {
+        return Some(lost());
+    }
+    if !state.fails(60) {
+        return None;
+    }
+    let refused = |status, error_type: &str| {
+        let body = json!({"error": {"type": error_type, "reason": "the model says so"}, "status": status});
+        Answer::Refused { status, cause: Cause::of_body(body.to_string().as_bytes()) }
+    };
+    Some(match state.random.u8(..6) {
+        0 => refused(429, "es_rejected_execution_exception"),
+        1 => refused(503, "cluster_block_exception"),
+        2 => refused(403, "cluster_block_exception"),
+        // By its size alone, so that halving it helps.
+        3 if lines > 2 => Answer::Refused { status: 413, cause: None },
+        4 => Answer::Refused { status: 502, cause: Cause::of_body(b"<html>") },
+        _ => lost(),
+    })
+}
+
+/// The answer, as it comes back.
+fn answer(state: &mut State, mut items: Vec<Value>, lines: &[&str]) -> Answer {
+    if state.fails(40) {
+        return lost();
+    }
+    if state.fails(20) {
+        return Answer::Success(b"{\"took\":3,\"items\":[{\"index\":{\"_id\"".to_vec());
+    }
+    if state.fails(40) {
+        state.random.shuffle(&mut items);
+    }
+    if state.fails(20) {
+        items.pop();
+    }
+    if state.defect == Some(Defect::ResultsByPosition) {
+        let keys = lines.iter().filter_map(|line| {
+            let action: Value = serde_json::from_str(line).unwrap();
+            let facts = action.get("index").or(action.get("delete")).cloned();
+            facts.filter(|facts| facts.get("version_type").is_some()).map(|facts| facts["_id"].clone())
+        });
+        for (item, key) in items.iter_mut().zip(keys) {
+            item.as_object_mut().unwrap().values_mut().next().unwrap()["_id"] = key;
+        }
+    }
+    Answer::Success(json!({ "items": items }).to_string().into_bytes())
+}

@@ -1,0 +1,93 @@
+//! The whole pipeline under a scheduler of chance.
+//!
+//! The functions' own code runs: the drain, the fan-out, the indexer. What it talks to is a model: writers that commit in
+//! any order, crashes at every step, an SQS that delivers twice and late, an Elasticsearch that loses answers and forgets
+//! tombstones, operators who redrive. One task runs at a time, chance decides which, and a seed decides over chance: a run
+//! that fails is repeated by SEED=….
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper of a test fails the test by its panic")]
+#![allow(clippy::print_stderr, reason = "which seeds were run is what a reader of the test's output wants to know")]
+
+mod defects;
+mod elastic;
+mod log;
+mod real;
+mod run;
+mod scheduler;
+mod session;
+mod sqs;
+mod world;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use localstack::variable;
+
+use crate::defects::Defect;
+use crate::run::{run, run_on_postgres};
+
+/// Seeds of one run, unless SEEDS says otherwise.
+const SEEDS: u64 = 5000;
+/// Of these, the first are run on a real PostgreSQL, too.
+const SEEDS_ON_POSTGRES: u64 = 50;
+/// A defect is caught by one of so many seeds.
+const SEEDS_FOR_A_DEFECT: u64 = 5000;
+const SEEDS_TWICE: u64 = 20;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name}={value} is no number")))
+}
+
+#[test]
+fn the_index_equals_the_source_whatever_happens() -> Result<()> {
+    if let Some(seed) = number("SEED") {
+        let outcome = run(seed, None).with_context(|| format!("SEED={seed}"))?;
+        eprintln!("{outcome:?}");
+        return Ok(());
+    }
+    let seeds = number("SEEDS").unwrap_or(SEEDS);
+    let (begun, mut faults, mut invocations) = (Instant::now(), 0, 0);
+    for seed in 0..seeds {
+        let outcome = run(seed, None).with_context(|| format!("repeat with SEED={seed}"))?;
+        faults += outcome.faults;
+        invocations += outcome.invocations;
+    }
+    eprintln!("{seeds} seeds, {faults} faults, {invocations} batches in {:?}", begun.elapsed());
+    // A run that tried nothing proves nothing.
+    ensure!(faults > 0 && invocations > 0, "nothing happened");
+    Ok(())
+}
+
+#[test]
+fn a_seed_tells_the_same_story_each_time() -> Result<()> {
+    for seed in 0..SEEDS_TWICE {
+        assert_eq!(run(seed, None)?, run(seed, None)?, "SEED={seed}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_log_in_postgresql_gives_the_same_results_as_the_model() -> Result<()> {
+    variable("DATABASE_URL");
+    let seeds = match number("SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SEEDS_ON_POSTGRES").unwrap_or(SEEDS_ON_POSTGRES),
+    };
+    for seed in seeds {
+        let model = run(seed, None)?;
+        let real = run_on_postgres(seed).with_context(|| format!("repeat with SEED={seed}"))?;
+        assert_eq!(real, model, "SEED={seed}");
+    }
+    Ok(())
+}
+
+#[test]
+fn each_deliberate_defect_is_caught() {
+    for defect in Defect::ALL {
+        let begun = Instant::now();
+        let caught = (0..SEEDS_FOR_A_DEFECT).find_map(|seed| Some((seed, run(seed, Some(defect)).err()?)));
+        let (seed, failure) = caught.unwrap_or_else(|| panic!("{defect:?} was not caught"));
+        eprintln!("{defect:?}: caught by seed {seed} after {:?}: {failure:#}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(600));
+    }
+}

@@ -1,0 +1,128 @@
+//! A real PostgreSQL, to hold the model against.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::Result;
+use localstack::Database;
+use search::names;
+use serde_json::json;
+use tokio_postgres::Client;
+
+use crate::log::{Change, SessionId};
+
+/// The tables, streams and triggers that the model has.
+const TABLES: &str = r#"
+    CREATE SCHEMA demo;
+    SET search_path = demo;
+    CREATE TABLE item (id bigint PRIMARY KEY, n bigint NOT NULL);
+    CREATE TABLE person (id bigint PRIMARY KEY, name bigint NOT NULL);
+    CREATE TABLE project (id bigint PRIMARY KEY, owner bigint NOT NULL, n bigint NOT NULL);
+    CREATE VIEW project_document AS
+        SELECT p.id, p.n, o.name AS owner FROM project AS p LEFT JOIN person AS o ON o.id = p.owner;
+    SELECT sluice.define_stream('items', source => 'demo.item', key => 'id', mapping => '{"properties": {"id": {}, "n": {}}}');
+    SELECT sluice.define_stream('projects', source => 'demo.project_document', key => 'id',
+        mapping => '{"properties": {"id": {}, "n": {}, "owner": {}}}');
+    SELECT sluice.track('demo.item', stream => 'items', key => 'id');
+    SELECT sluice.track('demo.project', stream => 'projects', key => 'id');
+    SELECT sluice.track('demo.person', stream => 'projects', keys => 'SELECT id FROM demo.project WHERE owner = $1.id');
+"#;
+
+/// A database of one simulation's own.
+pub struct Real {
+    database: Database,
+    owner: Client,
+    writers: Mutex<BTreeMap<SessionId, Client>>,
+    /// Sessions that ended, whose backends may still be at it.
+    leaving: Mutex<Vec<Client>>,
+}
+
+impl Real {
+    pub async fn create() -> Result<Self> {
+        let database = Database::create().await?;
+        let owner = database.owner().await?;
+        owner.batch_execute(TABLES).await?;
+        for stream in ["items", "projects"] {
+            let index = names::index(stream, &json!({}));
+            let live = "SELECT sluice.set_live(name, $2, mapping) FROM sluice.stream WHERE name = $1";
+            owner.execute(live, &[&stream, &index]).await?;
+        }
+        Ok(Self { database, owner, writers: Mutex::default(), leaving: Mutex::default() })
+    }
+
+    pub async fn functions(&self) -> Client {
+        self.database.functions().await.unwrap()
+    }
+
+    /// Its connection is closed by the next [`Self::wait`].
+    pub fn leave(&self, client: Client) {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner).push(client);
+    }
+
+    /// Closes what was left, and waits until the server has noticed.
+    pub async fn wait(&self) -> Result<()> {
+        let leaving = std::mem::take(&mut *self.leaving.lock().unwrap_or_else(PoisonError::into_inner));
+        for client in leaving {
+            // It answers when all that it was asked before is done; not at all after a restart.
+            let Ok(row) = client.query_one("SELECT pg_backend_pid()", &[]).await else { continue };
+            let pid: i32 = row.get(0);
+            drop(client);
+            let is_there = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)";
+            while self.owner.query_one(is_there, &[&pid]).await?.get(0) {}
+        }
+        Ok(())
+    }
+
+    /// Ends every session, as a restart of the server does.
+    pub async fn restart(&self) -> Result<()> {
+        self.writers.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let others = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity \
+                      WHERE datname = current_database() AND pid <> pg_backend_pid() AND pid <> $1";
+        let own: i32 = self.owner.query_one("SELECT pg_backend_pid()", &[]).await?.get(0);
+        self.database.superuser().await?.query(others, &[&own]).await?;
+        Ok(())
+    }
+
+    pub async fn begin(&self, session: SessionId) -> Result<()> {
+        let client = self.database.owner().await?;
+        client.batch_execute("SET search_path = demo; BEGIN").await?;
+        self.writers.lock().unwrap_or_else(PoisonError::into_inner).insert(session, client);
+        Ok(())
+    }
+
+    pub async fn write(&self, session: SessionId, change: Change) -> Result<()> {
+        let sql = match change {
+            Change::Item { key, n: Some(n) } => {
+                format!("INSERT INTO item VALUES ({key}, {n}) ON CONFLICT (id) DO UPDATE SET n = excluded.n")
+            }
+            Change::Item { key, n: None } => format!("DELETE FROM item WHERE id = {key}"),
+            Change::Project { key, row: Some((owner, n)) } => format!(
+                "INSERT INTO project VALUES ({key}, {owner}, {n}) ON CONFLICT (id) DO UPDATE SET owner = excluded.owner, n = excluded.n"
+            ),
+            Change::Project { key, row: None } => format!("DELETE FROM project WHERE id = {key}"),
+            Change::Person { key, name: Some(name) } => {
+                format!("INSERT INTO person VALUES ({key}, {name}) ON CONFLICT (id) DO UPDATE SET name = excluded.name")
+            }
+            Change::Person { key, name: None } => format!("DELETE FROM person WHERE id = {key}"),
+        };
+        self.run(session, &sql).await
+    }
+
+    pub async fn end(&self, session: SessionId, is_committed: bool) -> Result<()> {
+        self.run(session, if is_committed { "COMMIT" } else { "ROLLBACK" }).await?;
+        self.writers.lock().unwrap_or_else(PoisonError::into_inner).remove(&session);
+        Ok(())
+    }
+
+    pub async fn emit(&self, stream: &str, key: &str) -> Result<()> {
+        self.owner.execute("SELECT sluice.resync($1, ARRAY[$2])", &[&stream, &key]).await?;
+        Ok(())
+    }
+
+    async fn run(&self, session: SessionId, sql: &str) -> Result<()> {
+        let client = self.writers.lock().unwrap_or_else(PoisonError::into_inner).remove(&session).expect("a writer");
+        client.batch_execute(sql).await?;
+        self.writers.lock().unwrap_or_else(PoisonError::into_inner).insert(session, client);
+        Ok(())
+    }
+}

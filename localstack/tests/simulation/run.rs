@@ -1,0 +1,91 @@
+//! One run, and what must be true at its end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use tokio::runtime::Builder;
+use tokio::task::LocalSet;
+
+use crate::defects::Defect;
+use crate::elastic::is_refused;
+use crate::real::Real;
+use crate::scheduler::Scheduler;
+use crate::world::{State, World};
+
+/// Enough for a few dozen changes to go all the way.
+const STEPS: usize = 600;
+
+/// What came of it.
+#[derive(Debug, PartialEq)]
+pub struct Outcome {
+    /// By stream and key.
+    pub indexed: BTreeMap<(&'static str, String), Value>,
+    /// Stream, key and error of each dead letter.
+    pub letters: BTreeSet<(String, String, String)>,
+    /// Of the log.
+    pub changes: usize,
+    pub faults: usize,
+    /// Batches that the indexer answered.
+    pub invocations: usize,
+}
+
+/// On the model of the log.
+pub fn run(seed: u64, defect: Option<Defect>) -> Result<Outcome> {
+    Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()?
+        .block_on(LocalSet::new().run_until(simulate(seed, defect, None)))
+}
+
+/// On the log in PostgreSQL, with the model beside it.
+pub fn run_on_postgres(seed: u64) -> Result<Outcome> {
+    Builder::new_current_thread().enable_all().start_paused(true).build()?.block_on(LocalSet::new().run_until(async {
+        let real = Arc::new(Real::create().await?);
+        simulate(seed, None, Some(real)).await
+    }))
+}
+
+async fn simulate(seed: u64, defect: Option<Defect>, real: Option<Arc<Real>>) -> Result<Outcome> {
+    fastrand::seed(seed);
+    let world = World::new(seed, defect);
+    let mut scheduler = Scheduler::new(world.clone(), real)?;
+    scheduler.happen(STEPS).await?;
+    scheduler.come_to_rest().await?;
+    let mut outcome = check(&world.state())?;
+    outcome.invocations = scheduler.invocations;
+    Ok(outcome)
+}
+
+/// The index equals the source, and what cannot be in the index is a dead letter with its reason.
+fn check(state: &State) -> Result<Outcome> {
+    let mut indexed = BTreeMap::new();
+    for stream in ["items", "projects"] {
+        let documents = state.elastic.documents(stream).into_iter();
+        indexed.extend(documents.map(|(key, document)| ((stream, key), document)));
+    }
+    let keys = state.log.keys();
+    for (stream, key) in &keys {
+        let source = state.log.document(stream, key).map(|text| serde_json::from_str::<Value>(&text).unwrap());
+        let found = indexed.get(&(*stream, key.clone()));
+        if let Some(refused) = source.as_ref().filter(|source| is_refused(source)) {
+            let newest = state.newest.get(&((*stream).to_owned(), key.clone())).context("it was never sent")?;
+            let is_told = state.dead_letters.all().any(|(_, letter)| {
+                let is_of_it = letter.attribute("stream") == *stream && letter.attribute("key") == key;
+                is_of_it && letter.attribute("version") == newest.to_string() && !letter.attribute("reason").is_empty()
+            });
+            ensure!(is_told, "{stream} {key}: {refused} is refused, and no dead letter says so");
+            continue;
+        }
+        ensure!(source.as_ref() == found, "{stream} {key}: the source has {source:?}, the index {found:?}");
+    }
+    for (stream, key) in indexed.keys() {
+        ensure!(keys.contains(&(*stream, key.clone())), "{stream} {key}: nobody ever wrote it");
+    }
+    let letter = |name: &str, letter: &crate::sqs::Stored| letter.attribute(name).to_owned();
+    let letters =
+        state.dead_letters.all().map(|(_, l)| (letter("stream", l), letter("key", l), letter("error_type", l)));
+    Ok(Outcome { indexed, letters: letters.collect(), changes: keys.len(), faults: state.faults, invocations: 0 })
+}

@@ -1,0 +1,447 @@
+//! Who does what next: chance decides, and the seed decides over chance.
+
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use anyhow::{Result, bail};
+use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
+use config::Env;
+use indexer::decision::SendAnew;
+use indexer::{Indexer, Settings, Source};
+use message::Message;
+use tokio::task::{JoinHandle, spawn_local};
+use tokio::time::{Instant, advance};
+use trigger::{Config, Drain, Drained, Expanded, FanOut};
+
+use crate::defects::Defect;
+use crate::elastic::{SimulatedCluster, carry_out};
+use crate::log::{Change, SessionId};
+use crate::real::Real;
+use crate::session::Postgres;
+use crate::sqs::{MAX_RECEIVE_COUNT, SimulatedQueue, receive};
+use crate::world::World;
+
+type SimulatedIndexer = Indexer<SimulatedCluster, Postgres, SimulatedQueue>;
+/// An invocation of the indexer: what it got, and what it answered.
+type Invocation = (SimulatedIndexer, SqsEvent, SqsBatchResponse);
+
+const MINUTE: Duration = Duration::from_secs(60);
+/// A request whose client is gone is carried out within this time, or never. Second looks come later.
+const LONGEST_UNDER_WAY_MS: i64 = 5 * 60_000;
+/// More of them is no rest but a circle.
+const STEPS_TO_REST: usize = 20_000;
+
+/// A process of a function: resting, at work, or not there.
+struct Process<T, Done = T> {
+    resting: Option<T>,
+    task: Option<JoinHandle<Done>>,
+    deadline: Instant,
+}
+
+impl<T, Done> Process<T, Done> {
+    fn new() -> Self {
+        Self { resting: None, task: None, deadline: Instant::now() }
+    }
+
+    fn is_at_work(&self) -> bool {
+        self.task.is_some()
+    }
+
+    /// What it holds, and what it has asked for and not got, is gone.
+    fn kill(&mut self) {
+        self.resting = None;
+        if let Some(task) = self.task.take() {
+            task.abort();
+        }
+    }
+
+    async fn finished(&mut self) -> Option<Done> {
+        let task = self.task.take_if(|task| task.is_finished())?;
+        match task.await {
+            Ok(done) => Some(done),
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => None,
+        }
+    }
+}
+
+/// The pipeline, and everybody who writes or interferes.
+pub struct Scheduler {
+    pub world: Arc<World>,
+    real: Option<Arc<Real>>,
+    postgres: Postgres,
+    config: Config,
+    settings: Settings,
+    drainers: Vec<Process<Drain<Postgres, SimulatedQueue>>>,
+    fan_outs: Vec<Process<FanOut<Postgres>>>,
+    indexers: Vec<Process<SimulatedIndexer, Invocation>>,
+    writers: Vec<SessionId>,
+    pub invocations: usize,
+}
+
+impl Scheduler {
+    pub fn new(world: Arc<World>, real: Option<Arc<Real>>) -> Result<Self> {
+        let page_size = world.state().random.u32(1..6).to_string();
+        let depth = ["4", "50000"][world.state().random.usize(..2)];
+        let defect = world.state().defect;
+        let config = Config::from_env(Env::from_pairs([
+            ("DATABASE_SECRET_ARN", "none"),
+            ("QUEUE_URL", "none"),
+            ("PAGE_SIZE", page_size.as_str()),
+            ("MAX_QUEUE_DEPTH", depth),
+        ]))?;
+        let settings = Settings {
+            queue_url: String::new(),
+            dead_letter_queue_url: String::new(),
+            index_prefix: String::new(),
+            re_read_after: if defect == Some(Defect::NoReRead) { Duration::MAX } else { MINUTE },
+            second_look_after: 15 * MINUTE,
+            send_anew: SendAnew { max_receive_count: MAX_RECEIVE_COUNT, max_age: 3 * 24 * 60 * MINUTE },
+            bulk_bytes: 300,
+        };
+        let postgres = Postgres { world: world.clone(), real: real.clone() };
+        let drainers = (0..2).map(|_| Process::new()).collect();
+        let fan_outs = (0..2).map(|_| Process::new()).collect();
+        let indexers = (0..3).map(|_| Process::new()).collect();
+        Ok(Self {
+            world,
+            real,
+            postgres,
+            config,
+            settings,
+            drainers,
+            fan_outs,
+            indexers,
+            writers: vec![],
+            invocations: 0,
+        })
+    }
+
+    /// So many steps of whatever may happen.
+    pub async fn happen(&mut self, steps: usize) -> Result<()> {
+        for _ in 0..steps {
+            let chance = self.world.state().random.u32(..1000);
+            match chance {
+                0..120 => self.write().await?,
+                120..700 => {
+                    if !self.world.give_a_turn().await {
+                        self.pass(Duration::from_millis(200)).await;
+                    }
+                }
+                700..760 => self.drain(),
+                760..810 => self.fan_out(),
+                810..900 => self.index(),
+                900..920 => self.kill(),
+                920..930 => self.world.state().elastic.restart(),
+                930..950 => self.carry_out_orphans(i64::MAX, 2),
+                950..970 => self.pass_at_random().await,
+                970..976 => self.toggle_outages(),
+                976..990 => self.redrive().await?,
+                _ => self.restart_postgres().await?,
+            }
+            self.reap().await?;
+        }
+        Ok(())
+    }
+
+    /// Nothing fails any more, nobody writes: until nothing is left to do.
+    pub async fn come_to_rest(&mut self) -> Result<()> {
+        {
+            let state = &mut *self.world.state();
+            (state.is_calm, state.elastic.is_away, state.is_postgres_away) = (true, false, false);
+        }
+        for writer in std::mem::take(&mut self.writers) {
+            self.end(writer).await?;
+        }
+        for _ in 0..STEPS_TO_REST {
+            self.reap().await?;
+            if self.world.give_a_turn().await {
+                continue;
+            }
+            if self.is_at_work() {
+                self.pass(Duration::from_secs(1)).await;
+                continue;
+            }
+            self.carry_out_orphans(i64::MAX, usize::MAX);
+            let now_ms = self.world.now_ms();
+            let (next_visible_ms, is_drained) = {
+                let state = self.world.state();
+                (state.queue.next_visible_ms(), state.log.is_drained())
+            };
+            if next_visible_ms.is_some_and(|visible_ms| visible_ms <= now_ms) {
+                self.index();
+            } else if !is_drained && self.world.state().random.u8(..4) > 0 {
+                self.drain();
+                self.fan_out();
+            } else if let Some(visible_ms) = next_visible_ms {
+                self.pass(Duration::from_millis(u64::try_from(visible_ms - now_ms)?)).await;
+            } else if !is_drained {
+                self.pass(Duration::from_secs(1)).await;
+            } else if !self.redrive_unexplained() {
+                return Ok(());
+            }
+        }
+        bail!("it does not come to rest: {:?}", self.world.state().queue)
+    }
+
+    fn is_at_work(&self) -> bool {
+        self.drainers.iter().any(Process::is_at_work)
+            || self.fan_outs.iter().any(Process::is_at_work)
+            || self.indexers.iter().any(Process::is_at_work)
+    }
+
+    /// Takes back what has ended. What the indexer acknowledges is deleted.
+    async fn reap(&mut self) -> Result<()> {
+        for process in &mut self.drainers {
+            process.resting = process.finished().await.or(process.resting.take());
+        }
+        for process in &mut self.fan_outs {
+            process.resting = process.finished().await.or(process.resting.take());
+        }
+        for process in &mut self.indexers {
+            let Some((indexer, event, response)) = process.finished().await else { continue };
+            process.resting = Some(indexer);
+            self.invocations += 1;
+            let state = &mut *self.world.state();
+            for record in event.records {
+                let id = record.message_id.unwrap_or_default();
+                let is_failed = response.batch_item_failures.iter().any(|failure| failure.item_identifier == id);
+                // A delete that is lost brings an acknowledged message back.
+                if !is_failed && !state.fails(30) {
+                    state.queue.delete(id.parse()?);
+                }
+            }
+        }
+        if let Some(real) = &self.real {
+            self.world.ask_without_rest(real.wait()).await?;
+        }
+        Ok(())
+    }
+
+    fn drain(&mut self) {
+        let process = self.world.state().random.usize(..self.drainers.len());
+        let process = &mut self.drainers[process];
+        if process.is_at_work() {
+            return;
+        }
+        let queue = SimulatedQueue { world: self.world.clone(), is_for_dead_letters: false };
+        let mut drain =
+            process.resting.take().unwrap_or_else(|| Drain::new(&self.config, self.postgres.clone(), queue));
+        process.task = Some(spawn_local(async move {
+            // A failure is logged, and the next step tries again.
+            let _ = drain.step("simulation", Instant::now() + MINUTE, &mut Drained::default()).await;
+            drain
+        }));
+    }
+
+    fn fan_out(&mut self) {
+        let process = self.world.state().random.usize(..self.fan_outs.len());
+        let process = &mut self.fan_outs[process];
+        if process.is_at_work() {
+            return;
+        }
+        let mut fan_out = process.resting.take().unwrap_or_else(|| FanOut::new(&self.config, self.postgres.clone()));
+        process.task = Some(spawn_local(async move {
+            let _ = fan_out.step(&mut Expanded::default()).await;
+            fan_out
+        }));
+    }
+
+    fn index(&mut self) {
+        let process = self.world.state().random.usize(..self.indexers.len());
+        let process = &mut self.indexers[process];
+        if process.is_at_work() {
+            return;
+        }
+        let now_ms = self.world.now_ms();
+        let event = receive(&mut self.world.state(), now_ms);
+        if event.records.is_empty() {
+            return;
+        }
+        let world = &self.world;
+        let queue = |is_for_dead_letters| SimulatedQueue { world: world.clone(), is_for_dead_letters };
+        let indexer = process.resting.take().unwrap_or_else(|| {
+            let source = Source::of(self.postgres.clone());
+            Indexer::of(SimulatedCluster(world.clone()), source, queue(false), queue(true), self.settings.clone())
+        });
+        process.deadline = Instant::now() + MINUTE;
+        let deadline = process.deadline;
+        process.task = Some(spawn_local(async move {
+            let now = UNIX_EPOCH + Duration::from_millis(now_ms.unsigned_abs());
+            let response = indexer.handle(&event, now, deadline).await.unwrap();
+            (indexer, event, response)
+        }));
+    }
+
+    fn kill(&mut self) {
+        let chance = self.world.state().random.usize(..12);
+        match chance {
+            0..2 => self.drainers[chance].kill(),
+            2..4 => self.fan_outs[chance - 2].kill(),
+            _ => self.indexers[chance % 3].kill(),
+        }
+    }
+
+    /// Requests whose client is gone, as many as `limit`.
+    fn carry_out_orphans(&mut self, before_ms: i64, limit: usize) {
+        let now_ms = self.world.now_ms();
+        let state = &mut *self.world.state();
+        for request in state.elastic.orphans(before_ms).into_iter().take(limit) {
+            carry_out(state, request, now_ms);
+        }
+    }
+
+    async fn pass_at_random(&mut self) {
+        let seconds = {
+            let random = &mut self.world.state().random;
+            match random.u8(..10) {
+                0..6 => random.u64(1..5),
+                6..9 => random.u64(5..120),
+                _ => random.u64(120..7200),
+            }
+        };
+        self.pass(Duration::from_secs(seconds)).await;
+    }
+
+    /// The clock goes on. Lambda ends what is past its deadline.
+    async fn pass(&mut self, time: Duration) {
+        let longest = Duration::from_millis(LONGEST_UNDER_WAY_MS.unsigned_abs());
+        let mut left = time;
+        while !left.is_zero() {
+            let part = left.min(longest / 5);
+            left -= part;
+            advance(part).await;
+            for process in self.indexers.iter_mut().filter(|process| process.deadline <= Instant::now()) {
+                process.kill_if_at_work();
+            }
+            self.world.settle().await;
+            self.carry_out_orphans(self.world.now_ms() - LONGEST_UNDER_WAY_MS, usize::MAX);
+        }
+    }
+
+    fn toggle_outages(&mut self) {
+        let state = &mut *self.world.state();
+        match state.random.bool() {
+            true => state.elastic.is_away = !state.elastic.is_away,
+            false => state.is_postgres_away = !state.is_postgres_away,
+        }
+    }
+
+    async fn restart_postgres(&mut self) -> Result<()> {
+        if self.world.state().random.u8(..3) > 0 {
+            return Ok(());
+        }
+        self.world.state().log.restart();
+        self.writers.clear();
+        match &self.real {
+            Some(real) => self.world.ask_without_rest(real.restart()).await,
+            None => Ok(()),
+        }
+    }
+
+    /// An operator takes a dead letter and puts it back as it is, or has its key read anew.
+    async fn redrive(&mut self) -> Result<()> {
+        let now_ms = self.world.now_ms();
+        let (stream, key) = {
+            let state = &mut *self.world.state();
+            let letters: Vec<u64> = state.dead_letters.all().map(|(id, _)| id).collect();
+            let Some(id) = state.random.choice(&letters) else { return Ok(()) };
+            let Some(letter) = state.dead_letters.delete(*id) else { return Ok(()) };
+            if letter.attribute("error_type").is_empty() || state.random.bool() {
+                state.queue.put(letter.body, letter.attributes, now_ms, 0);
+                return Ok(());
+            }
+            let stream = if letter.attribute("stream") == "items" { "items" } else { "projects" };
+            (stream, letter.attribute("key").to_owned())
+        };
+        self.world.state().log.emit(stream, &key);
+        match &self.real {
+            Some(real) => self.world.ask_without_rest(real.emit(stream, &key)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// What SQS itself moved to the dead-letter queue goes back, as an operator would: whether there was any.
+    fn redrive_unexplained(&mut self) -> bool {
+        let now_ms = self.world.now_ms();
+        let state = &mut *self.world.state();
+        let is_unexplained = |body: &str, error_type: &str| error_type.is_empty() && Message::parse(body).is_ok();
+        let unexplained: Vec<u64> = state
+            .dead_letters
+            .all()
+            .filter(|(_, letter)| is_unexplained(&letter.body, letter.attribute("error_type")))
+            .map(|(id, _)| id)
+            .collect();
+        for id in &unexplained {
+            if let Some(letter) = state.dead_letters.delete(*id) {
+                state.queue.put(letter.body, letter.attributes, now_ms, 0);
+            }
+        }
+        !unexplained.is_empty()
+    }
+
+    async fn write(&mut self) -> Result<()> {
+        let (action, count) = (self.world.state().random.u8(..10), self.writers.len());
+        if count == 0 || action < 3 && count < 4 {
+            let session = self.world.state().log.connect();
+            self.writers.push(session);
+            if let Some(real) = &self.real {
+                self.world.ask_without_rest(real.begin(session)).await?;
+            }
+            return Ok(());
+        }
+        let writer = self.world.state().random.usize(..count);
+        if action < 5 {
+            let session = self.writers.swap_remove(writer);
+            return self.end(session).await;
+        }
+        let (session, change) = (self.writers[writer], change(&mut self.world.state().random));
+        {
+            // Another's row would have to be waited for.
+            let log = &mut self.world.state().log;
+            if log.is_locked(change.place()) {
+                return Ok(());
+            }
+            log.write(session, change);
+        }
+        match &self.real {
+            Some(real) => self.world.ask_without_rest(real.write(session, change)).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn end(&mut self, session: SessionId) -> Result<()> {
+        let is_committed = {
+            let state = &mut *self.world.state();
+            let is_committed = state.random.u8(..5) > 0;
+            if is_committed {
+                state.log.commit(session);
+            }
+            state.log.disconnect(session);
+            is_committed
+        };
+        match &self.real {
+            Some(real) => self.world.ask_without_rest(real.end(session, is_committed)).await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl<T, Done> Process<T, Done> {
+    fn kill_if_at_work(&mut self) {
+        if self.is_at_work() {
+            self.kill();
+        }
+    }
+}
+
+/// One row of few, so that they meet.
+fn change(random: &mut fastrand::Rng) -> Change {
+    let is_delete = random.u8(..3) == 0;
+    let value = random.i64(1..1_000_000);
+    match random.u8(..3) {
+        0 => Change::Item { key: random.i64(1..5), n: (!is_delete).then_some(value) },
+        1 => Change::Project { key: random.i64(1..5), row: (!is_delete).then_some((random.i64(1..3), value)) },
+        _ => Change::Person { key: random.i64(1..3), name: (!is_delete).then_some(value) },
+    }
+}

@@ -1,0 +1,322 @@
+//! Sessions of the model, and of a real PostgreSQL beside it: what one answers, the other must answer, too.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use database::log::{Row, Versions};
+use database::{Answers, Connect, ConnectError, Read, ReadError, Session, Stream};
+use search::names;
+use serde_json::{Value, json};
+use tokio_postgres::{Client, Error};
+
+use crate::log::{DRAIN, Event, FAN_OUT, SessionId};
+use crate::real::Real;
+use crate::world::World;
+
+/// The way to PostgreSQL.
+#[derive(Clone)]
+pub struct Postgres {
+    pub world: Arc<World>,
+    pub real: Option<Arc<Real>>,
+}
+
+/// One session of the model, and its twin.
+pub struct SimulatedSession {
+    world: Arc<World>,
+    id: SessionId,
+    twin: Option<Client>,
+    real: Option<Arc<Real>>,
+    is_lost: Cell<bool>,
+}
+
+impl Connect for Postgres {
+    type Session = SimulatedSession;
+
+    async fn connect(&self, _name: &str) -> Result<SimulatedSession, ConnectError> {
+        self.world.turn().await;
+        let (is_away, id) = {
+            let state = &mut *self.world.state();
+            let is_away = state.is_postgres_away || state.fails(10);
+            (is_away, state.log.connect())
+        };
+        if is_away {
+            self.world.state().log.disconnect(id);
+            let (host, reason) = ("model".to_owned(), "it is away".to_owned());
+            return Err(ConnectError::Unreachable { host, port: 0, reason, source: None });
+        }
+        let twin = match &self.real {
+            Some(real) => Some(self.world.ask(real.functions()).await),
+            None => None,
+        };
+        Ok(SimulatedSession { world: self.world.clone(), id, twin, real: self.real.clone(), is_lost: Cell::new(false) })
+    }
+}
+
+impl Drop for SimulatedSession {
+    fn drop(&mut self) {
+        self.world.state().log.disconnect(self.id);
+        if let (Some(real), Some(twin)) = (&self.real, self.twin.take()) {
+            real.leave(twin);
+        }
+    }
+}
+
+impl SimulatedSession {
+    /// Waits for its turn; a session that is lost answers nothing, now or later.
+    async fn begin_request(&self) -> Result<(), Error> {
+        self.world.turn().await;
+        let state = &mut *self.world.state();
+        if state.fails(5) || state.is_postgres_away || !state.log.is_connected(self.id) {
+            self.is_lost.set(true);
+        }
+        if self.is_lost.get() { Err(Error::__private_api_timeout()) } else { Ok(()) }
+    }
+
+    /// The answer may be lost when the work is done.
+    fn end_request<T>(&self, answer: T) -> Result<T, Error> {
+        if self.world.state().fails(5) {
+            self.is_lost.set(true);
+            return Err(Error::__private_api_timeout());
+        }
+        Ok(answer)
+    }
+
+    /// The twin's answer must be the model's.
+    async fn compare<T: PartialEq + std::fmt::Debug>(
+        &self,
+        what: &str,
+        model: T,
+        twin: impl AsyncFnOnce(&Client) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        if let Some(client) = &self.twin {
+            let real = self
+                .world
+                .ask(twin(client))
+                .await
+                .unwrap_or_else(|error| panic!("{what}: {}", database::describe(&error)));
+            assert_eq!(real, model, "{what}: PostgreSQL's answer and the model's");
+        }
+        self.end_request(model)
+    }
+}
+
+/// What is known of a reader by its name.
+fn reader(name: &str) -> &'static str {
+    if name == FAN_OUT { FAN_OUT } else { DRAIN }
+}
+
+impl Session for SimulatedSession {
+    fn is_closed(&self) -> bool {
+        self.is_lost.get()
+    }
+
+    async fn begin(&self) -> Result<(), Error> {
+        self.begin_request().await?;
+        self.compare("BEGIN", (), async |client| client.begin().await).await
+    }
+
+    async fn commit(&self) -> Result<(), Error> {
+        self.begin_request().await?;
+        self.world.state().log.commit(self.id);
+        self.compare("COMMIT", (), async |client| client.commit().await).await
+    }
+
+    async fn rollback(&self) -> Result<(), Error> {
+        self.begin_request().await?;
+        self.world.state().log.rollback(self.id);
+        self.compare("ROLLBACK", (), async |client| client.rollback().await).await
+    }
+
+    async fn is_pending(&self, subscription: &str) -> Result<bool, Error> {
+        self.begin_request().await?;
+        let model = self.world.state().log.is_pending(self.id, reader(subscription));
+        self.compare("pending", model, async |client| client.is_pending(subscription).await).await
+    }
+
+    async fn take_over(&self, subscription: &str, span: i32) -> Result<Option<Versions>, Error> {
+        self.begin_request().await?;
+        let clock = self.world.now_ms() * 1000;
+        let model = self.world.state().log.take_over(self.id, reader(subscription), span.into(), clock);
+        let Some(client) = &self.twin else {
+            return self.end_request(model.map(|(first, last)| Versions::new(first, last, false)));
+        };
+        let real = self.world.ask(client.take_over(subscription, span)).await.unwrap();
+        assert_eq!(real.is_some(), model.is_some(), "take_over: PostgreSQL's answer and the model's");
+        if let Some(versions) = &real {
+            // The clocks differ, and with them the versions: from here on the model has PostgreSQL's.
+            self.world.state().log.adopt(reader(subscription), versions.last());
+        }
+        self.end_request(real)
+    }
+
+    async fn release(&self, subscription: &str) -> Result<(), Error> {
+        self.begin_request().await?;
+        self.world.state().log.release(self.id, reader(subscription));
+        self.compare("release", (), async |client| client.release(subscription).await).await
+    }
+
+    async fn hold(&self, subscription: &str, versions: &Versions) -> Result<Option<i64>, Error> {
+        self.begin_request().await?;
+        let model = self.world.state().log.hold(self.id, reader(subscription), versions.last());
+        self.compare("hold", model, async |client| client.hold(subscription, versions).await).await
+    }
+
+    async fn page(&self, subscription: &str, after: i64, size: i32) -> Result<(Vec<Row>, i64), Error> {
+        self.begin_request().await?;
+        let rows = self.world.state().log.page(self.id, reader(subscription), after, usize::try_from(size).unwrap());
+        let rows: Vec<(i64, String, String, bool)> = rows
+            .into_iter()
+            .map(|row| match row.event {
+                Event::Upsert(key) => (row.id, row.stream.to_owned(), key, false),
+                Event::Delete(key) => (row.id, row.stream.to_owned(), key, true),
+                Event::FanOut(person) => panic!("the drain was given the fan-out of {person}"),
+            })
+            .collect();
+        let twin = async |client: &Client| {
+            let (rows, _) = client.page(subscription, after, size).await?;
+            Ok(rows.into_iter().map(|row| (row.id, row.stream, row.key, row.is_delete)).collect())
+        };
+        let rows = self.compare("page", rows, twin).await?;
+        let row = |(id, stream, key, is_delete)| Row { id, stream, key, is_delete, payload: None };
+        Ok((rows.into_iter().map(row).collect(), self.world.now_ms()))
+    }
+
+    async fn advance(&self, subscription: &str, id: i64) -> Result<(), Error> {
+        self.begin_request().await?;
+        self.world.state().log.advance(reader(subscription), id);
+        self.compare("advance", (), async |client| client.advance(subscription, id).await).await
+    }
+
+    async fn finish(&self, subscription: &str) -> Result<(), Error> {
+        self.begin_request().await?;
+        self.world.state().log.finish(reader(subscription));
+        self.compare("finish", (), async |client| client.finish(subscription).await).await
+    }
+
+    async fn wait(&self, stream: &str, _ids: &[i64]) -> Result<bool, Error> {
+        panic!("the stream {stream} has an index")
+    }
+
+    async fn collect(&self) -> Result<i64, Error> {
+        self.begin_request().await?;
+        let model = self.world.state().log.collect(self.id);
+        self.compare("collect", model, async |client| client.collect().await).await
+    }
+
+    async fn due_expansion(&self) -> Result<Option<i64>, Error> {
+        self.begin_request().await?;
+        let model = self.world.state().log.due_expansion();
+        self.compare("due_expansion", model, async |client| client.due_expansion().await).await
+    }
+
+    async fn expand(&self, expansion: i64, slice: i32) -> Result<i64, Error> {
+        self.begin_request().await?;
+        let model = self.world.state().log.expand(self.id, expansion);
+        self.compare("expand", model, async |client| client.expand(expansion, slice).await).await
+    }
+
+    async fn park(&self, _expansion: i64, error: &str) -> Result<(), Error> {
+        panic!("an expansion failed: {error}")
+    }
+
+    async fn maintain(&self, _keep: Duration) -> Result<Option<String>, Error> {
+        Ok(None)
+    }
+
+    async fn streams(&self) -> Result<HashMap<String, Stream>, Error> {
+        self.begin_request().await?;
+        let streams = match &self.twin {
+            Some(client) => self.world.ask(client.streams()).await?,
+            None => ["items", "projects"].map(stream).into_iter().collect(),
+        };
+        self.end_request(streams)
+    }
+
+    fn read<'a>(
+        &'a self,
+        stream: &'a Stream,
+        keys: Vec<String>,
+        limit_bytes: i32,
+        in_transaction: bool,
+    ) -> impl Answers + 'a {
+        Reading { session: self, stream, keys, limit_bytes, in_transaction, answers: None, answered: 0 }
+    }
+}
+
+fn stream(name: &str) -> (String, Stream) {
+    let stream = Stream {
+        name: name.to_owned(),
+        source: Some(format!("demo.{name}")),
+        live_index: Some(names::index(name, &json!({}))),
+        query: None,
+    };
+    (name.to_owned(), stream)
+}
+
+/// Documents, of which the last ones may be lost with the connection.
+struct Reading<'a> {
+    session: &'a SimulatedSession,
+    stream: &'a Stream,
+    keys: Vec<String>,
+    limit_bytes: i32,
+    in_transaction: bool,
+    answers: Option<Vec<Read>>,
+    answered: usize,
+}
+
+impl Answers for Reading<'_> {
+    async fn next(&mut self) -> Result<Option<(usize, Read)>, ReadError> {
+        let lost = |source| ReadError::Query { name: self.stream.name.clone(), source };
+        if self.answers.is_none() {
+            self.session.begin_request().await.map_err(lost)?;
+            // One statement, one snapshot.
+            let read = |key: &String| {
+                self.session.world.state().log.document(&self.stream.name, key).map_or(Read::Missing, Read::Document)
+            };
+            let model: Vec<Read> = self.keys.iter().map(read).collect();
+            if let Some(client) = &self.session.twin {
+                let real = self.session.world.ask(all(client, self)).await?;
+                let parsed = |reads: &[Read]| reads.iter().map(parse).collect::<Vec<_>>();
+                assert_eq!(
+                    parsed(&real),
+                    parsed(&model),
+                    "documents of {}: PostgreSQL's and the model's",
+                    self.stream.name
+                );
+            }
+            self.answers = Some(model);
+        }
+        let index = self.answered;
+        let Some(read) = self.answers.as_ref().and_then(|answers| answers.get(index)) else { return Ok(None) };
+        if self.session.world.state().fails(1) {
+            self.session.is_lost.set(true);
+            return Err(lost(Error::__private_api_timeout()));
+        }
+        self.answered += 1;
+        Ok(Some((index, read.clone())))
+    }
+
+    fn into_unanswered(self) -> Vec<usize> {
+        (self.answered..self.keys.len()).collect()
+    }
+}
+
+/// What the real one reads, in the order of the keys.
+async fn all(client: &Client, reading: &Reading<'_>) -> Result<Vec<Read>, ReadError> {
+    let mut documents = client.read(reading.stream, reading.keys.clone(), reading.limit_bytes, reading.in_transaction);
+    let mut reads = vec![Read::Missing; reading.keys.len()];
+    while let Some((index, read)) = documents.next().await? {
+        reads[index] = read;
+    }
+    Ok(reads)
+}
+
+fn parse(read: &Read) -> Option<Value> {
+    match read {
+        Read::Document(text) => Some(serde_json::from_str(text).unwrap()),
+        Read::Missing => None,
+        Read::TooLarge { .. } | Read::Failed { .. } => panic!("{read:?}"),
+    }
+}

@@ -1,0 +1,141 @@
+//! What all parts of the simulation share: the clock, the chance, and whose turn it is.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use fastrand::Rng;
+use message::{Message, Op};
+use tokio::sync::oneshot;
+use tokio::task::yield_now;
+use tokio::time::Instant;
+
+use crate::defects::Defect;
+use crate::elastic::Elastic;
+use crate::log::Log;
+use crate::sqs::Messages;
+
+/// When the simulation begins, in milliseconds since 1970.
+const BEGIN_MS: i64 = 1_790_000_000_000;
+
+/// Everything outside the functions' code. One task runs at a time, so the lock is never waited for.
+pub struct World {
+    state: Mutex<State>,
+    begun: Instant,
+    /// Questions to a real server that are not answered yet.
+    asking: AtomicUsize,
+}
+
+/// The parts.
+pub struct State {
+    pub random: Rng,
+    /// Nothing fails any more.
+    pub is_calm: bool,
+    pub defect: Option<Defect>,
+    pub log: Log,
+    pub is_postgres_away: bool,
+    pub elastic: Elastic,
+    pub queue: Messages,
+    pub dead_letters: Messages,
+    pub faults: usize,
+    /// Of each stream and key, the highest version that was ever on its way.
+    pub newest: BTreeMap<(String, String), i64>,
+    turns: Vec<oneshot::Sender<()>>,
+}
+
+impl World {
+    pub fn new(seed: u64, defect: Option<Defect>) -> Arc<Self> {
+        let state = State {
+            random: Rng::with_seed(seed),
+            is_calm: false,
+            defect,
+            log: Log::new(defect),
+            is_postgres_away: false,
+            elastic: Elastic::default(),
+            queue: Messages::default(),
+            dead_letters: Messages::default(),
+            faults: 0,
+            newest: BTreeMap::new(),
+            turns: vec![],
+        };
+        Arc::new(Self { state: Mutex::new(state), begun: Instant::now(), asking: AtomicUsize::new(0) })
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The wall clock, in milliseconds since 1970. It goes on when the scheduler says so.
+    pub fn now_ms(&self) -> i64 {
+        BEGIN_MS + i64::try_from(self.begun.elapsed().as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// Waits until the scheduler lets this one go on. Whoever is killed meanwhile never does.
+    pub async fn turn(&self) {
+        let (go, gone) = oneshot::channel();
+        self.state().turns.push(go);
+        let _ = gone.await;
+    }
+
+    /// Waits for a real server. Nothing else happens until it has answered.
+    pub async fn ask<T>(&self, question: impl Future<Output = T>) -> T {
+        self.asking.fetch_add(1, Ordering::Relaxed);
+        let answer = question.await;
+        self.asking.fetch_sub(1, Ordering::Relaxed);
+        answer
+    }
+
+    /// The same for the scheduler, which must not rest meanwhile: time would go on by itself.
+    pub async fn ask_without_rest<T>(&self, question: impl Future<Output = T>) -> T {
+        let mut question = std::pin::pin!(question);
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut question => return answer,
+                () = yield_now() => {}
+            }
+        }
+    }
+
+    /// Lets one of those that wait for a turn go on until it waits again: whether there was one.
+    pub async fn give_a_turn(&self) -> bool {
+        let turn = {
+            let state = &mut *self.state();
+            state.turns.retain(|turn| !turn.is_closed());
+            if state.turns.is_empty() {
+                return false;
+            }
+            let chosen = state.random.usize(..state.turns.len());
+            state.turns.swap_remove(chosen)
+        };
+        let _ = turn.send(());
+        self.settle().await;
+        true
+    }
+
+    /// Lets every task run until it waits for a turn, for the clock, or for good.
+    pub async fn settle(&self) {
+        let mut quiet = 0;
+        while quiet < 4 {
+            yield_now().await;
+            quiet = if self.asking.load(Ordering::Relaxed) == 0 { quiet + 1 } else { 0 };
+        }
+    }
+}
+
+impl State {
+    pub fn note_newest(&mut self, body: &str) {
+        let message = Message::parse(body).unwrap();
+        for entry in message.entries.iter().filter(|entry| entry.change.op != Op::Look) {
+            let newest = self.newest.entry((message.stream.to_string(), entry.change.key.to_string())).or_default();
+            *newest = entry.change.version.max(*newest);
+        }
+    }
+
+    /// In so many of a thousand cases; never when it is calm.
+    pub fn fails(&mut self, per_mille: u32) -> bool {
+        let fails = !self.is_calm && self.random.u32(..1000) < per_mille;
+        self.faults += usize::from(fails);
+        fails
+    }
+}
