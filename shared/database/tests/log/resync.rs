@@ -24,7 +24,7 @@ async fn a_resync_logs_every_key_in_slices_and_shows_its_progress() -> Result<()
     world.owner.batch_execute("SELECT sluice.resync('items')").await?;
     let client = world.database.functions().await?;
     log::collect(&client).await?;
-    let expansion = log::due_expansion(&client).await?.expect("a resync");
+    let expansion = log::due_expansion(&client).await?.expect("a resync, of the source first");
     assert_eq!(log::expand(&client, expansion, 200).await?, 200);
     let progress = "SELECT expanded_rows FROM sluice.stream_status() WHERE stream = 'items'";
     assert_eq!(one::<i64>(&client, progress).await?, 200);
@@ -56,6 +56,173 @@ async fn a_resync_of_composite_keys_goes_on_where_it_was() -> Result<()> {
     let rows = world.drain().await?;
     assert_eq!(rows.iter().map(|row| row.key.clone()).collect::<BTreeSet<_>>().len(), 49);
     assert_eq!(rows[0].key, r#"[1, "a"]"#.replace('1', "\"1\""));
+    Ok(())
+}
+
+/// What is drained, and then lost with its queue.
+async fn lose(world: &World) -> Result<()> {
+    world.fan_out(100).await?;
+    world.drain().await.map(drop)
+}
+
+/// The keys that a resync logs, and what is in the log by then, in order.
+async fn resynced(world: &World, slice: i32) -> Result<Vec<String>> {
+    world.owner.batch_execute("SELECT sluice.resync(name) FROM sluice.stream WHERE source IS NOT NULL").await?;
+    world.fan_out(slice).await?;
+    let mut keys: Vec<String> = world.drain().await?.into_iter().map(|row| row.key).collect();
+    keys.sort();
+    Ok(keys)
+}
+
+#[tokio::test]
+async fn a_key_whose_delete_was_lost_is_logged_again() -> Result<()> {
+    let world = World::new().await?;
+    let mut index = Index::default();
+    world.app.batch_execute("INSERT INTO demo.item VALUES (1, 'a'), (2, 'b'), (3, 'c')").await?;
+    world.settle(&mut index).await?;
+    world
+        .app
+        .batch_execute("DELETE FROM demo.item WHERE id = 2; UPDATE demo.item SET value = 'd' WHERE id = 3")
+        .await?;
+    lose(&world).await?;
+    world.owner.batch_execute("SELECT sluice.resync('items')").await?;
+    world.settle(&mut index).await?;
+    assert_eq!(index.documents("items"), source(&world.owner, "demo.item", "id").await?);
+    Ok(())
+}
+
+/// Its message from before is still on the way, so the index has nothing yet that migrate could find.
+#[tokio::test]
+async fn a_delete_that_a_rebase_passes_over_is_logged_again() -> Result<()> {
+    let world = World::new().await?;
+    world.app.batch_execute("INSERT INTO demo.item VALUES (1, 'a'), (2, 'b')").await?;
+    lose(&world).await?;
+    world.app.batch_execute("DELETE FROM demo.item WHERE id = 2").await?;
+    world.owner.batch_execute("SELECT sluice.rebase()").await?;
+    world.fan_out(10).await?;
+    assert_eq!(keys(&world.drain().await?).into_iter().collect::<BTreeSet<_>>(), ["1", "2"].into());
+    Ok(())
+}
+
+/// Nobody deletes the row of a document that its view hides from then on.
+#[tokio::test]
+async fn a_document_that_left_its_view_is_logged_again() -> Result<()> {
+    let world = World::with(
+        "CREATE TABLE demo.page (site text, path text, is_public boolean, PRIMARY KEY (site, path));
+         CREATE VIEW demo.public_page AS SELECT * FROM demo.page WHERE is_public;
+         SELECT sluice.define_stream('pages', source => 'demo.public_page', key => 'site, path', mapping => '{\"properties\": {\"path\": {}}}');
+         SELECT sluice.track('demo.page', stream => 'pages', key => 'site, path')",
+    )
+    .await?;
+    world.app.batch_execute("INSERT INTO demo.page VALUES ('a', '/', true), ('a', '/b', true)").await?;
+    lose(&world).await?;
+    world.app.batch_execute("UPDATE demo.page SET is_public = false WHERE path = '/b'").await?;
+    lose(&world).await?;
+    assert_eq!(resynced(&world, 10).await?, [r#"["a", "/"]"#, r#"["a", "/b"]"#]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_resync_logs_a_key_of_the_source_once_however_often_the_log_has_it() -> Result<()> {
+    let world = World::new().await?;
+    for round in 0..5 {
+        world.app.batch_execute(&format!("INSERT INTO demo.item SELECT n, '{round}' FROM generate_series(1, 9) AS n ON CONFLICT (id) DO UPDATE SET value = '{round}'")).await?;
+    }
+    lose(&world).await?;
+    assert_eq!(resynced(&world, 2).await?.len(), 9);
+    Ok(())
+}
+
+#[tokio::test]
+async fn each_resync_logs_as_much_as_the_one_before() -> Result<()> {
+    let world = World::new().await?;
+    world
+        .app
+        .batch_execute(
+            "INSERT INTO demo.item SELECT n FROM generate_series(1, 40) AS n; DELETE FROM demo.item WHERE id > 20",
+        )
+        .await?;
+    lose(&world).await?;
+    let first = resynced(&world, 3).await?;
+    assert_eq!(first.iter().collect::<BTreeSet<_>>().len(), 40);
+    assert!(first.len() <= 60, "a key that is gone comes once for each page that has it: {}", first.len());
+    for _ in 0..4 {
+        assert_eq!(resynced(&world, 3).await?, first);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_resync_of_the_log_goes_on_where_it_was_up_to_its_own_row() -> Result<()> {
+    let world = World::new().await?;
+    world.app.batch_execute("INSERT INTO demo.item SELECT n FROM generate_series(1, 8) AS n").await?;
+    world.drain().await?;
+    world.app.batch_execute("DELETE FROM demo.item").await?;
+    world.drain().await?;
+    world.owner.batch_execute("SELECT sluice.resync('items')").await?;
+    world.app.batch_execute("INSERT INTO demo.item VALUES (100); DELETE FROM demo.item").await?;
+    assert_eq!(keys(&world.drain().await?), ["100", "100"]);
+    let client = world.database.functions().await?;
+    log::collect(&client).await?;
+    let walk: i64 = one(&client, "SELECT id FROM sluice.expansion WHERE log_upto IS NOT NULL").await?;
+    let mut logged = vec![];
+    loop {
+        // Each page is lost once.
+        client.batch_execute("BEGIN").await?;
+        log::expand(&client, walk, 1).await?;
+        client.batch_execute("ROLLBACK").await?;
+        logged.push(log::expand(&client, walk, 1).await?);
+        if one::<i64>(&client, "SELECT count(*) FROM sluice.expansion WHERE log_upto IS NOT NULL").await? == 0 {
+            break;
+        }
+        let progress = "SELECT logged FROM sluice.expansion WHERE log_upto IS NOT NULL";
+        assert_eq!(one::<i64>(&client, progress).await?, logged.iter().sum::<i64>());
+    }
+    assert_eq!(logged, [4, 4, 4, 4, 0], "four rows of the log, and each key of them once");
+    expand(&client, 100).await?;
+    let drained = world.drain().await?;
+    assert_eq!(
+        drained.iter().map(|row| row.key.as_str()).collect::<BTreeSet<_>>(),
+        ["1", "2", "3", "4", "5", "6", "7", "8"].into()
+    );
+    Ok(())
+}
+
+/// Rows in ordinary partitions, in the default one, and in the one that takes its place.
+#[tokio::test]
+async fn a_resync_finds_the_rows_of_every_partition_and_waits_for_one_that_is_moved() -> Result<()> {
+    let world = World::new().await?;
+    let superuser = world.database.superuser().await?;
+    let client = world.database.functions().await?;
+    world.app.batch_execute("INSERT INTO demo.item VALUES (1); DELETE FROM demo.item").await?;
+    superuser.batch_execute("SELECT setval('sluice.outbox_id_seq', 50000000)").await?;
+    world.app.batch_execute("INSERT INTO demo.item VALUES (2); DELETE FROM demo.item").await?;
+    lose(&world).await?;
+    assert_eq!(resynced(&world, 10).await?, ["1", "2"]);
+
+    let steps = "SELECT sluice.maintain()";
+    let moved: String = one(&client, steps).await?;
+    assert!(moved.starts_with("took out the default partition"), "{moved}");
+    // Collected before the default partition was taken out.
+    superuser.batch_execute("INSERT INTO sluice.expansion (stream, log_upto) VALUES ('items', 60000000)").await?;
+    let walk = log::due_expansion(&client).await?.expect("a walk of the log");
+    assert_eq!(log::expand(&client, walk, 10).await?, 0);
+    assert_eq!(log::due_expansion(&client).await?, None, "it waits a second");
+    let attached: String = one(&client, steps).await?;
+    assert!(attached.starts_with("attached"), "{attached}");
+    assert_eq!(log::expand(&client, walk, 10).await?, 2);
+    assert_eq!(keys(&world.drain().await?).into_iter().collect::<BTreeSet<_>>(), ["1", "2"].into());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_key_that_the_source_cannot_have_holds_up_no_resync() -> Result<()> {
+    let world = World::new().await?;
+    world.app.batch_execute("INSERT INTO demo.item VALUES (1), (2); DELETE FROM demo.item WHERE id = 2").await?;
+    world.owner.batch_execute("SELECT sluice.resync('items', '{no number}')").await?;
+    lose(&world).await?;
+    let logged = resynced(&world, 10).await?;
+    assert_eq!(logged.into_iter().collect::<BTreeSet<_>>(), ["1", "2", "no number"].map(str::to_owned).into());
     Ok(())
 }
 
