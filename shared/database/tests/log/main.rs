@@ -1,6 +1,7 @@
 //! The log and the streams on a real PostgreSQL: each invariant of theirs by its name.
 
 mod capture;
+mod defects;
 mod define;
 mod drainers;
 mod fan_out;

@@ -3,6 +3,10 @@
 //! The order of events is PostgreSQL's; the seed replays what each writer and the reader decide. SEED=<n> repeats a run,
 //! PROPERTY_SECONDS=<n> makes it longer.
 
+mod drainer;
+pub mod schedule;
+mod writers;
+
 use std::collections::HashMap;
 use std::str::FromStr;
 use std::time::Duration;
@@ -13,12 +17,13 @@ use fastrand::Rng;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
 
+use crate::defects::{Defect, Violated};
 use crate::support::{Drainer, World, one};
 
 const WRITERS: u64 = 12;
 const KEYS: i64 = 20;
 
-fn variable<T: FromStr>(name: &str) -> Option<T> {
+pub fn variable<T: FromStr>(name: &str) -> Option<T> {
     std::env::var(name).ok()?.parse().ok()
 }
 
@@ -110,10 +115,12 @@ impl Reader {
 async fn every_committed_row_comes_once_and_each_key_in_order_whatever_writers_and_readers_do() -> Result<()> {
     let seed = variable("SEED").unwrap_or_else(|| fastrand::u64(..));
     let seconds = variable("PROPERTY_SECONDS").unwrap_or(10);
-    run(seed, Duration::from_secs(seconds)).await.with_context(|| format!("repeat with SEED={seed}"))
+    run(seed, Duration::from_secs(seconds), &Defect::default())
+        .await
+        .with_context(|| format!("repeat with SEED={seed}"))
 }
 
-async fn run(seed: u64, budget: Duration) -> Result<()> {
+pub async fn run(seed: u64, budget: Duration, defect: &Defect) -> Result<()> {
     let world = World::with(&format!(
         "CREATE TABLE demo.count (key bigint PRIMARY KEY, n bigint NOT NULL DEFAULT 0);
          INSERT INTO demo.count SELECT n FROM generate_series(1, {KEYS}) AS n;
@@ -132,6 +139,7 @@ async fn run(seed: u64, budget: Duration) -> Result<()> {
              CREATE TRIGGER note AFTER UPDATE ON demo.count FOR EACH ROW EXECUTE FUNCTION demo.note()",
         )
         .await?;
+    defect.apply(&world.owner).await?;
     let until = Instant::now() + budget;
     let mut random = Rng::with_seed(seed);
     let mut writers = vec![];
@@ -167,14 +175,18 @@ async fn check(world: &World, reader: &Reader) -> Result<()> {
     let mut ids: Vec<i64> = reader.delivered.iter().map(|row| row.id).collect();
     let after_a_higher = ids.windows(2).filter(|pair| pair[1] < pair[0]).count();
     ids.sort_unstable();
-    anyhow::ensure!(ids == committed, "of {} committed rows {} were delivered", committed.len(), ids.len());
+    if ids != committed {
+        return Err(Violated(format!("of {} committed rows {} were delivered", committed.len(), ids.len())).into());
+    }
 
     let mut latest: HashMap<&str, i64> = HashMap::new();
     for row in reader.delivered.iter().filter(|row| row.stream == "counts") {
         let payload: serde_json::Value = serde_json::from_str(row.payload.as_deref().context("a payload")?)?;
         let n = payload["n"].as_i64().context("a count")?;
         let before = latest.insert(&row.key, n).unwrap_or(0);
-        anyhow::ensure!(n > before, "key {}: {n} came after {before}", row.key);
+        if n <= before {
+            return Err(Violated(format!("key {}: {n} came after {before}", row.key)).into());
+        }
     }
     let counted: i64 = one(&world.owner, "SELECT sum(n)::bigint FROM demo.count").await?;
     let counts = reader.delivered.iter().filter(|row| row.stream == "counts").count();

@@ -6,9 +6,9 @@ use anyhow::{Context as _, Result};
 use database::log;
 use localstack::Server;
 
-#[tokio::test]
-async fn versions_and_rows_survive_an_immediate_stop_of_the_server() -> Result<()> {
-    let mut server = Server::create()?;
+/// With all migrations in its database `postgres`.
+pub async fn migrated_server() -> Result<Server> {
+    let server = Server::create()?;
     let client = server.connect("postgres").await;
     client.batch_execute("CREATE SCHEMA sluice; CREATE TABLE sluice.schema_history (version int4)").await?;
     let mut migrations: Vec<PathBuf> = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../migrations"))?
@@ -18,6 +18,13 @@ async fn versions_and_rows_survive_an_immediate_stop_of_the_server() -> Result<(
     for path in migrations {
         client.batch_execute(&format!("BEGIN; {}; COMMIT", std::fs::read_to_string(path)?)).await?;
     }
+    Ok(server)
+}
+
+#[tokio::test]
+async fn versions_and_rows_survive_an_immediate_stop_of_the_server() -> Result<()> {
+    let mut server = migrated_server().await?;
+    let client = server.connect("postgres").await;
     let emit = |key: &str| format!("SELECT sluice.emit('letters', '{key}', payload => '{{}}')");
     client.batch_execute("SELECT sluice.define_stream('letters', mapping => '{\"properties\": {}}')").await?;
     let mut drawn = vec![];
