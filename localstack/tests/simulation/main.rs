@@ -18,7 +18,7 @@ mod session;
 mod sqs;
 mod world;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use localstack::variable;
@@ -87,7 +87,7 @@ fn each_deliberate_defect_is_caught() {
         let begun = Instant::now();
         let caught = (0..SEEDS_FOR_A_DEFECT).find_map(|seed| Some((seed, run(seed, Some(defect)).err()?)));
         let (seed, failure) = caught.unwrap_or_else(|| panic!("{defect:?} was not caught"));
-        eprintln!("{defect:?}: caught by seed {seed} after {:?}: {failure:#}", begun.elapsed());
-        assert!(begun.elapsed() < Duration::from_secs(600));
+        eprintln!("{defect:?}: caught by seed {seed} after {:.1?}: {failure:#}", begun.elapsed());
+        run(seed, None).unwrap_or_else(|error| panic!("SEED={seed} fails without {defect:?}, too: {error:#}"));
     }
 }

@@ -76,6 +76,7 @@ pub struct Scheduler {
     fan_outs: Vec<Process<FanOut<Postgres>>>,
     indexers: Vec<Process<SimulatedIndexer, Invocation>>,
     writers: Vec<SessionId>,
+    delete_share: f32,
     pub invocations: usize,
 }
 
@@ -83,6 +84,7 @@ impl Scheduler {
     pub fn new(world: Arc<World>, real: Option<Arc<Real>>) -> Result<Self> {
         let page_size = world.state().random.u32(1..6).to_string();
         let depth = ["4", "50000"][world.state().random.usize(..2)];
+        let delete_share = 0.05 + 0.5 * world.state().random.f32();
         let defect = world.state().defect;
         let config = Config::from_env(Env::from_pairs([
             ("DATABASE_SECRET_ARN", "none"),
@@ -113,6 +115,7 @@ impl Scheduler {
             fan_outs,
             indexers,
             writers: vec![],
+            delete_share,
             invocations: 0,
         })
     }
@@ -133,10 +136,10 @@ impl Scheduler {
                 810..900 => self.index(),
                 900..920 => self.kill(),
                 920..930 => self.world.state().elastic.restart(),
-                930..950 => self.carry_out_orphans(i64::MAX, 2),
-                950..970 => self.pass_at_random().await,
-                970..976 => self.toggle_outages(),
-                976..990 => self.redrive().await?,
+                930..934 => self.carry_out_orphans(i64::MAX, 1),
+                934..974 => self.pass_at_random().await,
+                974..980 => self.toggle_outages(),
+                980..992 => self.redrive().await?,
                 _ => self.restart_postgres().await?,
             }
             self.reap().await?;
@@ -162,7 +165,6 @@ impl Scheduler {
                 self.pass(Duration::from_secs(1)).await;
                 continue;
             }
-            self.carry_out_orphans(i64::MAX, usize::MAX);
             let now_ms = self.world.now_ms();
             let (next_visible_ms, is_drained) = {
                 let state = self.world.state();
@@ -177,8 +179,10 @@ impl Scheduler {
                 self.pass(Duration::from_millis(u64::try_from(visible_ms - now_ms)?)).await;
             } else if !is_drained {
                 self.pass(Duration::from_secs(1)).await;
-            } else if !self.redrive_unexplained() {
+            } else if !self.redrive_unexplained() && self.world.state().elastic.orphans(i64::MAX).is_empty() {
                 return Ok(());
+            } else {
+                self.carry_out_orphans(i64::MAX, usize::MAX);
             }
         }
         bail!("it does not come to rest: {:?}", self.world.state().queue)
@@ -295,8 +299,8 @@ impl Scheduler {
         let seconds = {
             let random = &mut self.world.state().random;
             match random.u8(..10) {
-                0..6 => random.u64(1..5),
-                6..9 => random.u64(5..120),
+                0..4 => random.u64(1..5),
+                4..9 => random.u64(5..90),
                 _ => random.u64(120..7200),
             }
         };
@@ -395,7 +399,7 @@ impl Scheduler {
             let session = self.writers.swap_remove(writer);
             return self.end(session).await;
         }
-        let (session, change) = (self.writers[writer], change(&mut self.world.state().random));
+        let (session, change) = (self.writers[writer], change(&mut self.world.state().random, self.delete_share));
         {
             // Another's row would have to be waited for.
             let log = &mut self.world.state().log;
@@ -436,8 +440,8 @@ impl<T, Done> Process<T, Done> {
 }
 
 /// One row of few, so that they meet.
-fn change(random: &mut fastrand::Rng) -> Change {
-    let is_delete = random.u8(..3) == 0;
+fn change(random: &mut fastrand::Rng, delete_share: f32) -> Change {
+    let is_delete = random.f32() < delete_share;
     let value = random.i64(1..1_000_000);
     match random.u8(..3) {
         0 => Change::Item { key: random.i64(1..5), n: (!is_delete).then_some(value) },

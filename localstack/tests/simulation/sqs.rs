@@ -124,14 +124,14 @@ impl Queue for SimulatedQueue {
             }
             taken.positions.push(position);
             let mut body = message.body.clone();
-            if !self.is_for_dead_letters {
-                state.note_newest(&body);
-            }
             if !self.is_for_dead_letters && state.defect == Some(Defect::NoSecondLook) && is_second_look(&body) {
                 continue;
             }
             if !self.is_for_dead_letters && state.defect == Some(Defect::VersionIsTheEventsId) {
                 body = with_ids_for_versions(&body);
+            }
+            if !self.is_for_dead_letters {
+                state.note_newest(&body);
             }
             let attributes =
                 message.attributes.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
