@@ -99,7 +99,7 @@ impl Elastic {
 
 /// The mapping of `items` does not take these.
 pub fn is_refused(source: &Value) -> bool {
-    source.get("owner").is_none() && source["n"].as_i64().is_some_and(|n| n % 13 == 0)
+    source.get("owner").is_none() && source["n"].as_i64().is_some_and(|n| n % 7 == 0)
 }
 
 /// Carries a request out, now. Items that Elasticsearch is too busy for are not.
@@ -142,7 +142,7 @@ impl Cluster for SimulatedCluster {
             let (alias, client) = (alias.to_owned(), Arc::downgrade(&client));
             state.elastic.under_way.insert(request, Request { alias, lines, since_ms, client });
             // It stays under way longer than anybody waits for it.
-            if state.fails(30) {
+            if state.fails(60) {
                 return lost();
             }
             request
@@ -200,10 +200,10 @@ fn answer(state: &mut State, mut items: Vec<Value>, lines: &[&str]) -> Answer {
     if state.fails(20) {
         return Answer::Success(b"{\"took\":3,\"items\":[{\"index\":{\"_id\"".to_vec());
     }
-    if state.fails(40) {
+    if state.fails(150) {
         state.random.shuffle(&mut items);
     }
-    if state.fails(20) {
+    if state.fails(40) {
         items.pop();
     }
     if state.defect == Some(Defect::ResultsByPosition) {

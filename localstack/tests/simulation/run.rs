@@ -15,7 +15,7 @@ use crate::scheduler::Scheduler;
 use crate::world::{State, World};
 
 /// Enough for a few dozen changes to go all the way.
-const STEPS: usize = 2000;
+const STEPS: usize = 1200;
 
 /// What came of it.
 #[derive(Debug, PartialEq)]

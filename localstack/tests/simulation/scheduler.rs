@@ -77,6 +77,7 @@ pub struct Scheduler {
     indexers: Vec<Process<SimulatedIndexer, Invocation>>,
     writers: Vec<SessionId>,
     delete_share: f32,
+    is_unsettled: bool,
     pub invocations: usize,
 }
 
@@ -116,6 +117,7 @@ impl Scheduler {
             indexers,
             writers: vec![],
             delete_share,
+            is_unsettled: false,
             invocations: 0,
         })
     }
@@ -196,6 +198,10 @@ impl Scheduler {
 
     /// Takes back what has ended. What the indexer acknowledges is deleted.
     async fn reap(&mut self) -> Result<()> {
+        // What was begun or killed takes effect before anything else is decided.
+        if std::mem::take(&mut self.is_unsettled) {
+            self.world.settle().await;
+        }
         for process in &mut self.drainers {
             process.resting = process.finished().await.or(process.resting.take());
         }
@@ -231,6 +237,7 @@ impl Scheduler {
         let queue = SimulatedQueue { world: self.world.clone(), is_for_dead_letters: false };
         let mut drain =
             process.resting.take().unwrap_or_else(|| Drain::new(&self.config, self.postgres.clone(), queue));
+        self.is_unsettled = true;
         process.task = Some(spawn_local(async move {
             // A failure is logged, and the next step tries again.
             let _ = drain.step("simulation", Instant::now() + MINUTE, &mut Drained::default()).await;
@@ -245,6 +252,7 @@ impl Scheduler {
             return;
         }
         let mut fan_out = process.resting.take().unwrap_or_else(|| FanOut::new(&self.config, self.postgres.clone()));
+        self.is_unsettled = true;
         process.task = Some(spawn_local(async move {
             let _ = fan_out.step(&mut Expanded::default()).await;
             fan_out
@@ -270,6 +278,7 @@ impl Scheduler {
         });
         process.deadline = Instant::now() + MINUTE;
         let deadline = process.deadline;
+        self.is_unsettled = true;
         process.task = Some(spawn_local(async move {
             let now = UNIX_EPOCH + Duration::from_millis(now_ms.unsigned_abs());
             let response = indexer.handle(&event, now, deadline).await.unwrap();
@@ -278,6 +287,7 @@ impl Scheduler {
     }
 
     fn kill(&mut self) {
+        self.is_unsettled = true;
         let chance = self.world.state().random.usize(..12);
         match chance {
             0..2 => self.drainers[chance].kill(),

@@ -108,14 +108,14 @@ impl Queue for SimulatedQueue {
         let refused = || Error { request: "SendMessageBatch", reason: "the model is away".to_owned() };
         let now_ms = self.world.now_ms();
         let state = &mut *self.world.state();
-        if state.fails(30) {
+        if state.fails(50) {
             return if self.is_for_dead_letters && state.defect == Some(Defect::AcknowledgeBeforeTheLetterIsSent) {
                 Ok(Taken { positions: (0..batch.len()).collect(), refusal: None })
             } else {
                 Err(refused())
             };
         }
-        let is_partial = state.fails(50);
+        let is_partial = state.fails(80);
         let mut taken = Taken::default();
         for (position, message) in batch.iter().enumerate() {
             if is_partial && state.random.bool() {
