@@ -67,9 +67,9 @@ impl Elastic {
         let item = |status: u16, result: &str, error: Value| {
             let mut item = json!({"_id": key, "status": status});
             if error.is_null() {
-                item["result"] = json!(result)
+                item["result"] = json!(result);
             } else {
-                item["error"] = error
+                item["error"] = error;
             }
             json!({ name: item })
         };

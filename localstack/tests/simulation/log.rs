@@ -1,8 +1,9 @@
-//! A model of the log and of the tables that it is about: transactions, snapshots, subscriptions.
+//! A model of the log: transactions, snapshots, subscriptions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::defects::Defect;
+use crate::tables::{Change, Place, Tables};
 
 pub type SessionId = u64;
 type Xid = u64;
@@ -53,67 +54,6 @@ struct Subscription {
     locked_by: Option<SessionId>,
     /// Of the defect that takes an id for a position.
     high_id: i64,
-}
-
-/// A change of one row of a table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Change {
-    /// The table that is the stream `items`.
-    Item {
-        key: i64,
-        n: Option<i64>,
-    },
-    /// The stream `projects` shows these, with the name of their owner.
-    Project {
-        key: i64,
-        row: Option<(i64, i64)>,
-    },
-    Person {
-        key: i64,
-        name: Option<i64>,
-    },
-}
-
-/// Which row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
-    Item(i64),
-    Project(i64),
-    Person(i64),
-}
-
-impl Change {
-    pub fn place(self) -> Place {
-        match self {
-            Self::Item { key, .. } => Place::Item(key),
-            Self::Project { key, .. } => Place::Project(key),
-            Self::Person { key, .. } => Place::Person(key),
-        }
-    }
-}
-
-#[derive(Clone, Debug, Default)]
-struct Tables {
-    items: BTreeMap<i64, i64>,
-    projects: BTreeMap<i64, (i64, i64)>,
-    people: BTreeMap<i64, i64>,
-}
-
-impl Tables {
-    /// Whether there was such a row before.
-    fn apply(&mut self, change: Change) -> bool {
-        fn put<T>(table: &mut BTreeMap<i64, T>, key: i64, row: Option<T>) -> bool {
-            match row {
-                Some(row) => table.insert(key, row).is_some(),
-                None => table.remove(&key).is_some(),
-            }
-        }
-        match change {
-            Change::Item { key, n } => put(&mut self.items, key, n),
-            Change::Project { key, row } => put(&mut self.projects, key, row),
-            Change::Person { key, name } => put(&mut self.people, key, name),
-        }
-    }
 }
 
 #[derive(Debug, Default)]
@@ -257,7 +197,7 @@ impl Log {
         };
         match noted {
             Some((stream, Event::FanOut(person))) if self.defect == Some(Defect::FanOutInTheWriter) => {
-                for key in owned_by(&tables, person) {
+                for key in tables.owned_by(person) {
                     self.add(session, stream, Event::Upsert(key));
                 }
             }
@@ -454,7 +394,7 @@ impl Log {
 
     pub fn expand(&mut self, session: SessionId, expansion: i64) -> i64 {
         let Some(person) = self.expansions.remove(&expansion) else { return 0 };
-        let keys = owned_by(&self.tables, person);
+        let keys = self.tables.owned_by(person);
         let count = keys.len();
         self.statement(session, |log, session| {
             for key in keys {
@@ -468,13 +408,7 @@ impl Log {
 
     /// A document as it is now.
     pub fn document(&self, stream: &str, key: &str) -> Option<String> {
-        let id: i64 = key.parse().unwrap();
-        if stream == "items" {
-            return self.tables.items.get(&id).map(|n| format!(r#"{{"id":{id},"n":{n}}}"#));
-        }
-        let (owner, n) = self.tables.projects.get(&id)?;
-        let name = self.tables.people.get(owner).map_or("null".to_owned(), i64::to_string);
-        Some(format!(r#"{{"id":{id},"n":{n},"owner":{name}}}"#))
+        self.tables.document(stream, key)
     }
 
     /// Every key that the log has ever named.
@@ -485,9 +419,4 @@ impl Log {
         };
         self.rows.values().filter_map(key).collect()
     }
-}
-
-/// The `keys` query of a person.
-fn owned_by(tables: &Tables, person: i64) -> Vec<String> {
-    tables.projects.iter().filter(|(_, (owner, _))| *owner == person).map(|(key, _)| key.to_string()).collect()
 }

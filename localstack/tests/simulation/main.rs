@@ -11,11 +11,13 @@
 mod defects;
 mod elastic;
 mod log;
+mod process;
 mod real;
 mod run;
 mod scheduler;
 mod session;
 mod sqs;
+mod tables;
 mod world;
 
 use std::time::Instant;

@@ -9,7 +9,8 @@ use search::names;
 use serde_json::json;
 use tokio_postgres::Client;
 
-use crate::log::{Change, SessionId};
+use crate::log::SessionId;
+use crate::tables::Change;
 
 /// The tables, streams and triggers that the model has.
 const TABLES: &str = r#"

@@ -9,16 +9,18 @@ use config::Env;
 use indexer::decision::SendAnew;
 use indexer::{Indexer, Settings, Source};
 use message::Message;
-use tokio::task::{JoinHandle, spawn_local};
+use tokio::task::spawn_local;
 use tokio::time::{Instant, advance};
 use trigger::{Config, Drain, Drained, Expanded, FanOut};
 
 use crate::defects::Defect;
 use crate::elastic::{SimulatedCluster, carry_out};
-use crate::log::{Change, SessionId};
+use crate::log::SessionId;
+use crate::process::Process;
 use crate::real::Real;
 use crate::session::Postgres;
 use crate::sqs::{MAX_RECEIVE_COUNT, SimulatedQueue, receive};
+use crate::tables::Change;
 use crate::world::World;
 
 type SimulatedIndexer = Indexer<SimulatedCluster, Postgres, SimulatedQueue>;
@@ -30,40 +32,6 @@ const MINUTE: Duration = Duration::from_secs(60);
 const LONGEST_UNDER_WAY_MS: i64 = 5 * 60_000;
 /// More of them is no rest but a circle.
 const STEPS_TO_REST: usize = 20_000;
-
-/// A process of a function: resting, at work, or not there.
-struct Process<T, Done = T> {
-    resting: Option<T>,
-    task: Option<JoinHandle<Done>>,
-    deadline: Instant,
-}
-
-impl<T, Done> Process<T, Done> {
-    fn new() -> Self {
-        Self { resting: None, task: None, deadline: Instant::now() }
-    }
-
-    fn is_at_work(&self) -> bool {
-        self.task.is_some()
-    }
-
-    /// What it holds, and what it has asked for and not got, is gone.
-    fn kill(&mut self) {
-        self.resting = None;
-        if let Some(task) = self.task.take() {
-            task.abort();
-        }
-    }
-
-    async fn finished(&mut self) -> Option<Done> {
-        let task = self.task.take_if(|task| task.is_finished())?;
-        match task.await {
-            Ok(done) => Some(done),
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => None,
-        }
-    }
-}
 
 /// The pipeline, and everybody who writes or interferes.
 pub struct Scheduler {
@@ -409,7 +377,8 @@ impl Scheduler {
             let session = self.writers.swap_remove(writer);
             return self.end(session).await;
         }
-        let (session, change) = (self.writers[writer], change(&mut self.world.state().random, self.delete_share));
+        let (session, change) =
+            (self.writers[writer], Change::random(&mut self.world.state().random, self.delete_share));
         {
             // Another's row would have to be waited for.
             let log = &mut self.world.state().log;
@@ -438,24 +407,5 @@ impl Scheduler {
             Some(real) => self.world.ask_without_rest(real.end(session, is_committed)).await,
             None => Ok(()),
         }
-    }
-}
-
-impl<T, Done> Process<T, Done> {
-    fn kill_if_at_work(&mut self) {
-        if self.is_at_work() {
-            self.kill();
-        }
-    }
-}
-
-/// One row of few, so that they meet.
-fn change(random: &mut fastrand::Rng, delete_share: f32) -> Change {
-    let is_delete = random.f32() < delete_share;
-    let value = random.i64(1..1_000_000);
-    match random.u8(..3) {
-        0 => Change::Item { key: random.i64(1..5), n: (!is_delete).then_some(value) },
-        1 => Change::Project { key: random.i64(1..5), row: (!is_delete).then_some((random.i64(1..3), value)) },
-        _ => Change::Person { key: random.i64(1..3), name: (!is_delete).then_some(value) },
     }
 }
