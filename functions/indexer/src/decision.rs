@@ -128,12 +128,12 @@ pub struct Cause {
     pub caused_by: Option<Box<Cause>>,
 }
 
-/// Each `error.type` that is about the document itself, whatever the state of the cluster. Held against Elasticsearch
-/// 8.19.21 and 9.4.3 by the tests; both agree on all of them.
+/// Each `error.type` that is about the document itself, whatever the state of the cluster. `tests/refusals.md` has what
+/// Elasticsearch says of which fault, and the tests hold both against it.
 ///
 /// What is not in this list with a status of 400 is about the configuration: `index_closed_exception`,
-/// `invalid_index_name_exception`, `routing_missing_exception`, and above all `illegal_argument_exception`, which is said
-/// of a missing pipeline and of an alias without a write index.
+/// `routing_missing_exception`, and above all `illegal_argument_exception`, which is said of a missing pipeline and of an
+/// alias without a write index.
 const ABOUT_THE_DOCUMENT: [&str; 4] = [
     // A value that its field does not take, malformed JSON, a metadata field in the document, too deep, too many nested
     // objects, too many fields under a dynamic object, an immense term in a keyword.
@@ -144,6 +144,17 @@ const ABOUT_THE_DOCUMENT: [&str; 4] = [
     "strict_dynamic_mapping_exception",
     // An immense term that Lucene finds, in a text field. Elasticsearch wraps it into an `illegal_argument_exception`.
     "max_bytes_length_exceeded_exception",
+];
+
+/// How the sentence of an `illegal_argument_exception` begins that is about the document: no other type tells it apart.
+/// Elasticsearch says so when a dynamic object would have to get a mapping that cannot be.
+const ABOUT_THE_DOCUMENT_IN_WORDS: [&str; 3] = [
+    // "mapper [free.a] cannot be changed from type [long] to [text]": two types for one new field. Before 9.
+    "mapper [",
+    // The same of a value and an object.
+    "can't merge a non object mapping [",
+    // "is longer than the limit of [50] characters".
+    "Field name [",
 ];
 
 /// Each `error.type` of a whole request's 400 that is about one of its items.
@@ -187,6 +198,15 @@ impl Cause {
 
     fn is_any_of(&self, error_types: &[&str]) -> bool {
         self.chain().any(|cause| error_types.contains(&cause.error_type.as_str()))
+    }
+
+    fn is_about_the_document(&self) -> bool {
+        let is_told_in_words = || {
+            let sentence = self.reason.as_deref().unwrap_or_default();
+            self.error_type == "illegal_argument_exception"
+                && ABOUT_THE_DOCUMENT_IN_WORDS.iter().any(|beginning| sentence.starts_with(beginning))
+        };
+        self.is_any_of(&ABOUT_THE_DOCUMENT) || is_told_in_words()
     }
 
     /// The outermost type, with the outermost and the innermost sentence.
@@ -271,8 +291,8 @@ pub fn decide_request(answer: Answer, items: usize) -> Decision {
         Some(cause) => cause.to_reason(),
         None => Reason::new(format!("status_{status}"), "the answer does not say why"),
     };
-    let is_about_an_item = cause
-        .is_some_and(|cause| cause.is_any_of(&ABOUT_AN_ITEM_OF_THE_REQUEST) || cause.is_any_of(&ABOUT_THE_DOCUMENT));
+    let is_about_an_item =
+        cause.is_some_and(|cause| cause.is_any_of(&ABOUT_AN_ITEM_OF_THE_REQUEST) || cause.is_about_the_document());
     match status {
         400 | 413 if items > 1 => Decision::Halve,
         400 if is_about_an_item => Decision::All(Outcome::Permanent(reason)),
@@ -317,7 +337,7 @@ pub fn decide_item(action: Action, answer: &ItemAnswer) -> Outcome {
     let reason = error.to_reason();
     match answer.status {
         409 if error.error_type == "version_conflict_engine_exception" => Outcome::Done(action, Done::Stale),
-        400 if error.is_any_of(&ABOUT_THE_DOCUMENT) => Outcome::Permanent(reason),
+        400 if error.is_about_the_document() => Outcome::Permanent(reason),
         404 if error.error_type == "index_not_found_exception" => Outcome::NoIndex(reason),
         400 | 401 | 403 => Outcome::Configuration(reason),
         // 429, 5xx, and whatever nobody thought of.

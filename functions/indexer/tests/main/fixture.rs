@@ -157,6 +157,15 @@ impl Fixture {
         answer
     }
 
+    /// Sends a bulk request as it stands.
+    pub async fn bulk(&self, path: &str, lines: String) -> (u16, Value) {
+        let mut headers = HeaderMap::new();
+        headers.insert("content-type", "application/x-ndjson".parse().unwrap());
+        let request = self.client.transport().send(Method::Post, path, headers, None::<&()>, Some(lines), None);
+        let answer = request.await.unwrap();
+        (answer.status_code().as_u16(), answer.json().await.unwrap())
+    }
+
     /// The document as it is in the index: its version and its text, byte for byte.
     pub async fn document(&self, stream: &str, key: &str) -> Option<(i64, String)> {
         let key: String = key.bytes().map(|b| format!("%{b:02X}")).collect();

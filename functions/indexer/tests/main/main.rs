@@ -10,4 +10,6 @@ mod faults;
 mod fixture;
 mod outcomes;
 mod re_read;
+mod refusals;
+mod table;
 mod wire;
