@@ -1,0 +1,12 @@
+//! Messages that nobody should send: none makes the indexer panic, loop, or write where it should not, and none
+//! disappears.
+
+#[path = "bad_input/account.rs"]
+mod account;
+#[path = "bad_input/generator.rs"]
+mod generator;
+mod pipeline;
+#[path = "bad_input/property.rs"]
+mod property;
+#[path = "bad_input/world.rs"]
+mod world;
