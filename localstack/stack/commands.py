@@ -177,6 +177,7 @@ def exports(stack: Stack) -> dict[str, str]:
     }
     if not stack.facts.get("docker"):
         found["POSTGRES_BIN"] = str(postgres.install(stack))
+        found["FUNCTIONS_LOGS"] = str(cloud.functions_logs(stack))
     outputs = functions.outputs(stack)
     return found | {name: outputs[key] for name, key in DEPLOYED.items() if key in outputs}
 
@@ -253,7 +254,7 @@ def test(arguments: dict[str, str]) -> None:
 def soak(arguments: dict[str, str]) -> None:
     """The property tests alone, each for SECONDS."""
     seconds = arguments.get("SECONDS", "600")
-    env = tests_environment(arguments) | {"PROPERTY_SECONDS": seconds}
+    env = tests_environment(arguments) | {"PROPERTY_SECONDS": seconds, "MESSAGES": "10000"}
     run_tests(["cargo", "test", "--workspace", "--", "--nocapture", "property"], env)
 
 

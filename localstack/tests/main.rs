@@ -1,9 +1,16 @@
 //! End to end: what is written to PostgreSQL is in Elasticsearch, through the functions as the template deploys them.
 
+#[path = "bad_input/account.rs"]
+mod account;
+#[path = "main/bad_input.rs"]
+mod bad_input;
 #[path = "main/changes.rs"]
 mod changes;
 #[path = "main/faults.rs"]
 mod faults;
+#[allow(dead_code, reason = "the handler is given more than a queue can hold")]
+#[path = "bad_input/generator.rs"]
+mod generator;
 #[path = "main/refused.rs"]
 mod refused;
 #[path = "main/stack.rs"]

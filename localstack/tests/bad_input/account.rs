@@ -18,7 +18,7 @@ pub struct Account {
     /// The newest version of each stream's key, and where its document is.
     newest: HashMap<(String, String), (i64, Written)>,
     /// Messages by category and by what became of them.
-    pub report: BTreeMap<&'static str, BTreeMap<String, usize>>,
+    report: BTreeMap<&'static str, BTreeMap<String, usize>>,
 }
 
 struct Letter {
@@ -99,18 +99,10 @@ impl Account {
         Ok(())
     }
 
-    /// The letters that have not come.
-    pub fn missing_letters(&self) -> usize {
-        self.letters.values().map(Vec::len).sum()
-    }
-
-    /// One of them.
-    pub fn missing_letter(&self) -> String {
-        self.letters
-            .iter()
-            .next()
-            .map(|(body, letters)| format!("{:?}: {body:.300}", letters[0].attributes))
-            .unwrap_or_default()
+    /// How many letters have not come, and one of them in words.
+    pub fn missing_letters(&self) -> (usize, String) {
+        let one = self.letters.iter().next().map(|(body, letters)| format!("{:?}: {body:.300}", letters[0].attributes));
+        (self.letters.values().map(Vec::len).sum(), one.unwrap_or_default())
     }
 
     /// What must be in the index of a stream: key to version and document, byte by byte but for what surrounds it. `source` has what PostgreSQL has.
@@ -126,6 +118,7 @@ impl Account {
         documents.collect()
     }
 
+    /// The report.
     pub fn print(&self) {
         for (category, became) in &self.report {
             for (what, messages) in became {

@@ -452,7 +452,7 @@ impl Generator {
 
     /// Up to 1 MiB of them, which is more than the queue takes. Not exactly what still fits a dead letter.
     fn brackets(&mut self) -> (String, Content) {
-        let count = *self.random.choice(&[1 << 10, 50 << 10, 200 << 10, 1_000_000, 1 << 20]).unwrap();
+        let count = *self.random.choice(&[1 << 10, 50 << 10, 200 << 10, 990_000, 1 << 20]).unwrap();
         let brackets = self.random.choice(["[", "{", "[{", "{\"a\":"]).unwrap();
         let brackets = brackets.repeat(count / brackets.len());
         let stream = self.stream();

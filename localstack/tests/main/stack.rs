@@ -21,7 +21,7 @@ use tokio_postgres::{Client, NoTls};
 static MIGRATE: Mutex<()> = Mutex::const_new(());
 
 /// For anything to arrive: on a loaded machine a poll, a batch and a bulk request take a few seconds together.
-const ARRIVAL: Duration = Duration::from_secs(120);
+pub const ARRIVAL: Duration = Duration::from_secs(120);
 
 /// Clients of everything, and a PostgreSQL schema of the test's own.
 pub struct Stack {

@@ -1,7 +1,7 @@
 //! The functions in this process, since the deployed ones have one database: with a queue, a dead-letter queue and a
 //! prefix for their indexes that are theirs alone.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use aws_config::BehaviorVersion;
 use aws_lambda_events::event::sqs::{SqsEvent, SqsMessage, SqsMessageAttribute};
 use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, MessageSystemAttributeName, QueueAttributeName};
@@ -9,7 +9,7 @@ use config::fake::SecretsManager;
 use config::{Env, Secrets};
 use elasticsearch::Elasticsearch;
 use indexer::{Indexer, Source};
-use localstack::elasticsearch_secret;
+use localstack::{elasticsearch_secret, eventually};
 use migrate::{Command, Migrate, Report};
 use search::Connection;
 
@@ -18,8 +18,8 @@ const ELASTICSEARCH_SECRET: &str = "arn:aws:secretsmanager:us-east-1:00000000000
 
 /// As the template has them.
 const VISIBILITY_TIMEOUT_SECONDS: u32 = 360;
-const MESSAGE_BYTES: u32 = 256 << 10;
-pub const LETTER_BYTES: u32 = 1 << 20;
+const MESSAGE_BYTES: u32 = 1_000_000;
+const LETTER_BYTES: u32 = 1 << 20;
 
 pub struct Pipeline {
     manager: SecretsManager,
@@ -116,13 +116,20 @@ impl Pipeline {
     /// What Lambda does with the messages that are done.
     pub async fn delete(&self, queue_url: &str, records: &[SqsMessage]) -> Result<()> {
         for ten in records.chunks(10) {
-            let mut request = self.sqs.delete_message_batch().queue_url(queue_url);
-            for (id, record) in ten.iter().enumerate() {
+            let entry = |(id, record): (usize, &SqsMessage)| {
                 let entry = DeleteMessageBatchRequestEntry::builder().id(id.to_string());
-                request = request.entries(entry.set_receipt_handle(record.receipt_handle.clone()).build()?);
-            }
-            let answer = request.send().await?;
-            ensure!(answer.failed.is_empty(), "{answer:?}");
+                entry.set_receipt_handle(record.receipt_handle.clone()).build()
+            };
+            let entries = ten.iter().enumerate().map(entry).collect::<Result<Vec<_>, _>>()?;
+            // LocalStack fails now and then at one that somebody else has just received.
+            eventually("SQS to delete messages", async || {
+                let request = self.sqs.delete_message_batch().queue_url(queue_url);
+                match request.set_entries(Some(entries.clone())).send().await {
+                    Ok(answer) if answer.failed.is_empty() => Ok(()),
+                    answer => Err(format!("{answer:?}")),
+                }
+            })
+            .await;
         }
         Ok(())
     }
