@@ -14,6 +14,9 @@ use crate::{Drained, Error};
 const MESSAGE_BYTES: usize = 256 * 1024;
 /// A larger document travels without itself, and is read by the indexer.
 const DOCUMENT_BYTES: i32 = 240 * 1024;
+/// A longer key is cut, or no message could hold it, and nothing behind it would be drained. Elasticsearch takes 512
+/// bytes: what has more is a dead letter in any case.
+const KEY_BYTES: usize = 2048;
 
 /// Turns pages into messages, and packs together what belongs to one stream.
 pub struct Outgoing<'a, S, Q> {
@@ -144,7 +147,8 @@ impl<'a, S: Session, Q: Queue> Outgoing<'a, S, Q> {
         if !self.packers.contains_key(stream) {
             self.packers.insert(stream.to_owned(), Packer::new(stream, self.trace, MESSAGE_BYTES));
         }
-        let change = Change { id: row.id, key: row.key.as_str().into(), version, op, at: read_at_ms };
+        let key = &row.key[..row.key.floor_char_boundary(KEY_BYTES)];
+        let change = Change { id: row.id, key: key.into(), version, op, at: read_at_ms };
         let full = self.packers.get_mut(stream).and_then(|packer| packer.push(&change, document));
         match full {
             Some(body) => self.send(body).await,

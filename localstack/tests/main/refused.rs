@@ -67,6 +67,12 @@ async fn a_key_that_elasticsearch_cannot_take_is_dead_lettered_and_fails_no_writ
     stack.execute("INSERT INTO item SELECT repeat('k', n) FROM unnest(ARRAY[511, 512, 513, 2000]) AS n").await?;
     let letters = stack.dead_letters(2, |letter| attribute(letter, "stream") == "e2e_longkey").await?;
     assert!(letters.iter().all(|letter| attribute(letter, "reason").contains("512")), "{letters:?}");
+    // As JSON it is larger than any message.
+    stack.execute("INSERT INTO item SELECT repeat(chr(1), 200000)").await?;
+    let is_it = |key: &str| key.starts_with("\\u{1}");
+    stack
+        .dead_letters(1, |letter| attribute(letter, "stream") == "e2e_longkey" && is_it(attribute(letter, "key")))
+        .await?;
     let keys = "SELECT id FROM item WHERE octet_length(id) <= 512";
     assert_eq!(stack.converges("e2e_longkey", keys).await?, 2);
     Ok(())
