@@ -1,5 +1,11 @@
 //! End to end: what is written to PostgreSQL is in Elasticsearch, through the functions as the template deploys them.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a helper of a test fails the test by its panic, and reports"
+)]
+
 #[path = "bad_input/account.rs"]
 mod account;
 #[path = "main/bad_input.rs"]

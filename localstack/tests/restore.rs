@@ -114,5 +114,6 @@ async fn an_older_dump_in_another_cluster_is_in_the_index_after_a_rebase() -> Re
     let indexed = pipeline.indexed().await?;
     assert_eq!(indexed, source(&client).await?);
     assert_eq!(indexed.len(), 501);
+    assert!(pipeline.receive(&pipeline.dead_letter_queue_url).await?.records.is_empty(), "nothing is refused");
     pipeline.migrate(Command::Uninstall).await
 }

@@ -187,7 +187,7 @@ impl Run {
             }
             records.push(record(&position.to_string(), Some(&message.body)));
         }
-        self.handle(&event(records)?, &given_back).await
+        self.handle(&event(&records)?, &given_back).await
     }
 
     /// Records as SQS would not make them, and a batch that cannot be given back in part.
@@ -229,15 +229,15 @@ impl Run {
         for message in &messages {
             ensure!(!self.account.lock().await.expect(message));
         }
-        self.handle(&event(records)?, &HashSet::new()).await?;
+        self.handle(&event(&records)?, &HashSet::new()).await?;
 
         let empty = Message::without_a_body();
         ensure!(!self.account.lock().await.expect(&empty));
-        self.handle(&event(vec![record("0", None)])?, &HashSet::new()).await?;
+        self.handle(&event(&[record("0", None)])?, &HashSet::new()).await?;
 
         let message = generator.upsert_as("beside one without an id", Fate::Done);
         for nameless in [json!({}), json!({"messageId": ""}), json!({"messageId": null, "body": "x"})] {
-            let event = event(vec![record("0", Some(&message.body)), nameless])?;
+            let event = event(&[record("0", Some(&message.body)), nameless])?;
             ensure!(
                 self.indexer.handle(&event, SystemTime::now(), Instant::now() + TIMEOUT).await.is_err(),
                 "it cannot be given back"
@@ -295,6 +295,6 @@ fn record(id: &str, body: Option<&str>) -> Value {
     json!({"messageId": id, "receiptHandle": "none", "body": body, "attributes": {"ApproximateReceiveCount": "1"}})
 }
 
-fn event(records: Vec<Value>) -> Result<SqsEvent> {
+fn event(records: &[Value]) -> Result<SqsEvent> {
     Ok(serde_json::from_value(json!({ "Records": records }))?)
 }
