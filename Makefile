@@ -3,7 +3,7 @@
 # These are arguments of a command (`make up STACK=mine`). Of the same names in the environment nothing is taken: a shell
 # that was set up for one database must not send a test, or a deploy, to it.
 ARGUMENTS := STACK USE_DATABASE USE_ELASTICSEARCH ELASTICSEARCH_VERSION POSTGRES_BIN MAVEN_REPOSITORY DOCKER SERVICE \
-	FUNCTION STACK_NAME SECONDS
+	SIGNAL FUNCTION STACK_NAME SECONDS
 given = $(foreach v,$(ARGUMENTS),$(if $(findstring command,$(origin $v)),'$v=$(subst ','\'',$(value $v))'))
 stack = @localstack/stack/run $@ $(given)
 
@@ -20,12 +20,16 @@ demo: ## Show the main job on real data
 	@python3 -B examples/demo/demo.py $(given)
 test: ## Run every test, in a stack of their own
 	$(stack)
-soak: ## Run the property tests for longer: make soak SECONDS=600
+soak: ## Run the property tests and the faults for longer: make soak SECONDS=600
 	$(stack)
 ##
 up: ## Start everything, deploy, migrate
 	$(stack)
 down: ## Stop everything; the data stays
+	$(stack)
+signal: ## Send a server or function a signal: make signal SERVICE=elasticsearch SIGNAL=KILL|TERM|INT|QUIT|STOP|CONT
+	$(stack)
+start: ## Start PostgreSQL or Elasticsearch again: make start SERVICE=elasticsearch
 	$(stack)
 status: ## What runs, since when, healthy or not, where
 	$(stack)
@@ -57,4 +61,4 @@ uninstall: ## Remove all that Sluice made in PostgreSQL and Elasticsearch, and n
 init: ## Write .env, the parameters of a deploy to AWS
 	$(stack)
 
-.PHONY: help demo test soak up down status health logs psql env clean servers fetch deploy redeploy migrate rebase uninstall init
+.PHONY: help demo test soak up down signal start status health logs psql env clean servers fetch deploy redeploy migrate rebase uninstall init

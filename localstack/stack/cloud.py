@@ -12,6 +12,7 @@ import process
 from layout import LOCALSTACK_PORT, Stack
 
 NAME = "localstack"
+FUNCTION = f"{NAME}/function"  # a function's process; the executor marks it
 PORTS = {"LocalStack": LOCALSTACK_PORT}
 SERVICES = "cloudformation,cloudwatch,events,iam,lambda,logs,s3,secretsmanager,sqs,sts"
 
@@ -21,7 +22,7 @@ def start(stack: Stack) -> subprocess.Popen | None:
     if process.find(stack, NAME):
         return None
     python = packages.install()
-    process.kill_all(stack, f"{NAME}/function")  # of a LocalStack that was killed
+    process.kill_all(stack, FUNCTION)  # of a LocalStack that was killed
     port = stack.port(LOCALSTACK_PORT)
     folder = stack.folder / NAME
     shutil.rmtree(folder / "state", ignore_errors=True)  # it keeps nothing over a restart, so neither do we
@@ -65,7 +66,7 @@ def wait(stack: Stack, launched: subprocess.Popen | None) -> None:
 def stop(stack: Stack) -> bool:
     """LocalStack ends its functions itself; what it leaves is ended here. It keeps nothing, so it gets little time."""
     was_running = process.stop(stack, NAME, patience_s=10)
-    process.kill_all(stack, f"{NAME}/function")
+    process.kill_all(stack, FUNCTION)
     stack.outputs_file.unlink(missing_ok=True)
     return was_running
 

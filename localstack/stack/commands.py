@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 import time
+from signal import Signals
 
 import cloud
 import docker
@@ -30,6 +31,8 @@ DEPLOYED = {
     "DATABASE_OWNER_SECRET_ARN": "DatabaseOwnerSecretArn",
     "ELASTICSEARCH_SECRET_ARN": "ElasticsearchSecretArn",
 }
+
+LONG_FAULTS = {"OUTAGE_SECONDS": "120", "FREEZE_SECONDS": "60", "KILL_CHANGES": "20000"}
 
 
 def existing(arguments: dict[str, str]) -> Stack:
@@ -113,6 +116,36 @@ def clean(arguments: dict[str, str]) -> None:
     say("stack", f"`{stack.name}` is gone")
 
 
+def signal(arguments: dict[str, str]) -> None:
+    """A signal to one server, or to one function's processes, to see what follows. Where it ends them, that is waited for."""
+    stack, service = existing(arguments), arguments.get("SERVICE")
+    number = getattr(Signals, f"SIG{arguments.get('SIGNAL')}", None)
+    if number is None:
+        raise Failure("which one? SIGNAL=KILL, TERM, INT, QUIT, STOP or CONT")
+    if service in functions.NAMES:
+        name = functions.outputs(stack).get(f"{service.capitalize()}Function", "")
+        found = process.find_all(stack, cloud.FUNCTION, AWS_LAMBDA_FUNCTION_NAME=name)
+    elif service in [server.NAME for server in SERVERS]:
+        found = process.find_all(stack, service)
+    else:
+        raise Failure(f"SERVICE={service} is none of {', '.join([server.NAME for server in SERVERS] + functions.NAMES)}")
+    for one in found:
+        one.signal(number)
+    if number not in (Signals.SIGSTOP, Signals.SIGCONT) and not process.wait_for_end(found, 60):
+        raise Failure(f"{service} does not end by {number.name}")
+    say(service, f"{number.name} to {len(found)} process{'es' * (len(found) != 1)}")
+
+
+def start(arguments: dict[str, str]) -> None:
+    """PostgreSQL or Elasticsearch again, with the data that it had."""
+    stack = existing(arguments)
+    server = {server.NAME: server for server in (postgres, elasticsearch)}.get(arguments.get("SERVICE"))
+    if not server:
+        raise Failure(f"which one? SERVICE={postgres.NAME}|{elasticsearch.NAME}")
+    with lock(stack.folder, "this stack"):
+        start_servers(stack, [server])
+
+
 def status(arguments: dict[str, str]) -> None:
     """A table: what, which process, since when, healthy or not, where."""
     stack = existing(arguments)
@@ -170,6 +203,7 @@ def psql(arguments: dict[str, str]) -> None:
 def exports(stack: Stack) -> dict[str, str]:
     """What `env` prints; what is not deployed yet is left out."""
     found = {
+        "SLUICE_STACK": stack.name,  # for tests that stop a server and start it again
         "DATABASE_URL": stack.database_url,
         "DATABASE_CA_FILE": str(stack.tls / "ca.pem"),
         "ELASTICSEARCH_URL": stack.elasticsearch_url,
@@ -252,10 +286,14 @@ def test(arguments: dict[str, str]) -> None:
 
 
 def soak(arguments: dict[str, str]) -> None:
-    """The property tests alone, each for SECONDS."""
-    seconds = arguments.get("SECONDS", "600")
-    env = tests_environment(arguments) | {"PROPERTY_SECONDS": seconds, "MESSAGES": "10000"}
-    run_tests(["cargo", "test", "--workspace", "--", "--nocapture", "property"], env)
+    """The faults at their full length, then SECONDS for the simulation and for each property test."""
+    seconds = int(arguments.get("SECONDS", "600"))
+    env = tests_environment(arguments)
+    # About a hundred seeds a second, on a busy machine.
+    long = {"PROPERTY_SECONDS": str(seconds), "SEEDS": str(100 * seconds), "MESSAGES": "10000"}
+    run_tests(["cargo", "test", "--workspace", "--test", "faults", "--", "--nocapture"], env | LONG_FAULTS)
+    run_tests(["cargo", "test", "--workspace", "--test", "simulation", "--", "--nocapture"], env | long)
+    run_tests(["cargo", "test", "--workspace", "--", "--nocapture", "property"], env | long)
 
 
 def tests_environment(arguments: dict[str, str]) -> dict[str, str]:
@@ -277,5 +315,5 @@ def run_tests(command: list[str], env: dict[str, str]) -> None:
 
 COMMANDS = {
     command.__name__: command
-    for command in (up, down, status, health, logs, psql, clean, servers, env, deploy, redeploy, migrate, rebase, uninstall, init, test, soak, fetch)
+    for command in (up, down, signal, start, status, health, logs, psql, clean, servers, env, deploy, redeploy, migrate, rebase, uninstall, init, test, soak, fetch)
 }

@@ -59,13 +59,14 @@ def mark(stack: Stack, service: str) -> str:
     return f"{stack.folder}/{service}"
 
 
-def find_all(stack: Stack, service: str) -> list[Process]:
-    """Every process of a service, its children included."""
-    wanted, found = f"{MARK}={mark(stack, service)}".encode(), []
+def find_all(stack: Stack, service: str, **variables: str) -> list[Process]:
+    """Every process of a service, its children included; of them those that have `variables` in their environment."""
+    wanted = {f"{name}={value}".encode() for name, value in {MARK: mark(stack, service), **variables}.items()}
+    found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             try:
-                if wanted in (folder / "environ").read_bytes().split(b"\0"):
+                if wanted <= set((folder / "environ").read_bytes().split(b"\0")):
                     found.append(_read(int(folder.name)))
             except OSError:  # it has ended, or is another user's
                 pass
@@ -108,11 +109,19 @@ def stop(stack: Stack, service: str, number: int = signal.SIGTERM, patience_s: f
     if not first:
         return False
     first.signal(number)
-    deadline = time.monotonic() + patience_s
-    while first.is_running() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_for_end([first], patience_s)
     kill_all(stack, service)
     return True
+
+
+def wait_for_end(processes: list[Process], patience_s: float) -> bool:
+    """True when all of them have ended."""
+    deadline = time.monotonic() + patience_s
+    while is_running := any(process.is_running() for process in processes):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.05)
+    return not is_running
 
 
 def kill_all(stack: Stack, service: str) -> None:
