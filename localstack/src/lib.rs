@@ -3,13 +3,17 @@
 //! The servers' addresses come from the environment (`make env`, which `make test` sets). Without them a test fails; it
 //! never skips.
 
+mod control;
 mod database;
 mod elasticsearch;
+mod proxy;
 mod server;
 mod wait;
 
+pub use control::Service;
 pub use database::Database;
 pub use elasticsearch::elasticsearch_secret;
+pub use proxy::{Fate, Proxy};
 pub use server::Server;
 pub use wait::{eventually, eventually_within};
 

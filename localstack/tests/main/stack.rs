@@ -193,7 +193,8 @@ pub async fn superuser() -> Result<Client> {
     Ok(client)
 }
 
-async fn connect() -> Result<Client> {
+/// A session of the role that owns Sluice and the tests' tables.
+pub async fn connect() -> Result<Client> {
     let client = superuser().await?;
     let role = "SET ROLE sluice_owner; SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET bytea_output = 'hex'";
     client.batch_execute(role).await?;

@@ -1,0 +1,300 @@
+//! The deployed pipeline under a load, with one fault at a time.
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::str::FromStr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, ensure};
+use aws_config::BehaviorVersion;
+use aws_sdk_lambda::types::{Environment, InvocationType};
+use aws_sdk_sqs::types::QueueAttributeName::{
+    ApproximateNumberOfMessages, ApproximateNumberOfMessagesNotVisible, VisibilityTimeout,
+};
+use futures_util::FutureExt;
+use localstack::{Proxy, Service, elasticsearch_secret, eventually, eventually_within, variable};
+use serde_json::Value;
+use tokio::sync::Mutex;
+
+use crate::load::{Load, TABLES};
+use crate::stack::{Stack, attribute, superuser};
+
+/// The servers are everybody's.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
+/// How long a message of a function that was killed, or that could not give it back, stays away. The template's six
+/// minutes would be the test's length.
+const VISIBILITY_SECONDS: &str = "10";
+/// A message that failed often waits up to a minute for its next try.
+const REST: Duration = Duration::from_secs(300);
+
+/// The deployed pipeline, with two streams of the test's own.
+pub struct Pipeline {
+    /// Clients, and the test's schema.
+    pub stack: Stack,
+    /// Repeats what is random.
+    pub seed: u64,
+    lambda: aws_sdk_lambda::Client,
+    secrets: aws_sdk_secretsmanager::Client,
+    /// What is to be put back: secrets and environments, by the name of the secret or function.
+    secret_before: HashMap<String, String>,
+    environment_before: HashMap<String, HashMap<String, String>>,
+    visibility_before: String,
+}
+
+/// Runs a test alone with the stack. `name` is the test's schema. Whatever comes of the test, all that it stopped or
+/// changed is as it was before.
+pub async fn alone(name: &str, test: impl AsyncFnOnce(&mut Pipeline) -> Result<()>) -> Result<()> {
+    let _turn = ALONE.lock().await;
+    let mut pipeline = Pipeline::connect(name).await?;
+    let outcome = AssertUnwindSafe(test(&mut pipeline)).catch_unwind().await;
+    let restored = pipeline.restore().await;
+    let seed = pipeline.seed;
+    outcome.unwrap_or_else(|panic| resume_unwind(panic)).with_context(|| format!("repeat with SEED={seed}"))?;
+    restored.context("putting the stack back")
+}
+
+/// A parameter that makes a test longer.
+pub fn parameter<T: FromStr>(name: &str, default: T) -> T {
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+}
+
+/// A line of progress.
+fn say(name: &str, words: &str) {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    eprintln!("{:02}:{:02} {name:<16} {words}", seconds / 60 % 60, seconds % 60);
+}
+
+impl Pipeline {
+    async fn connect(name: &str) -> Result<Self> {
+        let stack = Stack::connect(name).await?;
+        stack.execute(&TABLES.replace("$.", &format!("{name}.")).replace("$_", &format!("{name}_"))).await?;
+        stack.migrate().await?;
+        let aws = aws_config::load_defaults(BehaviorVersion::latest()).await;
+        let seed = parameter("SEED", fastrand::u64(..));
+        say(name, &format!("SEED={seed}"));
+        let mut pipeline = Self {
+            stack,
+            seed,
+            lambda: aws_sdk_lambda::Client::new(&aws),
+            secrets: aws_sdk_secretsmanager::Client::new(&aws),
+            secret_before: HashMap::new(),
+            environment_before: HashMap::new(),
+            visibility_before: String::new(),
+        };
+        pipeline.visibility_before = pipeline.queue(&[VisibilityTimeout]).await?.remove(0);
+        pipeline.set_visibility(VISIBILITY_SECONDS).await?;
+        // Of an earlier run.
+        pipeline.letters().await?;
+        Ok(pipeline)
+    }
+
+    /// Tells how far the test is.
+    pub fn say(&self, words: &str) {
+        say(&self.stack.schema, words);
+    }
+
+    /// Begins the load.
+    pub async fn load(&self) -> Result<Load> {
+        let load = Load::start(&self.stack.schema, self.seed).await?;
+        load.goes_on(100).await;
+        Ok(load)
+    }
+
+    /// Ends the load: when all has come to rest, index and source are equal, and nothing is in the dead-letter queue.
+    pub async fn converges(&self, load: Load) -> Result<()> {
+        let changes = load.stop().await?;
+        self.say("the load has ended");
+        self.is_converged().await?;
+        self.say(&format!("converged after {changes} changes"));
+        Ok(())
+    }
+
+    /// The same without a load.
+    pub async fn is_converged(&self) -> Result<()> {
+        let schema = &self.stack.schema;
+        let streams = [
+            (format!("{schema}_item"), "SELECT id::text FROM item"),
+            (format!("{schema}_project"), "SELECT id::text FROM project"),
+        ];
+        self.comes_to_rest().await;
+        for (stream, keys) in &streams {
+            self.stack.converges(stream, keys).await?;
+        }
+        let letters = self.letters().await?;
+        ensure!(letters.is_empty(), "dead letters: {letters:?}");
+        Ok(())
+    }
+
+    /// Waits until nothing is in the log or in the queue; second looks may be on their way.
+    pub async fn comes_to_rest(&self) {
+        eventually_within(REST, "log and queue to be empty", async || {
+            let has_changes = self.has_changes_in_the_log().await.map_err(|error| format!("{error:#}"))?;
+            let counts = self.queue(&[ApproximateNumberOfMessages, ApproximateNumberOfMessagesNotVisible]).await;
+            let counts = counts.map_err(|error| format!("{error:#}"))?;
+            if !has_changes && counts == ["0", "0"] {
+                return Ok(());
+            }
+            Err(format!("the log has changes: {has_changes}; messages visible, and in flight: {counts:?}"))
+        })
+        .await;
+    }
+
+    /// Whether a subscription has not passed all of the log, or an expansion is to be done.
+    pub async fn has_changes_in_the_log(&self) -> Result<bool> {
+        let query =
+            "SELECT bool_or(sluice.pending(name)) OR EXISTS (SELECT FROM sluice.expansion) FROM sluice.subscription";
+        Ok(self.stack.owner.query_one(query, &[]).await?.get(0))
+    }
+
+    /// Waits until messages are in the queue that could not be delivered, so that the fault is felt.
+    pub async fn is_felt(&self) {
+        eventually("messages that come back", async || {
+            let counts = self.queue(&[ApproximateNumberOfMessages, ApproximateNumberOfMessagesNotVisible]).await;
+            let counts = counts.map_err(|error| format!("{error:#}"))?;
+            let waiting: u32 = counts.iter().filter_map(|count| count.parse::<u32>().ok()).sum();
+            // More than the one batch that is always under way.
+            if waiting > 20 { Ok(()) } else { Err(format!("{waiting} messages")) }
+        })
+        .await;
+    }
+
+    /// The next minute's invocation of the trigger, at once.
+    pub async fn tick(&self) -> Result<()> {
+        let request = self.lambda.invoke().function_name(variable("TRIGGER_FUNCTION"));
+        request.invocation_type(InvocationType::Event).send().await?;
+        Ok(())
+    }
+
+    /// Lets the indexer reach Elasticsearch by a proxy.
+    pub async fn elasticsearch_by_proxy(&mut self) -> Result<Proxy> {
+        let mut secret = elasticsearch_secret()?;
+        let url = url::Url::parse(secret["url"].as_str().unwrap_or_default())?;
+        let proxy = Proxy::start(&format!("127.0.0.1:{}", url.port_or_known_default().unwrap_or(9200))).await?;
+        secret["url"] = Value::from(format!("http://{}", proxy.address));
+        self.put_secret("ELASTICSEARCH_SECRET_ARN", &secret.to_string()).await?;
+        self.restart_indexer().await?;
+        Ok(proxy)
+    }
+
+    /// A process that has not read the secret yet, when nothing is in the hands of the old one.
+    pub async fn restart_indexer(&self) -> Result<()> {
+        self.comes_to_rest().await;
+        Service::Indexer.signal("KILL")
+    }
+
+    /// The secret whose ARN is in this variable.
+    pub async fn secret(&self, variable_name: &str) -> Result<String> {
+        let answer = self.secrets.get_secret_value().secret_id(variable(variable_name)).send().await?;
+        answer.secret_string.context("a secret has a value")
+    }
+
+    /// Puts another value into it, until the test is over.
+    pub async fn put_secret(&mut self, variable_name: &str, value: &str) -> Result<()> {
+        if !self.secret_before.contains_key(variable_name) {
+            self.secret_before.insert(variable_name.to_owned(), self.secret(variable_name).await?);
+        }
+        self.write_secret(variable_name, value).await
+    }
+
+    async fn write_secret(&self, variable_name: &str, value: &str) -> Result<()> {
+        self.secrets.put_secret_value().secret_id(variable(variable_name)).secret_string(value).send().await?;
+        Ok(())
+    }
+
+    /// Gives the function whose name is in this variable another setting, until the test is over.
+    pub async fn configure(&mut self, function: &str, name: &str, value: impl Display) -> Result<()> {
+        let request = self.lambda.get_function_configuration().function_name(variable(function));
+        let before = request.send().await?.environment.and_then(|found| found.variables).unwrap_or_default();
+        let mut now = before.clone();
+        now.insert(name.to_owned(), value.to_string());
+        self.environment_before.entry(function.to_owned()).or_insert(before);
+        self.comes_to_rest().await;
+        self.write_environment(function, now).await?;
+        // One of before may drain on for a minute.
+        Service::Trigger.signal("KILL")?;
+        self.tick().await
+    }
+
+    async fn write_environment(&self, function: &str, variables: HashMap<String, String>) -> Result<()> {
+        let request = self.lambda.update_function_configuration().function_name(variable(function));
+        request.environment(Environment::builder().set_variables(Some(variables)).build()).send().await?;
+        eventually("the function's new configuration", async || {
+            let request = self.lambda.get_function_configuration().function_name(variable(function));
+            let found = request.send().await.map_err(|error| format!("{error:?}"))?;
+            let status = found.last_update_status.map(|status| status.as_str().to_owned());
+            if status.as_deref() == Some("Successful") { Ok(()) } else { Err(format!("{status:?}")) }
+        })
+        .await;
+        Ok(())
+    }
+
+    /// Attributes of the queue, in this order.
+    async fn queue(&self, names: &[aws_sdk_sqs::types::QueueAttributeName]) -> Result<Vec<String>> {
+        let request = self.stack.sqs.get_queue_attributes().queue_url(variable("QUEUE_URL"));
+        let found = request.set_attribute_names(Some(names.to_vec())).send().await?.attributes.unwrap_or_default();
+        Ok(names.iter().map(|name| found.get(name).cloned().unwrap_or_default()).collect())
+    }
+
+    async fn set_visibility(&self, seconds: &str) -> Result<()> {
+        let request = self.stack.sqs.set_queue_attributes().queue_url(variable("QUEUE_URL"));
+        request.attributes(VisibilityTimeout, seconds).send().await?;
+        Ok(())
+    }
+
+    /// All dead letters of the test's streams, which are taken out of the queue: their keys and reasons.
+    async fn letters(&self) -> Result<Vec<String>> {
+        let queue = variable("DEAD_LETTER_QUEUE_URL");
+        let mut found = vec![];
+        loop {
+            // Those of others come back when this is over.
+            let request = self.stack.sqs.receive_message().queue_url(&queue).max_number_of_messages(10);
+            let answer = request.message_attribute_names("All").visibility_timeout(30).send().await?;
+            let letters = answer.messages.unwrap_or_default();
+            if letters.is_empty() {
+                return Ok(found);
+            }
+            for letter in letters.iter().filter(|letter| attribute(letter, "stream").starts_with(&self.stack.schema)) {
+                found.push(format!("{}: {}", attribute(letter, "key"), attribute(letter, "reason")));
+                let handle = letter.receipt_handle.clone().unwrap_or_default();
+                self.stack.sqs.delete_message().queue_url(&queue).receipt_handle(handle).send().await?;
+            }
+        }
+    }
+
+    /// All servers run, and secrets, passwords and settings are the stack's own.
+    async fn restore(&mut self) -> Result<()> {
+        Service::LocalStack.signal("CONT")?;
+        Service::Elasticsearch.start()?;
+        // This gives the roles their passwords again.
+        Service::Postgres.start()?;
+        let (secrets, environments) =
+            (std::mem::take(&mut self.secret_before), std::mem::take(&mut self.environment_before));
+        for (name, value) in &secrets {
+            self.write_secret(name, value).await?;
+        }
+        for (function, variables) in &environments {
+            self.write_environment(function, variables.clone()).await?;
+        }
+        if !secrets.is_empty() || !environments.is_empty() {
+            Service::Indexer.signal("KILL")?;
+            Service::Trigger.signal("KILL")?;
+        }
+        self.set_visibility(&self.visibility_before).await?;
+        // Whether it was killed, or waits for its next try: the next test begins with one that drains.
+        self.tick().await
+    }
+
+    /// The stack's own session, anew.
+    pub async fn reconnect(&mut self) -> Result<()> {
+        self.stack.owner = self.stack.session().await?;
+        Ok(())
+    }
+
+    /// How many sessions of the functions have begun since the caller's own clock said so.
+    pub async fn sessions_since(&self, began: SystemTime) -> Result<i64> {
+        let query = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'sluice_functions' AND backend_start > $1";
+        Ok(superuser().await?.query_one(query, &[&began]).await?.get(0))
+    }
+}

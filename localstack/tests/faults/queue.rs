@@ -1,0 +1,81 @@
+//! LocalStack is frozen or cut off, and messages are lost.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use localstack::{Proxy, Service, variable};
+use tokio::time::sleep;
+
+use crate::chaos;
+use crate::pipeline::{Pipeline, alone, parameter};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_queue_goes_on_where_it_was() -> Result<()> {
+    alone("fault_freeze", async |pipeline| {
+        let seconds = parameter("FREEZE_SECONDS", 8);
+        let load = pipeline.load().await?;
+        Service::LocalStack.signal("STOP")?;
+        pipeline.say(&format!("LocalStack is frozen for {seconds} s"));
+        sleep(Duration::from_secs(seconds)).await;
+        Service::LocalStack.signal("CONT")?;
+        pipeline.tick().await?;
+        load.goes_on(100).await;
+        pipeline.converges(load).await
+    })
+    .await
+}
+
+/// SQS and Secrets Manager: answers get lost, so that messages are sent twice, and then nobody answers at all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn functions_that_are_cut_off_from_aws_go_on_when_it_is_back() -> Result<()> {
+    alone("fault_aws", async |pipeline| {
+        let proxy = aws_by_proxy(pipeline).await?;
+        let load = pipeline.load().await?;
+        chaos::reign(&proxy, &load, 1000, pipeline.seed).await?;
+        proxy.close();
+        load.goes_on(500).await;
+        proxy.open();
+        load.goes_on(100).await;
+        pipeline.converges(load).await
+    })
+    .await
+}
+
+async fn aws_by_proxy(pipeline: &mut Pipeline) -> Result<Proxy> {
+    let url = url::Url::parse(&variable("AWS_ENDPOINT_URL"))?;
+    let proxy = Proxy::start(&format!("127.0.0.1:{}", url.port_or_known_default().unwrap_or(4566))).await?;
+    for function in ["TRIGGER_FUNCTION", "INDEXER_FUNCTION"] {
+        pipeline.configure(function, "AWS_ENDPOINT_URL", format!("http://{}", proxy.address)).await?;
+    }
+    pipeline.tick().await?;
+    Ok(proxy)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resync_mends_what_a_lost_queue_took_along_deletes_included() -> Result<()> {
+    alone("fault_purge", async |pipeline| {
+        let proxy = pipeline.elasticsearch_by_proxy().await?;
+        let stack = &pipeline.stack;
+        stack.execute("INSERT INTO item VALUES (1001, 'to be deleted'), (1002, 'old')").await?;
+        stack.converges("fault_purge_item", "SELECT id::text FROM item").await?;
+        let load = pipeline.load().await?;
+        proxy.close();
+        stack.execute("DELETE FROM item WHERE id = 1001; UPDATE item SET name = 'new' WHERE id = 1002").await?;
+        pipeline.is_felt().await;
+        let changes = load.stop().await?;
+        // Emptied until the log is, so that what was on its way to the queue is lost as well.
+        while pipeline.has_changes_in_the_log().await? {
+            stack.sqs.purge_queue().queue_url(variable("QUEUE_URL")).send().await?;
+        }
+        stack.sqs.purge_queue().queue_url(variable("QUEUE_URL")).send().await?;
+        proxy.open();
+        pipeline.comes_to_rest().await;
+        let indexed = stack.indexed("fault_purge_item").await?;
+        ensure!(indexed.contains_key("1001") && indexed["1002"].contains("old"), "the queue was not lost: {indexed:?}");
+
+        stack.execute("SELECT sluice.resync('fault_purge_item'); SELECT sluice.resync('fault_purge_project')").await?;
+        pipeline.say(&format!("{changes} changes, of which many were lost"));
+        pipeline.is_converged().await
+    })
+    .await
+}
