@@ -10,6 +10,10 @@ fn no_resource_has_a_fixed_name_so_that_two_stages_live_in_one_account() {
         if line == "Outputs:" {
             break;
         }
+        // Which queue an alarm's metric is about: the name that the queue was given.
+        if line.trim_start().starts_with("Dimensions:") {
+            continue;
+        }
         for name in names {
             let is_named = line.split(['{', ',', ' ']).any(|word| word == format!("{name}:"));
             assert!(!is_named, "line {}: {line}", number + 1);

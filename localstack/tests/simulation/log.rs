@@ -227,8 +227,16 @@ impl Log {
         matches!(row.event, Event::FanOut(_)) == (reader == FAN_OUT)
     }
 
+    /// The subscription's row as a session sees it: another's transaction has not changed it before it commits.
+    fn position(&self, session: SessionId, reader: &'static str) -> &Subscription {
+        let others = self.sessions.iter().filter(|(other, _)| **other != session);
+        let before =
+            others.filter_map(|(_, transaction)| transaction.before.as_ref()).find(|(name, _)| *name == reader);
+        before.map_or(&self.subscriptions[reader], |(_, committed)| committed)
+    }
+
     pub fn is_pending(&self, session: SessionId, reader: &'static str) -> bool {
-        let position = &self.subscriptions[reader];
+        let position = self.position(session, reader);
         if self.defect == Some(Defect::PositionById) {
             return position.target.is_some()
                 || self
