@@ -10,6 +10,8 @@ mod proxy;
 mod server;
 mod wait;
 
+use std::str::FromStr;
+
 pub use control::Service;
 pub use database::Database;
 pub use elasticsearch::elasticsearch_secret;
@@ -28,4 +30,13 @@ pub fn variable(name: &str) -> String {
             "{name} is not set: the tests need the local stack. Run `make test`, or `eval \"$(make -s env STACK=test)\"`."
         ),
     }
+}
+
+/// A variable that repeats a test or makes it longer, such as SEED. `None`: it is not set.
+///
+/// # Panics
+/// Where its value is none of this type.
+pub fn parameter<T: FromStr>(name: &str) -> Option<T> {
+    let value = std::env::var(name).ok()?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{name}={value} is no {}", std::any::type_name::<T>())))
 }

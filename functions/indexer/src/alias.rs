@@ -15,7 +15,7 @@ use crate::{
 };
 
 const UNKNOWN_STREAM: &str = "unknown_stream";
-const NO_SOURCE: &str = "no_source";
+pub(crate) const NO_SOURCE: &str = "no_source";
 
 /// The aliases that were found to be Sluice's own.
 ///

@@ -179,7 +179,7 @@ fn reading(read: Read) -> Reading {
 /// dead-lettered for the sake of a view that somebody broke: they wait until it is mended.
 fn decide_error(error: &ReadError) -> Outcome {
     match error {
-        ReadError::NoSource(_) => Outcome::Permanent(Reason::new("no_source", error.to_string())),
+        ReadError::NoSource(_) => Outcome::Permanent(Reason::new(alias::NO_SOURCE, error.to_string())),
         ReadError::MissingSource { .. } => Outcome::Configuration(Reason::new("missing_source", error.to_string())),
         ReadError::Query { source, .. } => {
             let problem = describe(source);

@@ -2,14 +2,13 @@
 //! MESSAGES=<n> makes it longer.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use aws_lambda_events::event::sqs::SqsEvent;
 use aws_sdk_sqs::types::{QueueAttributeName, SendMessageBatchRequestEntry};
 use indexer::Indexer;
-use localstack::eventually_within;
+use localstack::{eventually_within, parameter};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
@@ -33,14 +32,10 @@ struct Run {
     given_back: Mutex<HashSet<String>>,
 }
 
-fn variable<T: FromStr>(name: &str) -> Option<T> {
-    std::env::var(name).ok()?.parse().ok()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_message_is_written_or_refused_with_a_reason_or_given_back_whatever_is_in_it() -> Result<()> {
-    let seed = variable("SEED").unwrap_or_else(|| fastrand::u64(..));
-    let messages = variable("MESSAGES").unwrap_or(3000);
+    let seed = parameter("SEED").unwrap_or_else(|| fastrand::u64(..));
+    let messages = parameter("MESSAGES").unwrap_or(3000);
     println!("SEED={seed} MESSAGES={messages}");
     let world = World::create().await?;
     let run = Run {

@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use fastrand::Rng;
-use localstack::Service;
+use localstack::{Service, parameter};
 use tokio::time::sleep;
 
 use crate::chaos;
-use crate::pipeline::{alone, parameter};
+use crate::pipeline::alone;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn functions_that_are_killed_at_any_moment_lose_nothing() -> Result<()> {
     alone("fault_kill", async |pipeline| {
-        let wanted = parameter("KILL_CHANGES", 2000);
+        let wanted = parameter("KILL_CHANGES").unwrap_or(2000);
         let mut random = Rng::with_seed(pipeline.seed);
         let load = pipeline.load().await?;
         let mut kills = 0;
@@ -41,7 +41,7 @@ async fn lost_answers_and_late_requests_to_elasticsearch_change_nothing() -> Res
     alone("fault_cut", async |pipeline| {
         let proxy = pipeline.elasticsearch_by_proxy().await?;
         let load = pipeline.load().await?;
-        chaos::reign(&proxy, &load, parameter("KILL_CHANGES", 2000), pipeline.seed).await?;
+        chaos::reign(&proxy, &load, parameter("KILL_CHANGES").unwrap_or(2000), pipeline.seed).await?;
         pipeline.converges(load).await
     })
     .await

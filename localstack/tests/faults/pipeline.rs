@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, resume_unwind};
-use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
@@ -13,7 +12,7 @@ use aws_sdk_sqs::types::QueueAttributeName::{
     ApproximateNumberOfMessages, ApproximateNumberOfMessagesNotVisible, VisibilityTimeout,
 };
 use futures_util::FutureExt;
-use localstack::{Proxy, Service, elasticsearch_secret, eventually, eventually_within, variable};
+use localstack::{Proxy, Service, elasticsearch_secret, eventually, eventually_within, parameter, variable};
 use serde_json::Value;
 use tokio::sync::Mutex;
 
@@ -55,11 +54,6 @@ pub async fn alone(name: &str, test: impl AsyncFnOnce(&mut Pipeline) -> Result<(
     restored.context("putting the stack back")
 }
 
-/// A parameter that makes a test longer.
-pub fn parameter<T: FromStr>(name: &str, default: T) -> T {
-    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
-}
-
 /// A line of progress.
 fn say(name: &str, words: &str) {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -72,7 +66,7 @@ impl Pipeline {
         stack.execute(&TABLES.replace("$.", &format!("{name}.")).replace("$_", &format!("{name}_"))).await?;
         stack.migrate().await?;
         let aws = aws_config::load_defaults(BehaviorVersion::latest()).await;
-        let seed = parameter("SEED", fastrand::u64(..));
+        let seed = parameter("SEED").unwrap_or_else(|| fastrand::u64(..));
         say(name, &format!("SEED={seed}"));
         let mut pipeline = Self {
             stack,

@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use localstack::{Proxy, Service, variable};
+use localstack::{Proxy, Service, parameter, variable};
 use tokio::time::sleep;
 
 use crate::chaos;
-use crate::pipeline::{Pipeline, alone, parameter};
+use crate::pipeline::{Pipeline, alone};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_queue_goes_on_where_it_was() -> Result<()> {
     alone("fault_freeze", async |pipeline| {
-        let seconds = parameter("FREEZE_SECONDS", 8);
+        let seconds = parameter("FREEZE_SECONDS").unwrap_or(8);
         let load = pipeline.load().await?;
         Service::LocalStack.signal("STOP")?;
         pipeline.say(&format!("LocalStack is frozen for {seconds} s"));

@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use elasticsearch::http::Method;
-use localstack::{Fate, Service, eventually};
+use localstack::{Fate, Service, eventually, parameter};
 use tokio::time::sleep;
 
-use crate::pipeline::{alone, parameter};
+use crate::pipeline::alone;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outage_of_elasticsearch_under_load_loses_nothing() -> Result<()> {
     alone("fault_outage", async |pipeline| {
-        let seconds = parameter("OUTAGE_SECONDS", 10);
+        let seconds = parameter("OUTAGE_SECONDS").unwrap_or(10);
         let load = pipeline.load().await?;
         Service::Elasticsearch.signal("KILL")?;
         pipeline.say(&format!("Elasticsearch is away for {seconds} s"));

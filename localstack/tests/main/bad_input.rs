@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use anyhow::{Result, ensure};
 use aws_sdk_sqs::types::Message;
 use elasticsearch::http::Method;
-use localstack::{eventually_within, variable};
+use localstack::{eventually_within, parameter, variable};
 use serde_json::Value;
 
 use crate::account::Account;
@@ -33,7 +33,7 @@ async fn bad_messages_do_the_deployed_function_no_harm() -> Result<()> {
     let logged = fs::metadata(&log).map_or(0, |file| file.len());
     let indexes = indexes(&stack).await?;
 
-    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+    let seed = parameter("SEED").unwrap_or_else(|| fastrand::u64(..));
     println!("SEED={seed}");
     let streams = Streams {
         sourced: "e2e_bad".to_owned(),

@@ -24,7 +24,7 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use localstack::variable;
+use localstack::{parameter, variable};
 
 use crate::defects::Defect;
 use crate::run::{run, run_on_postgres};
@@ -37,18 +37,14 @@ const SEEDS_ON_POSTGRES: u64 = 50;
 const SEEDS_FOR_A_DEFECT: u64 = 5000;
 const SEEDS_TWICE: u64 = 20;
 
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name}={value} is no number")))
-}
-
 #[test]
 fn the_index_equals_the_source_whatever_happens() -> Result<()> {
-    if let Some(seed) = number("SEED") {
+    if let Some(seed) = parameter("SEED") {
         let outcome = run(seed, None).with_context(|| format!("SEED={seed}"))?;
         eprintln!("{outcome:?}");
         return Ok(());
     }
-    let seeds = number("SEEDS").unwrap_or(SEEDS);
+    let seeds = parameter("SEEDS").unwrap_or(SEEDS);
     let (begun, mut faults, mut invocations) = (Instant::now(), 0, 0);
     for seed in 0..seeds {
         let outcome = run(seed, None).with_context(|| format!("repeat with SEED={seed}"))?;
@@ -72,9 +68,9 @@ fn a_seed_tells_the_same_story_each_time() -> Result<()> {
 #[test]
 fn the_log_in_postgresql_gives_the_same_results_as_the_model() -> Result<()> {
     variable("DATABASE_URL");
-    let seeds: Vec<u64> = match number("SEED") {
+    let seeds: Vec<u64> = match parameter("SEED") {
         Some(seed) => vec![seed],
-        None => (0..number("SEEDS_ON_POSTGRES").unwrap_or(SEEDS_ON_POSTGRES)).collect(),
+        None => (0..parameter("SEEDS_ON_POSTGRES").unwrap_or(SEEDS_ON_POSTGRES)).collect(),
     };
     // Most of the time is the server's: two runs side by side, each on a database of its own.
     let (even, odd): (Vec<u64>, Vec<u64>) = seeds.iter().partition(|seed| *seed % 2 == 0);

@@ -8,12 +8,12 @@ pub mod schedule;
 mod writers;
 
 use std::collections::HashMap;
-use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use database::log::Row;
 use fastrand::Rng;
+use localstack::parameter;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
 
@@ -22,10 +22,6 @@ use crate::support::{Drainer, World, one};
 
 const WRITERS: u64 = 12;
 const KEYS: i64 = 20;
-
-pub fn variable<T: FromStr>(name: &str) -> Option<T> {
-    std::env::var(name).ok()?.parse().ok()
-}
 
 /// Counts are written to rows whose lock orders their writers, so that each value of a key is greater than the last.
 async fn write(app: Client, seed: u64, until: Instant) -> Result<()> {
@@ -113,8 +109,8 @@ impl Reader {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_committed_row_comes_once_and_each_key_in_order_whatever_writers_and_readers_do() -> Result<()> {
-    let seed = variable("SEED").unwrap_or_else(|| fastrand::u64(..));
-    let seconds = variable("PROPERTY_SECONDS").unwrap_or(10);
+    let seed = parameter("SEED").unwrap_or_else(|| fastrand::u64(..));
+    let seconds = parameter("PROPERTY_SECONDS").unwrap_or(10);
     run(seed, Duration::from_secs(seconds), &Defect::default())
         .await
         .with_context(|| format!("repeat with SEED={seed}"))

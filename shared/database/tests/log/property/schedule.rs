@@ -10,12 +10,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use database::log;
 use fastrand::Rng;
+use localstack::parameter;
 use tokio::time::Instant;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 use super::drainer::{Drainer, Message};
-use super::variable;
 use super::writers::{PERSONS, PROJECTS, Writers};
 use crate::defects::{Defect, Violated, patch};
 use crate::support::{Index, World, one, source};
@@ -72,10 +72,10 @@ struct Schedule {
 #[tokio::test]
 async fn the_index_ends_as_the_source_whatever_dies_at_whichever_step() -> Result<()> {
     let mut seen = Tally::default();
-    if let Some(seed) = variable("SEED") {
+    if let Some(seed) = parameter("SEED") {
         return run(seed, &Defect::default(), &mut seen).await;
     }
-    let until = Instant::now() + Duration::from_secs(variable("PROPERTY_SECONDS").unwrap_or(10));
+    let until = Instant::now() + Duration::from_secs(parameter("PROPERTY_SECONDS").unwrap_or(10));
     let mut seeds = 0;
     while Instant::now() < until {
         let seed = fastrand::u64(..);
