@@ -22,7 +22,7 @@ pub(crate) fn second_look(
     for (entry, outcome) in message.entries.iter().zip(outcomes) {
         if needs_second_look(entry.change.op, outcome) {
             let key = entry.change.key.as_ref().into();
-            packer.push(&Change { op: Op::Look, key, ..entry.change }, None);
+            packer.push(&Change { op: Op::Look, key, since: None, ..entry.change }, None);
         }
     }
     let body = packer.finish()?;

@@ -20,6 +20,11 @@ impl Deadline {
         Self(self.0.checked_sub(margin).unwrap_or_else(Instant::now))
     }
 
+    /// The same, or sooner: after so much time.
+    pub(crate) fn at_most(self, time: Duration) -> Self {
+        Self(self.0.min(Instant::now() + time))
+    }
+
     /// The instant.
     pub fn instant(self) -> Instant {
         self.0

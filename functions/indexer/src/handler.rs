@@ -20,6 +20,7 @@ use crate::{
     bulk::{Bulk, Write},
     cluster::{Cluster, Elastic},
     config::Settings,
+    counters::Counters,
     dead_letter,
     deadline::Deadline,
     decision::{Action, Done, Outcome, Reason, Verdict, check, decide_message, needs_re_read},
@@ -43,6 +44,7 @@ pub struct Indexer<C = Elastic, D: Connect = Postgres, Q = Sqs> {
     queue: Q,
     dead_letter_queue: Q,
     aliases: Aliases,
+    counters: Counters,
     settings: Settings,
 }
 
@@ -59,7 +61,7 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
     /// The same over other services than the real ones.
     pub fn of(cluster: C, source: Source<D>, queue: Q, dead_letter_queue: Q, settings: Settings) -> Self {
         let aliases = Aliases::new(settings.index_prefix.clone());
-        Self { cluster, source, queue, dead_letter_queue, aliases, settings }
+        Self { cluster, source, queue, dead_letter_queue, aliases, counters: Counters::default(), settings }
     }
 
     /// Handles a batch, and names the messages that are to be received again. All others may be deleted: each of their
@@ -87,6 +89,7 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
         back_off::apply(&self.queue, &receipts, deadline).await;
         tally.messages_retried = retried.len();
         tally.log(started.elapsed());
+        self.counters.add(tally.counts(), &self.source, deadline).await;
         let mut response = SqsBatchResponse::default();
         for position in retried.into_keys() {
             response.add_failure(batch[position].id);
@@ -102,6 +105,7 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
         deadline: Deadline,
         tally: &mut Tally,
     ) -> Vec<Vec<Outcome>> {
+        let started = Instant::now();
         let mut by_stream: BTreeMap<&str, Vec<Work<'_>>> = BTreeMap::new();
         for (position, received) in batch.iter().enumerate() {
             let Ok(message) = &received.message else { continue };
@@ -115,6 +119,9 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
             // The works of a message are in the order of its changes.
             for (work, outcome) in works.iter().zip(ended) {
                 tally.count(stream, &outcome);
+                if let (Some(since), Outcome::Done(_, Done::Written)) = (work.entry.change.since, &outcome) {
+                    tally.count_latency(stream, now_ms + as_ms(started.elapsed()) - since);
+                }
                 outcomes[work.message].push(outcome);
             }
         }
@@ -280,7 +287,9 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
             retried.insert(position, delay(position, true));
         }
         let letters = letters.send(&self.dead_letter_queue, deadline).await;
-        tally.dead_lettered = letters.sent;
+        for letter in &letters.sent {
+            tally.count_letter(letter.attribute("stream").unwrap_or_default());
+        }
         for position in letters.unsent {
             retried.insert(position, delay(position, true));
         }
@@ -316,8 +325,9 @@ struct Parcels {
     messages: Vec<queue::Message>,
 }
 
+#[derive(Default)]
 struct Dispatched {
-    sent: usize,
+    sent: Vec<queue::Message>,
     /// The received messages of which something was not sent.
     unsent: Vec<usize>,
 }
@@ -336,8 +346,15 @@ impl Parcels {
 
     async fn send(self, queue: &impl Queue, deadline: Deadline) -> Dispatched {
         let sent = send_all(queue, &self.messages, deadline.instant()).await;
-        let unsent = self.senders.iter().enumerate().filter(|(position, _)| !sent.contains(position));
-        Dispatched { sent: sent.len(), unsent: unsent.map(|(_, &sender)| sender).collect() }
+        let mut dispatched = Dispatched::default();
+        for (position, (sender, message)) in self.senders.into_iter().zip(self.messages).enumerate() {
+            if sent.contains(&position) {
+                dispatched.sent.push(message);
+            } else {
+                dispatched.unsent.push(sender);
+            }
+        }
+        dispatched
     }
 }
 
@@ -367,5 +384,9 @@ fn fill(outcomes: &mut [Option<Outcome>], which: &[usize], outcome: &Outcome) {
 }
 
 fn since_1970_ms(time: SystemTime) -> i64 {
-    i64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
+    as_ms(time.duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+fn as_ms(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

@@ -12,6 +12,7 @@ mod batch;
 mod bulk;
 mod cluster;
 mod config;
+mod counters;
 mod dead_letter;
 mod deadline;
 mod handler;

@@ -9,6 +9,7 @@ use std::{
 use config::{SecretError, Secrets};
 use database::{
     Answers as _, Connect, ConnectError, Postgres, Read, ReadError, Session as _, Settings, Stream, describe,
+    log::Count,
 };
 use tokio::time::{timeout, timeout_at};
 use tracing::warn;
@@ -123,6 +124,22 @@ impl<D: Connect> Source<D> {
             self.put_back(client);
         }
         hand_over(portion).await;
+    }
+
+    /// Adds to the counters of deliveries: whether that is known to be done.
+    pub(crate) async fn count_deliveries(&self, counts: &[Count], deadline: Deadline) -> bool {
+        let Ok(client) = self.client(deadline).await else { return false };
+        match timeout_at(deadline.instant(), client.count_deliveries(counts)).await {
+            Ok(Ok(())) => {
+                self.put_back(client);
+                true
+            }
+            Ok(Err(error)) => {
+                warn!(error = describe(&error), "the deliveries are counted later");
+                false
+            }
+            Err(_) => false,
+        }
     }
 
     async fn client(&self, deadline: Deadline) -> Result<D::Session, Outcome> {

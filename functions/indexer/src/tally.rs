@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use database::{delivery, log::Count};
 use tracing::{error, info, warn};
 
 use crate::decision::{Done, Outcome, Reason};
@@ -12,7 +13,7 @@ pub(crate) struct Tally {
     messages: usize,
     pub(crate) messages_retried: usize,
     pub(crate) re_read: usize,
-    pub(crate) dead_lettered: usize,
+    dead_lettered: usize,
     pub(crate) second_looks: usize,
     pub(crate) messages_sent_anew: usize,
     written: usize,
@@ -21,6 +22,7 @@ pub(crate) struct Tally {
     retried: usize,
     configuration: usize,
     refusals: BTreeMap<(String, Kind, String), Refusal>,
+    measures: BTreeMap<(String, &'static str), i64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,19 +46,51 @@ impl Tally {
 
     pub(crate) fn count(&mut self, stream: &str, outcome: &Outcome) {
         match outcome {
-            Outcome::Done(_, Done::Written) => self.written += 1,
-            Outcome::Done(_, Done::Stale) => self.stale += 1,
-            Outcome::Done(_, Done::Gone) => self.gone += 1,
+            Outcome::Done(_, Done::Written) => {
+                self.written += 1;
+                self.add(stream, delivery::WRITTEN, 1);
+            }
+            Outcome::Done(_, Done::Stale) => {
+                self.stale += 1;
+                self.add(stream, delivery::STALE, 1);
+            }
+            Outcome::Done(_, Done::Gone) => {
+                self.gone += 1;
+                self.add(stream, delivery::GONE, 1);
+            }
             Outcome::Retry(reason) => {
                 self.retried += 1;
+                self.add(stream, delivery::RETRIED, 1);
                 self.note(stream, Kind::Retry, reason);
             }
             Outcome::Configuration(reason) | Outcome::NoIndex(reason) => {
                 self.configuration += 1;
+                self.add(stream, delivery::CONFIGURATION, 1);
                 self.note(stream, Kind::Configuration, reason);
             }
             Outcome::Permanent(reason) => self.note(stream, Kind::Permanent, reason),
         }
+    }
+
+    /// How long a written change was on its way, in milliseconds.
+    pub(crate) fn count_latency(&mut self, stream: &str, ms: i64) {
+        self.add(stream, delivery::latency_bucket(ms), 1);
+        self.add(stream, delivery::LATENCY_SUM_MS, ms.max(0));
+    }
+
+    /// A letter of this stream, which is empty where it could not be read.
+    pub(crate) fn count_letter(&mut self, stream: &str) {
+        self.dead_lettered += 1;
+        self.add(stream, delivery::DEAD_LETTERED, 1);
+    }
+
+    fn add(&mut self, stream: &str, measure: &'static str, value: i64) {
+        *self.measures.entry((stream.to_owned(), measure)).or_default() += value;
+    }
+
+    /// What is to be added to the counters that outlive the function.
+    pub(crate) fn counts(self) -> impl Iterator<Item = Count> {
+        self.measures.into_iter().map(|((stream, measure), value)| Count { stream, measure, value })
     }
 
     fn note(&mut self, stream: &str, kind: Kind, reason: &Reason) {

@@ -9,6 +9,8 @@ pub struct Config {
     pub database: database::Settings,
     /// Elasticsearch and the prefix of its indexes.
     pub search: search::Settings,
+    /// DEMO: whether the demo's tables are made, too.
+    pub is_demo: bool,
 }
 
 impl Config {
@@ -16,7 +18,8 @@ impl Config {
     pub fn from_env(mut env: Env) -> Result<Self, Error> {
         let database = database::Settings::from_env(&mut env);
         let search = search::Settings::from_env(&mut env);
+        let is_demo = env.parsed("DEMO", false, "true or false", |_| true);
         env.finish()?;
-        Ok(Self { database, search })
+        Ok(Self { database, search, is_demo })
     }
 }

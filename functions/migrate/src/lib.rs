@@ -3,6 +3,7 @@
 //! Every command may be run again: what is done is left alone, what is half done is finished.
 
 mod config;
+mod demo;
 mod elastic;
 mod error;
 mod indexes;
@@ -62,7 +63,7 @@ impl Migrate {
     /// Runs one command. Both servers must answer before anything is changed. After an error the report has what was
     /// done before it.
     pub async fn run(&self, command: Command, report: &mut Report) -> Result<(), Error> {
-        let Config { database, search } = &self.config;
+        let Config { database, search, is_demo } = &self.config;
         let elasticsearch = search::connect(search, &self.secrets).await?;
         let prefix = &search.index_prefix;
         match command {
@@ -70,6 +71,9 @@ impl Migrate {
                 let mut client = database::connect_unchecked(database, &self.secrets, APPLICATION_NAME).await?;
                 schema::lock(&client).await?;
                 let is_migrated = schema::migrate(&mut client, &schema::migrations(), report).await?;
+                if *is_demo {
+                    demo::make(&mut client, report).await?;
+                }
                 let are_indexes_made = indexes::make(&mut client, &elasticsearch, prefix, report).await?;
                 if !is_migrated && !are_indexes_made {
                     let version = schema::version(&client).await?;

@@ -1,4 +1,4 @@
-//! Finding out which documents show a changed row, and keeping the log's partitions.
+//! Finding out which documents show a changed row; and what the log needs now and then: its partitions, its samples.
 
 use std::time::Duration;
 
@@ -18,6 +18,9 @@ const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
 /// And where a lock was in the way, which each attempt holds up writers for a tenth of a second to wait for.
 const MAINTENANCE_RETRY: Duration = Duration::from_secs(5);
 
+/// Between two samples of the pipeline's state, from which the charts of the last hour are drawn.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(15);
+
 /// What the fan-out did.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Expanded {
@@ -34,7 +37,9 @@ pub struct FanOut<D: Connect> {
     session: Session<D>,
     poll_interval: Duration,
     retention: Duration,
+    subscription: String,
     maintain_at: Instant,
+    sample_at: Instant,
 }
 
 impl<D: Connect> FanOut<D> {
@@ -44,7 +49,9 @@ impl<D: Connect> FanOut<D> {
             session: Session::new(database, "sluice trigger (fan-out)"),
             poll_interval: config.poll_interval,
             retention: config.retention,
+            subscription: config.subscription.clone(),
             maintain_at: Instant::now(),
+            sample_at: Instant::now(),
         }
     }
 
@@ -84,6 +91,10 @@ impl<D: Connect> FanOut<D> {
         let (session, _) = self.session.get().await?;
         if Instant::now() >= self.maintain_at {
             self.maintain_at = Instant::now() + maintain(session, self.retention).await?;
+        }
+        if Instant::now() >= self.sample_at {
+            self.sample_at = Instant::now() + SAMPLE_INTERVAL;
+            session.sample(&self.subscription).await?;
         }
         let begun = session.collect().await?;
         expanded.expansions += begun;

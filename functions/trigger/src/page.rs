@@ -17,6 +17,9 @@ const DOCUMENT_BYTES: i32 = 240 * 1024;
 /// A longer key is cut, or no message could hold it, and nothing behind it would be drained. Elasticsearch takes 512
 /// bytes: what has more is a dead letter in any case.
 const KEY_BYTES: usize = 2048;
+/// A longer payload stays behind, for the same reason: its change becomes a dead letter that names it. `sluice.emit`
+/// takes 900,000 bytes, but a character that SQS refuses grows to twice its size on the way.
+const PAYLOAD_BYTES: usize = 950_000;
 
 /// Turns pages into messages, and packs together what belongs to one stream.
 pub struct Outgoing<'a, S, Q> {
@@ -59,7 +62,8 @@ impl<'a, S: Session, Q: Queue> Outgoing<'a, S, Q> {
             } else {
                 for row in latest {
                     let op = if row.is_delete { Op::Delete } else { Op::Upsert };
-                    self.pack(&name, &row, version, op, read_at_ms, row.payload.as_deref()).await?;
+                    let payload = row.payload.as_deref().filter(|payload| travelling_bytes(payload) <= PAYLOAD_BYTES);
+                    self.pack(&name, &row, version, op, read_at_ms, payload).await?;
                 }
             }
         }
@@ -148,7 +152,7 @@ impl<'a, S: Session, Q: Queue> Outgoing<'a, S, Q> {
             self.packers.insert(stream.to_owned(), Packer::new(stream, self.trace, MESSAGE_BYTES));
         }
         let key = &row.key[..row.key.floor_char_boundary(KEY_BYTES)];
-        let change = Change { id: row.id, key: key.into(), version, op, at: read_at_ms };
+        let change = Change { id: row.id, key: key.into(), version, op, at: read_at_ms, since: Some(row.logged_ms) };
         let full = self.packers.get_mut(stream).and_then(|packer| packer.push(&change, document));
         match full {
             Some(body) => self.send(body).await,
@@ -161,4 +165,9 @@ impl<'a, S: Session, Q: Queue> Outgoing<'a, S, Q> {
         self.counters.bytes += body.text.len() as u64;
         Ok(self.sender.push(Message::new(body.text)).await?)
     }
+}
+
+fn travelling_bytes(payload: &str) -> usize {
+    let escaped = payload.matches(['\u{fffe}', '\u{ffff}']).count();
+    payload.len() + escaped * ("\\ufffe".len() - '\u{fffe}'.len_utf8())
 }

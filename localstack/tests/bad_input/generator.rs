@@ -167,8 +167,14 @@ impl Generator {
     fn upsert(&mut self) -> Expected {
         self.version += 1;
         let key = format!("{}-{}", self.trace(), self.version);
-        let change =
-            Change { id: self.version, key: key.into(), version: self.version, op: Op::Upsert, at: self.now_ms };
+        let change = Change {
+            id: self.version,
+            key: key.into(),
+            version: self.version,
+            op: Op::Upsert,
+            at: self.now_ms,
+            since: None,
+        };
         let document = format!(r#"{{"key": "{}","n":{}}}"#, self.version, self.random.i64(..));
         Expected { change, document: Some(document), fate: Fate::Done }
     }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use database::log::{Row, Versions};
+use database::log::{Count, Row, Versions};
 use database::{Answers, Connect, ConnectError, Read, ReadError, Session, Stream};
 use search::names;
 use serde_json::{Value, json};
@@ -179,7 +179,7 @@ impl Session for SimulatedSession {
             Ok(rows.into_iter().map(|row| (row.id, row.stream, row.key, row.is_delete)).collect())
         };
         let rows = self.compare("page", rows, twin).await?;
-        let row = |(id, stream, key, is_delete)| Row { id, stream, key, is_delete, payload: None };
+        let row = |(id, stream, key, is_delete)| Row { id, stream, key, is_delete, payload: None, logged_ms: 0 };
         Ok((rows.into_iter().map(row).collect(), self.world.now_ms()))
     }
 
@@ -223,6 +223,14 @@ impl Session for SimulatedSession {
 
     async fn maintain(&self, _keep: Duration) -> Result<Option<String>, Error> {
         Ok(None)
+    }
+
+    async fn count_deliveries(&self, _counts: &[Count]) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn sample(&self, _subscription: &str) -> Result<(), Error> {
+        Ok(())
     }
 
     async fn streams(&self) -> Result<HashMap<String, Stream>, Error> {

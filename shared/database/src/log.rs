@@ -48,6 +48,19 @@ pub struct Row {
     pub is_delete: bool,
     /// The document, for a stream that is fed by `sluice.emit`.
     pub payload: Option<String>,
+    /// When it was logged, by the database's clock, in milliseconds since 1970.
+    pub logged_ms: i64,
+}
+
+/// What is to be added to a counter of `sluice.delivery_stats`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// The stream as the message names it.
+    pub stream: String,
+    /// Of which there are few: each is a metric, or one label of it.
+    pub measure: &'static str,
+    /// What is added.
+    pub value: i64,
 }
 
 /// Whether anything waits for the subscription. Takes no lock and no transaction id.
@@ -78,7 +91,7 @@ pub async fn hold(client: &Client, subscription: &str, versions: &Versions) -> R
 pub async fn page(client: &Client, subscription: &str, after: i64, size: i32) -> Result<(Vec<Row>, i64), Error> {
     // A json payload keeps its own line breaks, and a document is one line; JSON has them only between tokens.
     let query = "SELECT id, stream, key, op = 'delete', translate(payload::text, E'\\n\\r', '  '), \
-                 (extract(epoch FROM clock_timestamp()) * 1000)::bigint \
+                 (extract(epoch FROM clock_timestamp()) * 1000)::bigint, (extract(epoch FROM created_at) * 1000)::bigint \
                  FROM sluice.page($1, $2, $3)";
     let rows = client.query(query, &[&subscription, &after, &size]).await?;
     let read_at_ms = rows.first().map_or(0, |row| row.get(5));
@@ -88,6 +101,7 @@ pub async fn page(client: &Client, subscription: &str, after: i64, size: i32) ->
         key: row.get(2),
         is_delete: row.get(3),
         payload: row.get(4),
+        logged_ms: row.get(6),
     });
     Ok((rows.collect(), read_at_ms))
 }
@@ -126,6 +140,19 @@ pub async fn expand(client: &Client, expansion: i64, slice: i32) -> Result<i64, 
 /// Puts a failed expansion aside for a while, with its error.
 pub async fn park(client: &Client, expansion: i64, error: &str) -> Result<(), Error> {
     client.execute("SELECT sluice.park($1, $2)", &[&expansion, &error]).await.map(drop)
+}
+
+/// Adds to the counters of what was delivered.
+pub async fn count_deliveries(client: &Client, counts: &[Count]) -> Result<(), Error> {
+    let streams: Vec<&str> = counts.iter().map(|count| count.stream.as_str()).collect();
+    let measures: Vec<&str> = counts.iter().map(|count| count.measure).collect();
+    let values: Vec<i64> = counts.iter().map(|count| count.value).collect();
+    client.execute("SELECT sluice.count_deliveries($1, $2, $3)", &[&streams, &measures, &values]).await.map(drop)
+}
+
+/// Notes how far the subscription is and what was delivered until now, for the charts of the last hour.
+pub async fn sample(client: &Client, subscription: &str) -> Result<(), Error> {
+    client.execute("SELECT sluice.sample($1)", &[&subscription]).await.map(drop)
 }
 
 /// Does the next thing that the partitions need, and says what; `None`: nothing. Rows that were passed stay for `keep`.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use config::Secrets;
 use tokio_postgres::{Client, Error};
 
-use crate::log::{self, Row, Versions};
+use crate::log::{self, Count, Row, Versions};
 use crate::{ConnectError, Documents, Read, ReadError, Settings, Stream};
 
 /// The way to a session.
@@ -44,6 +44,9 @@ pub trait Session {
     async fn expand(&self, expansion: i64, slice: i32) -> Result<i64, Error>;
     async fn park(&self, expansion: i64, error: &str) -> Result<(), Error>;
     async fn maintain(&self, keep: Duration) -> Result<Option<String>, Error>;
+
+    async fn count_deliveries(&self, counts: &[Count]) -> Result<(), Error>;
+    async fn sample(&self, subscription: &str) -> Result<(), Error>;
 
     async fn streams(&self) -> Result<HashMap<String, Stream>, Error>;
     fn read<'a>(
@@ -155,6 +158,14 @@ impl Session for Client {
 
     async fn maintain(&self, keep: Duration) -> Result<Option<String>, Error> {
         log::maintain(self, keep).await
+    }
+
+    async fn count_deliveries(&self, counts: &[Count]) -> Result<(), Error> {
+        log::count_deliveries(self, counts).await
+    }
+
+    async fn sample(&self, subscription: &str) -> Result<(), Error> {
+        log::sample(self, subscription).await
     }
 
     async fn streams(&self) -> Result<HashMap<String, Stream>, Error> {

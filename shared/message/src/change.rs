@@ -16,6 +16,9 @@ pub struct Change<'a> {
     pub op: Op,
     /// When the document was read, by the database's clock, in milliseconds since 1970.
     pub at: i64,
+    /// When it was logged, by the same clock, so that whoever writes it knows how long it was on the way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<i64>,
 }
 
 /// What is to be done with a document.

@@ -112,7 +112,7 @@ mod tests {
     use crate::Message;
 
     fn change(id: i64, key: &str, op: Op) -> Change<'_> {
-        Change { id, key: key.into(), version: 5, op, at: 1_790_000_000_000 }
+        Change { id, key: key.into(), version: 5, op, at: 1_790_000_000_000, since: None }
     }
 
     fn pack(changes: &[(Change<'_>, Option<&str>)], limit_bytes: usize) -> Vec<Body> {

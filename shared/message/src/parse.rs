@@ -167,7 +167,10 @@ mod tests {
         assert_eq!((message.stream.as_ref(), message.trace.as_ref()), ("cities", "t"));
         assert_eq!(message.entries[0].document, Some(r#"{"n": 1.10}"#));
         assert!(matches!(message.entries[0].change.key, Cow::Borrowed("43")));
-        assert_eq!(message.entries[1].change, Change { id: 7, key: "42".into(), version: 5, op: Op::Delete, at: 9 });
+        assert_eq!(
+            message.entries[1].change,
+            Change { id: 7, key: "42".into(), version: 5, op: Op::Delete, at: 9, since: None }
+        );
         assert_eq!(message.entries[1].document, None);
     }
 
@@ -262,7 +265,7 @@ mod tests {
                 let op = [Op::Upsert, Op::Delete, Op::Read, Op::Look][op];
                 let document = (op == Op::Upsert).then(|| format!("{{\"text\":\"{text}\"}}"));
                 let id = i64::try_from(index).unwrap();
-                let change = Change { id, key: key.into(), version, op, at };
+                let change = Change { id, key: key.into(), version, op, at, since: None };
                 bodies.extend(packer.push(&change, document.as_deref()));
                 expected.push((change, document));
             }

@@ -54,6 +54,11 @@ pub trait Queue: Clone + Send + Sync + 'static {
 }
 
 impl Message {
+    /// The value of an attribute.
+    pub fn attribute(&self, name: &str) -> Option<&str> {
+        self.attributes.iter().find(|(other, _)| *other == name).map(|(_, value)| value.as_str())
+    }
+
     /// Without attributes or delay.
     pub fn new(body: impl Into<String>) -> Self {
         Self { body: body.into(), ..Self::default() }

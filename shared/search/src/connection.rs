@@ -50,15 +50,8 @@ impl Settings {
 /// A client of an Elasticsearch that has answered. Refused credentials are looked up once more.
 pub async fn connect(settings: &Settings, secrets: &Secrets) -> Result<Elasticsearch, ConnectError> {
     let connection = Connection::new(settings.clone(), secrets.clone());
-    let first = connection.client().await?;
-    match connection.probe(&first).await {
-        Err(ConnectError::Refused { .. }) => {
-            let second = connection.renew().await?;
-            connection.probe(&second).await?;
-            Ok(second)
-        }
-        answer => answer.map(|()| first),
-    }
+    connection.probe().await?;
+    connection.client().await
 }
 
 /// A client that follows its secret. Nothing is connected before it is used.
@@ -120,7 +113,16 @@ impl Connection {
         Ok(Elasticsearch::new(transport))
     }
 
-    async fn probe(&self, client: &Elasticsearch) -> Result<(), ConnectError> {
+    /// Whether it answers, and lets us in.
+    pub async fn probe(&self) -> Result<(), ConnectError> {
+        let first = self.client().await?;
+        match self.probe_by(&first).await {
+            Err(ConnectError::Refused { .. }) => self.probe_by(&self.renew().await?).await,
+            answer => answer,
+        }
+    }
+
+    async fn probe_by(&self, client: &Elasticsearch) -> Result<(), ConnectError> {
         let url = self.url().await;
         let answer = client
             .cluster()

@@ -111,7 +111,8 @@ async fn a_payload_travels_digit_by_digit() -> Result<()> {
              SELECT sluice.set_live('event', 'event-1', mapping) FROM sluice.stream;
              SELECT sluice.emit('event', 'k', payload => '{\"n\": 1.100, \"n\":\n12345678901234567890}');
              SELECT sluice.emit('event', 'gone', 'delete');
-             SELECT sluice.emit('event', 'large', payload => json_build_object('x', repeat('x', 800000)))",
+             SELECT sluice.emit('event', 'large', payload => json_build_object('x', repeat('x', 800000)));
+             SELECT sluice.emit('event', 'too large', payload => json_build_object('x', repeat(E'\\uFFFE', 290000)))",
         )
         .await?;
     bench.drain().await?;
@@ -119,6 +120,11 @@ async fn a_payload_travels_digit_by_digit() -> Result<()> {
     assert_eq!((arrived[0].key.as_str(), arrived[0].op), ("gone", Op::Delete));
     assert_eq!(arrived[1].document.as_deref(), Some(r#"{"n": 1.100, "n": 12345678901234567890}"#));
     assert_eq!(arrived[2].document.as_ref().map(String::len), Some(800_010));
+    assert_eq!(
+        (arrived[3].key.as_str(), arrived[3].op),
+        ("too large", Op::Read),
+        "SQS wants it in twice as many bytes"
+    );
     Ok(())
 }
 

@@ -1,0 +1,179 @@
+//! Who may do what.
+
+use std::io::{Write as _, stdout};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::extract::{Request, State};
+use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use axum::http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use lambda_http::request::RequestContext;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use subtle::ConstantTimeEq;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use tracing::{error, warn};
+use utoipa::ToSchema;
+
+use crate::config::Access;
+use crate::problem::Problem;
+use crate::services::Admin;
+
+/// A token that is not known may be a new one; but a stranger must not be able to keep Secrets Manager busy.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
+static REFRESHED_AT: Mutex<Option<Instant>> = Mutex::const_new(None);
+
+/// What a caller may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Everything.
+    Operator,
+    /// GET.
+    Reader,
+}
+
+/// Who calls.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The token's role, or the ARN that signed.
+    pub actor: String,
+    pub role: Role,
+    pub source_ip: Option<String>,
+}
+
+/// The secret's two tokens.
+#[derive(Deserialize)]
+struct Tokens {
+    operator: String,
+    reader: String,
+}
+
+impl Tokens {
+    fn role_of(&self, token: &str) -> Option<Role> {
+        let is = |known: &str| !known.is_empty() && bool::from(known.as_bytes().ct_eq(token.as_bytes()));
+        if is(&self.operator) { Some(Role::Operator) } else { is(&self.reader).then_some(Role::Reader) }
+    }
+}
+
+/// Lets those through who may, and tells the handler who it is.
+pub async fn guard(State(admin): State<Admin>, mut request: Request, next: Next) -> Response {
+    match identify(&admin, request.extensions(), request.headers()).await {
+        Ok(caller) if caller.role == Role::Operator || !is_mutation(&request) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Ok(_) => Problem::new(StatusCode::FORBIDDEN, "the reader's token only reads; this takes the operator's")
+            .into_response(),
+        Err(problem) => {
+            let is_unauthorized = problem.is_unauthorized();
+            let mut response = problem.into_response();
+            if is_unauthorized {
+                response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            response
+        }
+    }
+}
+
+/// The older API's retry is a GET that redrives.
+fn is_mutation(request: &Request) -> bool {
+    !matches!(*request.method(), Method::GET | Method::HEAD) || request.uri().path().starts_with("/api/retry/")
+}
+
+async fn identify(admin: &Admin, extensions: &Extensions, headers: &HeaderMap) -> Result<Caller, Problem> {
+    let context = extensions.get::<RequestContext>();
+    let Some(RequestContext::ApiGatewayV2(context)) = context else {
+        return Err(Problem::new(StatusCode::FORBIDDEN, "this did not come through the function's URL"));
+    };
+    let source_ip = context.http.source_ip.clone();
+    match &admin.config.access {
+        Access::Iam => {
+            let iam = context.authorizer.as_ref().and_then(|authorizer| authorizer.iam.as_ref());
+            let actor = iam.and_then(|iam| iam.user_arn.clone());
+            let actor = actor.ok_or_else(|| Problem::new(StatusCode::FORBIDDEN, "the request was not signed"))?;
+            Ok(Caller { actor, role: Role::Operator, source_ip })
+        }
+        Access::Token(arn) => {
+            let header = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+            let Some(token) = header.and_then(|header| header.strip_prefix("Bearer ")) else {
+                return Err(unauthorized("say who you are: Authorization: Bearer <token>"));
+            };
+            let Some(role) = role_of(admin, arn, token.trim()).await? else {
+                warn!("a token was refused");
+                count_refusal();
+                return Err(unauthorized("this token is not known; it stands in the secret of AdminSecretArn"));
+            };
+            let actor = match role {
+                Role::Operator => "operator",
+                Role::Reader => "reader",
+            };
+            Ok(Caller { actor: actor.to_owned(), role, source_ip })
+        }
+    }
+}
+
+async fn role_of(admin: &Admin, arn: &str, token: &str) -> Result<Option<Role>, Problem> {
+    let secrets = &admin.services().await.secrets;
+    let unreadable = |failure| {
+        error!(error = %failure, "tokens cannot be checked");
+        Problem::unavailable("the secret with the tokens cannot be read; the function's log says why")
+    };
+    let tokens: Tokens = secrets.get(arn).await.map_err(unreadable)?;
+    if let Some(role) = tokens.role_of(token) {
+        return Ok(Some(role));
+    }
+    let mut refreshed_at = REFRESHED_AT.lock().await;
+    if refreshed_at.is_some_and(|at| at.elapsed() < REFRESH_INTERVAL) {
+        return Ok(None);
+    }
+    *refreshed_at = Some(Instant::now());
+    let tokens: Tokens = secrets.refresh(arn).await.map_err(unreadable)?;
+    Ok(tokens.role_of(token))
+}
+
+fn unauthorized(detail: &str) -> Problem {
+    Problem::new(StatusCode::UNAUTHORIZED, detail)
+}
+
+/// A line in CloudWatch's embedded metric format; an alarm counts them.
+fn count_refusal() {
+    let line = refusal_metric(SystemTime::now());
+    // Where even the log is gone, there is nobody to tell.
+    writeln!(stdout(), "{line}").ok();
+}
+
+fn refusal_metric(now: SystemTime) -> serde_json::Value {
+    let ms = u64::try_from(now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
+    let metrics = json!([{
+        "Namespace": "Sluice",
+        "Dimensions": [["service"]],
+        "Metrics": [{"Name": "RefusedTokens", "Unit": "Count"}],
+    }]);
+    json!({"_aws": {"Timestamp": ms, "CloudWatchMetrics": metrics}, "service": "admin", "RefusedTokens": 1})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_has_its_role_and_an_empty_one_has_none() {
+        let tokens = Tokens { operator: "o".to_owned(), reader: String::new() };
+        assert_eq!(tokens.role_of("o"), Some(Role::Operator));
+        assert_eq!(tokens.role_of("p"), None);
+        assert_eq!(tokens.role_of(""), None, "an empty token in the secret opens nothing");
+    }
+
+    #[test]
+    fn a_refusal_is_a_metric() {
+        let metric = refusal_metric(UNIX_EPOCH + Duration::from_secs(1));
+        assert_eq!(metric["_aws"]["Timestamp"], 1000);
+        let directive = &metric["_aws"]["CloudWatchMetrics"][0];
+        assert_eq!(directive["Metrics"][0]["Name"], "RefusedTokens");
+        assert!(metric[directive["Dimensions"][0][0].as_str().unwrap()].is_string());
+        assert_eq!(metric["RefusedTokens"], 1);
+    }
+}

@@ -1,0 +1,275 @@
+//! The dead letters: seen, redriven, discarded.
+
+use std::time::Duration;
+
+use axum::extract::{Path, State};
+use axum::{Extension, Json};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use tokio_postgres::Client;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::access::Caller;
+use crate::audit;
+use crate::extract::{Body, Params};
+use crate::lease::Lease;
+use crate::letters::{DeadLetter, Letter, Letters, Pass};
+use crate::problem::Problem;
+use crate::redrive::{Fate, Redrive, detail};
+use crate::services::Admin;
+
+const LIMIT: usize = 100;
+/// Letters that a list looks at, at most: with a filter, most of them may not be meant.
+const LOOKED_AT: usize = 2000;
+/// A list hides letters from others no longer than this, and most often for the blink that it takes.
+const LISTED_FOR: Duration = Duration::from_secs(5);
+const LIST_TIMEOUT: Duration = Duration::from_millis(2500);
+/// A pass that looks for one letter.
+pub const PASS_HIDES_FOR: Duration = Duration::from_secs(30);
+const PASS_TIMEOUT: Duration = Duration::from_secs(25);
+/// How long somebody waits for another's pass to end.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+/// Lambda's answer takes 6 MB; the documents of a list share this.
+const LISTED_BYTES: usize = 3 << 20;
+const LISTED_DOCUMENT_BYTES: usize = 256 << 10;
+
+/// Which letters.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Which {
+    /// At most so many; 100 unless told, and at most.
+    limit: Option<usize>,
+    /// Only of this stream.
+    stream: Option<String>,
+    /// Only with this word for the reason.
+    error_type: Option<String>,
+}
+
+/// Letters, as SQS gave them: in no order.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DeadLetters {
+    letters: Vec<DeadLetter>,
+    /// How many are in the queue, approximately.
+    depth: i64,
+    /// There are letters that were not looked at.
+    is_sample: bool,
+}
+
+/// What became of one letter.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Outcome {
+    message_id: String,
+    stream: Option<String>,
+    key: Option<String>,
+    result: Fate,
+    /// The new row of the log.
+    change_id: Option<i64>,
+    /// When it was redriven, in UTC.
+    redriven_at: String,
+    /// By whom.
+    by: String,
+}
+
+/// Why a letter is thrown away.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reason {
+    /// 1 to 500 characters, for the audit.
+    reason: String,
+}
+
+/// A letter that is gone.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Discarded {
+    message_id: String,
+    stream: Option<String>,
+    key: Option<String>,
+    /// discarded
+    result: &'static str,
+}
+
+/// What could not be written, and why. Looking consumes nothing, and hides a letter from others for a moment only.
+#[utoipa::path(get, path = "/api/dlq", params(Which), tag = "dead letters",
+    responses((status = OK, body = DeadLetters), (status = BAD_REQUEST, body = Problem)))]
+pub async fn list(State(admin): State<Admin>, Params(which): Params<Which>) -> Result<Json<DeadLetters>, Problem> {
+    let database = admin.database().await?;
+    let letters = &admin.services().await.letters;
+    // Without its turn it looks all the same, and may see a part only.
+    let lease = Lease::take(&database, LIST_TIMEOUT).await?;
+    let listed = look(letters, &which).await;
+    if let Some(lease) = lease {
+        lease.release(&database).await?;
+    }
+    Ok(Json(listed?))
+}
+
+async fn look(letters: &Letters, which: &Which) -> Result<DeadLetters, queue::Error> {
+    let depth = letters.depth().await?;
+    let limit = which.limit.unwrap_or(LIMIT).clamp(1, LIMIT);
+    let mut pass = letters.pass(LISTED_FOR, Instant::now() + LIST_TIMEOUT);
+    let found = collect(&mut pass, which, limit, usize::try_from(depth.visible).unwrap_or(0)).await;
+    let seen = i64::try_from(pass.seen()).unwrap_or(i64::MAX);
+    pass.end().await?;
+    Ok(DeadLetters { letters: found?, depth: depth.all().max(seen), is_sample: seen < depth.all() })
+}
+
+async fn collect(
+    pass: &mut Pass<'_>,
+    which: &Which,
+    limit: usize,
+    visible: usize,
+) -> Result<Vec<DeadLetter>, queue::Error> {
+    let mut found = vec![];
+    let mut room = LISTED_BYTES;
+    while found.len() < limit && pass.seen() < visible.min(LOOKED_AT) {
+        let Some(letters) = pass.next().await? else { break };
+        for letter in &letters {
+            pass.hold(letter);
+            let is_meant =
+                |wanted: &Option<String>, name| wanted.is_none() || letter.attribute(name) == wanted.as_deref();
+            if found.len() < limit && is_meant(&which.stream, "stream") && is_meant(&which.error_type, "error_type") {
+                let listed = letter.listed(room.min(LISTED_DOCUMENT_BYTES));
+                room = room.saturating_sub(listed.document.as_ref().map_or(0, |document| document.get().len()));
+                found.push(listed);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Redrives one letter, by its message id or change id.
+///
+/// What fails again is in the dead-letter queue again, as a new letter.
+#[utoipa::path(post, path = "/api/dlq/{id}/redrive", params(("id" = String, Path)), tag = "dead letters",
+    responses((status = OK, body = Outcome), (status = NOT_FOUND, body = Problem), (status = CONFLICT, body = Problem)))]
+pub async fn redrive(
+    State(admin): State<Admin>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Json<Outcome>, Problem> {
+    let database = admin.database().await?;
+    let services = admin.services().await;
+    let redrive = Redrive::new(services, &database, &caller, None).await?;
+    let found = with_letter(&services.letters, &database, &id, async |letter| {
+        let fates = redrive.letters(std::slice::from_ref(letter)).await?;
+        Ok((letter.message_id.clone(), fates[0]))
+    })
+    .await;
+    match found {
+        Ok((message_id, fate)) => outcome(&database, &message_id, Some(fate)).await.map(Json),
+        // Somebody was faster, or the letter is in other hands.
+        Err(problem) => outcome(&database, &id, None).await.map(Json).map_err(|_| problem),
+    }
+}
+
+/// The same, for clients of the older API: prefer the POST, since this GET changes something.
+#[utoipa::path(get, path = "/api/retry/{id}", params(("id" = String, Path)), tag = "dead letters",
+    responses((status = OK, body = Outcome), (status = NOT_FOUND, body = Problem), (status = CONFLICT, body = Problem)))]
+pub async fn retry(admin: State<Admin>, caller: Extension<Caller>, id: Path<String>) -> Result<Json<Outcome>, Problem> {
+    redrive(admin, caller, id).await
+}
+
+/// Throws one letter away, with a reason that is kept.
+#[utoipa::path(delete, path = "/api/dlq/{id}", params(("id" = String, Path)), request_body = Reason, tag = "dead letters",
+    responses((status = OK, body = Discarded), (status = NOT_FOUND, body = Problem), (status = CONFLICT, body = Problem),
+        (status = UNPROCESSABLE_ENTITY, body = Problem)))]
+pub async fn discard(
+    State(admin): State<Admin>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    Body(Reason { reason }): Body<Reason>,
+) -> Result<Json<Discarded>, Problem> {
+    let reason = reason.trim();
+    if reason.is_empty() || reason.chars().count() > 500 {
+        return Err(Problem::bad_request("give a reason of 1 to 500 characters; it is kept in the audit"));
+    }
+    let database = admin.database().await?;
+    let letters = &admin.services().await.letters;
+    with_letter(letters, &database, &id, async |letter| {
+        let facts = letter.facts();
+        let mut detail = detail(letter, facts.as_ref());
+        detail["reason"] = reason.into();
+        // Noted first: nothing may vanish without a trace.
+        audit::note(&database, &caller, "discard", &letter.message_id, "discarded", &detail).await?;
+        if !matches!(letters.delete(&[&letter.receipt]).await, Ok(1)) {
+            audit::note(&database, &caller, "discard", &letter.message_id, "not deleted by SQS", &detail).await?;
+            return Err(Problem::unavailable("SQS did not delete the letter; try again"));
+        }
+        let (stream, key) = facts.map(|facts| (facts.stream, facts.key)).unzip();
+        Ok(Json(Discarded { message_id: letter.message_id.clone(), stream, key, result: "discarded" }))
+    })
+    .await
+}
+
+/// Goes through the queue until it finds this letter, and lets `act` have it. Whatever `act` leaves is released.
+async fn with_letter<T>(
+    letters: &Letters,
+    database: &Client,
+    id: &str,
+    act: impl AsyncFnOnce(&Letter) -> Result<T, Problem>,
+) -> Result<T, Problem> {
+    let lease = Lease::take(database, PATIENCE).await?;
+    let lease = lease.ok_or_else(|| Problem::conflict("somebody else goes through the dead letters; try again"))?;
+    let mut pass = letters.pass(PASS_HIDES_FOR, Instant::now() + PASS_TIMEOUT);
+    let outcome = match find(&mut pass, id).await {
+        Ok(Some(letter)) => {
+            let outcome = act(&letter).await;
+            if outcome.is_err() {
+                pass.hold(&letter);
+            }
+            outcome
+        }
+        Ok(None) => Err(absent(&pass, id).await),
+        Err(failure) => Err(failure.into()),
+    };
+    pass.end().await?;
+    lease.release(database).await?;
+    outcome
+}
+
+async fn find(pass: &mut Pass<'_>, id: &str) -> Result<Option<Letter>, queue::Error> {
+    while let Some(letters) = pass.next().await? {
+        let mut found = None;
+        for letter in letters {
+            if found.is_none() && letter.is_called(id) {
+                found = Some(letter);
+            } else {
+                pass.hold(&letter);
+            }
+        }
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+async fn absent(pass: &Pass<'_>, id: &str) -> Problem {
+    match pass.has_seen_all().await {
+        Ok(true) => Problem::not_found(format!("there is no dead letter {id}")),
+        Ok(false) => Problem::conflict(format!(
+            "{id} is not among the letters that can be seen; others are in flight, try again in half a minute"
+        )),
+        Err(failure) => failure.into(),
+    }
+}
+
+/// What the audit knows of a redrive. `fate`: what was done just now.
+async fn outcome(database: &Client, id: &str, fate: Option<Fate>) -> Result<Outcome, Problem> {
+    let query = "SELECT subject, detail ->> 'stream', detail ->> 'key', (detail ->> 'change_id')::bigint, sluice.rfc3339(at), actor
+         FROM sluice.audit
+         WHERE action = 'redrive' AND (subject = $1 OR detail ->> 'letter_change_id' = $1)
+         ORDER BY id DESC LIMIT 1";
+    let row = database.query_opt(query, &[&id]).await?;
+    let row = row.ok_or_else(|| Problem::not_found(format!("there is no dead letter {id}")))?;
+    Ok(Outcome {
+        message_id: row.get(0),
+        stream: row.get(1),
+        key: row.get(2),
+        change_id: row.get(3),
+        redriven_at: row.get(4),
+        by: row.get(5),
+        result: fate.unwrap_or(Fate::AlreadyRedriven),
+    })
+}

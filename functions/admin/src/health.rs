@@ -1,0 +1,138 @@
+//! Is it alive, can it work, and how is everything that it needs?
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use queue::Queue as _;
+use serde::Serialize;
+use tokio::time::{Instant, timeout};
+use tracing::warn;
+use utoipa::ToSchema;
+
+use crate::services::Admin;
+use crate::subscriptions;
+
+/// A part that takes longer is not well.
+const PART_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// live
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Live {
+    status: &'static str,
+}
+
+/// How everything is.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Health {
+    /// ok or degraded
+    status: &'static str,
+    version: &'static str,
+    parts: Vec<Part>,
+    /// null: PostgreSQL or SQS did not say.
+    pipeline: Option<Pipeline>,
+}
+
+/// One of the servers.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Part {
+    /// postgresql, sqs or elasticsearch
+    name: &'static str,
+    ok: bool,
+    latency_ms: u64,
+    /// What is wrong with it.
+    reason: Option<String>,
+}
+
+/// How far behind the index is.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Pipeline {
+    /// Rows of the log that wait.
+    pending_rows: i64,
+    /// For how long the oldest has.
+    oldest_pending_ms: Option<i64>,
+    /// Messages in the queue.
+    queue_depth: i64,
+    /// Letters in the dead-letter queue.
+    dead_letters: i64,
+}
+
+/// The function answers.
+#[utoipa::path(get, path = "/live", tag = "health", responses((status = OK, body = Live)), security(()))]
+pub async fn live() -> Json<Live> {
+    Json(Live { status: "live" })
+}
+
+/// The function can do its work: PostgreSQL and SQS answer.
+#[utoipa::path(get, path = "/ready", tag = "health",
+    responses((status = OK, body = Live), (status = SERVICE_UNAVAILABLE, body = Health)))]
+pub async fn ready(State(admin): State<Admin>) -> Result<Json<Live>, (StatusCode, Json<Health>)> {
+    let parts = vec![postgresql(&admin).await, sqs(&admin).await];
+    if parts.iter().all(|part| part.ok) {
+        return Ok(Json(Live { status: "ready" }));
+    }
+    Err((StatusCode::SERVICE_UNAVAILABLE, Json(Health { status: "degraded", version: VERSION, parts, pipeline: None })))
+}
+
+/// Every part with its latency, and the pipeline's lag.
+#[utoipa::path(get, path = "/health", tag = "health",
+    responses((status = OK, body = Health), (status = SERVICE_UNAVAILABLE, body = Health)))]
+pub async fn health(State(admin): State<Admin>) -> (StatusCode, Json<Health>) {
+    let (postgresql, sqs, elasticsearch) = tokio::join!(postgresql(&admin), sqs(&admin), elasticsearch(&admin));
+    let pipeline = if postgresql.ok && sqs.ok { pipeline(&admin).await.ok() } else { None };
+    let parts = vec![postgresql, sqs, elasticsearch];
+    let is_ok = pipeline.is_some() && parts.iter().all(|part| part.ok);
+    let (code, status) = if is_ok { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "degraded") };
+    (code, Json(Health { status, version: VERSION, parts, pipeline }))
+}
+
+/// The package's.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+async fn postgresql(admin: &Admin) -> Part {
+    // The words of a refusal name hosts and logins, which are for the operator alone; so is this endpoint.
+    part("postgresql", async {
+        let database = admin.database().await.map_err(|failure| failure.to_string())?;
+        database.batch_execute("SELECT").await.map_err(|failure| database::describe(&failure))
+    })
+    .await
+}
+
+async fn sqs(admin: &Admin) -> Part {
+    part("sqs", async {
+        let services = admin.services().await;
+        services.queue.depth().await.map_err(|failure| failure.to_string())?;
+        services.letters.depth().await.map(drop).map_err(|failure| failure.to_string())
+    })
+    .await
+}
+
+async fn elasticsearch(admin: &Admin) -> Part {
+    part("elasticsearch", async { admin.services().await.search.probe().await.map_err(|failure| failure.to_string()) })
+        .await
+}
+
+async fn part(name: &'static str, check: impl Future<Output = Result<(), String>>) -> Part {
+    let started = Instant::now();
+    let reason = match timeout(PART_TIMEOUT, check).await {
+        Ok(outcome) => outcome.err(),
+        Err(_) => Some(format!("no answer within {} s", PART_TIMEOUT.as_secs())),
+    };
+    if let Some(reason) = &reason {
+        warn!(part = name, reason, "not healthy");
+    }
+    let latency_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Part { name, ok: reason.is_none(), latency_ms, reason }
+}
+
+async fn pipeline(admin: &Admin) -> Result<Pipeline, crate::problem::Problem> {
+    let subscriptions = subscriptions::all(&*admin.database().await?).await?;
+    let services = admin.services().await;
+    Ok(Pipeline {
+        pending_rows: subscriptions.iter().map(|subscription| subscription.pending_rows).sum(),
+        oldest_pending_ms: subscriptions.iter().filter_map(|subscription| subscription.oldest_pending_ms).max(),
+        queue_depth: services.queue.depth().await?,
+        dead_letters: services.letters.depth().await?.all(),
+    })
+}

@@ -1,0 +1,57 @@
+//! Who goes through the dead-letter queue: one at a time, or each would hide letters from the other.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tokio_postgres::{Client, Error};
+
+const NAME: &str = "dead_letters";
+/// After this the next one may go, if the holder was killed.
+const TERM: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(100);
+
+/// The right to go through the queue, until [`Lease::release`] or for half a minute after the last [`Lease::renew`].
+pub struct Lease {
+    holder: String,
+    renewed_at: Instant,
+}
+
+impl Lease {
+    /// Waits for its turn; `None`: it did not come.
+    pub async fn take(database: &Client, patience: Duration) -> Result<Option<Self>, Error> {
+        let lease = Self { holder: format!("{:032x}", fastrand::u128(..)), renewed_at: Instant::now() };
+        let until = Instant::now() + patience;
+        loop {
+            if lease.write(database).await? {
+                return Ok(Some(lease));
+            }
+            if Instant::now() >= until {
+                return Ok(None);
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    /// Keeps it for longer; `false`: it was too late, and somebody else has it.
+    pub async fn renew(&mut self, database: &Client) -> Result<bool, Error> {
+        if self.renewed_at.elapsed() < TERM / 3 {
+            return Ok(true);
+        }
+        self.renewed_at = Instant::now();
+        self.write(database).await
+    }
+
+    async fn write(&self, database: &Client) -> Result<bool, Error> {
+        let statement = "INSERT INTO sluice.lease AS l (name, holder, expires_at)
+             VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3))
+             ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at
+             WHERE l.holder = excluded.holder OR l.expires_at < clock_timestamp()";
+        Ok(database.execute(statement, &[&NAME, &self.holder, &TERM.as_secs_f64()]).await? == 1)
+    }
+
+    /// Lets the next one go at once.
+    pub async fn release(self, database: &Client) -> Result<(), Error> {
+        let statement = "DELETE FROM sluice.lease WHERE name = $1 AND holder = $2";
+        database.execute(statement, &[&NAME, &self.holder]).await.map(drop)
+    }
+}

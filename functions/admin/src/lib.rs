@@ -1,0 +1,128 @@
+//! The admin function: dead letters, redrive, health, metrics, and the dashboard, behind one function URL.
+//!
+//! [`router`] is all of it. Who calls is found out in [`access`] before a handler runs; what a handler changes is on
+//! record in `sluice.audit`.
+
+mod access;
+mod audit;
+mod config;
+mod dead_letters;
+mod demo;
+mod extract;
+mod health;
+mod history;
+mod lease;
+mod letters;
+mod metrics;
+mod outbox;
+mod pages;
+mod problem;
+mod redrive;
+mod services;
+mod session;
+mod stats;
+mod streams;
+mod subscriptions;
+mod tasks;
+
+use axum::extract::DefaultBodyLimit;
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
+use axum::http::{HeaderValue, Request, StatusCode};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use tower_http::compression::CompressionLayer;
+use utoipa::OpenApi;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::problem::Problem;
+
+pub use crate::config::{Access, Config};
+pub use crate::services::Admin;
+
+/// A selection of a thousand message ids is less.
+const BODY_BYTES: usize = 64 << 10;
+/// For whatever does not say otherwise.
+const HEADERS: [(HeaderName, &str); 6] = [
+    (CACHE_CONTROL, "no-store"),
+    (CONTENT_SECURITY_POLICY, pages::PAGE_POLICY),
+    (REFERRER_POLICY, "no-referrer"),
+    (STRICT_TRANSPORT_SECURITY, "max-age=31536000"),
+    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (X_FRAME_OPTIONS, "DENY"),
+];
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "Sluice admin",
+    description = "Dead letters, redrive, health and metrics of a pipeline from PostgreSQL to Elasticsearch."
+))]
+struct Api;
+
+/// All endpoints.
+pub fn router(admin: Admin) -> Router {
+    let (guarded, api) = api();
+    let description = move || {
+        let api = api.clone();
+        async move { Json(api) }
+    };
+    Router::new()
+        .merge(guarded.route_layer(from_fn_with_state(admin.clone(), access::guard)))
+        .route("/live", get(health::live))
+        .route("/events", post(tasks::tick))
+        .route("/openapi.json", get(description))
+        .route("/", get(pages::dashboard))
+        .route("/docs", get(pages::docs))
+        .route("/assets/{*path}", get(pages::asset))
+        .fallback(async || Problem::not_found("there is nothing of this name; /docs tells what there is"))
+        .method_not_allowed_fallback(async || {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method; /docs tells which")
+        })
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(CompressionLayer::new())
+        .layer(from_fn(with_headers))
+        .with_state(admin)
+}
+
+/// What takes a caller who is known, and what is written about all of it.
+fn api() -> (Router<Admin>, utoipa::openapi::OpenApi) {
+    let (router, mut api) = OpenApiRouter::with_openapi(Api::openapi())
+        .routes(routes!(session::session))
+        .routes(routes!(outbox::list))
+        .routes(routes!(dead_letters::list))
+        .routes(routes!(dead_letters::discard))
+        .routes(routes!(dead_letters::redrive))
+        .routes(routes!(dead_letters::retry))
+        .routes(routes!(tasks::begin))
+        .routes(routes!(tasks::progress, tasks::go_on_now))
+        .routes(routes!(subscriptions::list))
+        .routes(routes!(subscriptions::pause))
+        .routes(routes!(subscriptions::resume))
+        .routes(routes!(streams::list))
+        .routes(routes!(history::list))
+        .routes(routes!(audit::list))
+        .routes(routes!(demo::add_user))
+        .routes(routes!(demo::update_user))
+        .routes(routes!(metrics::metrics))
+        .routes(routes!(health::health))
+        .routes(routes!(health::ready))
+        .split_for_parts();
+    let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
+    api.components.get_or_insert_default().add_security_scheme("token", bearer);
+    api.security = Some(vec![utoipa::openapi::SecurityRequirement::new::<_, _, String>("token", [])]);
+    (router, api)
+}
+
+async fn with_headers(request: Request<axum::body::Body>, next: Next) -> Response {
+    let mut response = next.run(request).await.into_response();
+    for (name, value) in HEADERS {
+        response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    response
+}

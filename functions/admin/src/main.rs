@@ -1,0 +1,13 @@
+//! The admin function's process: one HTTP request after the other.
+
+use admin::{Admin, Config, router};
+use config::Env;
+use lambda_http::Error;
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    config::init_telemetry("admin");
+    config::install_crypto_provider();
+    let config = Config::from_env(Env::from_process()).inspect_err(|error| tracing::error!(%error, "configuration"))?;
+    lambda_http::run(router(Admin::new(config))).await
+}

@@ -1,0 +1,153 @@
+//! Metrics as Prometheus reads them: text, version 0.0.4.
+//!
+//! They are counted where the work is, in `sluice.delivery_stats`, so they are the same from every sandbox and after
+//! every restart.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use database::delivery::{
+    CONFIGURATION, DEAD_LETTERED, GONE, LATENCY_BUCKETS, LATENCY_SUM_MS, RETRIED, STALE, WRITTEN,
+};
+use queue::Queue as _;
+
+use crate::problem::Problem;
+use crate::services::Admin;
+use crate::stats::Totals;
+use crate::subscriptions;
+
+/// The text, as it grows.
+#[derive(Default)]
+struct Exposition(String);
+
+impl Exposition {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing to a String does not fail.
+        writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}").ok();
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+        let labels: Vec<String> =
+            labels.iter().map(|(label, value)| format!("{label}=\"{}\"", escaped(value))).collect();
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+        writeln!(self.0, "{name}{labels} {value}").ok();
+    }
+}
+
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+fn seconds(ms: i64) -> String {
+    format!("{}.{:03}", ms / 1000, ms % 1000)
+}
+
+/// What was delivered, what waits, and for how long.
+#[utoipa::path(get, path = "/metrics", tag = "metrics",
+    responses((status = OK, body = String, content_type = "text/plain; version=0.0.4")))]
+pub async fn metrics(State(admin): State<Admin>) -> Result<impl IntoResponse, Problem> {
+    let database = admin.database().await?;
+    let mut streams: BTreeMap<String, Totals> = BTreeMap::new();
+    let query =
+        "SELECT name, NULL, NULL FROM sluice.stream UNION ALL SELECT stream, measure, value FROM sluice.delivery_stats";
+    for row in database.query(query, &[]).await? {
+        let totals = streams.entry(row.get(0)).or_default();
+        if let (Some(measure), Some(value)) = (row.get(1), row.get(2)) {
+            totals.insert(measure, value);
+        }
+    }
+    let subscriptions = subscriptions::all(&database).await?;
+    let query = "SELECT s.name, coalesce(p.pending_rows, 0), coalesce((extract(epoch FROM p.oldest_pending_age) * 1000)::bigint, 0)
+         FROM sluice.stream AS s LEFT JOIN sluice.pending_by_stream($1) AS p ON p.stream = s.name ORDER BY s.name";
+    let pending = database.query(query, &[&admin.config.subscription]).await?;
+    let services = admin.services().await;
+    let (queue, letters) = (services.queue.depth().await?, services.letters.depth().await?);
+
+    let mut text = Exposition::default();
+    deliveries(&mut text, &streams);
+    text.family("sluice_pending_rows", "gauge", "Rows of the log that a subscription has not passed.");
+    for subscription in &subscriptions {
+        text.sample("sluice_pending_rows", &[("subscription", subscription.name())], subscription.pending_rows);
+    }
+    text.family("sluice_oldest_pending_age_seconds", "gauge", "For how long the oldest of these rows has waited.");
+    for subscription in &subscriptions {
+        let age = seconds(subscription.oldest_pending_ms.unwrap_or(0));
+        text.sample("sluice_oldest_pending_age_seconds", &[("subscription", subscription.name())], age);
+    }
+    text.family("sluice_stream_pending_rows", "gauge", "Rows of the log of one stream that wait.");
+    for row in &pending {
+        text.sample("sluice_stream_pending_rows", &[("stream", row.get(0))], row.get::<_, i64>(1));
+    }
+    text.family("sluice_stream_lag_seconds", "gauge", "For how long the oldest row of one stream has waited.");
+    for row in &pending {
+        text.sample("sluice_stream_lag_seconds", &[("stream", row.get(0))], seconds(row.get(2)));
+    }
+    text.family("sluice_queue_messages", "gauge", "Messages in the queue: visible, delayed and in flight.");
+    text.sample("sluice_queue_messages", &[], queue);
+    text.family("sluice_dead_letters", "gauge", "Letters in the dead-letter queue.");
+    text.sample("sluice_dead_letters", &[], letters.all());
+    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text.0))
+}
+
+fn deliveries(text: &mut Exposition, streams: &BTreeMap<String, Totals>) {
+    let mut counters = |name: &str, help: &str, outcomes: &[&str]| {
+        text.family(name, "counter", help);
+        for (stream, totals) in streams {
+            for outcome in outcomes {
+                text.sample(name, &[("stream", stream), ("outcome", outcome)], totals.get(outcome));
+            }
+        }
+    };
+    counters(
+        "sync_processed_total",
+        "Changes that came to their end in the index: written, overtaken by a newer write, or gone already.",
+        &[WRITTEN, STALE, GONE],
+    );
+    counters(
+        "sync_failed_total",
+        "Tries that failed: to be retried, waiting for the configuration to be mended, or dead-lettered.",
+        &[RETRIED, CONFIGURATION, DEAD_LETTERED],
+    );
+    text.family("sync_dlq_total", "counter", "Letters put into the dead-letter queue.");
+    for (stream, totals) in streams {
+        text.sample("sync_dlq_total", &[("stream", stream)], totals.get(DEAD_LETTERED));
+    }
+    let name = "sluice_commit_to_indexed_seconds";
+    text.family(name, "histogram", "From the row of the log to the write in the index.");
+    for (stream, totals) in streams {
+        let cumulated = totals.cumulated_latencies();
+        for ((longest, _), count) in LATENCY_BUCKETS.iter().zip(cumulated) {
+            let bound = if *longest == i64::MAX { "+Inf".to_owned() } else { seconds(*longest) };
+            text.sample(&format!("{name}_bucket"), &[("stream", stream), ("le", &bound)], count);
+        }
+        text.sample(&format!("{name}_sum"), &[("stream", stream)], seconds(totals.get(LATENCY_SUM_MS)));
+        text.sample(&format!("{name}_count"), &[("stream", stream)], cumulated[LATENCY_BUCKETS.len() - 1]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_label_is_escaped_and_a_histogram_cumulates() {
+        let mut text = Exposition::default();
+        let totals = Totals::of(json!({"latency_50": 2, "latency_inf": 1, "latency_sum_ms": 1234, "written": 3}));
+        deliveries(&mut text, &BTreeMap::from([("a\"\\\n".to_owned(), totals)]));
+        for line in [
+            r#"sync_processed_total{stream="a\"\\\n",outcome="written"} 3"#,
+            r#"sluice_commit_to_indexed_seconds_bucket{stream="a\"\\\n",le="0.050"} 2"#,
+            r#"sluice_commit_to_indexed_seconds_bucket{stream="a\"\\\n",le="300.000"} 2"#,
+            r#"sluice_commit_to_indexed_seconds_bucket{stream="a\"\\\n",le="+Inf"} 3"#,
+            r#"sluice_commit_to_indexed_seconds_sum{stream="a\"\\\n"} 1.234"#,
+            r#"sluice_commit_to_indexed_seconds_count{stream="a\"\\\n"} 3"#,
+        ] {
+            assert!(text.0.lines().any(|it| it == line), "{line} is not in\n{}", text.0);
+        }
+    }
+}

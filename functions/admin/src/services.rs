@@ -1,0 +1,91 @@
+//! The clients, made when the first request needs them: a cold start pays for none.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_config::BehaviorVersion;
+use config::Secrets;
+use database::ConnectError;
+use search::Connection;
+use tokio::sync::{Mutex, OnceCell};
+use tokio::time::{Instant, timeout};
+use tokio_postgres::Client;
+
+use crate::Config;
+use crate::letters::Letters;
+
+/// A session that was left alone for longer may have been forgotten on the way.
+const TRUSTED_FOR: Duration = Duration::from_secs(20);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+/// A person waits for the answer.
+const STATEMENT_TIMEOUT: &str = "SET statement_timeout = '15s'";
+
+/// What the function works with.
+#[derive(Clone)]
+pub struct Admin {
+    /// What the environment says.
+    pub config: Arc<Config>,
+    services: Arc<OnceCell<Services>>,
+}
+
+/// The clients.
+pub struct Services {
+    pub secrets: Secrets,
+    pub search: Connection,
+    pub letters: Letters,
+    pub queue: queue::Sqs,
+    settings: database::Settings,
+    session: Mutex<Option<(Arc<Client>, Instant)>>,
+}
+
+impl Admin {
+    /// Connects to nothing, and makes no client yet.
+    pub fn new(config: Config) -> Self {
+        Self { config: Arc::new(config), services: Arc::default() }
+    }
+
+    /// The clients.
+    pub async fn services(&self) -> &Services {
+        self.services.get_or_init(|| Services::new(&self.config)).await
+    }
+
+    /// A session of the database.
+    pub async fn database(&self) -> Result<Arc<Client>, ConnectError> {
+        self.services().await.database().await
+    }
+}
+
+impl Services {
+    async fn new(config: &Config) -> Self {
+        let aws = aws_config::load_defaults(BehaviorVersion::latest()).await;
+        let sqs = aws_sdk_sqs::Client::new(&aws);
+        let secrets = Secrets::new(aws_sdk_secretsmanager::Client::new(&aws));
+        Self {
+            search: Connection::new(config.search.clone(), secrets.clone()),
+            letters: Letters::new(sqs.clone(), &config.dead_letter_queue_url),
+            queue: queue::Sqs::new(sqs, config.queue_url.as_str()),
+            settings: config.database.clone(),
+            session: Mutex::default(),
+            secrets,
+        }
+    }
+
+    /// An open session, which is tried first if nobody used it for a while.
+    async fn database(&self) -> Result<Arc<Client>, ConnectError> {
+        let mut session = self.session.lock().await;
+        if let Some((client, used_at)) = session.as_mut().filter(|(client, _)| !client.is_closed()) {
+            let is_alive = used_at.elapsed() < TRUSTED_FOR
+                || matches!(timeout(PROBE_TIMEOUT, client.batch_execute("")).await, Ok(Ok(())));
+            if is_alive {
+                *used_at = Instant::now();
+                return Ok(Arc::clone(client));
+            }
+        }
+        *session = None;
+        let client = Arc::new(database::connect(&self.settings, &self.secrets, "sluice admin").await?);
+        // What the server refuses here it refuses to the statement that follows, too.
+        client.batch_execute(STATEMENT_TIMEOUT).await.ok();
+        *session = Some((Arc::clone(&client), Instant::now()));
+        Ok(client)
+    }
+}

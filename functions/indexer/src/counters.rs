@@ -1,0 +1,66 @@
+//! Counters that outlive the function: in PostgreSQL, added to once for each batch.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use database::{Connect, log::Count};
+use tokio::time::Instant;
+
+use crate::{deadline::Deadline, re_read::Source};
+
+/// An answer takes a millisecond. While PostgreSQL is away, a batch loses no more than this by it, and now and then.
+const TIMEOUT: Duration = Duration::from_secs(2);
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(10);
+
+/// What is still to be added.
+///
+/// While PostgreSQL is away it is kept, and lost if the function ends before it is back: nobody's document waits for a
+/// counter. Where an answer got lost, something may be counted twice.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pending: Mutex<Pending>,
+}
+
+#[derive(Default)]
+struct Pending {
+    values: BTreeMap<(String, &'static str), i64>,
+    not_before: Option<Instant>,
+}
+
+impl Counters {
+    /// Adds these, and those that could not be added before.
+    pub(crate) async fn add(
+        &self,
+        counts: impl Iterator<Item = Count>,
+        source: &Source<impl Connect>,
+        deadline: Deadline,
+    ) {
+        let counts = {
+            let mut pending = self.lock();
+            for count in counts {
+                *pending.values.entry((count.stream, count.measure)).or_default() += count.value;
+            }
+            if pending.values.is_empty() || pending.not_before.is_some_and(|at| Instant::now() < at) {
+                return;
+            }
+            let values = std::mem::take(&mut pending.values);
+            values.into_iter().map(|((stream, measure), value)| Count { stream, measure, value }).collect::<Vec<_>>()
+        };
+        let is_counted = source.count_deliveries(&counts, deadline.at_most(TIMEOUT)).await;
+        let mut pending = self.lock();
+        pending.not_before = None;
+        if !is_counted {
+            pending.not_before = Some(Instant::now() + ASK_AGAIN_AFTER);
+            for count in counts {
+                *pending.values.entry((count.stream, count.measure)).or_default() += count.value;
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
