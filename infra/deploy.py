@@ -80,7 +80,7 @@ class Deployment:
             self.cloudformation.execute_change_set(StackName=self.stack, ChangeSetName=change_set)
             self._wait()
         if self.arguments.outputs:
-            self.arguments.outputs.write_text(json.dumps(self.outputs() | parameters, indent=2))
+            self.arguments.outputs.write_text(json.dumps(parameters | self.outputs(), indent=2))
 
     def invoke_migrate(self, command: str) -> None:
         """Runs a command of the migrate function and prints its words."""
