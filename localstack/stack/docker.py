@@ -7,7 +7,6 @@ import subprocess
 import cloud
 import elasticsearch
 import functions
-import npm
 import postgres
 from console import Failure, say
 from layout import ELASTICSEARCH_PORT, KIBANA_PORT, LOCALSTACK_PORT, POSTGRES_PORT, REPOSITORY, Stack
@@ -65,8 +64,7 @@ def up(stack: Stack) -> None:
 
 def deploy(stack: Stack) -> None:
     """Builds in a container, deploys from LocalStack's."""
-    if npm.DASHBOARD.exists():
-        compose(stack, "run", "--rm", "dashboard")
+    compose(stack, "run", "--rm", "dashboard")
     compose(stack, "run", "--rm", "build")
     functions.write_parameters(stack, {"DatabaseSslmode": "disable"}, functions.secrets(stack, DATABASE, ELASTICSEARCH))
     files = [part for name in ("parameters", "secrets", "outputs") for part in (f"--{name}", f"/sluice/stack/localstack/{name}.json")]
