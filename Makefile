@@ -35,7 +35,7 @@ status: ## What runs, since when, healthy or not, where
 	$(stack)
 health: ## Fail unless all is healthy
 	$(stack)
-logs: ## Show logs; of one by SERVICE=postgres|elasticsearch|localstack|trigger|indexer|migrate
+logs: ## Show logs; of one by SERVICE=postgres|elasticsearch|localstack|trigger|indexer|migrate|admin
 	$(stack)
 psql: ## Open the stack's database
 	$(stack)
@@ -52,6 +52,8 @@ deploy: ## Build, deploy and migrate: the local stack, or by STACK_NAME=sluice w
 	$(stack)
 redeploy: ## Replace one function's code: make redeploy FUNCTION=indexer
 	$(stack)
+dashboard: ## Build the dashboard's page, and check its types
+	$(stack)
 migrate: ## Run the migrations and make the indexes
 	$(stack)
 rebase: ## Begin anew after a dump was restored into another cluster: everything is read again
@@ -61,4 +63,4 @@ uninstall: ## Remove all that Sluice made in PostgreSQL and Elasticsearch, and n
 init: ## Write .env, the parameters of a deploy to AWS
 	$(stack)
 
-.PHONY: help demo test soak up down signal start status health logs psql env clean servers fetch deploy redeploy migrate rebase uninstall init
+.PHONY: help demo test soak up down signal start status health logs psql env clean servers fetch deploy redeploy dashboard migrate rebase uninstall init

@@ -80,7 +80,7 @@ class Deployment:
             self.cloudformation.execute_change_set(StackName=self.stack, ChangeSetName=change_set)
             self._wait()
         if self.arguments.outputs:
-            self.arguments.outputs.write_text(json.dumps(self.outputs() | parameters, indent=2))
+            self.arguments.outputs.write_text(json.dumps(parameters | self.outputs(), indent=2))
 
     def invoke_migrate(self, command: str) -> None:
         """Runs a command of the migrate function and prints its words."""
@@ -218,7 +218,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stack", help="name of the CloudFormation stack")
     parser.add_argument("steps", nargs="+", choices=["deploy", *MIGRATE_COMMANDS, "start", "update"])
-    parser.add_argument("--functions", type=Path, help="folder of trigger/bootstrap, indexer/bootstrap, migrate/bootstrap")
+    parser.add_argument("--functions", type=Path, help="folder of trigger/bootstrap, indexer/bootstrap and so on, as the template names them")
     parser.add_argument("--parameters", type=Path, help="the template's parameters, .env or .json")
     parser.add_argument("--secrets", type=Path, help="secrets to make first: {parameter: {…}} (LocalStack)")
     parser.add_argument("--outputs", type=Path, help="where to write the stack's outputs and parameters, as JSON")

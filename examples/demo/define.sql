@@ -2,11 +2,11 @@
 -- still under way from an earlier run finds its streams again.
 
 SELECT sluice.drop_stream('cities'), sluice.drop_stream('countries');
-DROP SCHEMA IF EXISTS demo CASCADE;
+DROP SCHEMA IF EXISTS atlas CASCADE;
 
-CREATE SCHEMA demo;
+CREATE SCHEMA atlas;
 
-CREATE TABLE demo.countries (
+CREATE TABLE atlas.countries (
     code text PRIMARY KEY,                      -- ISO 3166-1, two letters
     name text NOT NULL,
     region text NOT NULL,
@@ -14,26 +14,26 @@ CREATE TABLE demo.countries (
     languages text[] NOT NULL
 );
 
-CREATE TABLE demo.cities (
+CREATE TABLE atlas.cities (
     id bigint PRIMARY KEY,
     name text NOT NULL,
-    country text NOT NULL REFERENCES demo.countries,
+    country text NOT NULL REFERENCES atlas.countries,
     lat numeric(8, 5) NOT NULL,
     lng numeric(8, 5) NOT NULL
 );
-CREATE INDEX cities_country ON demo.cities (country);   -- asked by `keys` when a country changes
+CREATE INDEX cities_country ON atlas.cities (country);   -- asked by `keys` when a country changes
 
-CREATE VIEW demo.city_documents AS
+CREATE VIEW atlas.city_documents AS
 SELECT c.id, c.name, json_build_object('lat', c.lat, 'lon', c.lng) AS location,
     json_build_object('code', k.code, 'name', k.name, 'region', k.region, 'languages', k.languages) AS country
-FROM demo.cities AS c
-JOIN demo.countries AS k ON k.code = c.country;
+FROM atlas.cities AS c
+JOIN atlas.countries AS k ON k.code = c.country;
 
 -- The application writes to its tables; it has no right on anything of Sluice's.
-GRANT USAGE ON SCHEMA demo TO app;
-GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA demo TO app;
+GRANT USAGE ON SCHEMA atlas TO app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA atlas TO app;
 
-SELECT sluice.define_stream('countries', source => 'demo.countries', key => 'code',
+SELECT sluice.define_stream('countries', source => 'atlas.countries', key => 'code',
     settings => '{"number_of_replicas": 0}',
     mapping => '{"properties": {
         "code": {"type": "keyword"},
@@ -43,7 +43,7 @@ SELECT sluice.define_stream('countries', source => 'demo.countries', key => 'cod
         "languages": {"type": "keyword"}
     }}');
 
-SELECT sluice.define_stream('cities', source => 'demo.city_documents', key => 'id',
+SELECT sluice.define_stream('cities', source => 'atlas.city_documents', key => 'id',
     settings => '{"number_of_replicas": 0}',
     mapping => '{"properties": {
         "id": {"type": "long"},

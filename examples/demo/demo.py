@@ -81,10 +81,10 @@ def define(stack: Stack, owner: Psql, app: Psql, search: Elasticsearch, countrie
     """Tables and streams from the start, so that the demo may be run again; the countries come before the tracking."""
     title("Streams are defined in SQL")
     owner.transaction(HERE / "define.sql")
-    app.copy("demo.countries", "code, name, region, capital, languages", countries)
-    line("demo.countries", f"{len(countries)} rows, loaded before anybody tracks the table")
+    app.copy("atlas.countries", "code, name, region, capital, languages", countries)
+    line("atlas.countries", f"{len(countries)} rows, loaded before anybody tracks the table")
     owner.transaction(HERE / "track.sql")
-    line("sluice", "tracks demo.countries and demo.cities, and resyncs the stream countries")
+    line("sluice", "tracks atlas.countries and atlas.cities, and resyncs the stream countries")
     # An index of an earlier run holds the documents of tables that are gone.
     for index in search.call("GET", "/_alias/cities,countries", missing_ok=True) or {}:
         search.call("DELETE", f"/{index}")
@@ -109,8 +109,8 @@ def load_cities(owner: Psql, app: Psql, search: Elasticsearch, cities: list[tupl
         return indexed
 
     began = time.monotonic()
-    app.copy("demo.cities", "id, name, country, lat, lng", cities)
-    line("demo.cities", f"COPY took {time.monotonic() - began:.1f} s with the triggers of two streams")
+    app.copy("atlas.cities", "id, name, country, lat, lng", cities)
+    line("atlas.cities", f"COPY took {time.monotonic() - began:.1f} s with the triggers of two streams")
     wait_for("cities", len(cities), look, pause_s=0.5)
     return {"documents": len(cities), "seconds": time.monotonic() - began, "lag_s": max(lags)}
 
@@ -147,10 +147,10 @@ def show_searches(search: Elasticsearch) -> None:
 
 def rename_country(app: Psql, search: Elasticsearch, code: str, name: str) -> tuple[float, int]:
     """One row changes, and every document that shows it follows."""
-    cities = app.value(f"SELECT count(*) FROM demo.cities WHERE country = {literal(code)}")
-    old = app.run(f"SELECT name FROM demo.countries WHERE code = {literal(code)}")[0][0]
+    cities = app.value(f"SELECT count(*) FROM atlas.cities WHERE country = {literal(code)}")
+    old = app.run(f"SELECT name FROM atlas.countries WHERE code = {literal(code)}")[0][0]
     title(f"{old} becomes {name}: one UPDATE, {cities:,} documents")
-    app.run(f"UPDATE demo.countries SET name = {literal(name)} WHERE code = {literal(code)}")
+    app.run(f"UPDATE atlas.countries SET name = {literal(name)} WHERE code = {literal(code)}")
     began = time.monotonic()
     wait_for(f"cities in {name}", cities, lambda: search.count("cities", {"term": {"country.name": name}}))
     seconds = time.monotonic() - began
@@ -164,13 +164,13 @@ def rename_country(app: Psql, search: Elasticsearch, code: str, name: str) -> tu
 def delete_city(app: Psql, search: Elasticsearch) -> list[str]:
     """A deleted row's document is gone; the row that it was."""
     row = app.run(
-        "SELECT id, name, country, lat, lng FROM demo.cities WHERE name = 'Springfield' AND country = 'US' ORDER BY id LIMIT 1"
+        "SELECT id, name, country, lat, lng FROM atlas.cities WHERE name = 'Springfield' AND country = 'US' ORDER BY id LIMIT 1"
     )[0]
     key = row[0]
     title("One of the Springfields is deleted")
     if not search.document("cities", key):
         raise Failure(f"the city {key} is not in the index")
-    app.run(f"DELETE FROM demo.cities WHERE id = {key}")
+    app.run(f"DELETE FROM atlas.cities WHERE id = {key}")
     began = time.monotonic()
     wait_for(f"document of city {key}", 0, lambda: int(search.document("cities", key) is not None))
     line("gone", f"GET cities/_doc/{key} is a 404 after {time.monotonic() - began:.2f} s")
@@ -181,14 +181,14 @@ def measure_single_changes(app: Psql, search: Elasticsearch) -> list[float]:
     """One change at a time, with everything idle: half of the cities get their name in capitals, then their own again."""
     title(f"{CHANGES} single changes, one after the other: a minute")
     chosen = app.run(
-        f"SELECT id, name FROM demo.cities WHERE upper(name) <> name AND name ~ '^[A-Za-z ]+$' ORDER BY id LIMIT {CHANGES // 2}"
+        f"SELECT id, name FROM atlas.cities WHERE upper(name) <> name AND name ~ '^[A-Za-z ]+$' ORDER BY id LIMIT {CHANGES // 2}"
     )
     latencies = []
     for key, name in [(key, change(name)) for change in (str.upper, str) for key, name in chosen]:
         # Idle again, at no fixed point of anybody's polling: LocalStack, which has just delivered something and then finds
         # nothing, sleeps for a second, and only from then on looks five times a second.
         time.sleep(random.uniform(0.8, 1.2))
-        app.run(f"UPDATE demo.cities SET name = {literal(name)} WHERE id = {key}")
+        app.run(f"UPDATE atlas.cities SET name = {literal(name)} WHERE id = {key}")
         began = time.monotonic()
         wait_for(f"change of city {key}", name, lambda: search.document("cities", key)["name"], pause_s=0.005)
         latencies.append(time.monotonic() - began)
@@ -201,7 +201,7 @@ def measure_single_changes(app: Psql, search: Elasticsearch) -> list[float]:
 
 def compare(app: Psql, search: Elasticsearch) -> None:
     """Both sides, country by country."""
-    source = {name: int(n) for name, n in app.run("SELECT country ->> 'name', count(*) FROM demo.city_documents GROUP BY 1")}
+    source = {name: int(n) for name, n in app.run("SELECT country ->> 'name', count(*) FROM atlas.city_documents GROUP BY 1")}
     search.call("POST", "/cities/_refresh")
     body = {"size": 0, "aggs": {"countries": {"terms": {"field": "country.name", "size": 1000}}}}
     buckets = search.call("GET", "/cities/_search", body)["aggregations"]["countries"]["buckets"]
@@ -239,8 +239,8 @@ def try_next(stack: Stack, gone: list[str]) -> None:
     print(f'  eval "$(make -s env{stack.argument})"')
     for sql, path in [
         ("", "/cities/_search?q=name:lyon&pretty"),
-        ("UPDATE demo.countries SET name = 'Italy' WHERE code = 'IT'", "/cities/_count?q=country.name:Italy"),
-        (f"INSERT INTO demo.cities VALUES ({key}, {literal(name)}, {literal(country)}, {lat}, {lng})", f"/cities/_doc/{key}?pretty"),
+        ("UPDATE atlas.countries SET name = 'Italy' WHERE code = 'IT'", "/cities/_count?q=country.name:Italy"),
+        (f"INSERT INTO atlas.cities VALUES ({key}, {literal(name)}, {literal(country)}, {lat}, {lng})", f"/cities/_doc/{key}?pretty"),
         ("SELECT * FROM sluice.status()", ""),
         ("SELECT * FROM sluice.stream_status()", ""),
     ]:

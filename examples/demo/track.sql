@@ -1,9 +1,9 @@
 -- From here on changes are noted. The countries are in their table already: resync has them read.
 
-SELECT sluice.track('demo.countries', stream => 'countries', key => 'code');
+SELECT sluice.track('atlas.countries', stream => 'countries', key => 'code');
 SELECT sluice.resync('countries');
 
-SELECT sluice.track('demo.cities', stream => 'cities', key => 'id');
+SELECT sluice.track('atlas.cities', stream => 'cities', key => 'id');
 -- A city's document shows its country, too.
-SELECT sluice.track('demo.countries', stream => 'cities', columns => '{name, region, languages}',
-    keys => 'SELECT id FROM demo.cities WHERE country = $1.code');
+SELECT sluice.track('atlas.countries', stream => 'cities', columns => '{name, region, languages}',
+    keys => 'SELECT id FROM atlas.cities WHERE country = $1.code');

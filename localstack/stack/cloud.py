@@ -14,6 +14,7 @@ from layout import LOCALSTACK_PORT, Stack
 NAME = "localstack"
 FUNCTION = f"{NAME}/function"  # a function's process; the executor marks it
 PORTS = {"LocalStack": LOCALSTACK_PORT}
+ADMIN_HOST = "sluice-admin.lambda-url.us-east-1.localhost"  # the first label is the template's; browsers and curl look no `.localhost` up
 SERVICES = "cloudformation,cloudwatch,events,iam,lambda,logs,s3,secretsmanager,sqs,sts"
 
 
@@ -41,6 +42,8 @@ def start(stack: Stack) -> subprocess.Popen | None:
         "SLUICE_FUNCTION_LOGS": str(logs),
         # A resource that LocalStack does not know is an error, not a success that did nothing.
         "CFN_IGNORE_UNSUPPORTED_RESOURCE_TYPES": "0",
+        # LocalStack refuses what a browser posts from a page that it does not know, even where the page is the function's.
+        "EXTRA_CORS_ALLOWED_ORIGINS": admin_url(stack),
         # From the queue to the function: 50 ms while there is work, 200 ms at the latest when there was none. AWS's
         # own poller waits in a long poll; LocalStack's sleeps up to 10 s by default.
         "LAMBDA_EVENT_SOURCE_MAPPING_POLL_INTERVAL_SEC": "0.05",
@@ -84,6 +87,11 @@ def is_healthy(stack: Stack) -> bool:
 def log(stack: Stack) -> Path:
     """The server's log."""
     return stack.folder / NAME / "server.log"
+
+
+def admin_url(stack: Stack) -> str:
+    """The admin function's URL; LocalStack serves it at its own port, by the Host header."""
+    return f"http://{ADMIN_HOST}:{stack.port(LOCALSTACK_PORT)}"
 
 
 def functions_logs(stack: Stack) -> Path:

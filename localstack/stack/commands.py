@@ -12,6 +12,7 @@ import docker
 import elasticsearch
 import functions
 import machine
+import npm
 import packages
 import postgres
 import process
@@ -27,12 +28,16 @@ DEPLOYED = {
     "TRIGGER_FUNCTION": "TriggerFunction",
     "INDEXER_FUNCTION": "IndexerFunction",
     "MIGRATE_FUNCTION": "MigrateFunction",
+    "ADMIN_FUNCTION": "AdminFunction",
     "DATABASE_SECRET_ARN": "DatabaseSecretArn",
     "DATABASE_OWNER_SECRET_ARN": "DatabaseOwnerSecretArn",
     "ELASTICSEARCH_SECRET_ARN": "ElasticsearchSecretArn",
 }
 
 LONG_FAULTS = {"OUTAGE_SECONDS": "120", "FREEZE_SECONDS": "60", "KILL_CHANGES": "20000"}
+# For the browser's tests: a date that PostgreSQL knows and Elasticsearch does not makes a hackathon a dead letter.
+POISON = "UPDATE demo.hackathons SET ends_at = 'infinity'"
+MEND = "UPDATE demo.hackathons SET ends_at = starts_at + interval '2 days'"
 
 
 def existing(arguments: dict[str, str]) -> Stack:
@@ -73,6 +78,7 @@ def fetch(arguments: dict[str, str]) -> None:
     stack.facts = {"elasticsearch": arguments.get("ELASTICSEARCH_VERSION", "8"), "maven_repository": arguments.get("MAVEN_REPOSITORY")} | stack.facts
     machine.check(stack)
     packages.install()
+    npm.install()
     say(postgres.NAME, str(postgres.install(stack)))
     say(elasticsearch.NAME, str(elasticsearch.install(stack)))
 
@@ -86,6 +92,7 @@ def up(arguments: dict[str, str]) -> None:
         start_servers(stack, [elasticsearch, postgres, cloud])
         functions.deploy(stack)
     say("ready", f"psql: make psql{stack.argument}   shell: eval \"$(make env{stack.argument})\"")
+    functions.announce(stack)
 
 
 def down(arguments: dict[str, str]) -> None:
@@ -160,7 +167,7 @@ def status(arguments: dict[str, str]) -> None:
         print(row(server.NAME, pid, since, "yes" if is_up else "no", where(stack, server)))
     deployed = stack.outputs_file.exists()
     since = time.strftime("%d %b %H:%M:%S", time.localtime(stack.outputs_file.stat().st_mtime)) if deployed else "-"
-    print(row("functions", "-", since, "-", ", ".join(functions.NAMES) if deployed else "not deployed"))
+    print(row("functions", "-", since, "-", cloud.admin_url(stack) if deployed else "not deployed"))
     print(row("files", "", "", "", stack.folder))
 
 
@@ -213,6 +220,8 @@ def exports(stack: Stack) -> dict[str, str]:
         found["POSTGRES_BIN"] = str(postgres.install(stack))
         found["FUNCTIONS_LOGS"] = str(cloud.functions_logs(stack))
     outputs = functions.outputs(stack)
+    if "AdminFunction" in outputs:
+        found |= {"ADMIN_URL": cloud.admin_url(stack), "ADMIN_TOKEN": stack.password("operator"), "ADMIN_READ_TOKEN": stack.password("reader")}
     return found | {name: outputs[key] for name, key in DEPLOYED.items() if key in outputs}
 
 
@@ -262,6 +271,11 @@ def redeploy(arguments: dict[str, str]) -> None:
         functions.update(stack, arguments["FUNCTION"])
 
 
+def dashboard(arguments: dict[str, str]) -> None:
+    """The dashboard's page alone."""
+    npm.build()
+
+
 def init(arguments: dict[str, str]) -> None:
     """The file of parameters for a deploy to AWS."""
     target = REPOSITORY / ".env"
@@ -274,7 +288,7 @@ def init(arguments: dict[str, str]) -> None:
 
 def test(arguments: dict[str, str]) -> None:
     """The tests, in a stack of their own, whatever the shell says about others; those of the log on two PostgreSQLs."""
-    oldest = machine.oldest_postgres()
+    oldest, chromium = machine.oldest_postgres(), npm.find_chromium()
     env = tests_environment(arguments)
     run_tests(["cargo", "test", "--workspace"], env)
     with made({"STACK": "test-oldest", "POSTGRES_BIN": str(oldest)}) as stack:
@@ -283,6 +297,15 @@ def test(arguments: dict[str, str]) -> None:
             run_tests(["cargo", "test", "--workspace", "--test", "log"], env | {"DATABASE_URL": stack.database_url})
         finally:
             stop_servers(stack)
+    test_dashboard(env, chromium)
+
+
+def test_dashboard(env: dict[str, str], chromium: str) -> None:
+    """Its own logic, then the deployed page in a browser."""
+    psql = f"{shlex.quote(postgres.find_psql(existing({'STACK': 'test'})))} -Xq {shlex.quote(env['DATABASE_URL'])} -c"
+    env |= npm.env() | {"CHROMIUM": chromium, "POISON": f"{psql} {shlex.quote(POISON)}", "MEND": f"{psql} {shlex.quote(MEND)}"}
+    for script in ("test", "e2e"):
+        run_tests(["npm", "--prefix", str(npm.DASHBOARD), "run", script], env)
 
 
 def soak(arguments: dict[str, str]) -> None:
@@ -315,5 +338,5 @@ def run_tests(command: list[str], env: dict[str, str]) -> None:
 
 COMMANDS = {
     command.__name__: command
-    for command in (up, down, signal, start, status, health, logs, psql, clean, servers, env, deploy, redeploy, migrate, rebase, uninstall, init, test, soak, fetch)
+    for command in (up, down, signal, start, status, health, logs, psql, clean, servers, env, deploy, redeploy, migrate, rebase, uninstall, dashboard, init, test, soak, fetch)
 }

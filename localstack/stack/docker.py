@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 
+import cloud
 import elasticsearch
 import functions
 import postgres
@@ -31,11 +32,14 @@ def compose(stack: Stack, *arguments: str, script: str | None = None) -> None:
         "POSTGRES_PORT": str(stack.port(POSTGRES_PORT)),
         "ELASTICSEARCH_PORT": str(stack.port(ELASTICSEARCH_PORT)),
         "ELASTICSEARCH_VERSION": elasticsearch.release(stack).version,
+        "ADMIN_URL": cloud.admin_url(stack),
+        "FUNCTIONS": " ".join(functions.NAMES),
         "KIBANA_PORT": str(stack.port(KIBANA_PORT)),
         "LOCALSTACK_PORT": str(stack.port(LOCALSTACK_PORT)),
         "NETWORK": project,
         "REPOSITORY": str(REPOSITORY),
         "STACK_FOLDER": str(stack.folder),
+        "USER": f"{os.getuid()}:{os.getgid()}",
     }
     command = ["docker", "compose", "-p", project, "-f", str(REPOSITORY / "localstack" / "compose.yaml"), *arguments]
     done = subprocess.run(command, env=os.environ | variables, input=script, text=True, stdin=None if script else subprocess.DEVNULL)
@@ -55,10 +59,12 @@ def up(stack: Stack) -> None:
     psql(stack, postgres.roles(stack))
     deploy(stack)
     say("kibana", f"http://localhost:{stack.port(KIBANA_PORT)}")
+    functions.announce(stack)
 
 
 def deploy(stack: Stack) -> None:
     """Builds in a container, deploys from LocalStack's."""
+    compose(stack, "run", "--rm", "dashboard")
     compose(stack, "run", "--rm", "build")
     functions.write_parameters(stack, {"DatabaseSslmode": "disable"}, functions.secrets(stack, DATABASE, ELASTICSEARCH))
     files = [part for name in ("parameters", "secrets", "outputs") for part in (f"--{name}", f"/sluice/stack/localstack/{name}.json")]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cloud
 import elasticsearch
+import npm
 import packages
 import postgres
 from console import Failure, run, say
@@ -23,6 +24,7 @@ AWS_STACK = "sluice"  # the CloudFormation stack's name in LocalStack; each of o
 
 def build() -> None:
     """Compiles in the dev profile, and places each binary as the `bootstrap` of a folder."""
+    npm.build()
     # The whole workspace, as the tests do: cargo chooses features by what is built together, and would build twice.
     command = ["cargo", "build", "--workspace", "--bins"]
     with lock(PLACE, "building the functions"):
@@ -52,10 +54,15 @@ def deploy(stack: Stack) -> None:
     _run_deploy(stack, "start")
 
 
+def announce(stack: Stack) -> None:
+    """Where operators look."""
+    say("dashboard", f"{cloud.admin_url(stack)}   sign in with the ADMIN_TOKEN of: make env{stack.argument}")
+
+
 def write_parameters(stack: Stack, parameters: dict, secrets_by_parameter: dict) -> list:
-    """The files that the deploy reads, as its options."""
+    """The files that the deploy reads, as its options. The demo's domain is part of every local stack."""
     options = []
-    for name, content in {"parameters": parameters, "secrets": secrets_by_parameter}.items():
+    for name, content in {"parameters": parameters | {"Demo": "true"}, "secrets": secrets_by_parameter}.items():
         file = stack.folder / "localstack" / f"{name}.json"
         file.parent.mkdir(exist_ok=True)
         file.touch(0o600)
@@ -75,6 +82,7 @@ def run_migrate(stack: Stack, command: str) -> None:
         "ELASTICSEARCH_SECRET_ARN": deployed["ElasticsearchSecretArn"],
         "DATABASE_SSLMODE": deployed.get("DatabaseSslmode", ""),
         "DATABASE_CA": deployed.get("DatabaseCa", ""),
+        "DEMO": deployed.get("Demo", "false"),
     }
     if subprocess.run([PLACE / "migrate" / "bootstrap", command], env=env, stdin=subprocess.DEVNULL).returncode:
         raise Failure(f"{command} failed; the reason is above")
@@ -90,6 +98,7 @@ def on_aws(name: str, *steps: str) -> None:
             raise Failure("there is no .env with the parameters: make init, fill it in, and try again")
         if not shutil.which("cargo-lambda"):
             raise Failure("this machine lacks cargo-lambda, which builds for arm64: pip install cargo-lambda")
+        npm.build()
         names = [part for function in NAMES for part in ("--bin", function)]
         command = ["cargo", "lambda", "build", "--release", "--arm64", *names]
         run("functions", "building for arm64", command, CACHE / "build.log", lines=60, cwd=REPOSITORY, env=os.environ | {"CARGO_TARGET_DIR": str(AWS_TARGET)})
@@ -144,4 +153,5 @@ def secrets(stack: Stack, database: dict, elasticsearch_url: str) -> dict[str, d
         "DatabaseOwnerSecretArn": {"username": "sluice_owner", "password": stack.password("sluice_owner"), **database},
         # Without security Elasticsearch looks at no credentials, but the secret has to hold some.
         "ElasticsearchSecretArn": {"url": url, "username": user or "elastic", "password": password or "unused"},
+        "AdminSecretArn": {role: stack.password(role) for role in ("operator", "reader")},
     }

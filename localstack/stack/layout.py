@@ -1,4 +1,4 @@
-"""Where everything of a stack is: folders, ports, passwords. Nothing lives in the work tree."""
+"""Where everything of a stack is: folders, ports, passwords. Nothing lives in the work tree but the dashboard's build."""
 
 import fcntl
 import json
@@ -35,7 +35,7 @@ SERVERS = SHARED / "servers"
 POSTGRES_PORT, ELASTICSEARCH_PORT, TRANSPORT_PORT, LOCALSTACK_PORT, KIBANA_PORT = 15432, 19200, 19400, 4566, 5601
 SLOTS = 100
 FIXED_SLOTS = {"default": 0, "test": 1}
-ROLES = ("postgres", "sluice_owner", "sluice_functions", "app", "elastic")
+ROLES = ("postgres", "sluice_owner", "sluice_functions", "app", "elastic", "operator", "reader")
 
 
 class Stack:
@@ -63,7 +63,8 @@ class Stack:
         """Chooses ports and passwords, once; `remember` makes it lasting."""
         if not self.exists:
             self.facts["slot"] = self._free_slot()
-            self.facts["passwords"] = {role: secrets.token_urlsafe(18) for role in ROLES}
+        known = self.facts.get("passwords", {})
+        self.facts["passwords"] = {role: known.get(role) or secrets.token_urlsafe(18) for role in ROLES}
 
     def remember(self, **facts) -> None:
         """Keeps facts for the next command."""
@@ -95,7 +96,7 @@ class Stack:
         return first + self.facts["slot"]
 
     def password(self, role: str) -> str:
-        """The password of a role of PostgreSQL, or of Elasticsearch's user `elastic`."""
+        """The password of a role of PostgreSQL, or of Elasticsearch's user `elastic`; the token of a role of the admin function."""
         return self.facts["passwords"][role]
 
     @property

@@ -33,12 +33,13 @@ def install() -> Path:
     make_venv()
     with lock(CACHE, "the Python environment"):
         requirements = EXECUTOR / "requirements.txt"
-        _once("requirements", [requirements], lambda: _install_requirements(requirements))
-        _once("executor", [EXECUTOR / "pyproject.toml", *sorted(EXECUTOR.rglob("*.py"))], _install_executor)
+        once("requirements", [requirements], lambda: _install_requirements(requirements))
+        once("executor", [EXECUTOR / "pyproject.toml", *sorted(EXECUTOR.rglob("*.py"))], _install_executor)
     return PYTHON
 
 
-def _once(name: str, sources: list[Path], install_it) -> None:
+def once(name: str, sources: list[Path], install_it) -> None:
+    """Installs a part of the environment, unless it was installed from the same sources."""
     stamp, digest = VENV / f"{name}.sha256", hashlib.sha256(b"\0".join(file.read_bytes() for file in sources)).hexdigest()
     if not stamp.exists() or stamp.read_text() != digest:
         install_it()
