@@ -1,0 +1,188 @@
+export type Role = 'operator' | 'reader';
+
+export interface Session {
+  role: Role;
+  actor: string;
+  demo: boolean;
+  version: string;
+}
+
+export interface OutboxRow {
+  id: number;
+  stream: string;
+  key: string | null;
+  op: 'upsert' | 'delete' | 'fan_out';
+  created_at: string;
+  /** Only the subscriptions that read this row. */
+  published: Record<string, boolean>;
+}
+
+export interface OutboxPage {
+  rows: OutboxRow[];
+  next_before: number | null;
+}
+
+export interface Letter {
+  message_id: string;
+  stream: string | null;
+  key: string | null;
+  version: number | null;
+  change_id: number | null;
+  op: 'upsert' | 'delete' | 'read' | 'look' | null;
+  error_type: string;
+  reason: string;
+  first_seen: string | null;
+  failed_at: string | null;
+  attempts: number | null;
+  document: unknown;
+  /** The message as it came, of a letter that could not be parsed. */
+  body: string | null;
+}
+
+export interface Letters {
+  letters: Letter[];
+  depth: number;
+  is_sample: boolean;
+}
+
+export interface Redriven {
+  message_id: string;
+  stream: string | null;
+  key: string | null;
+  result: 'redriven' | 'returned' | 'already_redriven';
+  change_id: number | null;
+  redriven_at: string;
+  by: string;
+}
+
+export interface RedriveFilter {
+  stream?: string;
+  error_type?: string;
+  key?: string;
+  message_ids?: string[];
+}
+
+export interface RedriveMatch {
+  dry_run: true;
+  matched: number;
+  is_sample: boolean;
+}
+
+export interface RedriveTask {
+  task: string;
+  state: 'running' | 'done' | 'failed';
+  matched: number;
+  redriven: number;
+  already_redriven: number;
+  seen: number;
+  total: number;
+  started_at: string;
+  updated_at: string;
+  by: string;
+  error: string | null;
+}
+
+export interface Discarded {
+  message_id: string;
+  stream: string | null;
+  key: string | null;
+  result: 'discarded';
+}
+
+export interface DemoChange {
+  user: string;
+  stream: string;
+  key: string;
+  name: string;
+  projects: string[];
+  hackathons: string[];
+  log_rows: { id: number; stream: string; key: string; op: string }[];
+}
+
+export interface Subscription {
+  name: string;
+  paused: boolean;
+  pending_rows: number;
+  oldest_pending_ms: number | null;
+  position: string;
+  after_id: number;
+}
+
+export interface Subscriptions {
+  subscriptions: Subscription[];
+}
+
+export interface Stream {
+  name: string;
+  source: string | null;
+  key: string | null;
+  index: string | null;
+  /** Whether the index has the mapping that the stream has now. */
+  is_current: boolean;
+  tables: string[];
+  untracked_tables: string[];
+  waiting: number;
+  expansions: number;
+  last_error: string | null;
+  source_count: number | null;
+  source_count_is_estimate: boolean;
+  index_count: number | null;
+}
+
+export interface Streams {
+  streams: Stream[];
+}
+
+export interface Sample {
+  at: string;
+  pending_rows: number;
+  oldest_pending_ms: number | null;
+  /** This and the next two count since the sample before. */
+  processed: number;
+  failed: number;
+  dead_lettered: number;
+  /** From the commit until the document is in the index. */
+  p50_ms: number | null;
+  p95_ms: number | null;
+}
+
+export interface History {
+  samples: Sample[];
+}
+
+export interface AuditEntry {
+  id: number;
+  at: string;
+  actor: string;
+  source_ip: string | null;
+  action: string;
+  subject: string;
+  result: string;
+  detail: Record<string, unknown> | null;
+}
+
+export interface AuditPage {
+  entries: AuditEntry[];
+  next_before: number | null;
+}
+
+export interface Part {
+  name: string;
+  ok: boolean;
+  latency_ms: number;
+  reason: string | null;
+}
+
+export interface Pipeline {
+  pending_rows: number;
+  oldest_pending_ms: number | null;
+  queue_depth: number;
+  dead_letters: number;
+}
+
+export interface Health {
+  status: 'ok' | 'degraded';
+  version: string;
+  parts: Part[];
+  pipeline: Pipeline | null;
+}

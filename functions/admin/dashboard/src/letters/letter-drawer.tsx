@@ -1,0 +1,90 @@
+import type { ReactNode } from 'react';
+import type { Letter } from '../api/types';
+import { count } from '../format';
+import { formatRoute } from '../route';
+import { Action, useRequest } from '../ui/action';
+import { CopyButton } from '../ui/copy';
+import { Dialog } from '../ui/dialog';
+import { Failure } from '../ui/states';
+import { Time, Unknown } from '../ui/time';
+import { content, nameOf } from './letters';
+
+interface Props {
+  letter: Letter;
+  onRedrive: () => Promise<void>;
+  onDiscard: () => void;
+  onClose: () => void;
+}
+
+export function LetterDrawer({ letter, onRedrive, onDiscard, onClose }: Props) {
+  const { isBusy, error, run } = useRequest();
+  const { message_id, stream, key, error_type, reason } = letter;
+  const text = content(letter);
+
+  return (
+    <Dialog
+      kind="drawer"
+      title={nameOf(letter)}
+      onClose={onClose}
+      footer={
+        <>
+          <Action className="button danger" disabled={isBusy} onClick={onDiscard}>
+            Discard…
+          </Action>
+          <Action className="button primary" disabled={isBusy} onClick={() => run(onRedrive)}>
+            {isBusy ? 'Redriving…' : 'Redrive'}
+          </Action>
+        </>
+      }
+    >
+      {error && <Failure error={error} />}
+      <section aria-label="Reason">
+        <h3>
+          <code>{error_type}</code>
+        </h3>
+        <p className="reason">{reason}</p>
+      </section>
+      <dl className="facts">
+        <Fact name="Stream">{stream}</Fact>
+        <Fact name="Key">{key !== null && <code>{key}</code>}</Fact>
+        <Fact name="Operation">{letter.op}</Fact>
+        <Fact name="Version">{letter.version !== null && <code>{letter.version}</code>}</Fact>
+        <Fact name="Change">{letter.change_id !== null && <code>{letter.change_id}</code>}</Fact>
+        <Fact name="Attempts">{letter.attempts !== null && count(letter.attempts)}</Fact>
+        <Fact name="First seen">{letter.first_seen !== null && <Time at={letter.first_seen} />}</Fact>
+        <Fact name="Failed">{letter.failed_at !== null && <Time at={letter.failed_at} />}</Fact>
+        <Fact name="Message" isWide>
+          <code className="wrap">{message_id}</code>
+        </Fact>
+      </dl>
+      {stream !== null && key !== null && (
+        <p>
+          <a href={formatRoute('outbox', { stream, key })}>This key in the outbox</a>
+        </p>
+      )}
+      <section aria-labelledby="letter-content">
+        <div className="section-head">
+          <h3 id="letter-content">{letter.body === null ? 'Document' : 'Message, as it came'}</h3>
+          {text !== null && <CopyButton text={text} />}
+        </div>
+        {text === null ? (
+          <p className="hint">The letter has none: its key is read anew when it is redriven.</p>
+        ) : (
+          <pre className="document" tabIndex={0} role="region" aria-labelledby="letter-content">
+            {text}
+          </pre>
+        )}
+      </section>
+    </Dialog>
+  );
+}
+
+function Fact({ name, isWide, children }: { name: string; isWide?: boolean; children: ReactNode }) {
+  const isUnknown = children === null || children === false;
+  return (
+    <div className={isWide ? 'is-wide' : undefined}>
+      <dt>{name}</dt>
+      <dd>{isUnknown ? <Unknown /> : children}</dd>
+    </div>
+  );
+}

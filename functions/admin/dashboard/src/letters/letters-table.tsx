@@ -1,0 +1,86 @@
+import { useEffect, useRef } from 'react';
+import type { Letter } from '../api/types';
+import { Action } from '../ui/action';
+import { type Column, Table } from '../ui/table';
+import { Time, Unknown } from '../ui/time';
+import { nameOf } from './letters';
+
+interface Props {
+  letters: Letter[];
+  selected: ReadonlySet<string>;
+  onSelect: (ids: string[], isSelected: boolean) => void;
+  onOpen: (letter: Letter) => void;
+  onRedrive: (letter: Letter) => void;
+}
+
+export function LettersTable({ letters, selected, onSelect, onOpen, onRedrive }: Props) {
+  const columns: Column<Letter>[] = [
+    {
+      name: 'Select',
+      isNameHidden: true,
+      kind: 'check',
+      header: (
+        <SelectAll
+          selected={letters.filter(({ message_id }) => selected.has(message_id)).length}
+          of={letters.length}
+          onChange={(isSelected) => onSelect(letters.map(({ message_id }) => message_id), isSelected)}
+        />
+      ),
+      cell: (letter) => (
+        <input
+          type="checkbox"
+          aria-label={`Select ${nameOf(letter)}`}
+          checked={selected.has(letter.message_id)}
+          onChange={(event) => onSelect([letter.message_id], event.target.checked)}
+        />
+      ),
+    },
+    {
+      name: 'Document',
+      cell: (letter) => (
+        <button type="button" className="link" onClick={() => onOpen(letter)}>
+          {letter.stream === null ? 'cannot be read' : letter.stream} <code>{letter.key ?? letter.message_id.slice(0, 8)}</code>
+        </button>
+      ),
+    },
+    { name: 'Error', cell: ({ error_type }) => <code className="wrap">{error_type}</code> },
+    { name: 'Reason', cell: ({ reason }) => <span className="clamp">{reason}</span> },
+    { name: 'Failed', cell: ({ failed_at }) => <Time at={failed_at} /> },
+    { name: 'Attempts', kind: 'number', cell: ({ attempts }) => attempts ?? <Unknown /> },
+    {
+      name: 'Redrive',
+      isNameHidden: true,
+      kind: 'actions',
+      cell: (letter) => (
+        <Action aria-label={`Redrive ${nameOf(letter)}`} onClick={() => onRedrive(letter)}>
+          Redrive
+        </Action>
+      ),
+    },
+  ];
+  return <Table caption="Dead letters, the newest first" columns={columns} rows={letters} id={({ message_id }) => message_id} />;
+}
+
+interface SelectAllProps {
+  selected: number;
+  of: number;
+  onChange: (isSelected: boolean) => void;
+}
+
+function SelectAll({ selected, of, onChange }: SelectAllProps) {
+  const ref = useRef<HTMLInputElement>(null);
+  useEffect(() => {
+    if (ref.current) {
+      ref.current.indeterminate = selected > 0 && selected < of;
+    }
+  }, [selected, of]);
+  return (
+    <input
+      ref={ref}
+      type="checkbox"
+      aria-label="Select all that are shown"
+      checked={of > 0 && selected === of}
+      onChange={(event) => onChange(event.target.checked)}
+    />
+  );
+}

@@ -1,0 +1,54 @@
+import useSWR from 'swr';
+import type { RedriveFilter, RedriveMatch } from '../api/types';
+import { plural } from '../format';
+import { useApi } from '../session';
+import { Confirm } from '../ui/confirm';
+import { Failure, Skeleton } from '../ui/states';
+import { useRedrive } from './redrive-provider';
+
+interface Props {
+  filter: RedriveFilter;
+  isSearched: boolean;
+  onClose: () => void;
+}
+
+export function RedriveAll({ filter, isSearched, onClose }: Props) {
+  const api = useApi();
+  const { start } = useRedrive();
+  const match = useSWR<RedriveMatch, Error>(
+    ['dry run', filter],
+    () => api.send('POST', '/api/dlq/redrive', { ...filter, dry_run: true }),
+    { revalidateOnFocus: false, keepPreviousData: false },
+  );
+
+  return (
+    <Confirm
+      title="Redrive all dead letters?"
+      action="Redrive all"
+      isDisabled={!match.data || (match.data.matched === 0 && !match.data.is_sample)}
+      onConfirm={async () => {
+        await start(filter);
+        onClose();
+      }}
+      onClose={onClose}
+    >
+      <p>
+        All of {filter.stream ? <strong>stream {filter.stream}</strong> : 'all streams'} with{' '}
+        {filter.error_type ? <strong>error type {filter.error_type}</strong> : 'any error'}: each key is read anew, and
+        the letter is gone from the queue. What caused it should be mended before, or it comes back.
+      </p>
+      {isSearched && <p>The text search does not count here: to redrive what it found, select the rows.</p>}
+      {match.error && <Failure error={match.error} onRetry={() => void match.mutate()} />}
+      {match.data ? <Matched match={match.data} /> : !match.error && <Skeleton lines={1} />}
+    </Confirm>
+  );
+}
+
+function Matched({ match: { matched, is_sample } }: { match: RedriveMatch }) {
+  return (
+    <p role="status">
+      <strong>{plural(matched, 'letter matches', 'letters match')}</strong>
+      {is_sample && ' among those that were looked at; there are more in the queue'}.
+    </p>
+  );
+}

@@ -1,0 +1,69 @@
+import { useEffect, useRef, useState } from 'react';
+import { useLive } from '../api/live';
+import type { Streams } from '../api/types';
+
+interface FieldProps {
+  label: string;
+  value: string;
+  placeholder?: string;
+  suggestions?: string[];
+  onChange: (value: string) => void;
+}
+
+const TYPING_MS = 300;
+
+/** Says what was typed once the typing rests: each value is a request. */
+export function TextFilter({ label, value, placeholder, suggestions, onChange }: FieldProps) {
+  const [typed, setTyped] = useState(value);
+  const change = useRef(onChange);
+  change.current = onChange;
+  const listId = `suggestions-${label.replaceAll(' ', '-').toLowerCase()}`;
+
+  useEffect(() => setTyped(value), [value]);
+  useEffect(() => {
+    if (typed.trim() === value) {
+      return;
+    }
+    const timer = setTimeout(() => change.current(typed.trim()), TYPING_MS);
+    return () => clearTimeout(timer);
+  }, [typed, value]);
+
+  return (
+    <label className="field">
+      <span>{label}</span>
+      <input
+        type="search"
+        value={typed}
+        placeholder={placeholder}
+        spellCheck={false}
+        autoComplete="off"
+        list={suggestions && listId}
+        onChange={(event) => setTyped(event.target.value)}
+      />
+      {suggestions && (
+        <datalist id={listId}>
+          {suggestions.map((suggestion) => (
+            <option key={suggestion} value={suggestion} />
+          ))}
+        </datalist>
+      )}
+    </label>
+  );
+}
+
+export function StreamFilter({ value, onChange }: { value: string; onChange: (value: string) => void }) {
+  const known = useLive<Streams>('/api/streams', 0).data?.streams.map(({ name }) => name) ?? [];
+  // A link may name a stream that is not defined any more.
+  const names = value && !known.includes(value) ? [...known, value] : known;
+  return (
+    <label className="field">
+      <span>Stream</span>
+      <select value={value} onChange={(event) => onChange(event.target.value)}>
+        <option value="">All streams</option>
+        {names.map((name) => (
+          <option key={name}>{name}</option>
+        ))}
+      </select>
+    </label>
+  );
+}

@@ -1,0 +1,33 @@
+import react from '@vitejs/plugin-react';
+import { defineConfig, type ProxyOptions } from 'vite';
+
+const API = ['/api', '/health', '/metrics', '/ready', '/live', '/openapi.json'];
+
+function proxyTo(adminUrl: string | undefined): Record<string, ProxyOptions> {
+  if (!adminUrl) {
+    throw new Error('ADMIN_URL is not set: it is the URL of the admin function, as http://127.0.0.1:9000');
+  }
+  const { protocol, host, hostname, port } = new URL(adminUrl);
+  // The function is chosen by the host's name, yet not every resolver knows the names below .localhost as browsers do.
+  const address = hostname.endsWith('.localhost') ? `127.0.0.1:${port || 80}` : host;
+  const target = { target: `${protocol}//${address}`, changeOrigin: true, headers: { host } };
+  return {
+    ...Object.fromEntries(API.map((path) => [path, target])),
+    '^/docs$': { ...target, bypass: () => '/docs.html' },
+  };
+}
+
+export default defineConfig(({ command, mode }) => ({
+  plugins: [react()],
+  server: command === 'serve' && mode !== 'test' ? { proxy: proxyTo(process.env.ADMIN_URL) } : {},
+  build: {
+    // The stylesheet says both themes with light-dark(), as these and all later browsers understand it.
+    target: ['chrome123', 'firefox128', 'safari17.5'],
+    // The policy of the page allows no data: URLs but images, and every browser above preloads modules.
+    assetsInlineLimit: 0,
+    modulePreload: { polyfill: false },
+    // The documentation's viewer is one large library, which only /docs loads.
+    chunkSizeWarningLimit: 2000,
+    rolldownOptions: { input: ['index.html', 'docs.html'] },
+  },
+}));
