@@ -88,7 +88,7 @@ async fn identify(admin: &Admin, extensions: &Extensions, headers: &HeaderMap) -
     let Some(RequestContext::ApiGatewayV2(context)) = context else {
         return Err(Problem::new(StatusCode::FORBIDDEN, "this did not come through the function's URL"));
     };
-    let source_ip = context.http.source_ip.clone();
+    let source_ip = context.http.source_ip.clone().filter(|ip| !ip.is_empty());
     match &admin.config.access {
         Access::Iam => {
             let iam = context.authorizer.as_ref().and_then(|authorizer| authorizer.iam.as_ref());

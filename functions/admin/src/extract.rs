@@ -31,7 +31,11 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
         let bytes = Bytes::from_request(request, state)
             .await
             .map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
-        let text: &[u8] = if bytes.trim_ascii().is_empty() { b"{}" } else { &bytes };
+        let text: &[u8] = if bytes.trim_ascii().is_empty() { b"{}" } else { bytes.trim_ascii() };
+        // serde would take a list for an object's fields in their order, and an empty one for an object without any.
+        if text.starts_with(b"[") {
+            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "the body is a list, and should be an object"));
+        }
         serde_json::from_slice(text).map(Self).map_err(|error| {
             let status = if error.is_data() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::BAD_REQUEST };
             Problem::new(status, format!("the body is not as it should be: {error}"))

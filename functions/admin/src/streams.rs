@@ -96,7 +96,7 @@ pub async fn list(State(admin): State<Admin>) -> Result<Json<Streams>, Problem> 
 /// How many documents the source has, and whether that is a guess.
 async fn count_source(database: &Client, source: &str) -> Result<(i64, bool), tokio_postgres::Error> {
     // `source` is a qualified and quoted name, which define_stream has made of a relation.
-    let query = format!("SELECT count(*) FROM (SELECT FROM {source} LIMIT {}) AS some", COUNTED + 1);
+    let query = format!("SELECT count(*) FROM (SELECT FROM {source} LIMIT {}) AS counted", COUNTED + 1);
     let count = database.query_one(&query, &[]).await.map(|row| row.get::<_, i64>(0)).inspect_err(|failure| {
         warn!(source, error = database::describe(failure), "a source cannot be counted");
     })?;

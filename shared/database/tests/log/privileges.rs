@@ -28,7 +28,6 @@ async fn the_functions_may_not_change_what_is_defined() -> Result<()> {
         "SELECT sluice.set_live('items', 'x', '{}')",
         "SELECT sluice.rebase()",
         "SELECT sluice.resync('items')",
-        "SELECT sluice.pause('elasticsearch')",
         "SELECT sluice.subscribe('other')",
         "SELECT sluice.uninstall()",
         "SELECT sluice.drop_triggers(1)",

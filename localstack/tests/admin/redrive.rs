@@ -1,0 +1,113 @@
+//! A redrive, however late, ends with index = source.
+
+use anyhow::Result;
+use elasticsearch::http::Method;
+use localstack::{eventually, variable};
+use serde_json::json;
+
+use crate::client::{Admin, days, is_drained};
+use crate::stack::{Stack, mapping};
+
+#[tokio::test]
+async fn an_old_letter_of_a_row_that_was_changed_deleted_or_made_anew_leaves_index_and_source_equal() -> Result<()> {
+    let admin = Admin::alone().await?;
+    let stack = days("admin_old").await?;
+    stack.execute("INSERT INTO item SELECT i, 'no day' FROM generate_series(1, 4) AS i").await?;
+    admin.has_letters("admin_old", 4).await;
+    stack
+        .execute(
+            "UPDATE item SET day = '2026-01-01' WHERE id = 1;
+             DELETE FROM item WHERE id = 2;
+             DELETE FROM item WHERE id = 3; INSERT INTO item VALUES (3, '2026-03-03'), (5, '2026-05-05');
+             UPDATE item SET day = '2026-04-04' WHERE id = 4; DELETE FROM item WHERE id = 4",
+        )
+        .await?;
+    assert_eq!(stack.converges("admin_old", "SELECT id::text FROM item").await?, 3);
+    assert_eq!(admin.redrive_all(json!({"stream": "admin_old"})).await?, 4);
+    is_drained(&stack).await;
+    assert_eq!(stack.converges("admin_old", "SELECT id::text FROM item").await?, 3);
+    admin.has_letters("admin_old", 0).await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_letter_of_an_emitted_document_never_overwrites_a_newer_one() -> Result<()> {
+    let admin = Admin::alone().await?;
+    let stack = Stack::connect("admin_emit").await?;
+    let mapping = mapping(&[("day", "date")]);
+    stack.execute(&format!("SELECT sluice.define_stream('admin_emit', mapping => '{mapping}')")).await?;
+    stack.migrate().await?;
+    stack.execute("SELECT sluice.emit('admin_emit', 'k', payload => '{\"day\": \"no day\"}')").await?;
+    admin.has_letters("admin_emit", 1).await;
+    stack.execute("SELECT sluice.emit('admin_emit', 'k', payload => '{\"day\": \"2026-01-01\"}')").await?;
+    let is_newer = async || match stack.indexed("admin_emit").await {
+        Ok(indexed) if indexed.get("k").is_some_and(|text| text.contains("2026-01-01")) => Ok(()),
+        other => Err(format!("{other:?}")),
+    };
+    eventually("the newer document", is_newer).await;
+    assert_eq!(admin.redrive_all(json!({"stream": "admin_emit"})).await?, 1);
+    // It has the version that it had: a newer one is there, and it is not even looked at.
+    admin.has_letters("admin_emit", 0).await;
+    eventually("the newer document", is_newer).await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_letter_that_a_change_of_the_mapping_mends_comes_in_by_the_redrive_alone() -> Result<()> {
+    let admin = Admin::alone().await?;
+    let stack = Stack::connect("admin_mapping").await?;
+    let narrow = json!({"properties": {"id": {"type": "integer"}, "word": {"type": "object"}}});
+    stack
+        .execute(&format!(
+            "CREATE TABLE item (id int PRIMARY KEY, word text);
+             SELECT sluice.define_stream('admin_mapping', source => 'admin_mapping.item', key => 'id', mapping => '{narrow}');
+             SELECT sluice.track('item', stream => 'admin_mapping', key => 'id')"
+        ))
+        .await?;
+    stack.migrate().await?;
+    stack.execute("INSERT INTO item VALUES (1, 'a word')").await?;
+    let letter = admin.has_letters("admin_mapping", 1).await.remove(0);
+    admin.post("/api/subscriptions/elasticsearch/pause", json!({})).await?;
+    // A change of a field's type takes a new index.
+    let index: String =
+        stack.owner.query_one("SELECT live_index FROM sluice.stream WHERE name = 'admin_mapping'", &[]).await?.get(0);
+    stack.search(Method::Delete, &format!("/{index}"), None).await?;
+    let wide = mapping(&[("id", "integer"), ("word", "keyword")]);
+    stack
+        .execute(&format!(
+            "SELECT sluice.drop_stream('admin_mapping');
+             SELECT sluice.define_stream('admin_mapping', source => 'admin_mapping.item', key => 'id', mapping => '{wide}');
+             SELECT sluice.track('item', stream => 'admin_mapping', key => 'id')"
+        ))
+        .await?;
+    stack.migrate().await?;
+    assert!(stack.indexed("admin_mapping").await?.is_empty());
+    let path = format!("/api/dlq/{}/redrive", letter["message_id"].as_str().unwrap_or_default());
+    assert_eq!(admin.post(&path, json!({})).await?["result"], "redriven");
+    admin.post("/api/subscriptions/elasticsearch/resume", json!({})).await?;
+    assert_eq!(stack.converges("admin_mapping", "SELECT id::text FROM item").await?, 1);
+    let waiting: i64 = stack.owner.query_one("SELECT count(*) FROM sluice.expansion", &[]).await?.get(0);
+    assert_eq!(waiting, 0, "nothing else was read again");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_consoles_own_redrive_works_too() -> Result<()> {
+    let admin = Admin::alone().await?;
+    let stack = days("admin_console").await?;
+    stack.execute("INSERT INTO item VALUES (1, 'no day')").await?;
+    admin.has_letters("admin_console", 1).await;
+    stack.execute("UPDATE item SET day = '2026-01-01'").await?;
+    // What the console does, which this stack's SQS does not do for letters that were sent to it: the message as it is,
+    // attributes and all, from one queue to the other.
+    let (from, to) = (variable("DEAD_LETTER_QUEUE_URL"), variable("QUEUE_URL"));
+    let receive = stack.sqs.receive_message().queue_url(&from).message_attribute_names("All").wait_time_seconds(5);
+    let letter = receive.send().await?.messages.unwrap_or_default().remove(0);
+    let send = stack.sqs.send_message().queue_url(to).message_body(letter.body.unwrap_or_default());
+    send.set_message_attributes(letter.message_attributes).send().await?;
+    let handle = letter.receipt_handle.unwrap_or_default();
+    stack.sqs.delete_message().queue_url(from).receipt_handle(handle).send().await?;
+    assert_eq!(stack.converges("admin_console", "SELECT id::text FROM item").await?, 1);
+    admin.has_letters("admin_console", 0).await;
+    Ok(())
+}
