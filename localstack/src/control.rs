@@ -18,6 +18,8 @@ pub enum Service {
     Trigger,
     /// The function that writes the index.
     Indexer,
+    /// The function that operators talk to.
+    Admin,
 }
 
 impl Service {
@@ -38,6 +40,7 @@ impl Service {
             Self::LocalStack => "localstack",
             Self::Trigger => "trigger",
             Self::Indexer => "indexer",
+            Self::Admin => "admin",
         }
     }
 }

@@ -2,11 +2,11 @@
 
 use anyhow::Result;
 use elasticsearch::http::Method;
-use localstack::{eventually, variable};
+use localstack::{Service, eventually, eventually_within, variable};
 use serde_json::json;
 
 use crate::client::{Admin, days, is_drained};
-use crate::stack::{Stack, mapping};
+use crate::stack::{ARRIVAL, Stack, mapping};
 
 #[tokio::test]
 async fn an_old_letter_of_a_row_that_was_changed_deleted_or_made_anew_leaves_index_and_source_equal() -> Result<()> {
@@ -88,6 +88,63 @@ async fn a_letter_that_a_change_of_the_mapping_mends_comes_in_by_the_redrive_alo
     assert_eq!(stack.converges("admin_mapping", "SELECT id::text FROM item").await?, 1);
     let waiting: i64 = stack.owner.query_one("SELECT count(*) FROM sluice.expansion", &[]).await?.get(0);
     assert_eq!(waiting, 0, "nothing else was read again");
+    Ok(())
+}
+
+/// By the minute's own invocation, without waiting for the minute.
+async fn tick(stack: &Stack) -> Result<()> {
+    stack.invoke(&variable("ADMIN_FUNCTION"), r#"{"source": "aws.events"}"#).await.map(drop)
+}
+
+#[tokio::test]
+async fn a_redrive_that_is_killed_again_and_again_redrives_each_letter_once() -> Result<()> {
+    let admin = Admin::alone().await?;
+    let stack = days("admin_killed").await?;
+    stack.execute("INSERT INTO item SELECT i, 'no day' FROM generate_series(1, 300) AS i").await?;
+    eventually_within(ARRIVAL, "300 letters", async || {
+        let depth = admin.get("/api/dlq?limit=1").await.map_err(|error| format!("{error:#}"))?["depth"].clone();
+        if depth == 300 { Ok(()) } else { Err(depth.to_string()) }
+    })
+    .await;
+    stack.execute("UPDATE item SET day = '2026-01-01'").await?;
+    let redriven = async || -> Result<i64> {
+        let query =
+            "SELECT count(*) FROM sluice.audit WHERE action = 'redrive' AND detail ->> 'stream' = 'admin_killed'";
+        Ok(stack.owner.query_one(query, &[]).await?.get(0))
+    };
+    let before = redriven().await?;
+    let mut kills = 0;
+    for wanted in [40, 120, 200] {
+        let request = async {
+            // Cut off by the kill, most often.
+            let begun = if kills == 0 { admin.post("/api/dlq/redrive", json!({})).await } else { Ok(json!(null)) };
+            tick(&stack).await.and(begun.map(drop))
+        };
+        let kill = async {
+            eventually(&format!("{wanted} letters to be redriven"), async || {
+                let now = redriven().await.map_err(|error| format!("{error:#}"))?;
+                if now - before >= wanted { Ok(()) } else { Err(format!("{}", now - before)) }
+            })
+            .await;
+            Service::Admin.signal("KILL")
+        };
+        let (_, killed) = tokio::join!(request, kill);
+        killed?;
+        // The lease of the dead runs out, and the letters that it held come back.
+        stack.execute("UPDATE sluice.lease SET expires_at = clock_timestamp() - interval '1 s'").await?;
+        kills += 1;
+    }
+    eventually_within(ARRIVAL * 2, "the redrive to be done", async || {
+        tick(&stack).await.map_err(|error| format!("{error:#}"))?;
+        let query = "SELECT state, redriven + already_redriven FROM sluice.redrive_task ORDER BY id DESC LIMIT 1";
+        let row = stack.owner.query_one(query, &[]).await.map_err(|error| error.to_string())?;
+        let (state, count): (String, i64) = (row.get(0), row.get(1));
+        if state == "done" { Ok(()) } else { Err(format!("{state} after {count}")) }
+    })
+    .await;
+    assert_eq!(redriven().await? - before, 300, "each letter once");
+    assert_eq!(stack.converges("admin_killed", "SELECT id::text FROM item").await?, 300);
+    admin.has_letters("admin_killed", 0).await;
     Ok(())
 }
 

@@ -77,7 +77,12 @@ impl Stack {
     /// Invokes the migrate function: its words, or its failure.
     pub async fn migrate(&self) -> Result<String> {
         let _turn = MIGRATE.lock().await;
-        let request = self.lambda.invoke().function_name(variable("MIGRATE_FUNCTION")).payload(Blob::new("{}"));
+        self.invoke(&variable("MIGRATE_FUNCTION"), "{}").await
+    }
+
+    /// Invokes a function: its answer, or its failure.
+    pub async fn invoke(&self, function: &str, event: &str) -> Result<String> {
+        let request = self.lambda.invoke().function_name(function).payload(Blob::new(event));
         let answer = request.send().await?;
         let payload =
             answer.payload.map(|blob| String::from_utf8_lossy(blob.as_ref()).into_owned()).unwrap_or_default();
