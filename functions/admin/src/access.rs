@@ -12,7 +12,6 @@ use lambda_http::request::RequestContext;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use subtle::ConstantTimeEq;
-use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::{error, warn};
 use utoipa::ToSchema;
@@ -23,7 +22,6 @@ use crate::services::Admin;
 
 /// A token that is not known may be a new one; but a stranger must not be able to keep Secrets Manager busy.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
-static REFRESHED_AT: Mutex<Option<Instant>> = Mutex::const_new(None);
 
 /// What a caller may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -116,7 +114,8 @@ async fn identify(admin: &Admin, extensions: &Extensions, headers: &HeaderMap) -
 }
 
 async fn role_of(admin: &Admin, arn: &str, token: &str) -> Result<Option<Role>, Problem> {
-    let secrets = &admin.services().await.secrets;
+    let services = admin.services().await;
+    let secrets = &services.secrets;
     let unreadable = |failure| {
         error!(error = %failure, "tokens cannot be checked");
         Problem::unavailable("the secret with the tokens cannot be read; the function's log says why")
@@ -125,7 +124,7 @@ async fn role_of(admin: &Admin, arn: &str, token: &str) -> Result<Option<Role>, 
     if let Some(role) = tokens.role_of(token) {
         return Ok(Some(role));
     }
-    let mut refreshed_at = REFRESHED_AT.lock().await;
+    let mut refreshed_at = services.tokens_refreshed_at.lock().await;
     if refreshed_at.is_some_and(|at| at.elapsed() < REFRESH_INTERVAL) {
         return Ok(None);
     }
@@ -157,7 +156,10 @@ fn refusal_metric(now: SystemTime) -> serde_json::Value {
 
 #[cfg(test)]
 mod tests {
+    use config::Env;
+
     use super::*;
+    use crate::Config;
 
     #[test]
     fn a_token_has_its_role_and_an_empty_one_has_none() {
@@ -165,6 +167,42 @@ mod tests {
         assert_eq!(tokens.role_of("o"), Some(Role::Operator));
         assert_eq!(tokens.role_of("p"), None);
         assert_eq!(tokens.role_of(""), None, "an empty token in the secret opens nothing");
+    }
+
+    fn admin(auth: &str) -> Admin {
+        let needed = [
+            "DATABASE_SECRET_ARN",
+            "ELASTICSEARCH_SECRET_ARN",
+            "QUEUE_URL",
+            "DEAD_LETTER_QUEUE_URL",
+            "ADMIN_SECRET_ARN",
+        ];
+        let env = Env::from_pairs(needed.map(|name| (name, "x")).into_iter().chain([("ADMIN_AUTH", auth)]));
+        Admin::new(Config::from_env(env).unwrap())
+    }
+
+    fn context(authorizer: &serde_json::Value) -> Extensions {
+        let http =
+            json!({"method": "GET", "path": "/", "protocol": "HTTP/1.1", "sourceIp": "192.0.2.1", "userAgent": ""});
+        let context = json!({"http": http, "authorizer": authorizer, "timeEpoch": 0});
+        let mut extensions = Extensions::new();
+        extensions.insert(RequestContext::ApiGatewayV2(serde_json::from_value(context).unwrap()));
+        extensions
+    }
+
+    #[tokio::test]
+    async fn who_has_signed_is_an_operator_and_nobody_else_is() {
+        let admin = admin("iam");
+        let who = async |extensions| identify(&admin, &extensions, &HeaderMap::new()).await;
+        let caller = who(context(&json!({"iam": {"userArn": "arn:aws:iam::1:user/a"}}))).await.unwrap();
+        assert_eq!((caller.actor.as_str(), caller.role), ("arn:aws:iam::1:user/a", Role::Operator));
+        assert_eq!(caller.source_ip.as_deref(), Some("192.0.2.1"));
+        for stranger in [context(&json!({})), context(&json!({"iam": {}})), Extensions::new()] {
+            assert!(who(stranger).await.is_err());
+        }
+        let mut event = Extensions::new();
+        event.insert(RequestContext::PassThrough);
+        assert!(who(event).await.is_err(), "what did not come through the URL");
     }
 
     #[test]

@@ -93,9 +93,9 @@ pub struct Discarded {
 #[utoipa::path(get, path = "/api/dlq", params(Which), tag = "dead letters",
     responses((status = OK, body = DeadLetters), (status = BAD_REQUEST, body = Problem)))]
 pub async fn list(State(admin): State<Admin>, Params(which): Params<Which>) -> Result<Json<DeadLetters>, Problem> {
-    let database = admin.database().await?;
     let letters = &admin.services().await.letters;
-    // Without its turn it looks all the same, and may see a part only.
+    // Without its turn, or while PostgreSQL is away, it looks all the same, and may see a part only.
+    let Ok(database) = admin.database().await else { return Ok(Json(look(letters, &which).await?)) };
     let lease = Lease::take(&database, LIST_TIMEOUT).await?;
     let listed = look(letters, &which).await;
     if let Some(lease) = lease {
@@ -126,9 +126,9 @@ async fn collect(
         let Some(letters) = pass.next().await? else { break };
         for letter in &letters {
             pass.hold(letter);
-            let is_meant =
-                |wanted: &Option<String>, name| wanted.is_none() || letter.attribute(name) == wanted.as_deref();
-            if found.len() < limit && is_meant(&which.stream, "stream") && is_meant(&which.error_type, "error_type") {
+            let is_meant = (which.stream.is_none() || letter.stream() == which.stream.as_deref())
+                && (which.error_type.is_none() || letter.attribute("error_type") == which.error_type.as_deref());
+            if found.len() < limit && is_meant {
                 let listed = letter.listed(room.min(LISTED_DOCUMENT_BYTES));
                 room = room.saturating_sub(listed.document.as_ref().map_or(0, |document| document.get().len()));
                 found.push(listed);
@@ -187,8 +187,7 @@ pub async fn discard(
     let database = admin.database().await?;
     let letters = &admin.services().await.letters;
     with_letter(letters, &database, &id, async |letter| {
-        let facts = letter.facts();
-        let mut detail = detail(letter, facts.as_ref());
+        let mut detail = detail(letter);
         detail["reason"] = reason.into();
         // Noted first: nothing may vanish without a trace.
         audit::note(&database, &caller, "discard", &letter.message_id, "discarded", &detail).await?;
@@ -196,7 +195,7 @@ pub async fn discard(
             audit::note(&database, &caller, "discard", &letter.message_id, "not deleted by SQS", &detail).await?;
             return Err(Problem::unavailable("SQS did not delete the letter; try again"));
         }
-        let (stream, key) = facts.map(|facts| (facts.stream, facts.key)).unzip();
+        let (stream, key) = (letter.stream().map(str::to_owned), letter.key().map(str::to_owned));
         Ok(Json(Discarded { message_id: letter.message_id.clone(), stream, key, result: "discarded" }))
     })
     .await

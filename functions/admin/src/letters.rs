@@ -51,6 +51,8 @@ pub struct Letter {
     pub body: String,
     /// When it was put into the queue, in milliseconds since 1970.
     pub sent_ms: i64,
+    /// What it is about. `None`: it cannot be read, or is a whole message that SQS itself moved here.
+    pub facts: Option<Facts>,
     attributes: HashMap<String, String>,
 }
 
@@ -106,30 +108,27 @@ impl Letter {
         self.attributes.get(name).map(String::as_str)
     }
 
-    /// What it is about. `None`: it cannot be read, or is a whole message that SQS itself moved here.
-    pub fn facts(&self) -> Option<Facts> {
-        let message = Message::parse(&self.body).ok()?;
-        let [entry] = message.entries.as_slice() else { return None };
-        Some(Facts {
-            stream: message.stream.to_string(),
-            key: entry.change.key.to_string(),
-            version: entry.change.version,
-            change_id: entry.change.id,
-            op: entry.change.op,
-            document: entry.document.map(str::to_owned),
-        })
+    /// Its stream, if it can be read.
+    pub fn stream(&self) -> Option<&str> {
+        self.facts.as_ref().map(|facts| facts.stream.as_str())
+    }
+
+    /// Its key, if it can be read.
+    pub fn key(&self) -> Option<&str> {
+        self.facts.as_ref().map(|facts| facts.key.as_str())
     }
 
     /// Whether it has this message id or change id.
     pub fn is_called(&self, id: &str) -> bool {
-        self.message_id == id || id.parse().is_ok_and(|id: i64| self.facts().is_some_and(|facts| facts.change_id == id))
+        self.message_id == id
+            || id.parse().is_ok_and(|id: i64| self.facts.as_ref().is_some_and(|facts| facts.change_id == id))
     }
 
     /// As it is listed. A document or body of more than `room` bytes is left out.
     pub fn listed(&self, room: usize) -> DeadLetter {
-        let facts = self.facts();
+        let facts = self.facts.as_ref();
         let attribute = |name| self.attribute(name).map(str::to_owned);
-        let document = facts.as_ref().and_then(|facts| facts.document.as_deref());
+        let document = facts.and_then(|facts| facts.document.as_deref());
         // What is no JSON, though it came as a document, is shown as the text that it is.
         let shown = document.filter(|document| document.len() <= room).and_then(|document| {
             RawValue::from_string(document.to_owned()).or_else(|_| serde_json::value::to_raw_value(document)).ok()
@@ -137,9 +136,9 @@ impl Letter {
         let body = facts.is_none().then(|| cut(&self.body, room));
         DeadLetter {
             message_id: self.message_id.clone(),
-            version: facts.as_ref().map(|facts| facts.version),
-            change_id: facts.as_ref().map(|facts| facts.change_id),
-            op: facts.as_ref().map(|facts| facts.op),
+            version: facts.map(|facts| facts.version),
+            change_id: facts.map(|facts| facts.change_id),
+            op: facts.map(|facts| facts.op),
             error_type: attribute("error_type").unwrap_or_else(|| "killed_the_function".to_owned()),
             reason: attribute("reason").unwrap_or_else(|| {
                 "SQS moved it here: it was received as often as the queue allows and never answered for".to_owned()
@@ -150,14 +149,29 @@ impl Letter {
             document_bytes: document.map(str::len),
             document: shown,
             body,
-            stream: facts.as_ref().map(|facts| facts.stream.clone()),
-            key: facts.map(|facts| facts.key),
+            stream: self.stream().map(str::to_owned),
+            key: self.key().map(str::to_owned),
         }
     }
 }
 
 fn cut(text: &str, bytes: usize) -> String {
     text[..text.floor_char_boundary(bytes)].to_owned()
+}
+
+impl Facts {
+    fn of(body: &str) -> Option<Self> {
+        let message = Message::parse(body).ok()?;
+        let [entry] = message.entries.as_slice() else { return None };
+        Some(Self {
+            stream: message.stream.to_string(),
+            key: entry.change.key.to_string(),
+            version: entry.change.version,
+            change_id: entry.change.id,
+            op: entry.change.op,
+            document: entry.document.map(str::to_owned),
+        })
+    }
 }
 
 impl Letters {
@@ -230,11 +244,13 @@ impl Letters {
 
 fn letter(message: aws_sdk_sqs::types::Message) -> Option<Letter> {
     let sent = message.attributes.as_ref().and_then(|found| found.get(&MessageSystemAttributeName::SentTimestamp));
+    let body = message.body.unwrap_or_default();
     Some(Letter {
+        facts: Facts::of(&body),
         sent_ms: sent.and_then(|ms| ms.parse().ok()).unwrap_or(0),
         message_id: message.message_id?,
         receipt: message.receipt_handle?,
-        body: message.body.unwrap_or_default(),
+        body,
         attributes: message
             .message_attributes
             .unwrap_or_default()
@@ -312,6 +328,7 @@ mod tests {
             receipt: "r".to_owned(),
             body: body.to_owned(),
             sent_ms: 1,
+            facts: Facts::of(body),
             attributes: attributes.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
         }
     }

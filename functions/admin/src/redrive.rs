@@ -59,17 +59,18 @@ impl<'a> Redrive<'a> {
     /// Redrives these and deletes them: what became of each, in their order.
     pub async fn letters(&self, letters: &[Letter]) -> Result<Vec<Fate>, Problem> {
         let mut fates: HashMap<&str, Fate> = HashMap::new();
-        let read: Vec<(&Letter, Option<Facts>)> = letters.iter().map(|letter| (letter, letter.facts())).collect();
         let has_source = |facts: &Facts| self.streams.get(&facts.stream).is_some_and(|stream| stream.source.is_some());
-        let (sourced, others): (Vec<_>, Vec<_>) =
-            read.iter().partition(|(_, facts)| facts.as_ref().is_some_and(has_source));
-        let sourced: Vec<(&Letter, &Facts)> =
-            sourced.into_iter().filter_map(|(letter, facts)| Some((*letter, facts.as_ref()?))).collect();
+        let (mut sourced, mut others) = (vec![], vec![]);
+        for letter in letters {
+            match letter.facts.as_ref().filter(|facts| has_source(facts)) {
+                Some(facts) => sourced.push((letter, facts)),
+                None => others.push(letter),
+            }
+        }
         if !sourced.is_empty() {
             fates.extend(self.emit(&sourced).await?);
         }
         if !others.is_empty() {
-            let others: Vec<&Letter> = others.iter().map(|(letter, _)| *letter).collect();
             fates.extend(self.send_back(&others).await?);
         }
         let receipts: Vec<&str> = letters.iter().map(|letter| letter.receipt.as_str()).collect();
@@ -94,8 +95,7 @@ impl<'a> Redrive<'a> {
         let ids: Vec<&str> = letters.iter().map(|(letter, _)| letter.message_id.as_str()).collect();
         let streams: Vec<&str> = letters.iter().map(|(_, facts)| facts.stream.as_str()).collect();
         let keys: Vec<&str> = letters.iter().map(|(_, facts)| facts.key.as_str()).collect();
-        let details: Vec<String> =
-            letters.iter().map(|(letter, facts)| detail(letter, Some(facts)).to_string()).collect();
+        let details: Vec<String> = letters.iter().map(|(letter, _)| detail(letter).to_string()).collect();
         let Caller { actor, source_ip, .. } = self.caller;
         let rows =
             self.database.query(statement, &[&ids, &streams, &keys, &details, actor, source_ip, &self.task]).await?;
@@ -130,8 +130,7 @@ impl<'a> Redrive<'a> {
         let gone: Vec<&Letter> =
             now.iter().enumerate().filter(|(at, _)| sent.contains(at)).map(|(_, it)| *it).collect();
         let ids: Vec<&str> = gone.iter().map(|letter| letter.message_id.as_str()).collect();
-        let details: Vec<String> =
-            gone.iter().map(|letter| detail(letter, letter.facts().as_ref()).to_string()).collect();
+        let details: Vec<String> = gone.iter().map(|letter| detail(letter).to_string()).collect();
         let Caller { actor, source_ip, .. } = self.caller;
         let already = i64::try_from(before.len()).unwrap_or(i64::MAX);
         self.database.execute(statement, &[&ids, &details, actor, source_ip, &self.task, &already]).await?;
@@ -152,10 +151,11 @@ fn as_it_came(letter: &Letter) -> Message {
 }
 
 /// What the audit keeps of a letter: not its document.
-pub fn detail(letter: &Letter, facts: Option<&Facts>) -> serde_json::Value {
+pub fn detail(letter: &Letter) -> serde_json::Value {
+    let facts = letter.facts.as_ref();
     json!({
-        "stream": facts.map(|facts| &facts.stream),
-        "key": facts.map(|facts| &facts.key),
+        "stream": letter.stream(),
+        "key": letter.key(),
         "version": facts.map(|facts| facts.version),
         "letter_change_id": facts.map(|facts| facts.change_id),
         "error_type": letter.attribute("error_type"),

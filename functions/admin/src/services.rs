@@ -34,6 +34,8 @@ pub struct Services {
     pub search: Connection,
     pub letters: Letters,
     pub queue: queue::Sqs,
+    /// When a token that nobody knows last made us look at the secret again.
+    pub tokens_refreshed_at: Mutex<Option<Instant>>,
     settings: database::Settings,
     session: Mutex<Option<(Arc<Client>, Instant)>>,
 }
@@ -64,6 +66,7 @@ impl Services {
             search: Connection::new(config.search.clone(), secrets.clone()),
             letters: Letters::new(sqs.clone(), &config.dead_letter_queue_url),
             queue: queue::Sqs::new(sqs, config.queue_url.as_str()),
+            tokens_refreshed_at: Mutex::default(),
             settings: config.database.clone(),
             session: Mutex::default(),
             secrets,

@@ -19,7 +19,7 @@ use crate::audit;
 use crate::dead_letters::{PASS_HIDES_FOR, PATIENCE};
 use crate::extract::Body;
 use crate::lease::Lease;
-use crate::letters::{Letter, Pass};
+use crate::letters::{Letter, Letters, Pass};
 use crate::problem::Problem;
 use crate::redrive::{Fate, Redrive};
 use crate::services::Admin;
@@ -54,10 +54,9 @@ pub struct Selection {
 
 impl Selection {
     fn has(&self, letter: &Letter) -> bool {
-        let is = |wanted: &Option<String>, name| wanted.is_none() || letter.attribute(name) == wanted.as_deref();
-        is(&self.stream, "stream")
-            && is(&self.error_type, "error_type")
-            && is(&self.key, "key")
+        (self.stream.is_none() || letter.stream() == self.stream.as_deref())
+            && (self.key.is_none() || letter.key() == self.key.as_deref())
+            && (self.error_type.is_none() || letter.attribute("error_type") == self.error_type.as_deref())
             && self.message_ids.as_ref().is_none_or(|ids| ids.contains(&letter.message_id))
     }
 }
@@ -147,11 +146,7 @@ pub async fn begin(
     let database = admin.database().await?;
     let letters = &admin.services().await.letters;
     if selection.dry_run {
-        let mut pass = letters.pass(PASS_HIDES_FOR, until);
-        let matched = count(&mut pass, &selection).await;
-        let is_complete = pass.has_seen_all().await;
-        pass.end().await?;
-        let dry_run = DryRun { dry_run: true, matched: matched?, is_sample: !is_complete? };
+        let dry_run = dry_run(&database, letters, &selection, until).await?;
         return Ok((StatusCode::OK, Json(Answer::DryRun(dry_run))));
     }
     let total = letters.depth().await?.all();
@@ -239,6 +234,22 @@ async fn answer(database: &Client, id: i64) -> Result<(StatusCode, Json<Answer>)
     let task = find(database, id).await?;
     let status = if task.state == "running" { StatusCode::ACCEPTED } else { StatusCode::OK };
     Ok((status, Json(Answer::Task(task))))
+}
+
+async fn dry_run(
+    database: &Client,
+    letters: &Letters,
+    selection: &Selection,
+    until: Instant,
+) -> Result<DryRun, Problem> {
+    let lease = Lease::take(database, PATIENCE).await?;
+    let lease = lease.ok_or_else(|| Problem::conflict("somebody else goes through the dead letters; try again"))?;
+    let mut pass = letters.pass(PASS_HIDES_FOR, until);
+    let matched = count(&mut pass, selection).await;
+    let is_complete = pass.has_seen_all().await;
+    pass.end().await?;
+    lease.release(database).await?;
+    Ok(DryRun { dry_run: true, matched: matched?, is_sample: !is_complete? })
 }
 
 async fn count(pass: &mut Pass<'_>, selection: &Selection) -> Result<usize, queue::Error> {

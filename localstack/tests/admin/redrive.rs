@@ -113,8 +113,7 @@ async fn a_redrive_that_is_killed_again_and_again_redrives_each_letter_once() ->
         Ok(stack.owner.query_one(query, &[]).await?.get(0))
     };
     let before = redriven().await?;
-    let mut kills = 0;
-    for wanted in [40, 120, 200] {
+    for (kills, wanted) in [40, 120, 200].into_iter().enumerate() {
         let request = async {
             // Cut off by the kill, most often.
             let begun = if kills == 0 { admin.post("/api/dlq/redrive", json!({})).await } else { Ok(json!(null)) };
@@ -132,7 +131,6 @@ async fn a_redrive_that_is_killed_again_and_again_redrives_each_letter_once() ->
         killed?;
         // The lease of the dead runs out, and the letters that it held come back.
         stack.execute("UPDATE sluice.lease SET expires_at = clock_timestamp() - interval '1 s'").await?;
-        kills += 1;
     }
     eventually_within(ARRIVAL * 2, "the redrive to be done", async || {
         tick(&stack).await.map_err(|error| format!("{error:#}"))?;
