@@ -6,6 +6,7 @@ import { count, plural } from '../format';
 import { formatRoute, replaceRoute, useRoute } from '../route';
 import { useToast } from '../shell/toasts';
 import { Action } from '../ui/action';
+import { Badge } from '../ui/badge';
 import { StreamFilter, TextFilter } from '../ui/filters';
 import { RefreshToggle } from '../ui/refresh';
 import { Empty, Loaded } from '../ui/states';
@@ -63,7 +64,13 @@ export function DeadLetters() {
           suggestions={errorTypes(loaded)}
           onChange={(value) => filter({ error_type: value })}
         />
-        <TextFilter label="Search" value={text} placeholder="Key, reason, document…" onChange={(value) => filter({ text: value })} />
+        <TextFilter
+          label="Search in what is loaded"
+          value={text}
+          placeholder="Key, reason, document…"
+          isWide
+          onChange={(value) => filter({ text: value })}
+        />
         {isFiltered && (
           <button type="button" className="button quiet" onClick={() => filter({ stream: '', error_type: '', text: '' })}>
             Clear
@@ -102,12 +109,14 @@ export function DeadLetters() {
             ) : (
               <Empty title="No dead letters">Every change was written to the index, or is on its way.</Empty>
             )}
-            <div className="table-foot">
-              <span role="status">
-                {plural(shown.length, 'letter')} shown of about {count(depth)} in the queue
-              </span>
-              {is_sample && <strong>This is a sample: there are letters that were not looked at.</strong>}
-            </div>
+            {depth > 0 && (
+              <div className="table-foot">
+                <span role="status">
+                  {plural(shown.length, 'letter')} shown of about {count(depth)} in the queue
+                </span>
+                {is_sample && <Badge tone="warn">A sample: there are letters that were not looked at</Badge>}
+              </div>
+            )}
           </>
         )}
       </Loaded>

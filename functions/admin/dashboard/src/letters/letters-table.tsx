@@ -43,7 +43,7 @@ export function LettersTable({ letters, selected, onSelect, onOpen, onRedrive }:
         </button>
       ),
     },
-    { name: 'Error', cell: ({ error_type }) => <code className="wrap">{error_type}</code> },
+    { name: 'Error', cell: ({ error_type }) => <code>{error_type}</code> },
     { name: 'Reason', cell: ({ reason }) => <span className="clamp">{reason}</span> },
     { name: 'Failed', cell: ({ failed_at }) => <Time at={failed_at} /> },
     { name: 'Attempts', kind: 'number', cell: ({ attempts }) => attempts ?? <Unknown /> },
@@ -52,7 +52,7 @@ export function LettersTable({ letters, selected, onSelect, onOpen, onRedrive }:
       isNameHidden: true,
       kind: 'actions',
       cell: (letter) => (
-        <Action aria-label={`Redrive ${nameOf(letter)}`} onClick={() => onRedrive(letter)}>
+        <Action className="button small" aria-label={`Redrive ${nameOf(letter)}`} onClick={() => onRedrive(letter)}>
           Redrive
         </Action>
       ),
@@ -75,12 +75,14 @@ function SelectAll({ selected, of, onChange }: SelectAllProps) {
     }
   }, [selected, of]);
   return (
-    <input
-      ref={ref}
-      type="checkbox"
-      aria-label="Select all that are shown"
-      checked={of > 0 && selected === of}
-      onChange={(event) => onChange(event.target.checked)}
-    />
+    <label className="select-all">
+      <input
+        ref={ref}
+        type="checkbox"
+        checked={of > 0 && selected === of}
+        onChange={(event) => onChange(event.target.checked)}
+      />
+      <span>Select all that are shown</span>
+    </label>
   );
 }

@@ -33,9 +33,10 @@ export function RedriveAll({ filter, isSearched, onClose }: Props) {
       onClose={onClose}
     >
       <p>
-        All of {filter.stream ? <strong>stream {filter.stream}</strong> : 'all streams'} with{' '}
-        {filter.error_type ? <strong>error type {filter.error_type}</strong> : 'any error'}: each key is read anew, and
-        the letter is gone from the queue. What caused it should be mended before, or it comes back.
+        All dead letters
+        {filter.stream && <strong> of stream {filter.stream}</strong>}
+        {filter.error_type && <strong> with error type {filter.error_type}</strong>}: the key of each is read anew, and
+        the letter leaves the queue. It comes back if its cause is not mended before.
       </p>
       {isSearched && <p>The text search does not count here: to redrive what it found, select the rows.</p>}
       {match.error && <Failure error={match.error} onRetry={() => void match.mutate()} />}

@@ -30,7 +30,7 @@ export function line(frame: Frame, at: number[], values: Value[]): string {
   let last: number | null = null;
   at.forEach((time, index) => {
     const value = values[index] ?? null;
-    if (value === null) {
+    if (value === null || time < frame.from) {
       last = null;
       return;
     }
