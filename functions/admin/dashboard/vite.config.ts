@@ -1,5 +1,6 @@
 import react from '@vitejs/plugin-react';
-import { defineConfig, type ProxyOptions } from 'vite';
+import type { ProxyOptions } from 'vite';
+import { defineConfig } from 'vitest/config';
 
 const API = ['/api', '/health', '/metrics', '/ready', '/live', '/openapi.json'];
 
@@ -20,6 +21,8 @@ function proxyTo(adminUrl: string | undefined): Record<string, ProxyOptions> {
 export default defineConfig(({ command, mode }) => ({
   plugins: [react()],
   server: command === 'serve' && mode !== 'test' ? { proxy: proxyTo(process.env.ADMIN_URL) } : {},
+  // The end-to-end tests drive a deployed page: npm run e2e.
+  test: { include: ['src/**/*.test.ts'] },
   build: {
     // The stylesheet says both themes with light-dark(), as these and all later browsers understand it.
     target: ['chrome123', 'firefox128', 'safari17.5'],

@@ -1,7 +1,7 @@
 import { type PointerEvent, useState } from 'react';
 import { timeOfDay } from '../format';
 import { Time, useNow } from '../ui/time';
-import { ceiling, type Frame, line, nearest, SIZE, type Value, x } from './geometry';
+import { ceiling, type Frame, nearest, SIZE, type Trace, trace, type Value, x } from './geometry';
 
 const HOUR_MS = 3_600_000;
 
@@ -68,7 +68,7 @@ export function Chart({ title, at, series, format, least }: Props) {
             <path key={y} className="grid" d={`M0 ${y}H${SIZE}`} />
           ))}
           {series.map(({ name, values }, index) => (
-            <path key={name} className={`line series-${index}`} d={line(frame, at, values)} />
+            <Drawn key={name} className={`series-${index}`} trace={trace(frame, at, values)} />
           ))}
           {cursor !== null && shownAt !== undefined && (
             <path className="cursor" d={`M${x(frame, shownAt)} 0V${SIZE}`} />
@@ -81,6 +81,15 @@ export function Chart({ title, at, series, format, least }: Props) {
         <span>{timeOfDay(frame.to).slice(0, 5)}</span>
       </div>
     </figure>
+  );
+}
+
+function Drawn({ className, trace: { line, dots } }: { className: string; trace: Trace }) {
+  return (
+    <g className={className}>
+      <path className="line" d={line} />
+      <path className="dots" d={dots} />
+    </g>
   );
 }
 
