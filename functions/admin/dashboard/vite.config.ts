@@ -11,7 +11,7 @@ function proxyTo(adminUrl: string | undefined): Record<string, ProxyOptions> {
   const { protocol, host, hostname, port } = new URL(adminUrl);
   // The function is chosen by the host's name, yet not every resolver knows the names below .localhost as browsers do.
   const address = hostname.endsWith('.localhost') ? `127.0.0.1:${port || 80}` : host;
-  const target = { target: `${protocol}//${address}`, changeOrigin: true, headers: { host } };
+  const target = { target: `${protocol}//${address}`, headers: { host } };
   return {
     ...Object.fromEntries(API.map((path) => [path, target])),
     '^/docs$': { ...target, bypass: () => '/docs.html' },

@@ -42,7 +42,7 @@ export async function open(browser, { colorScheme = 'light', width = 1360 } = {}
     colorScheme,
     // A colour that is still on its way is no colour to judge.
     reducedMotion: 'reduce',
-    viewport: { width, height: 900 },
+    viewport: { width, height: 1000 },
   });
   const page = await context.newPage();
   /** @type {string[]} */
@@ -100,5 +100,5 @@ export async function barriers(page) {
  * @param {string} name
  */
 export async function screenshot(page, name) {
-  await page.screenshot({ path: join(SCREENSHOTS, `${name}.png`), fullPage: true });
+  await page.screenshot({ path: join(SCREENSHOTS, `${name}.png`) });
 }

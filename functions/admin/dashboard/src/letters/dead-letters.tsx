@@ -126,7 +126,7 @@ export function DeadLetters() {
           letter={opened}
           onRedrive={async () => {
             await redriveOne(opened);
-            setOpened(null);
+            setOpened((now) => (now === opened ? null : now));
           }}
           onDiscard={() => setDiscarded([opened])}
           onClose={() => setOpened(null)}

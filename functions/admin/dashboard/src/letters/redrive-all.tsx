@@ -16,7 +16,7 @@ export function RedriveAll({ filter, isSearched, onClose }: Props) {
   const api = useApi();
   const { start } = useRedrive();
   const match = useSWR<RedriveMatch, Error>(
-    ['dry run', filter],
+    { dryRun: filter },
     () => api.send('POST', '/api/dlq/redrive', { ...filter, dry_run: true }),
     { revalidateOnFocus: false, keepPreviousData: false },
   );

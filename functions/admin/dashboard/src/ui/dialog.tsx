@@ -35,7 +35,8 @@ export function Dialog({ title, kind = 'dialog', footer, onClose, children }: Pr
         }
       }}
       onPointerDown={(event) => {
-        if (event.target === event.currentTarget) {
+        // A question that was half answered is not closed by a click that went astray.
+        if (kind === 'drawer' && event.target === event.currentTarget) {
           onClose();
         }
       }}
