@@ -76,7 +76,9 @@ export async function signIn(page, token) {
 export async function openTab(page, name) {
   await page.getByRole('navigation', { name: 'Main' }).getByRole('link', { name }).click();
   await page.getByRole('heading', { level: 1, name }).waitFor();
-  await page.waitForFunction(() => document.querySelector('.loaded') && !document.querySelector('.skeleton, [aria-busy="true"]'));
+  await page.waitForFunction(
+    () => document.querySelector('.loaded') && !document.querySelector('.skeleton, [aria-busy="true"]'),
+  );
 }
 
 /**

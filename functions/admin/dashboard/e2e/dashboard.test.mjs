@@ -21,7 +21,10 @@ test('a wrong token is refused, and says so', async () => {
   await page.getByRole('alert').getByText('This token is not accepted').waitFor();
   assert.equal(await page.evaluate(() => sessionStorage.length), 0);
   // The browser reports the refused request by itself.
-  assert.deepEqual(faults.filter((fault) => !fault.includes('401')), []);
+  assert.deepEqual(
+    faults.filter((fault) => !fault.includes('401')),
+    [],
+  );
 });
 
 test('a session ends when one signs out, and survives a reload until then', async () => {
@@ -98,7 +101,10 @@ test('a poison letter is looked at, redriven once its cause is mended, and gone'
 
   await mend();
   await drawer.getByRole('button', { name: 'Redrive' }).click();
-  await page.getByRole('region', { name: 'Results' }).getByText(/is redriven|went back to the queue/).waitFor();
+  await page
+    .getByRole('region', { name: 'Results' })
+    .getByText(/is redriven|went back to the queue/)
+    .waitFor();
   await drawer.waitFor({ state: 'detached' });
   await row.waitFor({ state: 'detached' });
   assert.deepEqual(faults, []);
@@ -119,7 +125,10 @@ test('selected letters are redriven by a task, and its progress is shown', async
   await mend();
 
   await page.getByRole('button', { name: 'Redrive all…' }).click();
-  await page.getByRole('dialog').getByText(/letters? match/).waitFor();
+  await page
+    .getByRole('dialog')
+    .getByText(/letters? match/)
+    .waitFor();
   await page.keyboard.press('Escape');
   await page.getByRole('dialog').waitFor({ state: 'detached' });
 

@@ -2,7 +2,10 @@ import { expect, it } from 'vitest';
 import { formatRoute, parseRoute } from './route';
 
 it('a route says its page and its filters', () => {
-  expect(parseRoute('#/outbox?stream=users&key=a%26b')).toEqual({ tab: 'outbox', filters: { stream: 'users', key: 'a&b' } });
+  expect(parseRoute('#/outbox?stream=users&key=a%26b')).toEqual({
+    tab: 'outbox',
+    filters: { stream: 'users', key: 'a&b' },
+  });
 });
 
 it('what is no page is the overview', () => {

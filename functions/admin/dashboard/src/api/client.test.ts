@@ -78,6 +78,8 @@ describe('the connection', () => {
 });
 
 it('a path has only the parameters that say something', () => {
-  expect(url('/api/outbox', { limit: 100, before: null, stream: '', key: 'a b' })).toBe('/api/outbox?limit=100&key=a+b');
+  expect(url('/api/outbox', { limit: 100, before: null, stream: '', key: 'a b' })).toBe(
+    '/api/outbox?limit=100&key=a+b',
+  );
   expect(url('/api/outbox', { before: undefined })).toBe('/api/outbox');
 });

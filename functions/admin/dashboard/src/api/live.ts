@@ -63,7 +63,11 @@ export function usePages<Page extends { next_before: number | null }, Row>(
   const api = useApi();
   const [asked, setAsked] = useState({ path, pages: 1 });
   const pages = asked.path === path ? asked.pages : 1;
-  const swr = useSWR<Rows<Row>, Error>([path, pages], () => readPages(api, path, rowsOf, pages), refresh(every * pages));
+  const swr = useSWR<Rows<Row>, Error>(
+    [path, pages],
+    () => readPages(api, path, rowsOf, pages),
+    refresh(every * pages),
+  );
   return {
     ...live(swr),
     loadOlder: () => setAsked({ path, pages: pages + 1 }),

@@ -44,8 +44,8 @@ export function DeadLetters() {
   const redriveOne = useSingleRedrive(hide);
   const toastFailure = (error: Error) => toast({ tone: 'bad', title: 'Not redriven', body: error.message });
 
-  async function redriveChosen() {
-    await start({ message_ids: chosen.map(({ message_id }) => message_id) });
+  function redriveChosen() {
+    start({ message_ids: chosen.map(({ message_id }) => message_id) });
     clear();
   }
 
@@ -72,7 +72,11 @@ export function DeadLetters() {
           onChange={(value) => filter({ text: value })}
         />
         {isFiltered && (
-          <button type="button" className="button quiet" onClick={() => filter({ stream: '', error_type: '', text: '' })}>
+          <button
+            type="button"
+            className="button quiet"
+            onClick={() => filter({ stream: '', error_type: '', text: '' })}
+          >
             Clear
           </button>
         )}
@@ -81,13 +85,13 @@ export function DeadLetters() {
         <span role="status" className="selected">
           {chosen.length > 0 ? `${count(chosen.length)} selected` : 'None selected'}
         </span>
-        <Action disabled={chosen.length === 0 || isRunning} onClick={() => void redriveChosen().catch(toastFailure)}>
+        <Action disabled={chosen.length === 0 || isRunning} onClick={redriveChosen}>
           Redrive selected
         </Action>
         <Action disabled={chosen.length === 0} onClick={() => setDiscarded(chosen)}>
           Discard selected…
         </Action>
-        <Action className="button push" disabled={isRunning || loaded.length === 0} onClick={() => setAllAsked(true)}>
+        <Action className="button push" disabled={isRunning || !list.data?.depth} onClick={() => setAllAsked(true)}>
           Redrive all…
         </Action>
       </div>
@@ -103,11 +107,19 @@ export function DeadLetters() {
                 onRedrive={(letter) => void redriveOne(letter).catch(toastFailure)}
               />
             ) : loaded.length > 0 ? (
-              <Empty title="Nothing loaded has this text">The search looks at what is loaded, not at the whole queue.</Empty>
+              <Empty title="Nothing loaded has this text">
+                The search looks at what is loaded, not at the whole queue.
+              </Empty>
+            ) : depth === 0 ? (
+              <Empty title="No dead letters">Every change was written to the index, or is on its way.</Empty>
+            ) : is_sample ? (
+              <Empty title="None among those that were looked at">There are more letters in the queue.</Empty>
             ) : isFiltered ? (
               <Empty title="No dead letter matches" />
             ) : (
-              <Empty title="No dead letters">Every change was written to the index, or is on its way.</Empty>
+              <Empty title="None to be seen now">
+                The letters in the queue are in flight: they are back in a moment.
+              </Empty>
             )}
             {depth > 0 && (
               <div className="table-foot">

@@ -23,7 +23,12 @@ export function LettersTable({ letters, selected, onSelect, onOpen, onRedrive }:
         <SelectAll
           selected={letters.filter(({ message_id }) => selected.has(message_id)).length}
           of={letters.length}
-          onChange={(isSelected) => onSelect(letters.map(({ message_id }) => message_id), isSelected)}
+          onChange={(isSelected) =>
+            onSelect(
+              letters.map(({ message_id }) => message_id),
+              isSelected,
+            )
+          }
         />
       ),
       cell: (letter) => (
@@ -39,7 +44,8 @@ export function LettersTable({ letters, selected, onSelect, onOpen, onRedrive }:
       name: 'Document',
       cell: (letter) => (
         <button type="button" className="link" onClick={() => onOpen(letter)}>
-          {letter.stream === null ? 'cannot be read' : letter.stream} <code>{letter.key ?? letter.message_id.slice(0, 8)}</code>
+          {letter.stream === null ? 'cannot be read' : letter.stream}{' '}
+          <code>{letter.key ?? letter.message_id.slice(0, 8)}</code>
         </button>
       ),
     },
@@ -58,7 +64,14 @@ export function LettersTable({ letters, selected, onSelect, onOpen, onRedrive }:
       ),
     },
   ];
-  return <Table caption="Dead letters, the newest first" columns={columns} rows={letters} id={({ message_id }) => message_id} />;
+  return (
+    <Table
+      caption="Dead letters, the newest first"
+      columns={columns}
+      rows={letters}
+      id={({ message_id }) => message_id}
+    />
+  );
 }
 
 interface SelectAllProps {

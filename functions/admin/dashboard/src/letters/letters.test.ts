@@ -56,7 +56,10 @@ it('a letter that is gone is not counted any more', () => {
 });
 
 it('error types are named once', () => {
-  expect(errorTypes([letter({ error_type: 'b' }), letter({ error_type: 'a' }), letter({ error_type: 'b' })])).toEqual(['a', 'b']);
+  expect(errorTypes([letter({ error_type: 'b' }), letter({ error_type: 'a' }), letter({ error_type: 'b' })])).toEqual([
+    'a',
+    'b',
+  ]);
 });
 
 it('a letter that could not be parsed has the name and the content of its message', () => {

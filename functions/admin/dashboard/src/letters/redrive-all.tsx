@@ -27,7 +27,7 @@ export function RedriveAll({ filter, isSearched, onClose }: Props) {
       action="Redrive all"
       isDisabled={!match.data || (match.data.matched === 0 && !match.data.is_sample)}
       onConfirm={async () => {
-        await start(filter);
+        start(filter);
         onClose();
       }}
       onClose={onClose}

@@ -32,10 +32,14 @@ async function run(answers: (RedriveTask | Error)[]) {
     }
     return answer;
   });
-  const result = await redrive({ send } as unknown as Api, { stream: 'users' }, {
-    onProgress: (progress) => seen.push(progress.seen),
-    wait: async (ms) => void waited.push(ms),
-  }).catch((error: Error) => error);
+  const result = await redrive(
+    { send } as unknown as Api,
+    { stream: 'users' },
+    {
+      onProgress: (progress) => seen.push(progress.seen),
+      wait: async (ms) => void waited.push(ms),
+    },
+  ).catch((error: Error) => error);
   return { asked, seen, waited, result, send };
 }
 

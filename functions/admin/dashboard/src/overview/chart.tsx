@@ -25,7 +25,14 @@ export function Chart({ title, at, series, format, least }: Props) {
   const now = useNow();
   // By the server's clock when ours is behind it.
   const to = Math.max(at.at(-1) ?? now, now);
-  const frame: Frame = { from: to - HOUR_MS, to, top: ceiling(series.flatMap(({ values }) => values), least) };
+  const frame: Frame = {
+    from: to - HOUR_MS,
+    to,
+    top: ceiling(
+      series.flatMap(({ values }) => values),
+      least,
+    ),
+  };
   const shown = cursor !== null && cursor < at.length ? cursor : at.length - 1;
   const shownAt = at[shown];
 

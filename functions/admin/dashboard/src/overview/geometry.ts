@@ -47,8 +47,14 @@ export function trace(frame: Frame, at: number[], values: Value[]): Trace {
     last = time;
   });
   return {
-    line: runs.filter(({ length }) => length > 1).map((run) => `M${run.join('L')}`).join(''),
-    dots: runs.filter(({ length }) => length === 1).map((run) => `M${run.join('')}h0`).join(''),
+    line: runs
+      .filter(({ length }) => length > 1)
+      .map((run) => `M${run.join('L')}`)
+      .join(''),
+    dots: runs
+      .filter(({ length }) => length === 1)
+      .map((run) => `M${run.join('')}h0`)
+      .join(''),
   };
 }
 

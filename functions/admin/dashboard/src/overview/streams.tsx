@@ -59,7 +59,8 @@ function SourceCount({ stream: { source_count, source_count_is_estimate } }: { s
 function State({ stream }: { stream: Stream }) {
   const { index, is_current, waiting, expansions, untracked_tables, last_error } = stream;
   const difference = missing(stream);
-  const isFine = index !== null && is_current && untracked_tables.length === 0 && last_error === null && difference === 0;
+  const isFine =
+    index !== null && is_current && untracked_tables.length === 0 && last_error === null && difference === 0;
   return (
     <span className="badges">
       {index === null && <Badge tone="warn">no index yet</Badge>}
