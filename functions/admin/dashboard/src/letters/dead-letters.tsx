@@ -104,7 +104,7 @@ export function DeadLetters() {
                 selected={selected}
                 onSelect={select}
                 onOpen={setOpened}
-                onRedrive={(letter) => void redriveOne(letter).catch(toastFailure)}
+                onRedrive={(letter) => redriveOne(letter).catch(toastFailure)}
               />
             ) : loaded.length > 0 ? (
               <Empty title="Nothing loaded has this text">

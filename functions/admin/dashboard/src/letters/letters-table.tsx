@@ -1,6 +1,6 @@
 import { useEffect, useRef } from 'react';
 import type { Letter } from '../api/types';
-import { Action } from '../ui/action';
+import { Action, useRequest } from '../ui/action';
 import { type Column, Table } from '../ui/table';
 import { Time, Unknown } from '../ui/time';
 import { nameOf } from './letters';
@@ -10,7 +10,7 @@ interface Props {
   selected: ReadonlySet<string>;
   onSelect: (ids: string[], isSelected: boolean) => void;
   onOpen: (letter: Letter) => void;
-  onRedrive: (letter: Letter) => void;
+  onRedrive: (letter: Letter) => Promise<void>;
 }
 
 export function LettersTable({ letters, selected, onSelect, onOpen, onRedrive }: Props) {
@@ -57,11 +57,7 @@ export function LettersTable({ letters, selected, onSelect, onOpen, onRedrive }:
       name: 'Redrive',
       isNameHidden: true,
       kind: 'actions',
-      cell: (letter) => (
-        <Action className="button small" aria-label={`Redrive ${nameOf(letter)}`} onClick={() => onRedrive(letter)}>
-          Redrive
-        </Action>
-      ),
+      cell: (letter) => <RedriveButton letter={letter} onRedrive={onRedrive} />,
     },
   ];
   return (
@@ -71,6 +67,21 @@ export function LettersTable({ letters, selected, onSelect, onOpen, onRedrive }:
       rows={letters}
       id={({ message_id }) => message_id}
     />
+  );
+}
+
+// The letter is searched for in the queue, which takes a while when that is long.
+function RedriveButton({ letter, onRedrive }: { letter: Letter; onRedrive: (letter: Letter) => Promise<void> }) {
+  const { isBusy, run } = useRequest();
+  return (
+    <Action
+      className="button small"
+      aria-label={`Redrive ${nameOf(letter)}`}
+      disabled={isBusy}
+      onClick={() => run(() => onRedrive(letter))}
+    >
+      {isBusy ? 'Redriving…' : 'Redrive'}
+    </Action>
   );
 }
 

@@ -15,6 +15,7 @@ export function RedriveStrip() {
           <div>
             <strong>{headline(task, error)}</strong>
             {error && <p>{error.message}</p>}
+            {task?.error && <p>{isRunning ? `Stopped for now: ${task.error}` : task.error}</p>}
             {task && <p>{progress(task)}</p>}
             {isRunning && <Bar task={task} />}
           </div>
@@ -31,8 +32,8 @@ export function RedriveStrip() {
 
 function Bar({ task }: { task: RedriveTask | null }) {
   // Without a value it says that something goes on, and not how far it is.
-  const value = task && { value: task.seen, max: Math.max(task.total, task.seen, 1) };
-  return <progress aria-label="Letters seen" {...value} />;
+  const done = task && task.redriven + task.already_redriven;
+  return <progress aria-label="Letters redriven" {...(done && { value: done, max: Math.max(task.total, done) })} />;
 }
 
 function headline(task: RedriveTask | null, error: Error | null): string {
@@ -48,11 +49,11 @@ function headline(task: RedriveTask | null, error: Error | null): string {
     case 'done':
       return `Redrive ${task.task} is done`;
     case 'failed':
-      return `Redrive ${task.task} has failed: ${task.error ?? 'no reason was given'}`;
+      return `Redrive ${task.task} has failed`;
   }
 }
 
-function progress({ redriven, already_redriven, seen, total }: RedriveTask): string {
-  const before = already_redriven > 0 ? `, ${count(already_redriven)} already redriven` : '';
-  return `${plural(redriven, 'letter')} redriven${before}, ${count(seen)} of ${count(Math.max(total, seen))} seen`;
+function progress({ redriven, already_redriven, total }: RedriveTask): string {
+  const before = already_redriven > 0 ? `, ${count(already_redriven)} were redriven before` : '';
+  return `${plural(redriven, 'letter')} redriven${before}; ${count(total)} in the queue when it began`;
 }

@@ -3,14 +3,12 @@ import { type Api, Problem, Unreachable } from '../api/client';
 import type { RedriveTask } from '../api/types';
 import { redrive } from './redrive';
 
-function task(seen: number, state: RedriveTask['state'] = 'running'): RedriveTask {
+function task(redriven: number, state: RedriveTask['state'] = 'running'): RedriveTask {
   return {
     task: '17',
     state,
-    matched: 10,
-    redriven: seen,
+    redriven,
     already_redriven: 0,
-    seen,
     total: 10,
     started_at: '',
     updated_at: '',
@@ -22,7 +20,7 @@ function task(seen: number, state: RedriveTask['state'] = 'running'): RedriveTas
 /** Runs a redrive against these answers: what was asked, what was shown, and for how long it waited. */
 async function run(answers: (RedriveTask | Error)[]) {
   const asked: string[] = [];
-  const seen: number[] = [];
+  const shown: number[] = [];
   const waited: number[] = [];
   const send = vi.fn(async (_method: string, path: string) => {
     asked.push(path);
@@ -36,18 +34,18 @@ async function run(answers: (RedriveTask | Error)[]) {
     { send } as unknown as Api,
     { stream: 'users' },
     {
-      onProgress: (progress) => seen.push(progress.seen),
+      onProgress: (progress) => shown.push(progress.redriven),
       wait: async (ms) => void waited.push(ms),
     },
   ).catch((error: Error) => error);
-  return { asked, seen, waited, result, send };
+  return { asked, shown, waited, result, send };
 }
 
 it('goes on with its task until it is done', async () => {
-  const { asked, seen, result, send } = await run([task(4), task(8), task(10, 'done')]);
+  const { asked, shown, result, send } = await run([task(4), task(8), task(10, 'done')]);
   expect(asked).toEqual(['/api/dlq/redrive', '/api/dlq/redrive/17', '/api/dlq/redrive/17']);
   expect(send.mock.calls[0]).toEqual(['POST', '/api/dlq/redrive', { stream: 'users' }]);
-  expect(seen).toEqual([4, 8, 10]);
+  expect(shown).toEqual([4, 8, 10]);
   expect(result).toMatchObject({ state: 'done' });
 });
 

@@ -50,7 +50,7 @@ function Written({ change: { name, stream, key, projects, hackathons, log_rows }
         {log_rows.map((row) => (
           <li key={row.id}>
             <code>
-              #{row.id} {row.op} {row.stream} {row.key}
+              #{row.id} {row.op.replace('_', '-')} {row.stream} {row.key}
             </code>
           </li>
         ))}
