@@ -1,5 +1,6 @@
 import react from '@vitejs/plugin-react';
-import { defineConfig, type ProxyOptions } from 'vite';
+import type { ProxyOptions } from 'vite';
+import { defineConfig } from 'vitest/config';
 
 const API = ['/api', '/health', '/metrics', '/ready', '/live', '/openapi.json'];
 
@@ -10,7 +11,7 @@ function proxyTo(adminUrl: string | undefined): Record<string, ProxyOptions> {
   const { protocol, host, hostname, port } = new URL(adminUrl);
   // The function is chosen by the host's name, yet not every resolver knows the names below .localhost as browsers do.
   const address = hostname.endsWith('.localhost') ? `127.0.0.1:${port || 80}` : host;
-  const target = { target: `${protocol}//${address}`, changeOrigin: true, headers: { host } };
+  const target = { target: `${protocol}//${address}`, headers: { host } };
   return {
     ...Object.fromEntries(API.map((path) => [path, target])),
     '^/docs$': { ...target, bypass: () => '/docs.html' },
@@ -20,6 +21,8 @@ function proxyTo(adminUrl: string | undefined): Record<string, ProxyOptions> {
 export default defineConfig(({ command, mode }) => ({
   plugins: [react()],
   server: command === 'serve' && mode !== 'test' ? { proxy: proxyTo(process.env.ADMIN_URL) } : {},
+  // The end-to-end tests drive a deployed page: npm run e2e.
+  test: { include: ['src/**/*.test.ts'] },
   build: {
     // The stylesheet says both themes with light-dark(), as these and all later browsers understand it.
     target: ['chrome123', 'firefox128', 'safari17.5'],

@@ -7,6 +7,7 @@ import './styles/base.css';
 import './styles/controls.css';
 import './styles/shell.css';
 import './styles/table.css';
+import './styles/toasts.css';
 import './styles/overview.css';
 import './styles/dialog.css';
 

@@ -5,6 +5,7 @@ import { SignIn } from './shell/sign-in';
 import { Failure } from './ui/states';
 
 const KEY = 'sluice.token';
+const REFUSED = 'The token is no longer accepted. Sign in with the one that is valid now.';
 
 interface SignedIn extends Session {
   api: Api;
@@ -48,18 +49,14 @@ export function SessionProvider({ children }: { children: ReactNode }) {
     sessionStorage.setItem(KEY, accepted);
     setState({ is: 'signed in', token: accepted, session });
   };
-  const api = useMemo(
-    () => createApi(token ?? '', () => end('The token is no longer accepted. Sign in with the one that is valid now.')),
-    [token],
-  );
+  const api = useMemo(() => createApi(token ?? '', () => end(REFUSED)), [token]);
 
   useEffect(() => {
     if (!checked) {
       return;
     }
     let isOurs = true;
-    const refused = () => isOurs && end('The token is no longer accepted. Sign in with the one that is valid now.');
-    createApi(checked, refused)
+    createApi(checked, () => isOurs && end(REFUSED))
       .get<Session>('/api/session')
       .then((session) => isOurs && begin(checked, session))
       .catch((error: Error) => {

@@ -7,7 +7,7 @@ import type { Health } from './types';
 export const RETRY_MS = 5_000;
 
 /** What a table or a chart needs to know of a request, whatever it asks for. */
-export interface Live<T> extends Pick<SWRResponse<T, Error>, 'data' | 'error' | 'isValidating'> {
+export interface Live<T> extends Pick<SWRResponse<T, Error>, 'data' | 'error' | 'isLoading'> {
   reload: () => void;
   /** Shows at once what a change has made of the data, and reads them anew. */
   update: (change: (data: T) => T) => void;
@@ -63,11 +63,15 @@ export function usePages<Page extends { next_before: number | null }, Row>(
   const api = useApi();
   const [asked, setAsked] = useState({ path, pages: 1 });
   const pages = asked.path === path ? asked.pages : 1;
-  const swr = useSWR<Rows<Row>, Error>([path, pages], () => readPages(api, path, rowsOf, pages), refresh(every * pages));
+  const swr = useSWR<Rows<Row>, Error>(
+    [path, pages],
+    () => readPages(api, path, rowsOf, pages),
+    refresh(every * pages),
+  );
   return {
     ...live(swr),
     loadOlder: () => setAsked({ path, pages: pages + 1 }),
-    isLoadingOlder: swr.isValidating && pages > 1 && swr.data?.pages !== pages,
+    isLoadingOlder: swr.isLoading && pages > 1,
   };
 }
 
@@ -95,11 +99,11 @@ function refresh(every: number): SWRConfiguration {
   return { refreshInterval: every, revalidateOnFocus: every > 0 };
 }
 
-function live<T>({ data, error, isValidating, mutate }: SWRResponse<T, Error>): Live<T> {
+function live<T>({ data, error, isLoading, mutate }: SWRResponse<T, Error>): Live<T> {
   return {
     data,
     error,
-    isValidating,
+    isLoading,
     reload: () => void mutate(),
     update: (change) => void mutate((before) => before && change(before)),
   };

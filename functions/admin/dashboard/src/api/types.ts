@@ -34,7 +34,9 @@ export interface Letter {
   first_seen: string | null;
   failed_at: string | null;
   attempts: number | null;
+  /** Null also when it is too long to be listed, which its length tells. */
   document: unknown;
+  document_bytes?: number | null;
   /** The message as it came, of a letter that could not be parsed. */
   body: string | null;
 }
@@ -71,14 +73,14 @@ export interface RedriveMatch {
 export interface RedriveTask {
   task: string;
   state: 'running' | 'done' | 'failed';
-  matched: number;
   redriven: number;
   already_redriven: number;
-  seen: number;
+  /** Letters in the queue when it began, whether they are meant or not. */
   total: number;
   started_at: string;
   updated_at: string;
   by: string;
+  /** What stopped it; while it is running, for now. */
   error: string | null;
 }
 
@@ -96,7 +98,7 @@ export interface DemoChange {
   name: string;
   projects: string[];
   hackathons: string[];
-  log_rows: { id: number; stream: string; key: string; op: string }[];
+  log_rows: { id: number; stream: string; key: string | null; op: string }[];
 }
 
 export interface Subscription {

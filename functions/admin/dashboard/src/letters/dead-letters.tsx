@@ -6,6 +6,7 @@ import { count, plural } from '../format';
 import { formatRoute, replaceRoute, useRoute } from '../route';
 import { useToast } from '../shell/toasts';
 import { Action } from '../ui/action';
+import { Badge } from '../ui/badge';
 import { StreamFilter, TextFilter } from '../ui/filters';
 import { RefreshToggle } from '../ui/refresh';
 import { Empty, Loaded } from '../ui/states';
@@ -43,8 +44,8 @@ export function DeadLetters() {
   const redriveOne = useSingleRedrive(hide);
   const toastFailure = (error: Error) => toast({ tone: 'bad', title: 'Not redriven', body: error.message });
 
-  async function redriveChosen() {
-    await start({ message_ids: chosen.map(({ message_id }) => message_id) });
+  function redriveChosen() {
+    start({ message_ids: chosen.map(({ message_id }) => message_id) });
     clear();
   }
 
@@ -63,9 +64,19 @@ export function DeadLetters() {
           suggestions={errorTypes(loaded)}
           onChange={(value) => filter({ error_type: value })}
         />
-        <TextFilter label="Search" value={text} placeholder="Key, reason, document…" onChange={(value) => filter({ text: value })} />
+        <TextFilter
+          label="Search in what is loaded"
+          value={text}
+          placeholder="Key, reason, document…"
+          isWide
+          onChange={(value) => filter({ text: value })}
+        />
         {isFiltered && (
-          <button type="button" className="button quiet" onClick={() => filter({ stream: '', error_type: '', text: '' })}>
+          <button
+            type="button"
+            className="button quiet"
+            onClick={() => filter({ stream: '', error_type: '', text: '' })}
+          >
             Clear
           </button>
         )}
@@ -74,13 +85,13 @@ export function DeadLetters() {
         <span role="status" className="selected">
           {chosen.length > 0 ? `${count(chosen.length)} selected` : 'None selected'}
         </span>
-        <Action disabled={chosen.length === 0 || isRunning} onClick={() => void redriveChosen().catch(toastFailure)}>
+        <Action disabled={chosen.length === 0 || isRunning} onClick={redriveChosen}>
           Redrive selected
         </Action>
         <Action disabled={chosen.length === 0} onClick={() => setDiscarded(chosen)}>
           Discard selected…
         </Action>
-        <Action className="button push" disabled={isRunning || loaded.length === 0} onClick={() => setAllAsked(true)}>
+        <Action className="button push" disabled={isRunning || !list.data?.depth} onClick={() => setAllAsked(true)}>
           Redrive all…
         </Action>
       </div>
@@ -93,21 +104,31 @@ export function DeadLetters() {
                 selected={selected}
                 onSelect={select}
                 onOpen={setOpened}
-                onRedrive={(letter) => void redriveOne(letter).catch(toastFailure)}
+                onRedrive={(letter) => redriveOne(letter).catch(toastFailure)}
               />
             ) : loaded.length > 0 ? (
-              <Empty title="Nothing loaded has this text">The search looks at what is loaded, not at the whole queue.</Empty>
+              <Empty title="Nothing loaded has this text">
+                The search looks at what is loaded, not at the whole queue.
+              </Empty>
+            ) : depth === 0 ? (
+              <Empty title="No dead letters">Every change was written to the index, or is on its way.</Empty>
+            ) : is_sample ? (
+              <Empty title="None among those that were looked at">There are more letters in the queue.</Empty>
             ) : isFiltered ? (
               <Empty title="No dead letter matches" />
             ) : (
-              <Empty title="No dead letters">Every change was written to the index, or is on its way.</Empty>
+              <Empty title="None to be seen now">
+                The letters in the queue are in flight: they are back in a moment.
+              </Empty>
             )}
-            <div className="table-foot">
-              <span role="status">
-                {plural(shown.length, 'letter')} shown of about {count(depth)} in the queue
-              </span>
-              {is_sample && <strong>This is a sample: there are letters that were not looked at.</strong>}
-            </div>
+            {depth > 0 && (
+              <div className="table-foot">
+                <span role="status">
+                  {plural(shown.length, 'letter')} shown of about {count(depth)} in the queue
+                </span>
+                {is_sample && <Badge tone="warn">A sample: there are letters that were not looked at</Badge>}
+              </div>
+            )}
           </>
         )}
       </Loaded>
@@ -117,7 +138,7 @@ export function DeadLetters() {
           letter={opened}
           onRedrive={async () => {
             await redriveOne(opened);
-            setOpened(null);
+            setOpened((now) => (now === opened ? null : now));
           }}
           onDiscard={() => setDiscarded([opened])}
           onClose={() => setOpened(null)}

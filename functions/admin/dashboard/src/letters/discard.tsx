@@ -53,7 +53,6 @@ export function Discard({ letters, onDiscarded, onClose }: Props) {
         <textarea
           rows={3}
           required
-          autoFocus
           maxLength={LONGEST_REASON}
           value={reason}
           onChange={(event) => setReason(event.target.value)}

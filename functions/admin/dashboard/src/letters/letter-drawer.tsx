@@ -68,7 +68,11 @@ export function LetterDrawer({ letter, onRedrive, onDiscard, onClose }: Props) {
           {text !== null && <CopyButton text={text} />}
         </div>
         {text === null ? (
-          <p className="hint">The letter has none: its key is read anew when it is redriven.</p>
+          <p className="hint">
+            {letter.document_bytes
+              ? `It has ${count(letter.document_bytes)} bytes, which is too long to be listed.`
+              : 'The letter has none: its key is read anew when it is redriven.'}
+          </p>
         ) : (
           <pre className="document" tabIndex={0} role="region" aria-labelledby="letter-content">
             {text}

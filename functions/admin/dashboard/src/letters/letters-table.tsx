@@ -1,6 +1,6 @@
 import { useEffect, useRef } from 'react';
 import type { Letter } from '../api/types';
-import { Action } from '../ui/action';
+import { Action, useRequest } from '../ui/action';
 import { type Column, Table } from '../ui/table';
 import { Time, Unknown } from '../ui/time';
 import { nameOf } from './letters';
@@ -10,7 +10,7 @@ interface Props {
   selected: ReadonlySet<string>;
   onSelect: (ids: string[], isSelected: boolean) => void;
   onOpen: (letter: Letter) => void;
-  onRedrive: (letter: Letter) => void;
+  onRedrive: (letter: Letter) => Promise<void>;
 }
 
 export function LettersTable({ letters, selected, onSelect, onOpen, onRedrive }: Props) {
@@ -23,7 +23,12 @@ export function LettersTable({ letters, selected, onSelect, onOpen, onRedrive }:
         <SelectAll
           selected={letters.filter(({ message_id }) => selected.has(message_id)).length}
           of={letters.length}
-          onChange={(isSelected) => onSelect(letters.map(({ message_id }) => message_id), isSelected)}
+          onChange={(isSelected) =>
+            onSelect(
+              letters.map(({ message_id }) => message_id),
+              isSelected,
+            )
+          }
         />
       ),
       cell: (letter) => (
@@ -39,11 +44,12 @@ export function LettersTable({ letters, selected, onSelect, onOpen, onRedrive }:
       name: 'Document',
       cell: (letter) => (
         <button type="button" className="link" onClick={() => onOpen(letter)}>
-          {letter.stream === null ? 'cannot be read' : letter.stream} <code>{letter.key ?? letter.message_id.slice(0, 8)}</code>
+          {letter.stream === null ? 'cannot be read' : letter.stream}{' '}
+          <code>{letter.key ?? letter.message_id.slice(0, 8)}</code>
         </button>
       ),
     },
-    { name: 'Error', cell: ({ error_type }) => <code className="wrap">{error_type}</code> },
+    { name: 'Error', cell: ({ error_type }) => <code>{error_type}</code> },
     { name: 'Reason', cell: ({ reason }) => <span className="clamp">{reason}</span> },
     { name: 'Failed', cell: ({ failed_at }) => <Time at={failed_at} /> },
     { name: 'Attempts', kind: 'number', cell: ({ attempts }) => attempts ?? <Unknown /> },
@@ -51,14 +57,32 @@ export function LettersTable({ letters, selected, onSelect, onOpen, onRedrive }:
       name: 'Redrive',
       isNameHidden: true,
       kind: 'actions',
-      cell: (letter) => (
-        <Action aria-label={`Redrive ${nameOf(letter)}`} onClick={() => onRedrive(letter)}>
-          Redrive
-        </Action>
-      ),
+      cell: (letter) => <RedriveButton letter={letter} onRedrive={onRedrive} />,
     },
   ];
-  return <Table caption="Dead letters, the newest first" columns={columns} rows={letters} id={({ message_id }) => message_id} />;
+  return (
+    <Table
+      caption="Dead letters, the newest first"
+      columns={columns}
+      rows={letters}
+      id={({ message_id }) => message_id}
+    />
+  );
+}
+
+// The letter is searched for in the queue, which takes a while when that is long.
+function RedriveButton({ letter, onRedrive }: { letter: Letter; onRedrive: (letter: Letter) => Promise<void> }) {
+  const { isBusy, run } = useRequest();
+  return (
+    <Action
+      className="button small"
+      aria-label={`Redrive ${nameOf(letter)}`}
+      disabled={isBusy}
+      onClick={() => run(() => onRedrive(letter))}
+    >
+      {isBusy ? 'Redriving…' : 'Redrive'}
+    </Action>
+  );
 }
 
 interface SelectAllProps {
@@ -75,12 +99,14 @@ function SelectAll({ selected, of, onChange }: SelectAllProps) {
     }
   }, [selected, of]);
   return (
-    <input
-      ref={ref}
-      type="checkbox"
-      aria-label="Select all that are shown"
-      checked={of > 0 && selected === of}
-      onChange={(event) => onChange(event.target.checked)}
-    />
+    <label className="select-all">
+      <input
+        ref={ref}
+        type="checkbox"
+        checked={of > 0 && selected === of}
+        onChange={(event) => onChange(event.target.checked)}
+      />
+      <span>Select all that are shown</span>
+    </label>
   );
 }

@@ -43,7 +43,17 @@ export function content({ document, body }: Letter): string | null {
 
 function textOf(letter: Letter): string {
   const { stream, key, message_id, error_type, reason, op, change_id, document, body } = letter;
-  return [stream, key, message_id, error_type, reason, op, change_id, body, document === null ? '' : JSON.stringify(document)]
+  return [
+    stream,
+    key,
+    message_id,
+    error_type,
+    reason,
+    op,
+    change_id,
+    body,
+    document === null ? '' : JSON.stringify(document),
+  ]
     .join(' ')
     .toLowerCase();
 }

@@ -16,7 +16,7 @@ export function RedriveAll({ filter, isSearched, onClose }: Props) {
   const api = useApi();
   const { start } = useRedrive();
   const match = useSWR<RedriveMatch, Error>(
-    ['dry run', filter],
+    { dryRun: filter },
     () => api.send('POST', '/api/dlq/redrive', { ...filter, dry_run: true }),
     { revalidateOnFocus: false, keepPreviousData: false },
   );
@@ -27,15 +27,16 @@ export function RedriveAll({ filter, isSearched, onClose }: Props) {
       action="Redrive all"
       isDisabled={!match.data || (match.data.matched === 0 && !match.data.is_sample)}
       onConfirm={async () => {
-        await start(filter);
+        start(filter);
         onClose();
       }}
       onClose={onClose}
     >
       <p>
-        All of {filter.stream ? <strong>stream {filter.stream}</strong> : 'all streams'} with{' '}
-        {filter.error_type ? <strong>error type {filter.error_type}</strong> : 'any error'}: each key is read anew, and
-        the letter is gone from the queue. What caused it should be mended before, or it comes back.
+        All dead letters
+        {filter.stream && <strong> of stream {filter.stream}</strong>}
+        {filter.error_type && <strong> with error type {filter.error_type}</strong>}: the key of each is read anew, and
+        the letter leaves the queue. It comes back if its cause is not mended before.
       </p>
       {isSearched && <p>The text search does not count here: to redrive what it found, select the rows.</p>}
       {match.error && <Failure error={match.error} onRetry={() => void match.mutate()} />}

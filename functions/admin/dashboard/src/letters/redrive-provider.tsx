@@ -5,10 +5,11 @@ import { useApi } from '../session';
 import { redrive } from './redrive';
 
 interface Redrive {
+  /** Null until the first answer, which may take as long as the server works within a request. */
   task: RedriveTask | null;
   error: Error | null;
   isRunning: boolean;
-  start: (filter: RedriveFilter) => Promise<void>;
+  start: (filter: RedriveFilter) => void;
   dismiss: () => void;
 }
 
@@ -30,31 +31,29 @@ export function RedriveProvider({ children }: { children: ReactNode }) {
   const [error, setError] = useState<Error | null>(null);
   const [isRunning, setRunning] = useState(false);
 
-  /** Resolves once it has begun, and fails if it could not begin. */
-  function start(filter: RedriveFilter): Promise<void> {
-    setTask(null);
-    setError(null);
-    return new Promise((begun, failed) => {
-      redrive(api, filter, {
-        onProgress: (progress) => {
-          setTask(progress);
-          setRunning(progress.state === 'running');
-          begun();
-        },
-      })
-        .catch((failure: Error) => {
-          setRunning(false);
-          setError(failure);
-          failed(failure);
-        })
-        .finally(() => mutate((key) => typeof key === 'string' && key.startsWith('/api/dlq')));
-    });
-  }
-
   const dismiss = () => {
     setTask(null);
     setError(null);
   };
 
-  return <Context value={{ task, error, isRunning, start, dismiss }}>{children}</Context>;
+  async function start(filter: RedriveFilter) {
+    dismiss();
+    setRunning(true);
+    try {
+      await redrive(api, filter, { onProgress: setTask });
+    } catch (failure) {
+      setError(failure as Error);
+    } finally {
+      setRunning(false);
+      await mutate(isLetters);
+    }
+  }
+
+  return (
+    <Context value={{ task, error, isRunning, start: (filter) => void start(filter), dismiss }}>{children}</Context>
+  );
+}
+
+function isLetters(key: unknown): boolean {
+  return typeof key === 'string' && key.startsWith('/api/dlq');
 }

@@ -6,21 +6,18 @@ import { useRedrive } from './redrive-provider';
 /** How far the redrive is, on every page. */
 export function RedriveStrip() {
   const { task, error, isRunning, dismiss } = useRedrive();
+  const hasFailed = error !== null || task?.state === 'failed';
   return (
     <div role="status">
-      {task && (
-        <section className={`redrive ${error ? 'failed' : task.state}`} aria-label="Redrive">
-          <Icon name={isRunning ? 'clock' : error || task.state === 'failed' ? 'warning' : 'check'} />
+      {(task || error || isRunning) && (
+        <section className={`redrive ${hasFailed ? 'failed' : isRunning ? 'running' : 'done'}`} aria-label="Redrive">
+          <Icon name={hasFailed ? 'warning' : isRunning ? 'clock' : 'check'} />
           <div>
             <strong>{headline(task, error)}</strong>
-            <p>
-              {plural(task.redriven, 'letter')} redriven
-              {task.already_redriven > 0 && `, ${count(task.already_redriven)} already redriven`}, {count(task.seen)} of{' '}
-              {count(task.total)} seen
-            </p>
-            {isRunning && (
-              <progress aria-label="Letters seen" value={task.seen} max={Math.max(task.total, task.seen, 1)} />
-            )}
+            {error && <p>{error.message}</p>}
+            {task?.error && <p>{isRunning ? `Stopped for now: ${task.error}` : task.error}</p>}
+            {task && <p>{progress(task)}</p>}
+            {isRunning && <Bar task={task} />}
           </div>
           {!isRunning && (
             <button type="button" className="button quiet icon-only" aria-label="Dismiss" onClick={dismiss}>
@@ -33,16 +30,30 @@ export function RedriveStrip() {
   );
 }
 
-function headline({ task, state, error: reason }: RedriveTask, error: Error | null): string {
+function Bar({ task }: { task: RedriveTask | null }) {
+  // Without a value it says that something goes on, and not how far it is.
+  const done = task && task.redriven + task.already_redriven;
+  return <progress aria-label="Letters redriven" {...(done && { value: done, max: Math.max(task.total, done) })} />;
+}
+
+function headline(task: RedriveTask | null, error: Error | null): string {
+  if (!task) {
+    return error ? 'The redrive did not answer' : 'The redrive begins';
+  }
   if (error) {
-    return `Redrive ${task} is not watched any more: ${error.message} What is left is gone on with each minute.`;
+    return `Redrive ${task.task} is not watched any more; what is left is gone on with each minute`;
   }
-  switch (state) {
+  switch (task.state) {
     case 'running':
-      return `Redrive ${task} is under way`;
+      return `Redrive ${task.task} is under way`;
     case 'done':
-      return `Redrive ${task} is done`;
+      return `Redrive ${task.task} is done`;
     case 'failed':
-      return `Redrive ${task} has failed: ${reason ?? 'no reason was given'}`;
+      return `Redrive ${task.task} has failed`;
   }
+}
+
+function progress({ redriven, already_redriven, total }: RedriveTask): string {
+  const before = already_redriven > 0 ? `, ${count(already_redriven)} were redriven before` : '';
+  return `${plural(redriven, 'letter')} redriven${before}; ${count(total)} in the queue when it began`;
 }

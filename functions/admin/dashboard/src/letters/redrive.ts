@@ -11,7 +11,11 @@ interface Options {
 
 /** Starts a redrive and goes on with it until all is done. Whoever stops watching stops nothing: the server goes on with
  *  what is left each minute. */
-export async function redrive(api: Api, filter: RedriveFilter, { onProgress, wait = sleep }: Options): Promise<RedriveTask> {
+export async function redrive(
+  api: Api,
+  filter: RedriveFilter,
+  { onProgress, wait = sleep }: Options,
+): Promise<RedriveTask> {
   // Not tried again: nobody knows whether a start without an answer has begun a task.
   let task = await api.send<RedriveTask>('POST', '/api/dlq/redrive', filter);
   onProgress(task);
@@ -33,7 +37,10 @@ export async function redrive(api: Api, filter: RedriveFilter, { onProgress, wai
 }
 
 function isPassing(error: unknown): boolean {
-  return error instanceof Unreachable || (error instanceof Problem && (error.status >= 500 || [409, 429].includes(error.status)));
+  return (
+    error instanceof Unreachable ||
+    (error instanceof Problem && (error.status >= 500 || [409, 429].includes(error.status)))
+  );
 }
 
 function sleep(ms: number): Promise<void> {

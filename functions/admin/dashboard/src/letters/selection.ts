@@ -12,5 +12,10 @@ export function useSelection(shown: Letter[]) {
     setIds(next);
   }
 
-  return { selected: new Set(letters.map(({ message_id }) => message_id)), letters, select, clear: () => setIds(new Set()) };
+  return {
+    selected: new Set(letters.map(({ message_id }) => message_id)),
+    letters,
+    select,
+    clear: () => setIds(new Set()),
+  };
 }

@@ -7,7 +7,7 @@ import { Time } from '../ui/time';
 const OPERATIONS = { upsert: 'upsert', delete: 'delete', fan_out: 'fan-out' };
 
 const COLUMNS: Column<OutboxRow>[] = [
-  { name: 'Id', kind: 'number', cell: ({ id }) => <span className="mono">{id}</span> },
+  { name: 'Id', cell: ({ id }) => <span className="mono">{id}</span> },
   { name: 'Written', cell: ({ created_at }) => <Time at={created_at} /> },
   { name: 'Stream', cell: ({ stream }) => stream },
   {
@@ -21,7 +21,15 @@ const COLUMNS: Column<OutboxRow>[] = [
 export function OutboxTable({ rows }: { rows: OutboxRow[] }) {
   // What was there at first is no news.
   const [seen] = useState(rows[0]?.id ?? 0);
-  return <Table caption="Rows of the log, newest first" columns={COLUMNS} rows={rows} id={({ id }) => id} isNew={({ id }) => id > seen} />;
+  return (
+    <Table
+      caption="Rows of the log, newest first"
+      columns={COLUMNS}
+      rows={rows}
+      id={({ id }) => id}
+      isNew={({ id }) => id > seen}
+    />
+  );
 }
 
 function Published({ published }: { published: Record<string, boolean> }) {

@@ -43,7 +43,9 @@ export function Outbox() {
             ) : before !== null ? (
               <Empty title="None among the newest rows">Older rows were not looked at yet.</Empty>
             ) : isFiltered ? (
-              <Empty title="No row matches">Another stream or key may have some, or the rows are dropped already.</Empty>
+              <Empty title="No row matches">
+                Another stream or key may have some, or the rows are dropped already.
+              </Empty>
             ) : (
               <Empty title="The log is empty">Rows appear here as soon as a tracked table is written to.</Empty>
             )}

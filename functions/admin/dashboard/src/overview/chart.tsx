@@ -1,6 +1,7 @@
 import { type PointerEvent, useState } from 'react';
 import { timeOfDay } from '../format';
-import { ceiling, type Frame, line, nearest, SIZE, type Value, x } from './geometry';
+import { Time, useNow } from '../ui/time';
+import { ceiling, type Frame, nearest, SIZE, type Trace, trace, type Value, x } from './geometry';
 
 const HOUR_MS = 3_600_000;
 
@@ -21,8 +22,17 @@ interface Props {
 
 export function Chart({ title, at, series, format, least }: Props) {
   const [cursor, setCursor] = useState<number | null>(null);
-  const to = at.at(-1) ?? Date.now();
-  const frame: Frame = { from: to - HOUR_MS, to, top: ceiling(series.flatMap(({ values }) => values), least) };
+  const now = useNow();
+  // By the server's clock when ours is behind it.
+  const to = Math.max(at.at(-1) ?? now, now);
+  const frame: Frame = {
+    from: to - HOUR_MS,
+    to,
+    top: ceiling(
+      series.flatMap(({ values }) => values),
+      least,
+    ),
+  };
   const shown = cursor !== null && cursor < at.length ? cursor : at.length - 1;
   const shownAt = at[shown];
 
@@ -35,7 +45,11 @@ export function Chart({ title, at, series, format, least }: Props) {
     <figure className="chart">
       <figcaption>
         <h3>{title}</h3>
-        <span className="chart-at">{cursor !== null && shownAt !== undefined ? timeOfDay(shownAt) : 'now'}</span>
+        {shownAt !== undefined && (
+          <span className="chart-at">
+            {cursor === null ? <Time at={new Date(shownAt).toISOString()} /> : timeOfDay(shownAt)}
+          </span>
+        )}
         <ul className="legend">
           {series.map(({ name, values }, index) => (
             <li key={name} className={`series-${index}`}>
@@ -48,8 +62,7 @@ export function Chart({ title, at, series, format, least }: Props) {
         </ul>
       </figcaption>
       <div className="plot">
-        <span className="y-label top">{format(frame.top)}</span>
-        <span className="y-label bottom">{format(0)}</span>
+        <span className="y-label">{format(frame.top)}</span>
         <svg
           viewBox={`0 0 ${SIZE} ${SIZE}`}
           preserveAspectRatio="none"
@@ -62,9 +75,11 @@ export function Chart({ title, at, series, format, least }: Props) {
             <path key={y} className="grid" d={`M0 ${y}H${SIZE}`} />
           ))}
           {series.map(({ name, values }, index) => (
-            <path key={name} className={`line series-${index}`} d={line(frame, at, values)} />
+            <Drawn key={name} className={`series-${index}`} trace={trace(frame, at, values)} />
           ))}
-          {cursor !== null && shownAt !== undefined && <path className="cursor" d={`M${x(frame, shownAt)} 0V${SIZE}`} />}
+          {cursor !== null && shownAt !== undefined && (
+            <path className="cursor" d={`M${x(frame, shownAt)} 0V${SIZE}`} />
+          )}
         </svg>
       </div>
       <div className="x-labels" aria-hidden="true">
@@ -76,11 +91,20 @@ export function Chart({ title, at, series, format, least }: Props) {
   );
 }
 
+function Drawn({ className, trace: { line, dots } }: { className: string; trace: Trace }) {
+  return (
+    <g className={className}>
+      <path className="line" d={line} />
+      <path className="dots" d={dots} />
+    </g>
+  );
+}
+
 function summary(title: string, series: Series[], format: (value: number) => string): string {
   const parts = series.map(({ name, values }) => {
     const known = values.filter((value) => value !== null);
     const highest = known.length > 0 ? Math.max(...known) : null;
-    return `${name}: now ${said(values.at(-1) ?? null, format)}, highest ${said(highest, format)}`;
+    return `${name}: last ${said(values.at(-1) ?? null, format)}, highest ${said(highest, format)}`;
   });
   return `${title} in the last hour. ${parts.join('; ')}.`;
 }

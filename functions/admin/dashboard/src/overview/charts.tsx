@@ -26,14 +26,17 @@ export function Charts() {
   );
 }
 
+const rounded = (value: number) => count(value < 10 ? value : Math.round(value));
+
 function Drawn({ samples }: { samples: Sample[] }) {
   const at = samples.map((sample) => Date.parse(sample.at));
-  const of = (name: keyof Omit<Sample, 'at'>) => samples.map((sample) => sample[name]);
   const rate = (name: 'processed' | 'failed' | 'dead_lettered') =>
     perMinute(
       at,
       samples.map((sample) => sample[name]),
     );
+  // A fault that did not happen needs no line, which would only hide where one did.
+  const faults = (name: 'failed' | 'dead_lettered') => rate(name).map((value) => value || null);
   return (
     <div className="charts">
       <Chart
@@ -42,19 +45,19 @@ function Drawn({ samples }: { samples: Sample[] }) {
         least={100}
         format={duration}
         series={[
-          { name: 'p50', values: of('p50_ms') },
-          { name: 'p95', values: of('p95_ms') },
+          { name: 'p50', values: samples.map(({ p50_ms }) => p50_ms) },
+          { name: 'p95', values: samples.map(({ p95_ms }) => p95_ms) },
         ]}
       />
       <Chart
         title="Throughput, a minute"
         at={at}
         least={10}
-        format={count}
+        format={rounded}
         series={[
           { name: 'Processed', values: rate('processed') },
-          { name: 'Failed', values: rate('failed') },
-          { name: 'Dead-lettered', values: rate('dead_lettered') },
+          { name: 'Failed', values: faults('failed') },
+          { name: 'Dead-lettered', values: faults('dead_lettered') },
         ]}
       />
       <Chart
@@ -62,7 +65,7 @@ function Drawn({ samples }: { samples: Sample[] }) {
         at={at}
         least={10}
         format={count}
-        series={[{ name: 'Rows', values: of('pending_rows') }]}
+        series={[{ name: 'Rows', values: samples.map(({ pending_rows }) => pending_rows) }]}
       />
     </div>
   );

@@ -24,21 +24,38 @@ export function x({ from, to }: Frame, at: number): number {
   return round(((at - from) / (to - from)) * SIZE);
 }
 
-/** A line through the values, with a break where there is none. A value alone is a dot: a line of no length. */
-export function line(frame: Frame, at: number[], values: Value[]): string {
-  let path = '';
+export interface Trace {
+  line: string;
+  /** Values that no line leads to, as a fault in a quiet hour: a line of no length would hardly be seen. */
+  dots: string;
+}
+
+/** A line through the values, with a break where there is none. */
+export function trace(frame: Frame, at: number[], values: Value[]): Trace {
+  const runs: string[][] = [];
   let last: number | null = null;
   at.forEach((time, index) => {
     const value = values[index] ?? null;
-    if (value === null) {
+    if (value === null || time < frame.from) {
       last = null;
       return;
     }
-    const point = `${x(frame, time)} ${round(SIZE - (value / frame.top) * SIZE)}`;
-    path += last !== null && time - last <= GAP_MS ? `L${point}` : `M${point}h0`;
+    if (last === null || time - last > GAP_MS) {
+      runs.push([]);
+    }
+    runs.at(-1)?.push(`${x(frame, time)} ${round(SIZE - (value / frame.top) * SIZE)}`);
     last = time;
   });
-  return path;
+  return {
+    line: runs
+      .filter(({ length }) => length > 1)
+      .map((run) => `M${run.join('L')}`)
+      .join(''),
+    dots: runs
+      .filter(({ length }) => length === 1)
+      .map((run) => `M${run.join('')}h0`)
+      .join(''),
+  };
 }
 
 export function nearest(at: number[], time: number): number {

@@ -12,10 +12,10 @@ const COLUMNS: Column<Stream>[] = [
     name: 'Stream',
     cell: ({ name }) => <a href={formatRoute('outbox', { stream: name })}>{name}</a>,
   },
-  { name: 'Source', cell: ({ source }) => (source === null ? 'emitted' : <code className="wrap">{source}</code>) },
+  { name: 'Source', cell: ({ source }) => (source === null ? 'emitted' : <code>{source}</code>) },
   { name: 'Rows', kind: 'number', cell: (stream) => <SourceCount stream={stream} /> },
   { name: 'Indexed', kind: 'number', cell: ({ index_count }) => <Count value={index_count} /> },
-  { name: 'Index', cell: ({ index }) => (index === null ? <Unknown /> : <code className="wrap">{index}</code>) },
+  { name: 'Index', cell: ({ index }) => (index === null ? <Unknown /> : <code>{index}</code>) },
   { name: 'Tables', cell: ({ tables }) => <code className="wrap">{tables.join(', ') || '–'}</code> },
   { name: 'State', cell: (stream) => <State stream={stream} /> },
 ];
@@ -59,7 +59,8 @@ function SourceCount({ stream: { source_count, source_count_is_estimate } }: { s
 function State({ stream }: { stream: Stream }) {
   const { index, is_current, waiting, expansions, untracked_tables, last_error } = stream;
   const difference = missing(stream);
-  const isFine = index !== null && is_current && untracked_tables.length === 0 && last_error === null && difference === 0;
+  const isFine =
+    index !== null && is_current && untracked_tables.length === 0 && last_error === null && difference === 0;
   return (
     <span className="badges">
       {index === null && <Badge tone="warn">no index yet</Badge>}

@@ -64,7 +64,10 @@ export function SubscriptionsPanel() {
 function columns(ask: (subscription: Subscription) => void): Column<Subscription>[] {
   return [
     { name: 'Name', cell: ({ name }) => <strong>{name}</strong> },
-    { name: 'State', cell: ({ paused }) => <Badge tone={paused ? 'warn' : 'good'}>{paused ? 'Paused' : 'Reading'}</Badge> },
+    {
+      name: 'State',
+      cell: ({ paused }) => <Badge tone={paused ? 'warn' : 'good'}>{paused ? 'Paused' : 'Reading'}</Badge>,
+    },
     { name: 'Waiting rows', kind: 'number', cell: ({ pending_rows }) => count(pending_rows) },
     {
       name: 'Oldest',
@@ -78,7 +81,11 @@ function columns(ask: (subscription: Subscription) => void): Column<Subscription
       isNameHidden: true,
       kind: 'actions',
       cell: (subscription) => (
-        <Action aria-label={`${subscription.paused ? 'Resume' : 'Pause'} ${subscription.name}`} onClick={() => ask(subscription)}>
+        <Action
+          className="button small"
+          aria-label={`${subscription.paused ? 'Resume' : 'Pause'} ${subscription.name}`}
+          onClick={() => ask(subscription)}
+        >
           <Icon name={subscription.paused ? 'play' : 'pause'} />
           {subscription.paused ? 'Resume' : 'Pause'}
         </Action>

@@ -16,7 +16,7 @@ export function DemoBar() {
       try {
         const answer = await api.send<DemoChange>('POST', path);
         toast({ tone: 'good', title: `User ${answer.user} ${said}`, body: <Written change={answer} /> });
-        await mutate((key) => Array.isArray(key));
+        await mutate(isPages);
       } catch (error) {
         toast({ tone: 'bad', title: 'Nothing was written', body: (error as Error).message });
       }
@@ -35,6 +35,11 @@ export function DemoBar() {
   );
 }
 
+/** The log and the audit show it at once. */
+function isPages(key: unknown): boolean {
+  return Array.isArray(key);
+}
+
 function Written({ change: { name, stream, key, projects, hackathons, log_rows } }: { change: DemoChange }) {
   return (
     <>
@@ -45,7 +50,7 @@ function Written({ change: { name, stream, key, projects, hackathons, log_rows }
         {log_rows.map((row) => (
           <li key={row.id}>
             <code>
-              #{row.id} {row.op} {row.stream} {row.key}
+              #{row.id} {row.op.replace('_', '-')} {row.stream} {row.key}
             </code>
           </li>
         ))}

@@ -10,7 +10,7 @@ export function Header({ tab }: { tab: Tab }) {
   return (
     <header className="header">
       <a className="brand" href={formatRoute('overview')}>
-        <Mark /> Sluice
+        <Mark /> Sluice <span className="meta">{version}</span>
       </a>
       <nav aria-label="Main">
         {(Object.keys(TABS) as Tab[]).map((name) => (
@@ -21,8 +21,7 @@ export function Header({ tab }: { tab: Tab }) {
         ))}
       </nav>
       <div className="header-end">
-        <span className="meta">v{version}</span>
-        {demo && <span className="chip">Demo</span>}
+        {demo && <span className="chip demo">Demo</span>}
         <span className="chip" title={`Signed in as ${actor}`}>
           {role === 'operator' ? 'Operator' : 'Reader'}
         </span>

@@ -17,6 +17,8 @@ export function Dialog({ title, kind = 'dialog', footer, onClose, children }: Pr
   useLayoutEffect(() => {
     const dialog = ref.current;
     dialog?.showModal();
+    // A question is answered at once; without one, the button that closes comes first.
+    dialog?.querySelector<HTMLElement>('.dialog-content :is(input, textarea)')?.focus();
     // Only a dialog that was closed gives the focus back to what had it.
     return () => dialog?.close();
   }, []);
@@ -33,7 +35,8 @@ export function Dialog({ title, kind = 'dialog', footer, onClose, children }: Pr
         }
       }}
       onPointerDown={(event) => {
-        if (event.target === event.currentTarget) {
+        // A question that was half answered is not closed by a click that went astray.
+        if (kind === 'drawer' && event.target === event.currentTarget) {
           onClose();
         }
       }}

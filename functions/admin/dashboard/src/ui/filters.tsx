@@ -6,6 +6,7 @@ interface FieldProps {
   label: string;
   value: string;
   placeholder?: string;
+  isWide?: boolean;
   suggestions?: string[];
   onChange: (value: string) => void;
 }
@@ -13,23 +14,34 @@ interface FieldProps {
 const TYPING_MS = 300;
 
 /** Says what was typed once the typing rests: each value is a request. */
-export function TextFilter({ label, value, placeholder, suggestions, onChange }: FieldProps) {
+export function TextFilter({ label, value, placeholder, isWide, suggestions, onChange }: FieldProps) {
   const [typed, setTyped] = useState(value);
+  const said = useRef(value);
   const change = useRef(onChange);
   change.current = onChange;
   const listId = `suggestions-${label.replaceAll(' ', '-').toLowerCase()}`;
 
-  useEffect(() => setTyped(value), [value]);
+  // What comes back is what was said; only a value from elsewhere replaces what is being typed.
   useEffect(() => {
-    if (typed.trim() === value) {
+    if (value !== said.current) {
+      said.current = value;
+      setTyped(value);
+    }
+  }, [value]);
+  useEffect(() => {
+    const text = typed.trim();
+    if (text === said.current) {
       return;
     }
-    const timer = setTimeout(() => change.current(typed.trim()), TYPING_MS);
+    const timer = setTimeout(() => {
+      said.current = text;
+      change.current(text);
+    }, TYPING_MS);
     return () => clearTimeout(timer);
-  }, [typed, value]);
+  }, [typed]);
 
   return (
-    <label className="field">
+    <label className={isWide ? 'field is-wide' : 'field'}>
       <span>{label}</span>
       <input
         type="search"

@@ -12,7 +12,9 @@ export function Older<Row>({ count, noun, plural, pages: { data, loadOlder, isLo
   const isEnd = data?.before === null;
   return (
     <div className="table-foot">
-      <span role="status">{isEnd && count > 0 ? `All ${counted(count, noun, plural)}` : counted(count, noun, plural)}</span>
+      <span role="status">
+        {isEnd && count > 0 ? `All ${counted(count, noun, plural)}` : counted(count, noun, plural)}
+      </span>
       {!isEnd && (
         <button type="button" className="button" disabled={isLoadingOlder} onClick={loadOlder}>
           {isLoadingOlder ? 'Loading…' : 'Load older'}

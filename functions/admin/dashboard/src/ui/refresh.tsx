@@ -1,3 +1,4 @@
+import { useLostSince } from '../api/connection';
 import { Icon } from './icons';
 
 interface Props {
@@ -7,12 +8,17 @@ interface Props {
 }
 
 export function RefreshToggle({ isPaused, every, onToggle }: Props) {
+  const isLost = useLostSince() !== null;
   return (
     <div className="refresh">
-      <span className={isPaused ? 'live is-paused' : 'live'}>{isPaused ? 'Paused' : `Live, each ${every}`}</span>
+      <span className={isPaused || isLost ? 'live is-paused' : 'live'}>
+        {isPaused ? 'Paused' : isLost ? 'Not connected' : `Live, each ${every}`}
+      </span>
       <button type="button" className="button" onClick={onToggle}>
         <Icon name={isPaused ? 'play' : 'pause'} />
-        {isPaused ? 'Resume refresh' : 'Pause refresh'}
+        <span>
+          {isPaused ? 'Resume' : 'Pause'} <span className="visually-hidden">the refresh</span>
+        </span>
       </button>
     </div>
   );

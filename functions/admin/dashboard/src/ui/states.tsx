@@ -11,14 +11,16 @@ interface LoadedProps<T> {
 }
 
 /** Data, or what there is instead. Data that could not be refreshed stay, and say so. */
-export function Loaded<T>({ of: { data, error, reload }, lines = 4, children }: LoadedProps<T>) {
+export function Loaded<T>({ of: { data, error, isLoading, reload }, lines = 4, children }: LoadedProps<T>) {
   if (data === undefined) {
     return error ? <Failure error={error} onRetry={reload} /> : <Skeleton lines={lines} />;
   }
   return (
     <>
       {error && !(error instanceof Unreachable) && <Failure error={error} isStale onRetry={reload} />}
-      {children(data)}
+      <div className="loaded" aria-busy={isLoading}>
+        {children(data)}
+      </div>
     </>
   );
 }
@@ -62,7 +64,7 @@ export function Empty({ title, children }: { title: string; children?: ReactNode
   return (
     <div className="empty">
       <strong>{title}</strong>
-      {children}
+      {children && <p>{children}</p>}
     </div>
   );
 }

@@ -16,15 +16,14 @@ interface Props<Row> {
   id: (row: Row) => string | number;
   /** Rows that were not there when the table was first seen. */
   isNew?: (row: Row) => boolean;
-  isBusy?: boolean;
 }
 
 /** A table that becomes a card for each row on a narrow screen. The roles are said, since browsers forget what a table
  *  is when its display is another. */
-export function Table<Row>({ caption, columns, rows, id, isNew, isBusy }: Props<Row>) {
+export function Table<Row>({ caption, columns, rows, id, isNew }: Props<Row>) {
   return (
     <div className="table-region" role="region" aria-label={caption} tabIndex={0}>
-      <table role="table" aria-busy={isBusy}>
+      <table role="table">
         <caption className="visually-hidden">{caption}</caption>
         <thead role="rowgroup">
           <tr role="row">
@@ -37,7 +36,7 @@ export function Table<Row>({ caption, columns, rows, id, isNew, isBusy }: Props<
         </thead>
         <tbody role="rowgroup">
           {rows.map((row) => (
-            <tr role="row" key={id(row)} className={isNew?.(row) ? 'is-new' : undefined}>
+            <tr role="row" key={id(row)} data-row={id(row)} className={isNew?.(row) ? 'is-new' : undefined}>
               {columns.map(({ name, isNameHidden, kind = 'text', cell }) => (
                 <td key={name} role="cell" className={kind} data-name={isNameHidden ? undefined : name}>
                   {cell(row)}

@@ -1,0 +1,202 @@
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import { barriers, launch, open, openTab, required, screenshot, signIn } from './browser.mjs';
+import { mend, poison } from './poison.mjs';
+
+const TABS = ['Overview', 'Outbox', 'Dead letters', 'Audit'];
+const DELIVERED_MS = 60_000;
+
+/** @type {import('playwright-core').Browser} */
+let browser;
+
+before(async () => {
+  browser = await launch();
+});
+
+after(() => browser?.close());
+
+test('a wrong token is refused, and says so', async () => {
+  const { page, faults } = await open(browser);
+  await signIn(page, 'no-such-token');
+  await page.getByRole('alert').getByText('This token is not accepted').waitFor();
+  assert.equal(await page.evaluate(() => sessionStorage.length), 0);
+  // The browser reports the refused request by itself.
+  assert.deepEqual(
+    faults.filter((fault) => !fault.includes('401')),
+    [],
+  );
+});
+
+test('a session ends when one signs out, and survives a reload until then', async () => {
+  const { page } = await open(browser);
+  await signIn(page, required('ADMIN_TOKEN'));
+  await page.getByText('Operator', { exact: true }).waitFor();
+  await page.reload();
+  await page.getByText('Operator', { exact: true }).waitFor();
+  await page.getByRole('button', { name: 'Sign out' }).click();
+  await page.getByLabel('Token').waitFor();
+  assert.equal(await page.evaluate(() => sessionStorage.length), 0);
+});
+
+test('a change arrives in the outbox, and is published', async () => {
+  const { page, faults } = await open(browser);
+  await signIn(page, required('ADMIN_TOKEN'));
+  await openTab(page, 'Outbox');
+  await page.getByRole('button', { name: 'Add user' }).click();
+  const result = page.getByRole('region', { name: 'Results' });
+  await result.getByText(/^User .+ added$/).waitFor();
+  const written = await result.locator('code').allTextContents();
+  assert.ok(written.length > 0, 'The answer names no row of the log.');
+  for (const text of written) {
+    const id = text.match(/#(\d+)/)?.[1];
+    await page.locator(`tr[data-row="${id}"] .badge.good`).waitFor({ timeout: DELIVERED_MS });
+  }
+  assert.deepEqual(faults, []);
+});
+
+test('the outbox refreshes itself until it is paused, and then asks for what is filtered alone', async () => {
+  const { page } = await open(browser);
+  await signIn(page, required('ADMIN_TOKEN'));
+  await openTab(page, 'Outbox');
+  // Time goes on as before, and can be put forward.
+  await page.clock.install();
+  await page.reload();
+  await page.locator('tr[data-row]').first().waitFor();
+  const isAsked = (/** @type {{ url: () => string }} */ message) => message.url().includes('/api/outbox');
+  const refreshed = page.waitForRequest(isAsked);
+  await page.clock.fastForward('00:05');
+  await refreshed;
+
+  await page.getByRole('button', { name: 'Pause the refresh' }).click();
+  await page.getByText('Paused').waitFor();
+  await page.waitForLoadState('networkidle');
+  /** @type {string[]} */
+  const asked = [];
+  page.on('request', (request) => isAsked(request) && asked.push(request.url()));
+  await page.clock.fastForward('01:00');
+  const filtered = page.waitForResponse(isAsked);
+  const [stream = ''] = await page.getByLabel('Stream').selectOption({ index: 1 });
+  await filtered;
+  await page.waitForFunction(
+    (stream) => [...document.querySelectorAll('td[data-name="Stream"]')].every((cell) => cell.textContent === stream),
+    stream,
+  );
+  assert.equal(asked.length, 1);
+  assert.ok(page.url().endsWith(`#/outbox?stream=${stream}`));
+});
+
+test('a poison letter is looked at, redriven once its cause is mended, and gone', async () => {
+  const { page, faults } = await open(browser);
+  await signIn(page, required('ADMIN_TOKEN'));
+  await openTab(page, 'Dead letters');
+  const row = await poison(page);
+  const id = await row.getAttribute('data-row');
+
+  await row.getByRole('cell').nth(1).getByRole('button').click();
+  const drawer = page.getByRole('dialog');
+  await drawer.getByText(id ?? '').waitFor();
+  assert.notEqual(await drawer.locator('.reason').textContent(), '');
+  assert.deepEqual(await barriers(page), []);
+  await screenshot(page, 'letter');
+
+  await mend();
+  await drawer.getByRole('button', { name: 'Redrive' }).click();
+  await page
+    .getByRole('region', { name: 'Results' })
+    .getByText(/is redriven|went back to the queue/)
+    .waitFor();
+  await drawer.waitFor({ state: 'detached' });
+  await row.waitFor({ state: 'detached' });
+  assert.deepEqual(faults, []);
+});
+
+test('what was done is in the audit', async () => {
+  const { page } = await open(browser);
+  await signIn(page, required('ADMIN_TOKEN'));
+  await openTab(page, 'Audit');
+  await page.getByRole('cell', { name: 'redrive', exact: true }).first().waitFor();
+});
+
+test('selected letters are redriven by a task, and its progress is shown', async () => {
+  const { page, faults } = await open(browser);
+  await signIn(page, required('ADMIN_TOKEN'));
+  await openTab(page, 'Dead letters');
+  const row = await poison(page);
+  await mend();
+
+  await page.getByRole('button', { name: 'Redrive all…' }).click();
+  await page
+    .getByRole('dialog')
+    .getByText(/letters? match/)
+    .waitFor();
+  await page.keyboard.press('Escape');
+  await page.getByRole('dialog').waitFor({ state: 'detached' });
+
+  await row.getByRole('checkbox').check();
+  await page.getByRole('button', { name: 'Redrive selected' }).click();
+  await page.getByText(/^Redrive .+ is done$/).waitFor({ timeout: DELIVERED_MS });
+  await row.waitFor({ state: 'detached' });
+  assert.deepEqual(faults, []);
+});
+
+test('a letter is not discarded without a reason', async () => {
+  const { page } = await open(browser);
+  await signIn(page, required('ADMIN_TOKEN'));
+  await openTab(page, 'Dead letters');
+  const row = await poison(page);
+  await mend();
+  await row.getByRole('checkbox').check();
+  await page.getByRole('button', { name: 'Discard selected…' }).click();
+  const discard = page.getByRole('dialog').getByRole('button', { name: 'Discard', exact: true });
+  assert.ok(await discard.isDisabled());
+  await page.getByLabel('Reason (required)').fill('made by a test');
+  await discard.click();
+  await row.waitFor({ state: 'detached' });
+});
+
+test('a reader sees everything, and can change nothing', async () => {
+  const { page, faults } = await open(browser);
+  await signIn(page, required('ADMIN_READ_TOKEN'));
+  await page.getByText('You are signed in as a reader').waitFor();
+  const pause = page.getByRole('button', { name: /^Pause / });
+  await pause.first().waitFor();
+  for (const button of await pause.all()) {
+    assert.ok(await button.isDisabled());
+  }
+  await openTab(page, 'Dead letters');
+  for (const name of ['Redrive selected', 'Discard selected…', 'Redrive all…']) {
+    const button = page.getByRole('button', { name });
+    assert.ok(await button.isDisabled(), name);
+    assert.equal(await button.getAttribute('title'), "This needs the operator's token");
+  }
+  assert.deepEqual(faults, []);
+});
+
+for (const [name, look] of Object.entries({
+  light: { colorScheme: /** @type {const} */ ('light') },
+  dark: { colorScheme: /** @type {const} */ ('dark') },
+  narrow: { width: 400 },
+  'narrow-dark': { colorScheme: /** @type {const} */ ('dark'), width: 400 },
+})) {
+  test(`nothing bars the way on any tab, ${name}`, async () => {
+    const { page, faults } = await open(browser, look);
+    assert.deepEqual(await barriers(page), []);
+    await screenshot(page, `sign-in-${name}`);
+    await signIn(page, required('ADMIN_TOKEN'));
+    for (const tab of TABS) {
+      await openTab(page, tab);
+      assert.deepEqual(await barriers(page), [], tab);
+      const overflow = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+      assert.ok(overflow <= 0, `${tab} is ${overflow} pixels too wide.`);
+      await screenshot(page, `${tab.toLowerCase().replace(' ', '-')}-${name}`);
+    }
+    assert.deepEqual(faults, []);
+  });
+}
+
+test('the documentation shows the API', async () => {
+  const { page, faults } = await open(browser);
+  await page.goto(new URL('/docs', required('ADMIN_URL')).href);
+  await page.getByText('/api/session').first().waitFor();
+  assert.deepEqual(faults, []);
+});
