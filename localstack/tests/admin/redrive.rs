@@ -34,21 +34,35 @@ async fn an_old_letter_of_a_row_that_was_changed_deleted_or_made_anew_leaves_ind
 async fn a_letter_of_an_emitted_document_never_overwrites_a_newer_one() -> Result<()> {
     let admin = Admin::alone().await?;
     let stack = Stack::connect("admin_emit").await?;
-    let mapping = mapping(&[("day", "date")]);
-    stack.execute(&format!("SELECT sluice.define_stream('admin_emit', mapping => '{mapping}')")).await?;
-    stack.migrate().await?;
-    stack.execute("SELECT sluice.emit('admin_emit', 'k', payload => '{\"day\": \"no day\"}')").await?;
+    let define = async |fields: &[(&str, &str)]| {
+        let mapping = mapping(fields);
+        stack.execute(&format!("SELECT sluice.define_stream('admin_emit', mapping => '{mapping}')")).await?;
+        stack.migrate().await
+    };
+    define(&[("id", "integer")]).await?;
+    stack.execute("SELECT sluice.emit('admin_emit', 'k', payload => '{\"word\": \"old\"}')").await?;
     admin.has_letters("admin_emit", 1).await;
-    stack.execute("SELECT sluice.emit('admin_emit', 'k', payload => '{\"day\": \"2026-01-01\"}')").await?;
-    let is_newer = async || match stack.indexed("admin_emit").await {
-        Ok(indexed) if indexed.get("k").is_some_and(|text| text.contains("2026-01-01")) => Ok(()),
+    define(&[("id", "integer"), ("word", "keyword")]).await?;
+    stack.execute("SELECT sluice.emit('admin_emit', 'k', payload => '{\"word\": \"new\"}')").await?;
+    let is_new = async || match stack.indexed("admin_emit").await {
+        Ok(indexed) if indexed.get("k").is_some_and(|text| text.contains("new")) => Ok(()),
         other => Err(format!("{other:?}")),
     };
-    eventually("the newer document", is_newer).await;
+    eventually("the newer document", is_new).await;
+    let stale = async || -> Result<i64> {
+        let query = "SELECT coalesce(sum(value), 0)::bigint FROM sluice.delivery_stats
+             WHERE stream = 'admin_emit' AND measure = 'stale'";
+        Ok(stack.owner.query_one(query, &[]).await?.get(0))
+    };
+    let before = stale().await?;
     assert_eq!(admin.redrive_all(json!({"stream": "admin_emit"})).await?, 1);
-    // It has the version that it had: a newer one is there, and it is not even looked at.
+    eventually("the old one to be found stale", async || {
+        let now = stale().await.map_err(|error| format!("{error:#}"))?;
+        if now > before { Ok(()) } else { Err(format!("{now}")) }
+    })
+    .await;
+    eventually("the newer document", is_new).await;
     admin.has_letters("admin_emit", 0).await;
-    eventually("the newer document", is_newer).await;
     Ok(())
 }
 
