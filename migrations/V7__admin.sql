@@ -68,7 +68,7 @@ LANGUAGE sql VOLATILE AS $$
     ON CONFLICT (stream, measure) DO UPDATE SET value = s.value + excluded.value
 $$;
 
--- The last hour, for charts: a line each time somebody calls `sample`, who does it often enough.
+-- The last hour, for charts.
 CREATE TABLE sluice.delivery_history (
     subscription text NOT NULL,
     at timestamptz NOT NULL,
@@ -78,6 +78,7 @@ CREATE TABLE sluice.delivery_history (
     PRIMARY KEY (subscription, at)
 );
 
+-- Takes a sample, unless there is one that is seconds old: two drainers overlap once a minute.
 CREATE FUNCTION sluice.sample(reader text, keep interval DEFAULT '65 minutes') RETURNS void
 LANGUAGE sql VOLATILE AS $$
     DELETE FROM sluice.delivery_history WHERE at < clock_timestamp() - keep;
@@ -87,7 +88,9 @@ LANGUAGE sql VOLATILE AS $$
          FROM (SELECT measure, sum(value) AS value FROM sluice.delivery_stats GROUP BY measure) AS t)
     FROM sluice.status() AS s
     WHERE s.subscription = reader
-    ON CONFLICT DO NOTHING
+      AND NOT EXISTS (
+          SELECT FROM sluice.delivery_history AS h
+          WHERE h.subscription = reader AND h.at > clock_timestamp() - interval '10 s')
 $$;
 
 -- What waits for a subscription, by stream.

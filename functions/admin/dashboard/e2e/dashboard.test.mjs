@@ -194,9 +194,14 @@ for (const [name, look] of Object.entries({
   });
 }
 
-test('the documentation shows the API', async () => {
+test('the documentation shows the API, and tries it with the token of whoever is signed in', async () => {
   const { page, faults } = await open(browser);
+  await signIn(page, required('ADMIN_TOKEN'));
+  await page.getByRole('button', { name: 'Sign out' }).waitFor();
   await page.goto(new URL('/docs', required('ADMIN_URL')).href);
-  await page.getByText('/api/session').first().waitFor();
+  await page.getByText('/api/session').first().click();
+  await page.getByRole('button', { name: 'Try it out' }).click();
+  await page.getByRole('button', { name: 'Execute' }).click();
+  await page.locator('.live-responses-table').getByText('"actor"').waitFor();
   assert.deepEqual(faults, []);
 });

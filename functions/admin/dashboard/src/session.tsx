@@ -2,9 +2,9 @@ import { createContext, type ReactNode, useContext, useEffect, useMemo, useState
 import { type Api, createApi } from './api/client';
 import type { Session } from './api/types';
 import { SignIn } from './shell/sign-in';
+import { TOKEN_KEY } from './token';
 import { Failure } from './ui/states';
 
-const KEY = 'sluice.token';
 const REFUSED = 'The token is no longer accepted. Sign in with the one that is valid now.';
 
 interface SignedIn extends Session {
@@ -35,18 +35,18 @@ export function useApi(): Api {
 /** Who is signed in. The token lives as long as the tab does, and no longer than it is accepted. */
 export function SessionProvider({ children }: { children: ReactNode }) {
   const [state, setState] = useState<State>(() => {
-    const token = sessionStorage.getItem(KEY);
+    const token = sessionStorage.getItem(TOKEN_KEY);
     return token ? { is: 'checking', token } : { is: 'signed out' };
   });
   const token = state.is === 'signed in' ? state.token : null;
   const checked = state.is === 'checking' ? state.token : null;
 
   const end = (notice?: string) => {
-    sessionStorage.removeItem(KEY);
+    sessionStorage.removeItem(TOKEN_KEY);
     setState({ is: 'signed out', ...(notice && { notice }) });
   };
   const begin = (accepted: string, session: Session) => {
-    sessionStorage.setItem(KEY, accepted);
+    sessionStorage.setItem(TOKEN_KEY, accepted);
     setState({ is: 'signed in', token: accepted, session });
   };
   const api = useMemo(() => createApi(token ?? '', () => end(REFUSED)), [token]);
@@ -61,7 +61,7 @@ export function SessionProvider({ children }: { children: ReactNode }) {
       .then((session) => isOurs && begin(checked, session))
       .catch((error: Error) => {
         // A refusal has ended the session already; anything else says nothing about the token.
-        if (isOurs && sessionStorage.getItem(KEY)) {
+        if (isOurs && sessionStorage.getItem(TOKEN_KEY)) {
           setState({ is: 'unknown', token: checked, error });
         }
       });

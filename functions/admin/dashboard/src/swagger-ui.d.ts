@@ -1,4 +1,7 @@
 declare module 'swagger-ui-dist/swagger-ui-es-bundle' {
-  const SwaggerUI: (options: Record<string, unknown>) => unknown;
+  interface Page {
+    preauthorizeApiKey(scheme: string, token: string): void;
+  }
+  const SwaggerUI: (options: Record<string, unknown>) => Page;
   export default SwaggerUI;
 }
