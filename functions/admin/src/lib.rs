@@ -1,6 +1,6 @@
 //! The admin function: dead letters, redrive, health, metrics, and the dashboard, behind one function URL.
 //!
-//! [`router`] is all of it. Who calls is found out in [`access`] before a handler runs; what a handler changes is on
+//! [`router`] is all of it. Who calls is found out in `access.rs` before a handler runs; what a handler changes is on
 //! record in `sluice.audit`.
 
 mod access;
