@@ -79,7 +79,8 @@ CREATE TABLE sluice.delivery_history (
 );
 
 -- Takes a sample, unless there is one that is seconds old: two drainers overlap once a minute.
-CREATE FUNCTION sluice.sample(reader text, keep interval DEFAULT '65 minutes') RETURNS void
+CREATE FUNCTION sluice.sample(reader text, keep interval DEFAULT '65 minutes')
+RETURNS TABLE (pending_rows bigint, oldest_pending_ms bigint)
 LANGUAGE sql VOLATILE AS $$
     DELETE FROM sluice.delivery_history WHERE at < clock_timestamp() - keep;
     INSERT INTO sluice.delivery_history (subscription, at, pending_rows, oldest_pending_ms, totals)
@@ -91,6 +92,7 @@ LANGUAGE sql VOLATILE AS $$
       AND NOT EXISTS (
           SELECT FROM sluice.delivery_history AS h
           WHERE h.subscription = reader AND h.at > clock_timestamp() - interval '10 s')
+    RETURNING pending_rows, coalesce(oldest_pending_ms, 0)
 $$;
 
 -- What waits for a subscription, by stream.

@@ -1,7 +1,6 @@
 //! Who may do what.
 
-use std::io::{Write as _, stdout};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
@@ -10,7 +9,6 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use lambda_http::request::RequestContext;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 use tracing::{error, warn};
@@ -101,7 +99,11 @@ async fn identify(admin: &Admin, extensions: &Extensions, headers: &HeaderMap) -
             };
             let Some(role) = role_of(admin, arn, token.trim()).await? else {
                 warn!("a token was refused");
-                count_refusal();
+                if let Some(metrics) = &admin.config.metrics {
+                    let mut line = metrics.line();
+                    line.count("RefusedTokens", 1);
+                    line.print(SystemTime::now());
+                }
                 return Err(unauthorized("this token is not known; it stands in the secret of AdminSecretArn"));
             };
             let actor = match role {
@@ -137,26 +139,10 @@ fn unauthorized(detail: &str) -> Problem {
     Problem::new(StatusCode::UNAUTHORIZED, detail)
 }
 
-/// A line in CloudWatch's embedded metric format; an alarm counts them.
-fn count_refusal() {
-    let line = refusal_metric(SystemTime::now());
-    // Where even the log is gone, there is nobody to tell.
-    writeln!(stdout(), "{line}").ok();
-}
-
-fn refusal_metric(now: SystemTime) -> serde_json::Value {
-    let ms = u64::try_from(now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
-    let metrics = json!([{
-        "Namespace": "Sluice",
-        "Dimensions": [["service"]],
-        "Metrics": [{"Name": "RefusedTokens", "Unit": "Count"}],
-    }]);
-    json!({"_aws": {"Timestamp": ms, "CloudWatchMetrics": metrics}, "service": "admin", "RefusedTokens": 1})
-}
-
 #[cfg(test)]
 mod tests {
     use config::Env;
+    use serde_json::json;
 
     use super::*;
     use crate::Config;
@@ -203,15 +189,5 @@ mod tests {
         let mut event = Extensions::new();
         event.insert(RequestContext::PassThrough);
         assert!(who(event).await.is_err(), "what did not come through the URL");
-    }
-
-    #[test]
-    fn a_refusal_is_a_metric() {
-        let metric = refusal_metric(UNIX_EPOCH + Duration::from_secs(1));
-        assert_eq!(metric["_aws"]["Timestamp"], 1000);
-        let directive = &metric["_aws"]["CloudWatchMetrics"][0];
-        assert_eq!(directive["Metrics"][0]["Name"], "RefusedTokens");
-        assert!(metric[directive["Dimensions"][0][0].as_str().unwrap()].is_string());
-        assert_eq!(metric["RefusedTokens"], 1);
     }
 }

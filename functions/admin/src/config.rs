@@ -1,4 +1,4 @@
-use config::{Env, Error};
+use config::{Env, Error, Metrics};
 
 /// What the environment says, checked.
 #[derive(Clone, Debug)]
@@ -15,6 +15,8 @@ pub struct Config {
     pub subscription: String,
     /// ADMIN_AUTH and ADMIN_SECRET_ARN: how callers prove who they are.
     pub access: Access,
+    /// STACK_NAME: whose metrics they are; none are written where there is none.
+    pub metrics: Option<Metrics>,
     /// DEMO: whether the demo's mutations are offered.
     pub is_demo: bool,
 }
@@ -42,6 +44,7 @@ impl Config {
             dead_letter_queue_url: env.required("DEAD_LETTER_QUEUE_URL"),
             subscription: env.optional("SUBSCRIPTION").unwrap_or_else(|| "elasticsearch".to_owned()),
             access: if auth == "iam" { Access::Iam } else { Access::Token(env.required("ADMIN_SECRET_ARN")) },
+            metrics: Metrics::from_env(&mut env, "admin"),
             is_demo: env.parsed("DEMO", false, "true or false", |_| true),
         };
         env.finish()?;

@@ -130,7 +130,8 @@ async fn collect(
                 && (which.error_type.is_none() || letter.attribute("error_type") == which.error_type.as_deref());
             if found.len() < limit && is_meant {
                 let listed = letter.listed(room.min(LISTED_DOCUMENT_BYTES));
-                room = room.saturating_sub(listed.document.as_ref().map_or(0, |document| document.get().len()));
+                let document_bytes = listed.document.as_ref().map_or(0, |document| document.get().len());
+                room = room.saturating_sub(document_bytes + listed.body.as_ref().map_or(0, String::len));
                 found.push(listed);
             }
         }

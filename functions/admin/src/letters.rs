@@ -21,6 +21,8 @@ use utoipa::ToSchema;
 
 /// What SQS gives and takes at once, at most.
 const BATCH: usize = 10;
+/// Of a message that cannot be read, which may be anything.
+const SHOWN_BYTES: usize = 16 << 10;
 
 /// The queue.
 #[derive(Clone)]
@@ -87,7 +89,7 @@ pub struct DeadLetter {
     pub document: Option<Box<RawValue>>,
     /// The length of the document in bytes.
     pub document_bytes: Option<usize>,
-    /// The message as it came, where it could not be read.
+    /// The message as it came, where it could not be read; its beginning, if it is long.
     pub body: Option<String>,
 }
 
@@ -133,7 +135,7 @@ impl Letter {
         let shown = document.filter(|document| document.len() <= room).and_then(|document| {
             RawValue::from_string(document.to_owned()).or_else(|_| serde_json::value::to_raw_value(document)).ok()
         });
-        let body = facts.is_none().then(|| cut(&self.body, room));
+        let body = facts.is_none().then(|| cut(&self.body, room.min(SHOWN_BYTES)));
         DeadLetter {
             message_id: self.message_id.clone(),
             version: facts.map(|facts| facts.version),

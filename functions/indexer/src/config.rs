@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use config::{Env, Error};
+use config::{Env, Error, Metrics};
 use queue::LONGEST_DELAY;
 
 use crate::decision::SendAnew;
@@ -26,6 +26,8 @@ pub struct Settings {
     pub queue_url: String,
     /// DEAD_LETTER_QUEUE_URL.
     pub dead_letter_queue_url: String,
+    /// STACK_NAME: whose metrics they are; none are written where there is none.
+    pub metrics: Option<Metrics>,
     /// INDEX_PREFIX: what the names of aliases begin with.
     pub index_prefix: String,
     /// RE_READ_AFTER: a document that was read longer ago is read again before it is written.
@@ -48,6 +50,7 @@ impl Config {
         let settings = Settings {
             queue_url: env.required("QUEUE_URL"),
             dead_letter_queue_url: env.required("DEAD_LETTER_QUEUE_URL"),
+            metrics: Metrics::from_env(&mut env, "indexer"),
             index_prefix: search.index_prefix.clone(),
             re_read_after: env.duration("RE_READ_AFTER", Duration::from_secs(60)),
             second_look_after: env.duration("SECOND_LOOK_AFTER", LONGEST_DELAY),

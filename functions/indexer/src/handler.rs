@@ -89,6 +89,11 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
         back_off::apply(&self.queue, &receipts, deadline).await;
         tally.messages_retried = retried.len();
         tally.log(started.elapsed());
+        if let Some(metrics) = &self.settings.metrics {
+            let mut line = metrics.line();
+            tally.measure(&mut line);
+            line.print(now);
+        }
         self.counters.add(tally.counts(), &self.source, deadline).await;
         let mut response = SqsBatchResponse::default();
         for position in retried.into_keys() {

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use config::Line;
 use database::{delivery, log::Count};
 use tracing::{error, info, warn};
 
@@ -23,6 +24,7 @@ pub(crate) struct Tally {
     configuration: usize,
     refusals: BTreeMap<(String, Kind, String), Refusal>,
     measures: BTreeMap<(String, &'static str), i64>,
+    times_ms: Vec<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,6 +78,7 @@ impl Tally {
     pub(crate) fn count_latency(&mut self, stream: &str, ms: i64) {
         self.add(stream, delivery::latency_bucket(ms), 1);
         self.add(stream, delivery::LATENCY_SUM_MS, ms.max(0));
+        self.times_ms.push(ms.max(0).unsigned_abs());
     }
 
     /// A letter of this stream, which is empty where it could not be read.
@@ -97,6 +100,22 @@ impl Tally {
         let key = (stream.to_owned(), kind, reason.error_type.clone());
         let refusal = self.refusals.entry(key).or_insert_with(|| Refusal { changes: 0, example: reason.text.clone() });
         refusal.changes += 1;
+    }
+
+    /// The same for CloudWatch.
+    pub(crate) fn measure(&self, line: &mut Line) {
+        for (name, count) in [
+            ("Written", self.written),
+            ("Stale", self.stale),
+            ("Gone", self.gone),
+            ("Retried", self.retried),
+            ("ConfigurationErrors", self.configuration),
+            ("DeadLettered", self.dead_lettered),
+            ("ReRead", self.re_read),
+        ] {
+            line.count(name, count as u64);
+        }
+        line.times("CommitToIndexed", &self.times_ms);
     }
 
     /// One line for the invocation, and one for each way in which something went wrong.

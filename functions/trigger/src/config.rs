@@ -1,12 +1,14 @@
 use std::time::Duration;
 
-use config::{Env, Error};
+use config::{Env, Error, Metrics};
 
 /// What the environment says, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The database and its secret.
     pub database: database::Settings,
+    /// STACK_NAME: whose metrics they are; none are written where there is none.
+    pub metrics: Option<Metrics>,
     /// QUEUE_URL.
     pub queue_url: String,
     /// SUBSCRIPTION: which position to drain from.
@@ -35,6 +37,7 @@ impl Config {
     pub fn from_env(mut env: Env) -> Result<Self, Error> {
         let config = Self {
             database: database::Settings::from_env(&mut env),
+            metrics: Metrics::from_env(&mut env, "trigger"),
             queue_url: env.required("QUEUE_URL"),
             subscription: env.optional("SUBSCRIPTION").unwrap_or_else(|| "elasticsearch".to_owned()),
             is_once: env.parsed("DRAIN", "stay".to_owned(), "stay or once", |drain| drain == "stay" || drain == "once")

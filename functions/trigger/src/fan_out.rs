@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use database::log::Sample;
 use database::{Connect, Session as _};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
@@ -30,6 +31,17 @@ pub struct Expanded {
     pub rows: i64,
     /// Slices that failed, and are tried again later.
     pub parked: u64,
+    /// Rows of the log that waited when it was last looked at.
+    pub pending_rows: Option<i64>,
+    /// For how long the oldest had waited at the worst, in milliseconds.
+    pub oldest_pending_ms: i64,
+}
+
+impl Expanded {
+    fn note(&mut self, sample: Sample) {
+        self.pending_rows = Some(sample.pending_rows);
+        self.oldest_pending_ms = self.oldest_pending_ms.max(sample.oldest_pending_ms);
+    }
 }
 
 /// Expands what the triggers noted as images into keys.
@@ -94,7 +106,9 @@ impl<D: Connect> FanOut<D> {
         }
         if Instant::now() >= self.sample_at {
             self.sample_at = Instant::now() + SAMPLE_INTERVAL;
-            session.sample(&self.subscription).await?;
+            if let Some(sample) = session.sample(&self.subscription).await? {
+                expanded.note(sample);
+            }
         }
         let begun = session.collect().await?;
         expanded.expansions += begun;

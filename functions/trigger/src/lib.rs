@@ -97,7 +97,22 @@ impl Trigger {
             parked = expanded.parked,
             "drained"
         );
+        self.measure(&summary);
         outcome.map(|()| summary)
+    }
+
+    fn measure(&self, Summary { drained, expanded }: &Summary) {
+        let Some(metrics) = &self.config.metrics else { return };
+        let mut line = metrics.line();
+        line.count("Drained", drained.changes)
+            .count("Published", drained.documents + drained.deletes + drained.to_read_again)
+            .count("PublishedBytes", drained.bytes)
+            .count("SourceErrors", drained.source_errors + expanded.parked);
+        if let Some(pending_rows) = expanded.pending_rows {
+            line.gauge("Backlog", "Count", pending_rows.unsigned_abs());
+            line.gauge("OldestPendingAge", "Milliseconds", expanded.oldest_pending_ms.unsigned_abs());
+        }
+        line.print(SystemTime::now());
     }
 
     async fn drain_once(

@@ -65,6 +65,7 @@ impl Scheduler {
             queue_url: String::new(),
             dead_letter_queue_url: String::new(),
             index_prefix: String::new(),
+            metrics: None,
             re_read_after: if defect == Some(Defect::NoReRead) { Duration::MAX } else { MINUTE },
             second_look_after: 15 * MINUTE,
             send_anew: SendAnew { max_receive_count: MAX_RECEIVE_COUNT, max_age: 3 * 24 * 60 * MINUTE },

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use database::log::{Count, Row, Versions};
+use database::log::{Count, Row, Sample, Versions};
 use database::{Answers, Connect, ConnectError, Read, ReadError, Session, Stream};
 use search::names;
 use serde_json::{Value, json};
@@ -229,8 +229,8 @@ impl Session for SimulatedSession {
         Ok(())
     }
 
-    async fn sample(&self, _subscription: &str) -> Result<(), Error> {
-        Ok(())
+    async fn sample(&self, _subscription: &str) -> Result<Option<Sample>, Error> {
+        Ok(None)
     }
 
     async fn streams(&self) -> Result<HashMap<String, Stream>, Error> {

@@ -5,10 +5,12 @@
 mod env;
 #[cfg(feature = "fake")]
 pub mod fake;
+mod metrics;
 mod secrets;
 mod telemetry;
 
 pub use env::{Env, Error};
+pub use metrics::{Line, Metrics};
 pub use secrets::{SecretError, Secrets};
 pub use telemetry::{WithService, init_telemetry};
 

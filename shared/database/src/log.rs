@@ -63,6 +63,15 @@ pub struct Count {
     pub value: i64,
 }
 
+/// How far behind a subscription is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sample {
+    /// Rows that wait for it.
+    pub pending_rows: i64,
+    /// For how long the oldest of them has, in milliseconds.
+    pub oldest_pending_ms: i64,
+}
+
 /// Whether anything waits for the subscription. Takes no lock and no transaction id.
 pub async fn is_pending(client: &Client, subscription: &str) -> Result<bool, Error> {
     Ok(client.query_one("SELECT sluice.pending($1)", &[&subscription]).await?.get(0))
@@ -150,9 +159,12 @@ pub async fn count_deliveries(client: &Client, counts: &[Count]) -> Result<(), E
     client.execute("SELECT sluice.count_deliveries($1, $2, $3)", &[&streams, &measures, &values]).await.map(drop)
 }
 
-/// Notes how far the subscription is and what was delivered until now, for the charts of the last hour.
-pub async fn sample(client: &Client, subscription: &str) -> Result<(), Error> {
-    client.execute("SELECT sluice.sample($1)", &[&subscription]).await.map(drop)
+/// Notes how far the subscription is and what was delivered until now, for the charts of the last hour. `None`: somebody
+/// else has just done so.
+pub async fn sample(client: &Client, subscription: &str) -> Result<Option<Sample>, Error> {
+    let query = "SELECT pending_rows, oldest_pending_ms FROM sluice.sample($1)";
+    let row = client.query_opt(query, &[&subscription]).await?;
+    Ok(row.map(|row| Sample { pending_rows: row.get(0), oldest_pending_ms: row.get(1) }))
 }
 
 /// Does the next thing that the partitions need, and says what; `None`: nothing. Rows that were passed stay for `keep`.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use config::Secrets;
 use tokio_postgres::{Client, Error};
 
-use crate::log::{self, Count, Row, Versions};
+use crate::log::{self, Count, Row, Sample, Versions};
 use crate::{ConnectError, Documents, Read, ReadError, Settings, Stream};
 
 /// The way to a session.
@@ -46,7 +46,7 @@ pub trait Session {
     async fn maintain(&self, keep: Duration) -> Result<Option<String>, Error>;
 
     async fn count_deliveries(&self, counts: &[Count]) -> Result<(), Error>;
-    async fn sample(&self, subscription: &str) -> Result<(), Error>;
+    async fn sample(&self, subscription: &str) -> Result<Option<Sample>, Error>;
 
     async fn streams(&self) -> Result<HashMap<String, Stream>, Error>;
     fn read<'a>(
@@ -164,7 +164,7 @@ impl Session for Client {
         log::count_deliveries(self, counts).await
     }
 
-    async fn sample(&self, subscription: &str) -> Result<(), Error> {
+    async fn sample(&self, subscription: &str) -> Result<Option<Sample>, Error> {
         log::sample(self, subscription).await
     }
 
