@@ -22,6 +22,8 @@ use utoipa::ToSchema;
 /// What SQS gives and takes at once, at most.
 const BATCH: usize = 10;
 /// Of a message that cannot be read, which may be anything.
+/// Of a key. Elasticsearch takes 512 bytes; what has more is a letter by that.
+const SHOWN_CHARS: usize = 1000;
 const SHOWN_BYTES: usize = 16 << 10;
 
 /// The queue.
@@ -65,7 +67,7 @@ pub struct DeadLetter {
     pub message_id: String,
     /// The stream; none where the message could not be read.
     pub stream: Option<String>,
-    /// The document's key as text.
+    /// The document's key as text, 1,000 characters at most.
     pub key: Option<String>,
     /// The version of the write that failed.
     pub version: Option<i64>,
@@ -152,7 +154,7 @@ impl Letter {
             document: shown,
             body,
             stream: self.stream().map(str::to_owned),
-            key: self.key().map(str::to_owned),
+            key: self.key().map(|key| key.chars().take(SHOWN_CHARS).collect()),
         }
     }
 }

@@ -37,7 +37,7 @@ pub struct Which {
 pub struct Row {
     id: i64,
     stream: String,
-    /// The document's key as text; null for a fan_out, whose keys are still to be found.
+    /// The document's key as text, 1,000 characters at most; null for a fan_out, whose keys are still to be found.
     key: Option<String>,
     /// upsert, delete or fan_out
     op: String,
@@ -66,7 +66,7 @@ pub async fn list(State(admin): State<Admin>, Params(which): Params<Which>) -> R
          found AS (
              SELECT * FROM looked
              WHERE stream = coalesce($3, stream) AND ($4::text IS NULL OR key = $4) ORDER BY id DESC LIMIT $5)
-         SELECT f.id, f.stream, f.key, f.op, sluice.rfc3339(f.created_at), (
+         SELECT f.id, f.stream, left(f.key, 1000), f.op, sluice.rfc3339(f.created_at), (
                  SELECT jsonb_object_agg(s.name, pg_visible_in_snapshot(f.xid, s.seen)
                      OR coalesce(pg_visible_in_snapshot(f.xid, s.target) AND f.id <= s.after_id, false))
                  FROM sluice.subscription AS s WHERE (s.name = 'fan_out') = (f.op = 'fan_out')),

@@ -12,7 +12,7 @@ const COLUMNS: Column<OutboxRow>[] = [
   { name: 'Stream', cell: ({ stream }) => stream },
   {
     name: 'Key',
-    cell: ({ key }) => (key === null ? <span className="unknown">still to be found out</span> : <code>{key}</code>),
+    cell: ({ key }) => (key === null ? <span className="unknown">still to be found out</span> : <code title={key}>{key}</code>),
   },
   { name: 'Operation', cell: ({ op }) => <span className={`op ${op}`}>{OPERATIONS[op]}</span> },
   { name: 'Published', cell: ({ published }) => <Published published={published} /> },
