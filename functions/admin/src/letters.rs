@@ -21,9 +21,9 @@ use utoipa::ToSchema;
 
 /// What SQS gives and takes at once, at most.
 const BATCH: usize = 10;
-/// Of a message that cannot be read, which may be anything.
 /// Of a key. Elasticsearch takes 512 bytes; what has more is a letter by that.
 const SHOWN_CHARS: usize = 1000;
+/// Of a message that cannot be read, which may be anything.
 const SHOWN_BYTES: usize = 16 << 10;
 
 /// The queue.
