@@ -46,7 +46,7 @@ export function LetterDrawer({ letter, onRedrive, onDiscard, onClose }: Props) {
       </section>
       <dl className="facts">
         <Fact name="Stream">{stream}</Fact>
-        <Fact name="Key">{key !== null && <code>{key}</code>}</Fact>
+        <Fact name="Key">{key !== null && <code className="wrap">{key}</code>}</Fact>
         <Fact name="Operation">{letter.op}</Fact>
         <Fact name="Version">{letter.version !== null && <code>{letter.version}</code>}</Fact>
         <Fact name="Change">{letter.change_id !== null && <code>{letter.change_id}</code>}</Fact>
