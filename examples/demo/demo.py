@@ -248,7 +248,7 @@ def try_next(stack: Stack, gone: list[str]) -> None:
             print(f'  echo "{sql}" | make psql{stack.argument}')
         if path:
             print(f'  curl -s "$ELASTICSEARCH_URL{path}"')
-    print(f"  make logs{stack.argument} SERVICE=indexer\n  make down{stack.argument}")
+    print(f"  make status{stack.argument}   # the dashboard, too\n  make logs{stack.argument} SERVICE=indexer\n  make down{stack.argument}")
 
 
 os.umask(0o022)
