@@ -100,7 +100,7 @@ async fn identify(admin: &Admin, extensions: &Extensions, headers: &HeaderMap) -
                 return Err(unauthorized("say who you are: Authorization: Bearer <token>"));
             };
             let Some(role) = role_of(admin, arn, token.trim()).await? else {
-                warn!("a token was refused");
+                warn!(source_ip, "a token was refused");
                 count_refusal();
                 return Err(unauthorized("this token is not known; it stands in the secret of AdminSecretArn"));
             };
