@@ -3,7 +3,7 @@
 # These are arguments of a command (`make up STACK=mine`). Of the same names in the environment nothing is taken: a shell
 # that was set up for one database must not send a test, or a deploy, to it.
 ARGUMENTS := STACK USE_DATABASE USE_ELASTICSEARCH ELASTICSEARCH_VERSION POSTGRES_BIN MAVEN_REPOSITORY DOCKER SERVICE \
-	SIGNAL FUNCTION STACK_NAME SECONDS
+	SIGNAL FUNCTION STACK_NAME SECONDS EVENTS_PER_DAY DOC_BYTES
 given = $(foreach v,$(ARGUMENTS),$(if $(findstring command,$(origin $v)),'$v=$(subst ','\'',$(value $v))'))
 stack = @localstack/stack/run $@ $(given)
 
@@ -62,5 +62,7 @@ uninstall: ## Remove all that Sluice made in PostgreSQL and Elasticsearch, and n
 	$(stack)
 init: ## Write .env, the parameters of a deploy to AWS
 	$(stack)
+cost: ## What a month on AWS costs: make cost EVENTS_PER_DAY=1000000 DOC_BYTES=1024
+	@python3 -B infra/cost.py $(given)
 
-.PHONY: help demo test soak up down signal start status health logs psql env clean servers fetch deploy redeploy dashboard migrate rebase uninstall init
+.PHONY: help demo test soak up down signal start status health logs psql env clean servers fetch deploy redeploy dashboard migrate rebase uninstall init cost

@@ -98,7 +98,7 @@ async fn identify(admin: &Admin, extensions: &Extensions, headers: &HeaderMap) -
                 return Err(unauthorized("say who you are: Authorization: Bearer <token>"));
             };
             let Some(role) = role_of(admin, arn, token.trim()).await? else {
-                warn!("a token was refused");
+                warn!(source_ip, "a token was refused");
                 if let Some(metrics) = &admin.config.metrics {
                     let mut line = metrics.line();
                     line.count("RefusedTokens", 1);

@@ -1,0 +1,63 @@
+"""What each function's role may do, out of template.yaml into infra/README.md. Fails where anything is allowed on `*`.
+
+    roles.py --check | --write
+"""
+
+import sys
+from pathlib import Path
+
+import blocks
+import template
+
+PAGE = Path(__file__).with_name("README.md")
+NAMELESS = {"cloudwatch:PutMetricData"}  # actions that AWS itself ties to no resource
+
+
+def listed(value: object) -> list:
+    """IAM writes a list of one without the list."""
+    return value if isinstance(value, list) else [value]
+
+
+def in_words(resource: object) -> str:
+    """A resource as the page has it: the template's name of a queue, the parameter of a secret."""
+    match resource:
+        case {"Ref": name}:
+            return f"`{name}`"
+        case {"Fn::GetAtt": [name, "Arn"]}:
+            return f"`{name}`"
+        case {"Fn::If": [condition, yes, {"Ref": "AWS::NoValue"}]}:
+            return f"{in_words(yes)} (if {condition})"
+        case str() if "*" not in resource:
+            return f"`{resource}`"
+    sys.exit(f"roles: {resource} is not one resource; name it")
+
+
+def rows(name: str, function: dict) -> list[list[str]]:
+    """One for each action and the resources that it is allowed on."""
+    if strangers := [event for event in function.get("Events", {}).values() if event["Type"] != "Schedule"]:
+        sys.exit(f"roles: for an event of type {strangers[0]['Type']}, SAM lets {name} read from all there are; write an AWS::Lambda::EventSourceMapping")
+    found = []
+    for policy in function.get("Policies", []):
+        if not isinstance(policy, dict) or policy.keys() != {"Statement"}:
+            sys.exit(f"roles: {name} has the policy {policy}; write its statements out")
+        for statement in policy["Statement"]:
+            if statement["Effect"] != "Allow" or statement.keys() - {"Sid", "Effect", "Action", "Resource"}:
+                sys.exit(f"roles: {name}: the statement {statement.get('Sid')} is more than actions on resources; teach roles.py to tell it")
+            for action in listed(statement["Action"]):
+                if "*" in action:
+                    sys.exit(f"roles: {name} may {action}; name the actions")
+                resources = ["all"] if action in NAMELESS else [in_words(resource) for resource in listed(statement["Resource"])]
+                found.append([name, f"`{action}`", ", ".join(resources)])
+    return found
+
+
+def main() -> None:
+    resources = template.load()["Resources"]
+    if strangers := [name for name, resource in resources.items() if resource["Type"].startswith("AWS::IAM::")]:
+        sys.exit(f"roles: {', '.join(strangers)} would be missing from the page; put statements beside their function")
+    functions = template.functions({"Resources": resources})
+    table = blocks.table(["function", "action", "resource"], [row for name, function in functions.items() for row in rows(name, function)])
+    blocks.main("infra/roles.py", PAGE, {"roles": table})
+
+
+main()
