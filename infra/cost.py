@@ -59,14 +59,17 @@ SECRET_S = 300  # shared/config/src/secrets.rs: how long a secret is kept
 # Of Lambda: five long polls of 20 s wait at an empty queue, since `MaximumConcurrency` is set.
 POLLERS, LONG_POLL_S = 5, 20
 SECRETS = 4
-CUSTOM_METRICS = 1  # RefusedTokens, in hours in which a token was refused
+# Each hour of a metric in which it has a value is billed: those of each minute, those of changes, and those of whatever goes wrong.
+IDLE_METRICS = ("Backlog", "OldestPendingAge")
+LOADED_METRICS = ("Drained", "Published", "PublishedBytes", "Written", "CommitToIndexed")
+OTHER_METRICS = ("Stale", "Gone", "ReRead", "Retried", "ConfigurationErrors", "SourceErrors", "DeadLettered", "RefusedTokens")
 
 # Rounded up from what a local stack shows; nobody measured them on AWS.
 BATCH_S, CHANGE_S = 0.05, 0.0005  # the indexer: one batch, and each change of it
 ONCE_S = 0.15  # the trigger with DRAIN=once and nothing to do
 READ_S = 0.0005  # and for each change
 TICK_S = 0.05  # the admin function, each minute
-BATCH_LOG_BYTES, TRIGGER_LOG_BYTES, TICK_LOG_BYTES = 1_000, 1_200, 450  # of one invocation, Lambda's own lines included
+BATCH_LOG_BYTES, TRIGGER_LOG_BYTES, TICK_LOG_BYTES = 1_400, 1_650, 450  # of one invocation, Lambda's own lines included
 
 ZONES = 2  # of a private network
 DISK_GB = 20
@@ -152,12 +155,19 @@ class Load:
         return (self.total() - replace(self, per_day=0).total()) / self.changes * 1e6
 
 
+def told(names: tuple[str, ...]) -> str:
+    """As the page writes them."""
+    return ", ".join(f"`{name}`" for name in names)
+
+
 def apart() -> list[tuple[str, float]]:
     """What an installation has besides, whatever its load."""
     return [
         (f"{SECRETS} secrets", SECRETS * PRICE["secret"]),
         (f"{ALARMS} alarms", ALARMS * PRICE["alarm"]),
-        ("the metric `RefusedTokens`, if every hour has one", CUSTOM_METRICS * PRICE["metric"]),
+        (f"{len(IDLE_METRICS)} custom metrics: {told(IDLE_METRICS)}", len(IDLE_METRICS) * PRICE["metric"]),
+        (f"{len(LOADED_METRICS)} more, if every hour has changes: {told(LOADED_METRICS)}", len(LOADED_METRICS) * PRICE["metric"]),
+        (f"{len(OTHER_METRICS)} more, if every hour has all of them: {told(OTHER_METRICS)}", len(OTHER_METRICS) * PRICE["metric"]),
     ]
 
 
