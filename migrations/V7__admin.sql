@@ -137,7 +137,7 @@ CREATE UNIQUE INDEX audit_redrive ON sluice.audit (subject) WHERE action = 'redr
 -- The letter's key becomes an ordinary event of the log, in one transaction with the audit's row: the event's id. NULL:
 -- this letter was redriven before.
 CREATE FUNCTION sluice.redrive(message_id text, stream text, key text, actor text, source_ip text, detail jsonb) RETURNS bigint
-LANGUAGE plpgsql VOLATILE AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     audited bigint;
     event bigint;
@@ -183,7 +183,9 @@ CREATE TABLE sluice.lease (
 
 GRANT SELECT, INSERT, UPDATE ON sluice.delivery_stats TO sluice_app;
 GRANT SELECT, INSERT, DELETE ON sluice.delivery_history TO sluice_app;
-GRANT SELECT, INSERT, UPDATE ON sluice.audit, sluice.redrive_task TO sluice_app;
+-- What was done stays on record: the functions add to the audit, and change nothing in it.
+GRANT SELECT, INSERT ON sluice.audit TO sluice_app;
+GRANT SELECT, INSERT, UPDATE ON sluice.redrive_task TO sluice_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.lease TO sluice_app;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA sluice FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION

@@ -28,6 +28,8 @@ async fn the_functions_may_not_change_what_is_defined() -> Result<()> {
         "SELECT sluice.set_live('items', 'x', '{}')",
         "SELECT sluice.rebase()",
         "SELECT sluice.resync('items')",
+        "UPDATE sluice.audit SET actor = 'somebody else'",
+        "DELETE FROM sluice.audit",
         "SELECT sluice.subscribe('other')",
         "SELECT sluice.uninstall()",
         "SELECT sluice.drop_triggers(1)",
