@@ -123,3 +123,23 @@ async fn two_operators_redrive_a_letter_once_and_both_are_told_what_happened() -
     assert_eq!(stack.converges("admin_two", "SELECT id::text FROM item").await?, 1);
     Ok(())
 }
+
+#[tokio::test]
+async fn a_letter_in_other_hands_is_in_flight_and_not_unknown() -> Result<()> {
+    let admin = Admin::alone().await?;
+    let stack = days("admin_flight").await?;
+    stack.execute("INSERT INTO item VALUES (1, 'no day')").await?;
+    let letter = admin.has_letters("admin_flight", 1).await.remove(0);
+    let path = format!("/api/dlq/{}/redrive", letter["message_id"].as_str().unwrap_or_default());
+    let queue = variable("DEAD_LETTER_QUEUE_URL");
+    let receive = stack.sqs.receive_message().queue_url(&queue).visibility_timeout(60).wait_time_seconds(5);
+    let taken = receive.send().await?.messages.unwrap_or_default().remove(0);
+    let (status, problem) = admin.call(Method::POST, &path, None).await?;
+    assert_eq!(status, StatusCode::CONFLICT, "{problem}");
+    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("in flight")), "{problem}");
+    let handle = taken.receipt_handle.unwrap_or_default();
+    let release = stack.sqs.change_message_visibility().queue_url(&queue).receipt_handle(handle).visibility_timeout(0);
+    release.send().await?;
+    assert_eq!(admin.post(&path, json!({})).await?["result"], "redriven");
+    Ok(())
+}
