@@ -10,7 +10,6 @@ import blocks
 import template
 
 PAGE = Path(__file__).with_name("README.md")
-NAMELESS = {"cloudwatch:PutMetricData"}  # actions that AWS itself ties to no resource
 
 
 def listed(value: object) -> list:
@@ -46,7 +45,7 @@ def rows(name: str, function: dict) -> list[list[str]]:
             for action in listed(statement["Action"]):
                 if "*" in action:
                     sys.exit(f"roles: {name} may {action}; name the actions")
-                resources = ["all"] if action in NAMELESS else [in_words(resource) for resource in listed(statement["Resource"])]
+                resources = [in_words(resource) for resource in listed(statement["Resource"])]
                 found.append([name, f"`{action}`", ", ".join(resources)])
     return found
 

@@ -51,7 +51,7 @@ def install() -> None:
     """The packages of the lockfile, unless they are there."""
     done, wanted = DASHBOARD / "node_modules" / ".package-lock.json", DASHBOARD / "package-lock.json"
     with lock(CACHE / "npm", "installing the dashboard's packages"):
-        if wanted.exists() and (not done.exists() or done.stat().st_mtime < wanted.stat().st_mtime):  # npm writes `done` last
+        if not done.exists() or done.stat().st_mtime < wanted.stat().st_mtime:  # npm writes `done` last
             _run("installing its packages from npm", "ci", "--no-audit", "--no-fund")
 
 
@@ -59,8 +59,6 @@ def build() -> None:
     """Makes `dist` what the sources say. The function's binary has it inside, or reads it in the dev profile."""
     install()
     built = DASHBOARD / "dist" / "index.html"
-    if not (DASHBOARD / "package.json").exists():
-        return
     with lock(CACHE / "npm", "building the dashboard"):
         if not built.exists() or built.stat().st_mtime < max(path.stat().st_mtime for path in _sources()):
             _run("building its page", "run", "build")
