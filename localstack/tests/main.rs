@@ -19,6 +19,7 @@ mod faults;
 mod generator;
 #[path = "main/refused.rs"]
 mod refused;
+#[allow(dead_code, reason = "shared with the other end-to-end tests, which use the rest of it")]
 #[path = "main/stack.rs"]
 mod stack;
 #[path = "main/template.rs"]

@@ -93,6 +93,15 @@ impl Admin {
         letters
     }
 
+    /// Waits until so many letters are in the queue, whosever they are.
+    pub async fn has_depth(&self, letters: i64) {
+        eventually_within(ARRIVAL, &format!("{letters} letters"), async || {
+            let depth = self.get("/api/dlq?limit=1").await.map_err(|error| format!("{error:#}"))?["depth"].clone();
+            if depth == letters { Ok(()) } else { Err(depth.to_string()) }
+        })
+        .await;
+    }
+
     /// Redrives all letters; how many.
     pub async fn redrive_all(&self, selection: Value) -> Result<u64> {
         let mut task = self.post("/api/dlq/redrive", selection).await?;
@@ -143,9 +152,8 @@ pub async fn days(schema: &str) -> Result<Stack> {
 /// Waits until nothing waits in the log.
 pub async fn is_drained(stack: &Stack) {
     eventually("the log to be drained", async || {
-        let query = "SELECT sluice.pending('elasticsearch') OR sluice.pending('fan_out')";
-        let row = stack.owner.query_one(query, &[]).await.map_err(|error| error.to_string())?;
-        if row.get(0) { Err("rows wait".to_owned()) } else { Ok(()) }
+        let has_changes = stack.has_changes_in_the_log().await.map_err(|error| format!("{error:#}"))?;
+        if has_changes { Err("rows wait".to_owned()) } else { Ok(()) }
     })
     .await;
 }

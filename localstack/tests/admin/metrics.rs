@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use localstack::{eventually, eventually_within};
+use localstack::eventually;
 use openmetrics_parser::prometheus::parse_prometheus;
 use serde_json::json;
 
 use crate::client::{Admin, days};
-use crate::stack::ARRIVAL;
 
 const LETTERS: i64 = 1000;
 
@@ -32,11 +31,7 @@ async fn a_thousand_letters_are_listed_redriven_and_counted() -> Result<()> {
     let stack = days("admin_thousand").await?;
     let before = scrape(&admin).await?;
     stack.execute(&format!("INSERT INTO item SELECT i, 'no day' FROM generate_series(1, {LETTERS}) AS i")).await?;
-    eventually_within(ARRIVAL, "a thousand letters", async || {
-        let depth = admin.get("/api/dlq?limit=1").await.map_err(|error| format!("{error:#}"))?["depth"].clone();
-        if depth == LETTERS { Ok(()) } else { Err(format!("{depth}")) }
-    })
-    .await;
+    admin.has_depth(LETTERS).await;
     let started = Instant::now();
     let list = admin.get("/api/dlq").await?;
     println!("a list of a hundred of a thousand letters: {:?}", started.elapsed());

@@ -124,7 +124,7 @@ impl Pipeline {
     /// Waits until nothing is in the log or in the queue; second looks may be on their way.
     pub async fn comes_to_rest(&self) {
         eventually_within(REST, "log and queue to be empty", async || {
-            let has_changes = self.has_changes_in_the_log().await.map_err(|error| format!("{error:#}"))?;
+            let has_changes = self.stack.has_changes_in_the_log().await.map_err(|error| format!("{error:#}"))?;
             let counts = self.queue(&[ApproximateNumberOfMessages, ApproximateNumberOfMessagesNotVisible]).await;
             let counts = counts.map_err(|error| format!("{error:#}"))?;
             if !has_changes && counts == ["0", "0"] {
@@ -133,13 +133,6 @@ impl Pipeline {
             Err(format!("the log has changes: {has_changes}; messages visible, and in flight: {counts:?}"))
         })
         .await;
-    }
-
-    /// Whether a subscription has not passed all of the log, or an expansion is to be done.
-    pub async fn has_changes_in_the_log(&self) -> Result<bool> {
-        let query =
-            "SELECT bool_or(sluice.pending(name)) OR EXISTS (SELECT FROM sluice.expansion) FROM sluice.subscription";
-        Ok(self.stack.owner.query_one(query, &[]).await?.get(0))
     }
 
     /// Waits until messages are in the queue that could not be delivered, so that the fault is felt.

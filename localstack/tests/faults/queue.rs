@@ -64,7 +64,7 @@ async fn a_resync_mends_what_a_lost_queue_took_along_deletes_included() -> Resul
         pipeline.is_felt().await;
         let changes = load.stop().await?;
         // Emptied until the log is, so that what was on its way to the queue is lost as well.
-        while pipeline.has_changes_in_the_log().await? {
+        while stack.has_changes_in_the_log().await? {
             stack.sqs.purge_queue().queue_url(variable("QUEUE_URL")).send().await?;
         }
         stack.sqs.purge_queue().queue_url(variable("QUEUE_URL")).send().await?;

@@ -92,6 +92,13 @@ impl Stack {
         }
     }
 
+    /// Whether a subscription has not passed all of the log, or an expansion is to be done.
+    pub async fn has_changes_in_the_log(&self) -> Result<bool> {
+        let query =
+            "SELECT bool_or(sluice.pending(name)) OR EXISTS (SELECT FROM sluice.expansion) FROM sluice.subscription";
+        Ok(self.owner.query_one(query, &[]).await?.get(0))
+    }
+
     /// Any request to Elasticsearch: the status, and the body as text.
     pub async fn search(&self, method: Method, path: &str, body: Option<&str>) -> Result<(StatusCode, String)> {
         let answer = self.elasticsearch.send(method, path, HeaderMap::new(), None::<&()>, body, None).await?;
