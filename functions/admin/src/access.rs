@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
-use axum::http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode};
+use axum::http::header::AUTHORIZATION;
+use axum::http::{Extensions, HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use lambda_http::request::RequestContext;
@@ -63,14 +63,7 @@ pub async fn guard(State(admin): State<Admin>, mut request: Request, next: Next)
         }
         Ok(_) => Problem::new(StatusCode::FORBIDDEN, "the reader's token only reads; this takes the operator's")
             .into_response(),
-        Err(problem) => {
-            let is_unauthorized = problem.is_unauthorized();
-            let mut response = problem.into_response();
-            if is_unauthorized {
-                response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            }
-            response
-        }
+        Err(problem) => problem.into_response(),
     }
 }
 

@@ -27,8 +27,6 @@ const LIST_TIMEOUT: Duration = Duration::from_millis(2500);
 /// A pass that looks for one letter.
 pub const PASS_HIDES_FOR: Duration = Duration::from_secs(30);
 const PASS_TIMEOUT: Duration = Duration::from_secs(25);
-/// How long somebody waits for another's pass to end.
-pub const PATIENCE: Duration = Duration::from_secs(10);
 /// Lambda's answer takes 6 MB; the documents of a list share this.
 const LISTED_BYTES: usize = 3 << 20;
 const LISTED_DOCUMENT_BYTES: usize = 256 << 10;
@@ -126,9 +124,7 @@ async fn collect(
         let Some(letters) = pass.next().await? else { break };
         for letter in &letters {
             pass.hold(letter);
-            let is_meant = (which.stream.is_none() || letter.stream() == which.stream.as_deref())
-                && (which.error_type.is_none() || letter.attribute("error_type") == which.error_type.as_deref());
-            if found.len() < limit && is_meant {
+            if found.len() < limit && letter.matches(which.stream.as_deref(), which.error_type.as_deref()) {
                 let listed = letter.listed(room.min(LISTED_DOCUMENT_BYTES));
                 let document_bytes = listed.document.as_ref().map_or(0, |document| document.get().len());
                 room = room.saturating_sub(document_bytes + listed.body.as_ref().map_or(0, String::len));
@@ -209,8 +205,7 @@ async fn with_letter<T>(
     id: &str,
     act: impl AsyncFnOnce(&Letter) -> Result<T, Problem>,
 ) -> Result<T, Problem> {
-    let lease = Lease::take(database, PATIENCE).await?;
-    let lease = lease.ok_or_else(|| Problem::conflict("somebody else goes through the dead letters; try again"))?;
+    let lease = Lease::wait(database).await?;
     let mut pass = letters.pass(PASS_HIDES_FOR, Instant::now() + PASS_TIMEOUT);
     let outcome = match find(&mut pass, id).await {
         Ok(Some(letter)) => {

@@ -5,9 +5,13 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::{Client, Error};
 
+use crate::problem::Problem;
+
 const NAME: &str = "dead_letters";
 /// After this the next one may go, if the holder was killed.
 const TERM: Duration = Duration::from_secs(30);
+/// How long somebody waits for another's pass to end.
+pub const PATIENCE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(100);
 
 /// The right to go through the queue, until [`Lease::release`] or for half a minute after the last [`Lease::renew`].
@@ -17,6 +21,12 @@ pub struct Lease {
 }
 
 impl Lease {
+    /// Waits for its turn as long as a person does.
+    pub async fn wait(database: &Client) -> Result<Self, Problem> {
+        let lease = Self::take(database, PATIENCE).await?;
+        lease.ok_or_else(|| Problem::conflict("somebody else goes through the dead letters; try again"))
+    }
+
     /// Waits for its turn; `None`: it did not come.
     pub async fn take(database: &Client, patience: Duration) -> Result<Option<Self>, Error> {
         let lease = Self { holder: format!("{:032x}", fastrand::u128(..)), renewed_at: Instant::now() };

@@ -7,20 +7,14 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use aws_sdk_sqs::Client;
-use aws_sdk_sqs::error::DisplayErrorContext;
-use aws_sdk_sqs::types::{
-    ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry, MessageSystemAttributeName,
-    QueueAttributeName,
-};
+use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, MessageSystemAttributeName, QueueAttributeName};
 use message::{Message, Op};
-use queue::Error;
+use queue::{BATCH_MESSAGES, Error, Queue as _, Sqs};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
-/// What SQS gives and takes at once, at most.
-const BATCH: usize = 10;
 /// Of a key. Elasticsearch takes 512 bytes; what has more is a letter by that.
 const SHOWN_CHARS: usize = 1000;
 /// Of a message that cannot be read, which may be anything.
@@ -122,6 +116,12 @@ impl Letter {
         self.facts.as_ref().map(|facts| facts.key.as_str())
     }
 
+    /// Whether it is of this stream and has this word for its reason, where they are asked for.
+    pub fn matches(&self, stream: Option<&str>, error_type: Option<&str>) -> bool {
+        (stream.is_none() || self.stream() == stream)
+            && (error_type.is_none() || self.attribute("error_type") == error_type)
+    }
+
     /// Whether it has this message id or change id.
     pub fn is_called(&self, id: &str) -> bool {
         self.message_id == id
@@ -190,7 +190,7 @@ impl Letters {
             .queue_url(&self.url)
             .attribute_names(QueueAttributeName::ApproximateNumberOfMessages)
             .attribute_names(QueueAttributeName::ApproximateNumberOfMessagesNotVisible);
-        let answer = request.send().await.map_err(|error| failure("GetQueueAttributes", &error))?;
+        let answer = request.send().await.map_err(|error| Error::of("GetQueueAttributes", &error))?;
         let counts = answer.attributes.unwrap_or_default();
         let count = |name| counts.get(&name).and_then(|count| count.parse().ok()).unwrap_or(0);
         Ok(Depth {
@@ -214,33 +214,29 @@ impl Letters {
             .message_system_attribute_names(MessageSystemAttributeName::SentTimestamp)
             .visibility_timeout(i32::try_from(hidden_for.as_secs()).unwrap_or(i32::MAX))
             .wait_time_seconds(wait_seconds);
-        let answer = request.send().await.map_err(|error| failure("ReceiveMessage", &error))?;
+        let answer = request.send().await.map_err(|error| Error::of("ReceiveMessage", &error))?;
         Ok(answer.messages.unwrap_or_default().into_iter().filter_map(letter).collect())
     }
 
     /// Takes these out of the queue; how many SQS has confirmed.
     pub async fn delete(&self, receipts: &[&str]) -> Result<usize, Error> {
         let mut deleted = 0;
-        for batch in receipts.chunks(BATCH) {
+        for batch in receipts.chunks(BATCH_MESSAGES) {
             let entries = batch.iter().enumerate().filter_map(|(id, receipt)| {
                 DeleteMessageBatchRequestEntry::builder().id(id.to_string()).receipt_handle(*receipt).build().ok()
             });
             let request = self.sqs.delete_message_batch().queue_url(&self.url).set_entries(Some(entries.collect()));
-            let answer = request.send().await.map_err(|error| failure("DeleteMessageBatch", &error))?;
+            let answer = request.send().await.map_err(|error| Error::of("DeleteMessageBatch", &error))?;
             deleted += answer.successful.len();
         }
         Ok(deleted)
     }
 
     async fn release(&self, receipts: &[String]) -> Result<(), Error> {
-        for batch in receipts.chunks(BATCH) {
-            let entries = batch.iter().enumerate().filter_map(|(id, receipt)| {
-                let entry = ChangeMessageVisibilityBatchRequestEntry::builder().id(id.to_string());
-                entry.receipt_handle(receipt).visibility_timeout(0).build().ok()
-            });
-            let request =
-                self.sqs.change_message_visibility_batch().queue_url(&self.url).set_entries(Some(entries.collect()));
-            request.send().await.map_err(|error| failure("ChangeMessageVisibilityBatch", &error))?;
+        for batch in receipts.chunks(BATCH_MESSAGES) {
+            let at_once: Vec<(&str, Duration)> =
+                batch.iter().map(|receipt| (receipt.as_str(), Duration::ZERO)).collect();
+            Sqs::new(self.sqs.clone(), self.url.as_str()).delay(&at_once).await?;
         }
         Ok(())
     }
@@ -262,10 +258,6 @@ fn letter(message: aws_sdk_sqs::types::Message) -> Option<Letter> {
             .filter_map(|(name, value)| Some((name, value.string_value?)))
             .collect(),
     })
-}
-
-fn failure(request: &'static str, error: &(impl std::error::Error + 'static)) -> Error {
-    Error { request, reason: DisplayErrorContext(error).to_string() }
 }
 
 /// One way through the queue. [`Pass::end`] has to follow, whatever came of it.

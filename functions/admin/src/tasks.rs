@@ -1,7 +1,7 @@
 //! Redrives of many letters. A task's progress is in the database, so it outlives the invocation that began it: the next
 //! minute's goes on, or whoever asks for it.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -11,14 +11,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_postgres::{Client, Row};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use utoipa::ToSchema;
 
-use crate::access::Caller;
+use crate::access::{Caller, Role};
 use crate::audit;
-use crate::dead_letters::{PASS_HIDES_FOR, PATIENCE};
+use crate::dead_letters::PASS_HIDES_FOR;
 use crate::extract::Body;
-use crate::lease::Lease;
+use crate::lease::{Lease, PATIENCE};
 use crate::letters::{Letter, Letters, Pass};
 use crate::problem::Problem;
 use crate::redrive::{Fate, Redrive};
@@ -54,9 +54,8 @@ pub struct Selection {
 
 impl Selection {
     fn has(&self, letter: &Letter) -> bool {
-        (self.stream.is_none() || letter.stream() == self.stream.as_deref())
+        letter.matches(self.stream.as_deref(), self.error_type.as_deref())
             && (self.key.is_none() || letter.key() == self.key.as_deref())
-            && (self.error_type.is_none() || letter.attribute("error_type") == self.error_type.as_deref())
             && self.message_ids.as_ref().is_none_or(|ids| ids.contains(&letter.message_id))
     }
 }
@@ -150,15 +149,13 @@ pub async fn begin(
         return Ok((StatusCode::OK, Json(Answer::DryRun(dry_run))));
     }
     let total = letters.depth().await?.all();
-    let chosen = serde_json::to_value(&selection).unwrap_or(Value::Null);
+    let chosen = json!(selection);
     let statement =
         "INSERT INTO sluice.redrive_task (selection, actor, source_ip, total) VALUES ($1, $2, $3, $4) RETURNING id";
     let row = database.query_one(statement, &[&chosen, &caller.actor, &caller.source_ip, &total]).await?;
     let id: i64 = row.get(0);
     audit::note(&database, &caller, "redrive_all", &id.to_string(), "begun", &json!({"selection": chosen})).await?;
-    let stored = Stored { id, selection, started_ms: now_ms(), caller };
-    go_on(&admin, &database, &stored, until).await?;
-    answer(&database, id).await
+    go_on_until(&admin, &database, id, until).await
 }
 
 /// How far a task is.
@@ -180,10 +177,19 @@ pub async fn go_on_now(
     let number = id.parse().map_err(|_| unknown(&id))?;
     let database = admin.database().await?;
     find(&database, number).await?;
-    for stored in running(&database, Some(number)).await? {
-        go_on(&admin, &database, &stored, until).await?;
+    go_on_until(&admin, &database, number, until).await
+}
+
+async fn go_on_until(
+    admin: &Admin,
+    database: &Client,
+    id: i64,
+    until: Instant,
+) -> Result<(StatusCode, Json<Answer>), Problem> {
+    for stored in running(database, Some(id)).await? {
+        go_on(admin, database, &stored, until).await?;
     }
-    answer(&database, number).await
+    answer(database, id).await
 }
 
 /// The minute's own invocation: goes on with whatever is left.
@@ -211,13 +217,16 @@ async fn running(database: &Client, id: Option<i64>) -> Result<Vec<Stored>, Prob
     let query = "SELECT id, selection, (extract(epoch FROM started_at) * 1000)::bigint, actor, source_ip
          FROM sluice.redrive_task WHERE state = 'running' AND id = coalesce($1, id) ORDER BY id";
     let rows = database.query(query, &[&id]).await?;
-    let stored = |row: &Row| Stored {
-        id: row.get(0),
-        selection: serde_json::from_value(row.get(1)).unwrap_or_default(),
-        started_ms: row.get(2),
-        caller: Caller { actor: row.get(3), role: crate::access::Role::Operator, source_ip: row.get(4) },
+    let stored = |row: &Row| {
+        let id: i64 = row.get(0);
+        // One that a later version has written may say what this one does not know; it must never mean all.
+        let selection = serde_json::from_value(row.get(1))
+            .inspect_err(|error| error!(task = id, %error, "the selection of a redrive cannot be read"))
+            .ok()?;
+        let caller = Caller { actor: row.get(3), role: Role::Operator, source_ip: row.get(4) };
+        Some(Stored { id, selection, started_ms: row.get(2), caller })
     };
-    Ok(rows.iter().map(stored).collect())
+    Ok(rows.iter().filter_map(stored).collect())
 }
 
 async fn find(database: &Client, id: i64) -> Result<Task, Problem> {
@@ -242,8 +251,7 @@ async fn dry_run(
     selection: &Selection,
     until: Instant,
 ) -> Result<DryRun, Problem> {
-    let lease = Lease::take(database, PATIENCE).await?;
-    let lease = lease.ok_or_else(|| Problem::conflict("somebody else goes through the dead letters; try again"))?;
+    let lease = Lease::wait(database).await?;
     let mut pass = letters.pass(PASS_HIDES_FOR, until);
     let matched = count(&mut pass, selection).await;
     let is_complete = pass.has_seen_all().await;
@@ -319,11 +327,6 @@ async fn work(
         }
     }
     Ok(pass.has_seen_all().await?)
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

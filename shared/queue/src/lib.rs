@@ -5,6 +5,8 @@ mod sqs;
 
 use std::{future::Future, time::Duration};
 
+use aws_sdk_sqs::error::DisplayErrorContext;
+
 pub use batch::{BATCH_BYTES, BATCH_MESSAGES, send_all};
 pub use sqs::Sqs;
 
@@ -39,6 +41,13 @@ pub struct Error {
     pub request: &'static str,
     /// With all its causes.
     pub reason: String,
+}
+
+impl Error {
+    /// What came of such a request.
+    pub fn of(request: &'static str, error: &(impl std::error::Error + 'static)) -> Self {
+        Self { request, reason: DisplayErrorContext(error).to_string() }
+    }
 }
 
 /// One queue. [`Sqs`] is the real one; the simulation has a model of it.

@@ -2,7 +2,7 @@ use std::{sync::Arc, time::Duration};
 
 use aws_sdk_sqs::{
     Client,
-    error::{BuildError, DisplayErrorContext},
+    error::BuildError,
     types::{
         BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry, MessageAttributeValue, QueueAttributeName,
         SendMessageBatchRequestEntry,
@@ -30,9 +30,9 @@ impl Queue for Sqs {
         const REQUEST: &str = "SendMessageBatch";
         let entries: Result<Vec<_>, BuildError> =
             batch.iter().enumerate().map(|(position, message)| entry(position, message)).collect();
-        let entries = entries.map_err(|error| failure(REQUEST, &error))?;
+        let entries = entries.map_err(|error| Error::of(REQUEST, &error))?;
         let request = self.client.send_message_batch().queue_url(&*self.url).set_entries(Some(entries));
-        let answer = request.send().await.map_err(|error| failure(REQUEST, &error))?;
+        let answer = request.send().await.map_err(|error| Error::of(REQUEST, &error))?;
         Ok(taken(answer.successful().iter().map(|taken| taken.id()), answer.failed()))
     }
 
@@ -49,9 +49,9 @@ impl Queue for Sqs {
                     .build()
             })
             .collect();
-        let entries = entries.map_err(|error| failure(REQUEST, &error))?;
+        let entries = entries.map_err(|error| Error::of(REQUEST, &error))?;
         let request = self.client.change_message_visibility_batch().queue_url(&*self.url).set_entries(Some(entries));
-        let answer = request.send().await.map_err(|error| failure(REQUEST, &error))?;
+        let answer = request.send().await.map_err(|error| Error::of(REQUEST, &error))?;
         Ok(taken(answer.successful().iter().map(|taken| taken.id()), answer.failed()))
     }
 
@@ -62,7 +62,7 @@ impl Queue for Sqs {
         let names =
             [ApproximateNumberOfMessages, ApproximateNumberOfMessagesNotVisible, ApproximateNumberOfMessagesDelayed];
         let request = self.client.get_queue_attributes().queue_url(&*self.url).set_attribute_names(Some(names.into()));
-        let answer = request.send().await.map_err(|error| failure("GetQueueAttributes", &error))?;
+        let answer = request.send().await.map_err(|error| Error::of("GetQueueAttributes", &error))?;
         let counts = answer.attributes.unwrap_or_default();
         Ok(counts.values().filter_map(|count| count.parse::<i64>().ok()).sum())
     }
@@ -89,8 +89,4 @@ fn taken<'a>(confirmed: impl Iterator<Item = &'a str>, refused: &[BatchResultErr
         positions: confirmed.filter_map(|id| id.parse().ok()).collect(),
         refusal: refused.first().map(|refusal| refusal.code().to_owned()),
     }
-}
-
-fn failure(request: &'static str, error: &(impl std::error::Error + 'static)) -> Error {
-    Error { request, reason: DisplayErrorContext(error).to_string() }
 }
