@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
+use config::Trace;
 use elasticsearch::http::Method;
 use elasticsearch::http::headers::HeaderMap;
 use localstack::Server;
@@ -31,7 +32,7 @@ impl Pipeline {
         let trigger = Trigger::new(trigger::Config::from_env(self.env())?, &self.secrets(), self.sqs.clone());
         let indexer = self.indexer()?;
         loop {
-            Box::pin(trigger.handle("restore", SystemTime::now() + Duration::from_secs(60))).await?;
+            Box::pin(trigger.handle(&Trace::of_invocation(None), SystemTime::now() + Duration::from_secs(60))).await?;
             let event = self.receive(&self.queue_url).await?;
             if event.records.is_empty() {
                 return Ok(());

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use config::Trace;
 use message::{Change, Message, Op, Packer};
 
 use crate::{
@@ -21,19 +22,28 @@ pub(crate) fn second_look(
     let mut packer = Packer::new(message.stream.as_ref(), message.trace.as_ref(), usize::MAX);
     for (entry, outcome) in message.entries.iter().zip(outcomes) {
         if needs_second_look(entry.change.op, outcome) {
-            let key = entry.change.key.as_ref().into();
-            packer.push(&Change { op: Op::Look, key, since: None, ..entry.change }, None);
+            let change = Change { op: Op::Look, since: None, ..entry.change.clone() };
+            packer.push(&change, None);
         }
     }
     let body = packer.finish()?;
-    Some((queue::Message { delay, ..queue::Message::new(body.text) }, body.changes))
+    Some((queue::Message { delay, ..in_trace(body.text, &message.trace) }, body.changes))
 }
 
 /// The same message once more, with a receive count and a retention that begin anew.
 pub(crate) fn sent_anew(received: &Received<'_>, now_ms: i64, delay: Duration) -> queue::Message {
     let at = received.circumstances(now_ms);
-    let mut message = queue::Message { delay, ..queue::Message::new(received.body) };
+    let trace = received.message.as_ref().map(|message| message.trace.as_ref()).unwrap_or_default();
+    let mut message = queue::Message { delay, ..in_trace(received.body, trace) };
     put(&mut message, "first_seen", at.first_seen);
     put(&mut message, "attempts", &at.attempts.to_string());
     message
+}
+
+/// With the trace of the message that it comes from.
+fn in_trace(body: impl Into<String>, trace: &str) -> queue::Message {
+    match Trace::parse(trace) {
+        Some(trace) => queue::Message::traced(body, &trace),
+        None => queue::Message::new(body),
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use config::SecretError;
+use config::{SecretError, call};
 use elasticsearch::{
     BulkParts, Elasticsearch, Error,
     http::{StatusCode, response::Response},
@@ -16,6 +16,8 @@ use crate::{
     decision::{Answer, Cause, Reason},
 };
 
+/// In the spans of calls.
+const PEER: &str = "elasticsearch";
 /// Longer than any healthy request of a few MB takes.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long Elasticsearch itself waits for a shard that is not there, before it answers for the others.
@@ -39,7 +41,7 @@ pub struct Elastic {
 
 impl Cluster for Elastic {
     async fn bulk(&self, alias: &str, lines: &[&str], deadline: Deadline) -> Answer {
-        self.request(deadline, async |client, timeout| {
+        self.request("_bulk", deadline, async |client, timeout| {
             client
                 .bulk(BulkParts::Index(alias))
                 .require_alias(true)
@@ -54,7 +56,7 @@ impl Cluster for Elastic {
     }
 
     async fn indexes_of(&self, alias: &str, deadline: Deadline) -> Answer {
-        self.request(deadline, async |client, timeout| {
+        self.request("_alias", deadline, async |client, timeout| {
             let names = [alias];
             client.indices().get_alias(IndicesGetAliasParts::Name(&names)).request_timeout(timeout).send().await
         })
@@ -71,6 +73,7 @@ impl Elastic {
     /// Refused credentials are looked up once more.
     async fn request(
         &self,
+        name: &'static str,
         deadline: Deadline,
         send: impl AsyncFn(Elasticsearch, Duration) -> Result<Response, Error>,
     ) -> Answer {
@@ -78,12 +81,12 @@ impl Elastic {
             Ok(client) => client,
             Err(error) => return unconnected(&error),
         };
-        let first = attempt(client, deadline, &send).await;
+        let first = call(PEER, name, attempt(client, deadline, &send)).await;
         if !matches!(first, Answer::Refused { status: 401, .. }) {
             return first;
         }
         match self.connection.renew().await {
-            Ok(client) => attempt(client, deadline, &send).await,
+            Ok(client) => call(PEER, name, attempt(client, deadline, &send)).await,
             Err(error) => unconnected(&error),
         }
     }

@@ -1,12 +1,11 @@
 //! Counters that outlive the function: in PostgreSQL, added to once for each batch.
 
 use std::{
-    collections::BTreeMap,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
-use database::{Connect, log::Count};
+use database::{Connect, delivery::Counts};
 use tokio::time::Instant;
 
 use crate::{deadline::Deadline, re_read::Source};
@@ -26,37 +25,27 @@ pub(crate) struct Counters {
 
 #[derive(Default)]
 struct Pending {
-    values: BTreeMap<(String, &'static str), i64>,
+    counts: Counts,
     not_before: Option<Instant>,
 }
 
 impl Counters {
     /// Adds these, and those that could not be added before.
-    pub(crate) async fn add(
-        &self,
-        counts: impl Iterator<Item = Count>,
-        source: &Source<impl Connect>,
-        deadline: Deadline,
-    ) {
+    pub(crate) async fn add(&self, counts: Counts, source: &Source<impl Connect>, deadline: Deadline) {
         let counts = {
             let mut pending = self.lock();
-            for count in counts {
-                *pending.values.entry((count.stream, count.measure)).or_default() += count.value;
-            }
-            if pending.values.is_empty() || pending.not_before.is_some_and(|at| Instant::now() < at) {
+            pending.counts.merge(counts);
+            if pending.counts.is_empty() || pending.not_before.is_some_and(|at| Instant::now() < at) {
                 return;
             }
-            let values = std::mem::take(&mut pending.values);
-            values.into_iter().map(|((stream, measure), value)| Count { stream, measure, value }).collect::<Vec<_>>()
+            std::mem::take(&mut pending.counts)
         };
-        let is_counted = source.count_deliveries(&counts, deadline.at_most(TIMEOUT)).await;
+        let is_counted = source.count_deliveries(&counts.rows(), deadline.at_most(TIMEOUT)).await;
         let mut pending = self.lock();
         pending.not_before = None;
         if !is_counted {
             pending.not_before = Some(Instant::now() + ASK_AGAIN_AFTER);
-            for count in counts {
-                *pending.values.entry((count.stream, count.measure)).or_default() += count.value;
-            }
+            pending.counts.merge(counts);
         }
     }
 

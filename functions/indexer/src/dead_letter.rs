@@ -87,7 +87,7 @@ mod tests {
         Circumstances { first_seen: "2026-01-01T00:00:00Z", attempts: 3, now_ms: 1_790_000_000_999 };
 
     fn entry(key: &str) -> Entry<'_> {
-        let change = Change { id: 7, key: key.into(), version: 5, op: Op::Upsert, at: 1, since: None };
+        let change = Change { id: 7, key: key.into(), version: 5, op: Op::Upsert, at: 1, since: None, trace: None };
         Entry { change, document: Some(r#"{"n": 1.10}"#) }
     }
 

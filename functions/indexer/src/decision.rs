@@ -24,6 +24,20 @@ pub enum Outcome {
     Permanent(Reason),
 }
 
+impl Outcome {
+    /// As logs name it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Done(_, Done::Written) => "written",
+            Self::Done(_, Done::Stale) => "stale",
+            Self::Done(_, Done::Gone) => "gone",
+            Self::Retry(_) => "retried",
+            Self::Configuration(_) | Self::NoIndex(_) => "configuration",
+            Self::Permanent(_) => "permanent",
+        }
+    }
+}
+
 /// How a change was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Done {

@@ -30,7 +30,7 @@ fn each_recorded_answer_leads_to_the_recorded_decision() {
     for row in table::rows() {
         if let Some(error_type) = &row.outcome.not_sent {
             let (key, version) = (row.key.as_deref().unwrap_or("k").into(), row.version.unwrap_or(1));
-            let change = Change { id: 1, key, version, op: Op::Upsert, at: 0, since: None };
+            let change = Change { id: 1, key, version, op: Op::Upsert, at: 0, since: None, trace: None };
             let refused = check(&change, row.document.as_deref()).unwrap_err();
             assert!(matches!(&refused, Outcome::Permanent(reason) if reason.error_type == *error_type), "{row:?}");
         }
@@ -104,8 +104,15 @@ fn the_items_of_an_answer_are_read_with_their_errors() {
 
 #[test]
 fn what_would_spoil_a_request_is_refused_before_it() {
-    let change =
-        |key: &str, version| Change { id: 1, key: key.to_owned().into(), version, op: Op::Upsert, at: 0, since: None };
+    let change = |key: &str, version| Change {
+        id: 1,
+        key: key.to_owned().into(),
+        version,
+        op: Op::Upsert,
+        at: 0,
+        since: None,
+        trace: None,
+    };
     let refused = |change: &Change<'_>, document| match check(change, document) {
         Ok(()) => "sent".to_owned(),
         Err(Outcome::Permanent(reason)) => reason.error_type,
@@ -140,7 +147,7 @@ fn what_would_spoil_a_request_is_refused_before_it() {
 #[test]
 fn what_may_be_out_of_date_is_read_again() {
     let minute = Duration::from_secs(60);
-    let change = |op, at| Change { id: 1, key: "k".into(), version: 1, op, at, since: None };
+    let change = |op, at| Change { id: 1, key: "k".into(), version: 1, op, at, since: None, trace: None };
     assert!(!needs_re_read(&change(Op::Upsert, 1_000_000), 1, 1_060_000, minute), "a minute is not over a minute");
     assert!(needs_re_read(&change(Op::Upsert, 1_000_000), 1, 1_060_001, minute), "too old");
     assert!(needs_re_read(&change(Op::Delete, 1_000_000), 1, 1_060_001, minute), "a delete, too");

@@ -5,12 +5,13 @@ use std::{
 };
 
 use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
+use config::Trace;
 use database::{Connect, Postgres};
 use message::Op;
 use queue::{Queue, Sqs, send_all};
 use search::Connection;
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::{
     again,
@@ -77,7 +78,7 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
         let started = Instant::now();
         let now_ms = since_1970_ms(now);
         let batch = Received::batch(event)?;
-        let mut tally = Tally::of(batch.len());
+        let mut tally = Tally::of(&batch);
 
         let deadline = Deadline::at(deadline).less(ANSWER_MARGIN);
         let outcomes = self.index(&batch, now_ms, deadline.less(SETTLE_MARGIN), &mut tally).await;
@@ -94,7 +95,7 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
             tally.measure(&mut line);
             line.print(now);
         }
-        self.counters.add(tally.counts(), &self.source, deadline).await;
+        self.counters.add(tally.into_counts(), &self.source, deadline).await;
         let mut response = SqsBatchResponse::default();
         for position in retried.into_keys() {
             response.add_failure(batch[position].id);
@@ -124,8 +125,13 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
             // The works of a message are in the order of its changes.
             for (work, outcome) in works.iter().zip(ended) {
                 tally.count(stream, &outcome);
-                if let (Some(since), Outcome::Done(_, Done::Written)) = (work.entry.change.since, &outcome) {
-                    tally.count_latency(stream, now_ms + as_ms(started.elapsed()) - since);
+                let latency_ms = work.entry.change.since.map(|since| now_ms + as_ms(started.elapsed()) - since);
+                if let (Some(ms), Outcome::Done(_, Done::Written)) = (latency_ms, &outcome) {
+                    tally.count_latency(stream, ms);
+                }
+                if let Some(trace) = work.entry.change.trace.as_deref().and_then(Trace::parse) {
+                    let (change_id, outcome) = (work.entry.change.id, outcome.name());
+                    info!(trace_id = trace.id(), stream, change_id, outcome, latency_ms, "a traced change");
                 }
                 outcomes[work.message].push(outcome);
             }
@@ -154,7 +160,7 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
                     let (old, fresh): (Vec<usize>, Vec<usize>) =
                         possible.into_iter().partition(|&index| self.is_to_re_read(&works[index], now_ms));
                     write_travelled(bulk, works, &fresh, &mut outcomes).await;
-                    tally.re_read += old.len();
+                    tally.count_re_read(stream, old.len());
                     self.write_re_read(bulk, stream, works, &old, &mut outcomes).await;
                 }
             }

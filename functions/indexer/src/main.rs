@@ -4,11 +4,12 @@ use std::time::SystemTime;
 
 use aws_config::BehaviorVersion;
 use aws_lambda_events::event::sqs::SqsEvent;
-use config::{Env, Secrets};
+use config::{Env, Secrets, Trace};
 use indexer::{Config, Indexer, Source};
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use search::Connection;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
@@ -26,8 +27,11 @@ async fn main() -> Result<(), Error> {
         // Boxed: the compiler gives up on the layout of so deep a future.
         Box::pin(async move {
             let now = SystemTime::now();
-            let remaining = event.context.deadline().duration_since(now).unwrap_or_default();
-            Ok::<_, Error>(indexer.handle(&event.payload, now, Instant::now() + remaining).await?)
+            let LambdaEvent { payload, context } = event;
+            let remaining = context.deadline().duration_since(now).unwrap_or_default();
+            let trace = Trace::of_invocation(context.xray_trace_id.as_deref());
+            let work = indexer.handle(&payload, now, Instant::now() + remaining);
+            Ok::<_, Error>(work.instrument(config::invocation(&context.request_id, &trace)).await?)
         })
     }))
     .await

@@ -1,19 +1,26 @@
 //! What an invocation did, for its log line.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use config::Line;
-use database::{delivery, log::Count};
+use config::{Line, Trace};
+use database::delivery::{self, Counts};
 use tracing::{error, info, warn};
 
-use crate::decision::{Done, Outcome, Reason};
+use crate::{
+    batch::Received,
+    decision::{Done, Outcome, Reason},
+};
 
 /// Counts changes, but for those that count messages and say so.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     messages: usize,
+    trace_ids: BTreeSet<String>,
     pub(crate) messages_retried: usize,
-    pub(crate) re_read: usize,
+    re_read: usize,
     dead_lettered: usize,
     pub(crate) second_looks: usize,
     pub(crate) messages_sent_anew: usize,
@@ -23,8 +30,9 @@ pub(crate) struct Tally {
     retried: usize,
     configuration: usize,
     refusals: BTreeMap<(String, Kind, String), Refusal>,
-    measures: BTreeMap<(String, &'static str), i64>,
+    counts: Counts,
     times_ms: Vec<u64>,
+    heartbeat_ms: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,33 +49,35 @@ struct Refusal {
 }
 
 impl Tally {
-    /// Nothing but a number of messages.
-    pub(crate) fn of(messages: usize) -> Self {
-        Self { messages, ..Self::default() }
+    /// Nothing but a number of messages, and the traces in which they were sent.
+    pub(crate) fn of(batch: &[Received<'_>]) -> Self {
+        let traces = batch.iter().filter_map(|received| Trace::parse(&received.message.as_ref().ok()?.trace));
+        let trace_ids = traces.map(|trace| trace.id().to_owned()).collect();
+        Self { messages: batch.len(), trace_ids, ..Self::default() }
     }
 
     pub(crate) fn count(&mut self, stream: &str, outcome: &Outcome) {
         match outcome {
             Outcome::Done(_, Done::Written) => {
                 self.written += 1;
-                self.add(stream, delivery::WRITTEN, 1);
+                self.counts.add(stream, delivery::WRITTEN, 1);
             }
             Outcome::Done(_, Done::Stale) => {
                 self.stale += 1;
-                self.add(stream, delivery::STALE, 1);
+                self.counts.add(stream, delivery::STALE, 1);
             }
             Outcome::Done(_, Done::Gone) => {
                 self.gone += 1;
-                self.add(stream, delivery::GONE, 1);
+                self.counts.add(stream, delivery::GONE, 1);
             }
             Outcome::Retry(reason) => {
                 self.retried += 1;
-                self.add(stream, delivery::RETRIED, 1);
+                self.counts.add(stream, delivery::RETRIED, 1);
                 self.note(stream, Kind::Retry, reason);
             }
             Outcome::Configuration(reason) | Outcome::NoIndex(reason) => {
                 self.configuration += 1;
-                self.add(stream, delivery::CONFIGURATION, 1);
+                self.counts.add(stream, delivery::CONFIGURATION, 1);
                 self.note(stream, Kind::Configuration, reason);
             }
             Outcome::Permanent(reason) => self.note(stream, Kind::Permanent, reason),
@@ -76,24 +86,32 @@ impl Tally {
 
     /// How long a written change was on its way, in milliseconds.
     pub(crate) fn count_latency(&mut self, stream: &str, ms: i64) {
-        self.add(stream, delivery::latency_bucket(ms), 1);
-        self.add(stream, delivery::LATENCY_SUM_MS, ms.max(0));
-        self.times_ms.push(ms.max(0).unsigned_abs());
+        self.counts.add(stream, delivery::latency_bucket(ms), 1);
+        self.counts.add(stream, delivery::LATENCY_SUM_MS, ms.max(0));
+        let ms = ms.max(0).unsigned_abs();
+        self.times_ms.push(ms);
+        if stream == delivery::HEARTBEAT {
+            self.heartbeat_ms = Some(ms);
+        }
     }
 
     /// A letter of this stream, which is empty where it could not be read.
     pub(crate) fn count_letter(&mut self, stream: &str) {
         self.dead_lettered += 1;
-        self.add(stream, delivery::DEAD_LETTERED, 1);
+        self.counts.add(stream, delivery::DEAD_LETTERED, 1);
     }
 
-    fn add(&mut self, stream: &str, measure: &'static str, value: i64) {
-        *self.measures.entry((stream.to_owned(), measure)).or_default() += value;
+    /// Changes that are read anew, since they are old.
+    pub(crate) fn count_re_read(&mut self, stream: &str, changes: usize) {
+        if changes > 0 {
+            self.re_read += changes;
+            self.counts.add(stream, delivery::RE_READ, i64::try_from(changes).unwrap_or(i64::MAX));
+        }
     }
 
     /// What is to be added to the counters that outlive the function.
-    pub(crate) fn counts(self) -> impl Iterator<Item = Count> {
-        self.measures.into_iter().map(|((stream, measure), value)| Count { stream, measure, value })
+    pub(crate) fn into_counts(self) -> Counts {
+        self.counts
     }
 
     fn note(&mut self, stream: &str, kind: Kind, reason: &Reason) {
@@ -116,6 +134,10 @@ impl Tally {
             line.count(name, count as u64);
         }
         line.times("CommitToIndexed", &self.times_ms);
+        if let Some(ms) = self.heartbeat_ms {
+            line.gauge("HeartbeatAge", "Milliseconds", ms);
+        }
+        line.fact("streams", self.counts.by_stream());
     }
 
     /// One line for the invocation, and one for each way in which something went wrong.
@@ -138,7 +160,9 @@ impl Tally {
                 Kind::Permanent => warn!(stream, error_type, changes, "changes can never be written"),
             }
         }
+        let trace_ids: Vec<&str> = self.trace_ids.iter().map(String::as_str).collect();
         info!(
+            trace_ids = trace_ids.join(","),
             messages = self.messages,
             messages_retried = self.messages_retried,
             messages_sent_anew = self.messages_sent_anew,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use config::Trace;
+use database::delivery::Counts;
 use database::log::Versions;
 use database::{Connect, Session as _};
 use queue::Queue;
@@ -49,6 +51,9 @@ pub struct Drained {
     pub messages: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// What is added to the counters that outlive the function.
+    #[serde(skip)]
+    pub counts: Counts,
 }
 
 /// Drains one subscription. Only one session at a time does: the others find its row locked, or its holder alive.
@@ -88,7 +93,7 @@ impl<D: Connect, Q: Queue> Drain<D, Q> {
     ///
     /// # Errors
     /// The last failure, if nothing has worked since.
-    pub async fn stay(&mut self, trace: &str, stop_at: Instant, drained: &mut Drained) -> Result<(), Error> {
+    pub async fn stay(&mut self, trace: &Trace, stop_at: Instant, drained: &mut Drained) -> Result<(), Error> {
         let mut outcome = Ok(());
         let mut pause = Duration::ZERO;
         while Instant::now() < stop_at {
@@ -115,7 +120,7 @@ impl<D: Connect, Q: Queue> Drain<D, Q> {
     ///
     /// # Errors
     /// Nothing is lost: what was not committed is read again.
-    pub async fn step(&mut self, trace: &str, stop_at: Instant, drained: &mut Drained) -> Result<bool, Error> {
+    pub async fn step(&mut self, trace: &Trace, stop_at: Instant, drained: &mut Drained) -> Result<bool, Error> {
         let outcome = self.try_step(trace, stop_at, drained).await;
         if outcome.is_err() {
             // The range of versions belongs to the session, which may be in the middle of anything.
@@ -135,7 +140,7 @@ impl<D: Connect, Q: Queue> Drain<D, Q> {
         }
     }
 
-    async fn try_step(&mut self, trace: &str, stop_at: Instant, drained: &mut Drained) -> Result<bool, Error> {
+    async fn try_step(&mut self, trace: &Trace, stop_at: Instant, drained: &mut Drained) -> Result<bool, Error> {
         let (session, is_new) = self.session.get().await?;
         if is_new {
             self.versions = None;
@@ -185,9 +190,9 @@ impl<D: Connect, Q: Queue> Drain<D, Q> {
             };
             let (rows, read_at_ms) = session.page(&self.subscription, after, self.page_size).await?;
             let Some(last) = rows.last() else {
-                outgoing.finish().await?;
+                let counts = outgoing.finish().await?;
                 session.finish(&self.subscription).await?;
-                session.commit().await?;
+                commit(session, counts, drained).await?;
                 self.stored_at = Some(Instant::now());
                 return Ok(!is_first);
             };
@@ -199,11 +204,21 @@ impl<D: Connect, Q: Queue> Drain<D, Q> {
             }
         }
         // Sent, then advanced: a crash in between repeats what was sent.
-        outgoing.finish().await?;
+        let counts = outgoing.finish().await?;
         session.advance(&self.subscription, after).await?;
-        session.commit().await?;
+        commit(session, counts, drained).await?;
         Ok(true)
     }
+}
+
+/// What is counted is counted once: with the position, or not at all.
+async fn commit(session: &impl database::Session, counts: Counts, drained: &mut Drained) -> Result<(), Error> {
+    if !counts.is_empty() {
+        session.count_deliveries(&counts.rows()).await?;
+    }
+    session.commit().await?;
+    drained.counts.merge(counts);
+    Ok(())
 }
 
 /// Whether the queue has room. While it has not, changes wait in the log.

@@ -19,6 +19,8 @@ const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
 /// And where a lock was in the way, which each attempt holds up writers for a tenth of a second to wait for.
 const MAINTENANCE_RETRY: Duration = Duration::from_secs(5);
 
+/// How often it is asked whether a heartbeat is due, so that no minute goes without.
+const BEAT_INTERVAL: Duration = Duration::from_secs(5);
 /// Between two samples of the pipeline's state, from which the charts of the last hour are drawn.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(15);
 
@@ -35,12 +37,15 @@ pub struct Expanded {
     pub pending_rows: Option<i64>,
     /// For how long the oldest had waited at the worst, in milliseconds.
     pub oldest_pending_ms: i64,
+    /// What the log took on disk, in bytes.
+    pub log_bytes: Option<i64>,
 }
 
 impl Expanded {
     fn note(&mut self, sample: Sample) {
         self.pending_rows = Some(sample.pending_rows);
         self.oldest_pending_ms = self.oldest_pending_ms.max(sample.oldest_pending_ms);
+        self.log_bytes = Some(sample.log_bytes);
     }
 }
 
@@ -51,6 +56,7 @@ pub struct FanOut<D: Connect> {
     retention: Duration,
     subscription: String,
     maintain_at: Instant,
+    beat_at: Instant,
     sample_at: Instant,
 }
 
@@ -63,15 +69,38 @@ impl<D: Connect> FanOut<D> {
             retention: config.retention,
             subscription: config.subscription.clone(),
             maintain_at: Instant::now(),
+            beat_at: Instant::now(),
             sample_at: Instant::now(),
         }
+    }
+
+    /// Notes how far behind the drain is, now and then.
+    ///
+    /// # Errors
+    /// It could not be found out.
+    pub async fn sample(&mut self, expanded: &mut Expanded) -> Result<(), Error> {
+        if Instant::now() < self.sample_at {
+            return Ok(());
+        }
+        self.sample_at = Instant::now() + SAMPLE_INTERVAL;
+        let (session, _) = self.session.get().await?;
+        match session.sample(&self.subscription).await {
+            Ok(Some(sample)) => expanded.note(sample),
+            Ok(None) => {}
+            Err(failure) => {
+                self.session.close();
+                return Err(failure.into());
+            }
+        }
+        Ok(())
     }
 
     /// Works until it is time to stop. What fails is logged and tried again: it stops nobody.
     pub async fn stay(&mut self, stop_at: Instant, expanded: &mut Expanded) {
         let mut pause = Duration::ZERO;
         while Instant::now() < stop_at {
-            match self.step(expanded).await {
+            let sampled = self.sample(expanded).await;
+            match sampled.and(self.step(expanded).await) {
                 Ok(has_more) => {
                     pause = Duration::ZERO;
                     if !has_more {
@@ -104,11 +133,9 @@ impl<D: Connect> FanOut<D> {
         if Instant::now() >= self.maintain_at {
             self.maintain_at = Instant::now() + maintain(session, self.retention).await?;
         }
-        if Instant::now() >= self.sample_at {
-            self.sample_at = Instant::now() + SAMPLE_INTERVAL;
-            if let Some(sample) = session.sample(&self.subscription).await? {
-                expanded.note(sample);
-            }
+        if Instant::now() >= self.beat_at {
+            self.beat_at = Instant::now() + BEAT_INTERVAL;
+            session.beat().await?;
         }
         let begun = session.collect().await?;
         expanded.expansions += begun;

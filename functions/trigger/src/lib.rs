@@ -15,7 +15,7 @@ mod session;
 
 use std::time::{Duration, SystemTime};
 
-use ::config::Secrets;
+use ::config::{Secrets, Trace};
 use database::{Connect, Postgres};
 use queue::{Queue, Sqs};
 use serde::Serialize;
@@ -59,19 +59,21 @@ impl Trigger {
         Self { config, state: Mutex::new((drain, fan_out)) }
     }
 
-    /// Drains until its time is over or, by DRAIN=once, until nothing is left.
+    /// Drains until its time is over or, by DRAIN=once, until nothing is left. What it sends is in this trace.
     ///
     /// # Errors
     /// What kept it from draining, when it was still doing so at the end. What was sent was sent: the next invocation
     /// repeats at most what was not committed.
-    pub async fn handle(&self, trace: &str, deadline: SystemTime) -> Result<Summary, Error> {
+    pub async fn handle(&self, trace: &Trace, deadline: SystemTime) -> Result<Summary, Error> {
         let left = deadline.duration_since(SystemTime::now()).unwrap_or_default().saturating_sub(MARGIN);
         let stop_at = Instant::now() + left.min(self.config.stay);
         let mut state = self.state.lock().await;
         let (drain, fan_out) = &mut *state;
         let mut summary = Summary::default();
         let outcome = if self.config.is_once {
-            self.drain_once(drain, fan_out, trace, stop_at, &mut summary).await
+            let drained = self.drain_once(drain, fan_out, trace, stop_at, &mut summary).await;
+            // Only now: what came since the minute before has waited for its turn, and for nothing else.
+            drained.and(fan_out.sample(&mut summary.expanded).await)
         } else {
             let (drained, ()) = tokio::join!(
                 drain.stay(trace, stop_at, &mut summary.drained),
@@ -112,6 +114,10 @@ impl Trigger {
             line.gauge("Backlog", "Count", pending_rows.unsigned_abs());
             line.gauge("OldestPendingAge", "Milliseconds", expanded.oldest_pending_ms.unsigned_abs());
         }
+        if let Some(log_bytes) = expanded.log_bytes {
+            line.gauge("LogBytes", "Bytes", log_bytes.unsigned_abs());
+        }
+        line.fact("streams", drained.counts.by_stream());
         line.print(SystemTime::now());
     }
 
@@ -119,7 +125,7 @@ impl Trigger {
         &self,
         drain: &mut Drain<impl Connect, impl Queue>,
         fan_out: &mut FanOut<impl Connect>,
-        trace: &str,
+        trace: &Trace,
         stop_at: Instant,
         summary: &mut Summary,
     ) -> Result<(), Error> {

@@ -1,9 +1,10 @@
 //! The trigger's process: clients once, then one invocation after the other.
 
 use aws_config::BehaviorVersion;
-use config::{Env, Secrets};
+use config::{Env, Secrets, Trace};
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde_json::Value;
+use tracing::Instrument as _;
 use trigger::{Config, Trigger};
 
 #[tokio::main]
@@ -17,9 +18,12 @@ async fn main() -> Result<(), Error> {
     lambda_runtime::run(service_fn(|event: LambdaEvent<Value>| {
         let trigger = &trigger;
         // Boxed: the compiler gives up on the layout of so deep a future.
-        Box::pin(
-            async move { Ok::<_, Error>(trigger.handle(&event.context.request_id, event.context.deadline()).await?) },
-        )
+        Box::pin(async move {
+            let context = event.context;
+            let trace = Trace::of_invocation(context.xray_trace_id.as_deref());
+            let work = trigger.handle(&trace, context.deadline());
+            Ok::<_, Error>(work.instrument(config::invocation(&context.request_id, &trace)).await?)
+        })
     }))
     .await
 }

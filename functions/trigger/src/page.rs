@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use config::Trace;
+use database::delivery::{self, Counts};
 use database::{Answers as _, Read, Session, Stream, log};
 use message::{Change, Op, Packer};
 use queue::{Message, Queue};
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use crate::sender::Sender;
 use crate::{Drained, Error};
@@ -24,23 +26,24 @@ const PAYLOAD_BYTES: usize = 950_000;
 /// Turns pages into messages, and packs together what belongs to one stream.
 pub struct Outgoing<'a, S, Q> {
     session: &'a S,
-    trace: &'a str,
+    trace: &'a Trace,
     streams: HashMap<String, Stream>,
     packers: BTreeMap<String, Packer>,
     sender: Sender<Q>,
     counters: &'a mut Drained,
+    counts: Counts,
 }
 
 impl<'a, S: Session, Q: Queue> Outgoing<'a, S, Q> {
     /// With a fresh look at the streams.
     pub async fn new(
         session: &'a S,
-        trace: &'a str,
+        trace: &'a Trace,
         sender: Sender<Q>,
         counters: &'a mut Drained,
     ) -> Result<Self, Error> {
         let streams = session.streams().await?;
-        Ok(Self { session, trace, streams, packers: BTreeMap::new(), sender, counters })
+        Ok(Self { session, trace, streams, packers: BTreeMap::new(), sender, counters, counts: Counts::default() })
     }
 
     /// Takes a page: its documents are read now, under this version, which was drawn before.
@@ -52,6 +55,7 @@ impl<'a, S: Session, Q: Queue> Outgoing<'a, S, Q> {
             by_stream.entry(row.stream.clone()).or_default().push(row);
         }
         for (name, rows) in by_stream {
+            self.counts.add(&name, delivery::DRAINED, as_count(rows.len()));
             let Some(stream) = self.live_stream(&name, &rows).await? else { continue };
             // One write for each key: the last row stands for those before it.
             let latest: HashMap<String, log::Row> = rows.into_iter().map(|row| (row.key.clone(), row)).collect();
@@ -70,14 +74,15 @@ impl<'a, S: Session, Q: Queue> Outgoing<'a, S, Q> {
         Ok(())
     }
 
-    /// Sends what is left, and waits until all of it is sent.
-    pub async fn finish(mut self) -> Result<(), Error> {
+    /// Sends what is left, and waits until all of it is sent. What was done, by stream.
+    pub async fn finish(mut self) -> Result<Counts, Error> {
         for packer in std::mem::take(&mut self.packers).into_values() {
             if let Some(body) = packer.finish() {
                 self.send(body).await?;
             }
         }
-        Ok(self.sender.finish().await?)
+        self.sender.finish().await?;
+        Ok(self.counts)
     }
 
     /// The stream, if its changes can travel. Those of a stream without an index are set aside until it has one; those
@@ -149,10 +154,24 @@ impl<'a, S: Session, Q: Queue> Outgoing<'a, S, Q> {
             Op::Read | Op::Look => self.counters.to_read_again += 1,
         }
         if !self.packers.contains_key(stream) {
-            self.packers.insert(stream.to_owned(), Packer::new(stream, self.trace, MESSAGE_BYTES));
+            self.packers.insert(stream.to_owned(), Packer::new(stream, self.trace.as_str(), MESSAGE_BYTES));
+        }
+        self.counts.add(stream, delivery::PUBLISHED, 1);
+        self.counts.add(stream, delivery::PUBLISHED_BYTES, as_count(document.map_or(0, str::len)));
+        let trace = row.traceparent.as_deref().and_then(Trace::parse).filter(Trace::is_sampled);
+        if let Some(trace) = &trace {
+            info!(trace_id = trace.id(), stream, change_id = row.id, "a traced change is sent");
         }
         let key = &row.key[..row.key.floor_char_boundary(KEY_BYTES)];
-        let change = Change { id: row.id, key: key.into(), version, op, at: read_at_ms, since: Some(row.logged_ms) };
+        let change = Change {
+            id: row.id,
+            key: key.into(),
+            version,
+            op,
+            at: read_at_ms,
+            since: Some(row.logged_ms),
+            trace: trace.as_ref().map(|trace| trace.as_str().into()),
+        };
         let full = self.packers.get_mut(stream).and_then(|packer| packer.push(&change, document));
         match full {
             Some(body) => self.send(body).await,
@@ -163,8 +182,12 @@ impl<'a, S: Session, Q: Queue> Outgoing<'a, S, Q> {
     async fn send(&mut self, body: message::Body) -> Result<(), Error> {
         self.counters.messages += 1;
         self.counters.bytes += body.text.len() as u64;
-        Ok(self.sender.push(Message::new(body.text)).await?)
+        Ok(self.sender.push(Message::traced(body.text, self.trace)).await?)
     }
+}
+
+fn as_count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 fn travelling_bytes(payload: &str) -> usize {

@@ -174,6 +174,7 @@ impl Generator {
             op: Op::Upsert,
             at: self.now_ms,
             since: None,
+            trace: None,
         };
         let document = format!(r#"{{"key": "{}","n":{}}}"#, self.version, self.random.i64(..));
         Expected { change, document: Some(document), fate: Fate::Done }

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use elasticsearch::Elasticsearch;
 use elasticsearch::http::Method;
 use elasticsearch::http::headers::HeaderMap;
+use database::delivery::HEARTBEAT;
 use localstack::Database;
 use migrate::Command;
 use serde::Deserialize;
@@ -118,11 +119,12 @@ impl World {
         Ok(answer.hits.hits.into_iter().map(|hit| (hit.id, (hit.version, hit.source.get().to_owned()))).collect())
     }
 
-    /// How often each index was written to, but for those of the two streams that may be.
+    /// How often each index was written to, but for those of the two streams that may be, and the deployed heartbeat's.
     pub async fn writes_elsewhere(&self) -> Result<BTreeMap<String, Value>> {
         let path = "/_all/_stats/indexing?expand_wildcards=all&filter_path=indices.*.total.indexing.*_total";
         let stats: Value = serde_json::from_str(&self.request(Method::Get, path, None).await?)?;
         let mut indexes: BTreeMap<String, Value> = serde_json::from_value(stats["indices"].clone())?;
+        indexes.retain(|index, _| !index.starts_with(HEARTBEAT));
         for stream in [&self.streams.sourced, &self.streams.payloads] {
             let index = self.index_of(stream).await?;
             indexes.remove(&index).with_context(|| format!("{index} is gone"))?;

@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
 use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
-use config::Env;
+use config::{Env, Trace};
 use indexer::decision::SendAnew;
 use indexer::{Indexer, Settings, Source};
 use message::Message;
@@ -209,7 +209,7 @@ impl Scheduler {
         self.is_unsettled = true;
         process.task = Some(spawn_local(async move {
             // A failure is logged, and the next step tries again.
-            let _ = drain.step("simulation", Instant::now() + MINUTE, &mut Drained::default()).await;
+            let _ = drain.step(&Trace::of_invocation(None), Instant::now() + MINUTE, &mut Drained::default()).await;
             drain
         }));
     }

@@ -179,7 +179,15 @@ impl Session for SimulatedSession {
             Ok(rows.into_iter().map(|row| (row.id, row.stream, row.key, row.is_delete)).collect())
         };
         let rows = self.compare("page", rows, twin).await?;
-        let row = |(id, stream, key, is_delete)| Row { id, stream, key, is_delete, payload: None, logged_ms: 0 };
+        let row = |(id, stream, key, is_delete)| Row {
+            id,
+            stream,
+            key,
+            is_delete,
+            payload: None,
+            logged_ms: 0,
+            traceparent: None,
+        };
         Ok((rows.into_iter().map(row).collect(), self.world.now_ms()))
     }
 
@@ -231,6 +239,10 @@ impl Session for SimulatedSession {
 
     async fn sample(&self, _subscription: &str) -> Result<Option<Sample>, Error> {
         Ok(None)
+    }
+
+    async fn beat(&self) -> Result<(), Error> {
+        Ok(())
     }
 
     async fn streams(&self) -> Result<HashMap<String, Stream>, Error> {

@@ -8,11 +8,13 @@ pub mod fake;
 mod metrics;
 mod secrets;
 mod telemetry;
+mod trace;
 
 pub use env::{Env, Error};
 pub use metrics::{Line, Metrics};
 pub use secrets::{SecretError, Secrets};
 pub use telemetry::{WithService, init_telemetry};
+pub use trace::{Trace, call, invocation};
 
 /// Makes aws-lc-rs the TLS provider of the process. Call it before the first client is made; calling it again is harmless.
 ///

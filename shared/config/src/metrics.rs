@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 
-use crate::Env;
+use crate::{Env, secrets};
 
 /// All metrics are in this one.
 const NAMESPACE: &str = "Sluice";
@@ -26,11 +26,13 @@ impl Metrics {
         env.optional("STACK_NAME").map(|stack| Self { service, stack })
     }
 
-    /// A line without metrics yet.
+    /// A line with no metric yet but of credentials that were refused and looked up anew.
     pub fn line(&self) -> Line {
         let fields = [("service", self.service), ("stack", self.stack.as_str())];
         let fields = fields.map(|(name, value)| (name.to_owned(), Value::from(value)));
-        Line { fields: Map::from_iter(fields), metrics: vec![] }
+        let mut line = Line { fields: Map::from_iter(fields), metrics: vec![] };
+        line.count("SecretRefreshes", secrets::take_refreshes());
+        line
     }
 }
 

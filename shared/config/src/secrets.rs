@@ -1,6 +1,13 @@
 //! Credentials out of Secrets Manager.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use aws_sdk_secretsmanager::{Client, error::DisplayErrorContext};
 use serde::de::DeserializeOwned;
@@ -9,12 +16,22 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+use crate::call;
+
 /// How long a credential serves before it is looked up again. A refused one is looked up at once, by `refresh`.
 const TIME_TO_LIVE: Duration = Duration::from_secs(300);
 /// How long an expired credential serves on before Secrets Manager is asked again, when it did not answer.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(15);
 /// A lookup takes milliseconds. The SDK itself sets no limit on waiting for an answer.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Of this process, since it was last told.
+static REFRESHES: AtomicU64 = AtomicU64::new(0);
+
+/// How often a refused credential was looked up anew since this was last asked.
+pub(crate) fn take_refreshes() -> u64 {
+    REFRESHES.swap(0, Ordering::Relaxed)
+}
 
 /// Why a credential cannot be had. Names the secret and the remedy, never a value.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +121,7 @@ impl Secrets {
         if let Some(cached) = cache.get(arn).filter(|cached| cached.looked_up_at > asked_at) {
             return parse(arn, &cached.text);
         }
+        REFRESHES.fetch_add(1, Ordering::Relaxed);
         let cached = self.cached(self.look_up(arn).await?);
         let parsed = parse(arn, &cached.text);
         cache.insert(arn.to_owned(), cached);
@@ -112,7 +130,8 @@ impl Secrets {
 
     async fn look_up(&self, arn: &str) -> Result<String, SecretError> {
         let unreadable = |reason: String| SecretError::Unreadable { arn: arn.to_owned(), reason };
-        let answer = timeout(LOOKUP_TIMEOUT, self.client.get_secret_value().secret_id(arn).send())
+        let request = self.client.get_secret_value().secret_id(arn).send();
+        let answer = timeout(LOOKUP_TIMEOUT, call("secretsmanager", "GetSecretValue", request))
             .await
             .map_err(|_| unreadable(format!("no answer within {} s", LOOKUP_TIMEOUT.as_secs())))?
             .map_err(|error| {

@@ -1,5 +1,19 @@
 //! What is counted of deliveries: the measures of `sluice.delivery_stats`.
 
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use crate::log::Count;
+
+/// Rows of the log that were drained.
+pub const DRAINED: &str = "drained";
+/// Changes sent; many rows of one document become one.
+pub const PUBLISHED: &str = "published";
+/// Bytes of the documents sent.
+pub const PUBLISHED_BYTES: &str = "published_bytes";
+/// Documents written that were read anew before, since their change was old.
+pub const RE_READ: &str = "re_read";
 /// Documents written or deleted in the index.
 pub const WRITTEN: &str = "written";
 /// Changes that found a newer version in the index.
@@ -30,6 +44,51 @@ pub const LATENCY_BUCKETS: [(i64, &str); 12] = [
     (i64::MAX, "latency_inf"),
 ];
 
+/// The stream that is built in: what its index has tells whether the pipeline runs.
+pub const HEARTBEAT: &str = "sluice_heartbeat";
+
+/// What is to be added to the counters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts(BTreeMap<(String, &'static str), i64>);
+
+impl Counts {
+    /// Adds to a measure of a stream.
+    pub fn add(&mut self, stream: &str, measure: &'static str, value: i64) {
+        *self.0.entry((stream.to_owned(), measure)).or_default() += value;
+    }
+
+    /// Adds all of others.
+    pub fn merge(&mut self, others: Self) {
+        for (counter, value) in others.0 {
+            *self.0.entry(counter).or_default() += value;
+        }
+    }
+
+    /// Whether there is nothing to add.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// As the database takes them.
+    pub fn rows(&self) -> Vec<Count> {
+        let row = |((stream, measure), value): (&(String, &'static str), &i64)| Count {
+            stream: stream.clone(),
+            measure,
+            value: *value,
+        };
+        self.0.iter().map(row).collect()
+    }
+
+    /// As a log line tells them: `{"books": {"written": 3}}`, without the times.
+    pub fn by_stream(&self) -> Value {
+        let mut streams = Map::new();
+        for ((stream, measure), value) in self.0.iter().filter(|((_, measure), _)| !measure.starts_with("latency")) {
+            streams.entry(stream.as_str()).or_insert_with(|| Value::Object(Map::new()))[*measure] = (*value).into();
+        }
+        Value::Object(streams)
+    }
+}
+
 /// The bucket that such a time falls into.
 pub fn latency_bucket(ms: i64) -> &'static str {
     let (_, measure) = LATENCY_BUCKETS[LATENCY_BUCKETS.partition_point(|(longest, _)| *longest < ms)];
@@ -38,7 +97,24 @@ pub fn latency_bucket(ms: i64) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn counts_add_up_by_stream_and_measure() {
+        let mut counts = Counts::default();
+        counts.add("books", WRITTEN, 2);
+        counts.add("books", latency_bucket(7), 2);
+        let mut others = Counts::default();
+        others.add("books", WRITTEN, 1);
+        others.add("authors", STALE, 1);
+        counts.merge(others);
+        assert_eq!(counts.by_stream(), json!({"authors": {"stale": 1}, "books": {"written": 3}}));
+        let rows: Vec<_> = counts.rows().into_iter().map(|row| (row.stream, row.measure, row.value)).collect();
+        let row = |stream: &str, measure, value| (stream.to_owned(), measure, value);
+        assert_eq!(rows, [row("authors", STALE, 1), row("books", "latency_50", 2), row("books", WRITTEN, 3)]);
+    }
 
     #[test]
     fn a_time_falls_into_the_first_bucket_that_is_not_shorter() {

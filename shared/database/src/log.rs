@@ -50,6 +50,8 @@ pub struct Row {
     pub payload: Option<String>,
     /// When it was logged, by the database's clock, in milliseconds since 1970.
     pub logged_ms: i64,
+    /// The trace that its writer was in, as the writer gave it.
+    pub traceparent: Option<String>,
 }
 
 /// What is to be added to a counter of `sluice.delivery_stats`.
@@ -70,6 +72,8 @@ pub struct Sample {
     pub pending_rows: i64,
     /// For how long the oldest of them has, in milliseconds.
     pub oldest_pending_ms: i64,
+    /// What the log takes on disk.
+    pub log_bytes: i64,
 }
 
 /// Whether anything waits for the subscription. Takes no lock and no transaction id.
@@ -100,8 +104,8 @@ pub async fn hold(client: &Client, subscription: &str, versions: &Versions) -> R
 pub async fn page(client: &Client, subscription: &str, after: i64, size: i32) -> Result<(Vec<Row>, i64), Error> {
     // A json payload keeps its own line breaks, and a document is one line; JSON has them only between tokens.
     let query = "SELECT id, stream, key, op = 'delete', translate(payload::text, E'\\n\\r', '  '), \
-                 (extract(epoch FROM clock_timestamp()) * 1000)::bigint, (extract(epoch FROM created_at) * 1000)::bigint \
-                 FROM sluice.page($1, $2, $3)";
+                 (extract(epoch FROM clock_timestamp()) * 1000)::bigint, (extract(epoch FROM created_at) * 1000)::bigint, \
+                 traceparent FROM sluice.page($1, $2, $3)";
     let rows = client.query(query, &[&subscription, &after, &size]).await?;
     let read_at_ms = rows.first().map_or(0, |row| row.get(5));
     let rows = rows.iter().map(|row| Row {
@@ -111,6 +115,7 @@ pub async fn page(client: &Client, subscription: &str, after: i64, size: i32) ->
         is_delete: row.get(3),
         payload: row.get(4),
         logged_ms: row.get(6),
+        traceparent: row.get(7),
     });
     Ok((rows.collect(), read_at_ms))
 }
@@ -162,9 +167,14 @@ pub async fn count_deliveries(client: &Client, counts: &[Count]) -> Result<(), E
 /// Notes how far the subscription is and what was delivered until now, for the charts of the last hour. `None`: somebody
 /// else has just done so.
 pub async fn sample(client: &Client, subscription: &str) -> Result<Option<Sample>, Error> {
-    let query = "SELECT pending_rows, oldest_pending_ms FROM sluice.sample($1)";
+    let query = "SELECT pending_rows, oldest_pending_ms, log_bytes FROM sluice.sample($1)";
     let row = client.query_opt(query, &[&subscription]).await?;
-    Ok(row.map(|row| Sample { pending_rows: row.get(0), oldest_pending_ms: row.get(1) }))
+    Ok(row.map(|row| Sample { pending_rows: row.get(0), oldest_pending_ms: row.get(1), log_bytes: row.get(2) }))
+}
+
+/// Changes the heartbeat's document, once a minute at most.
+pub async fn beat(client: &Client) -> Result<(), Error> {
+    client.execute("SELECT sluice.beat()", &[]).await.map(drop)
 }
 
 /// Does the next thing that the partitions need, and says what; `None`: nothing. Rows that were passed stay for `keep`.

@@ -3,11 +3,14 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use config::Secrets;
+use config::{Secrets, call};
 use tokio_postgres::{Client, Error};
 
 use crate::log::{self, Count, Row, Sample, Versions};
 use crate::{ConnectError, Documents, Read, ReadError, Settings, Stream};
+
+/// In the spans of calls.
+pub(crate) const PEER: &str = "postgresql";
 
 /// The way to a session.
 #[allow(async_fn_in_trait, reason = "whoever needs its futures to be Send knows which one it is")]
@@ -47,6 +50,7 @@ pub trait Session {
 
     async fn count_deliveries(&self, counts: &[Count]) -> Result<(), Error>;
     async fn sample(&self, subscription: &str) -> Result<Option<Sample>, Error>;
+    async fn beat(&self) -> Result<(), Error>;
 
     async fn streams(&self) -> Result<HashMap<String, Stream>, Error>;
     fn read<'a>(
@@ -87,7 +91,7 @@ impl Connect for Postgres {
     type Session = Client;
 
     async fn connect(&self, name: &str) -> Result<Client, ConnectError> {
-        crate::connect(&self.settings, &self.secrets, name).await
+        call(PEER, "connect", crate::connect(&self.settings, &self.secrets, name)).await
     }
 }
 
@@ -97,79 +101,83 @@ impl Session for Client {
     }
 
     async fn begin(&self) -> Result<(), Error> {
-        self.batch_execute("BEGIN").await
+        call(PEER, "begin", self.batch_execute("BEGIN")).await
     }
 
     async fn commit(&self) -> Result<(), Error> {
-        self.batch_execute("COMMIT").await
+        call(PEER, "commit", self.batch_execute("COMMIT")).await
     }
 
     async fn rollback(&self) -> Result<(), Error> {
-        self.batch_execute("ROLLBACK").await
+        call(PEER, "rollback", self.batch_execute("ROLLBACK")).await
     }
 
     async fn is_pending(&self, subscription: &str) -> Result<bool, Error> {
-        log::is_pending(self, subscription).await
+        call(PEER, "is_pending", log::is_pending(self, subscription)).await
     }
 
     async fn take_over(&self, subscription: &str, span: i32) -> Result<Option<Versions>, Error> {
-        log::take_over(self, subscription, span).await
+        call(PEER, "take_over", log::take_over(self, subscription, span)).await
     }
 
     async fn release(&self, subscription: &str) -> Result<(), Error> {
-        log::release(self, subscription).await
+        call(PEER, "release", log::release(self, subscription)).await
     }
 
     async fn hold(&self, subscription: &str, versions: &Versions) -> Result<Option<i64>, Error> {
-        log::hold(self, subscription, versions).await
+        call(PEER, "hold", log::hold(self, subscription, versions)).await
     }
 
     async fn page(&self, subscription: &str, after: i64, size: i32) -> Result<(Vec<Row>, i64), Error> {
-        log::page(self, subscription, after, size).await
+        call(PEER, "page", log::page(self, subscription, after, size)).await
     }
 
     async fn advance(&self, subscription: &str, id: i64) -> Result<(), Error> {
-        log::advance(self, subscription, id).await
+        call(PEER, "advance", log::advance(self, subscription, id)).await
     }
 
     async fn finish(&self, subscription: &str) -> Result<(), Error> {
-        log::finish(self, subscription).await
+        call(PEER, "finish", log::finish(self, subscription)).await
     }
 
     async fn wait(&self, stream: &str, ids: &[i64]) -> Result<bool, Error> {
-        log::wait(self, stream, ids).await
+        call(PEER, "wait", log::wait(self, stream, ids)).await
     }
 
     async fn collect(&self) -> Result<i64, Error> {
-        log::collect(self).await
+        call(PEER, "collect", log::collect(self)).await
     }
 
     async fn due_expansion(&self) -> Result<Option<i64>, Error> {
-        log::due_expansion(self).await
+        call(PEER, "due_expansion", log::due_expansion(self)).await
     }
 
     async fn expand(&self, expansion: i64, slice: i32) -> Result<i64, Error> {
-        log::expand(self, expansion, slice).await
+        call(PEER, "expand", log::expand(self, expansion, slice)).await
     }
 
     async fn park(&self, expansion: i64, error: &str) -> Result<(), Error> {
-        log::park(self, expansion, error).await
+        call(PEER, "park", log::park(self, expansion, error)).await
     }
 
     async fn maintain(&self, keep: Duration) -> Result<Option<String>, Error> {
-        log::maintain(self, keep).await
+        call(PEER, "maintain", log::maintain(self, keep)).await
     }
 
     async fn count_deliveries(&self, counts: &[Count]) -> Result<(), Error> {
-        log::count_deliveries(self, counts).await
+        call(PEER, "count_deliveries", log::count_deliveries(self, counts)).await
     }
 
     async fn sample(&self, subscription: &str) -> Result<Option<Sample>, Error> {
-        log::sample(self, subscription).await
+        call(PEER, "sample", log::sample(self, subscription)).await
+    }
+
+    async fn beat(&self) -> Result<(), Error> {
+        call(PEER, "beat", log::beat(self)).await
     }
 
     async fn streams(&self) -> Result<HashMap<String, Stream>, Error> {
-        crate::streams(self).await
+        call(PEER, "streams", crate::streams(self)).await
     }
 
     fn read<'a>(

@@ -3,10 +3,13 @@
 use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
 
+use config::call;
 use futures_util::StreamExt;
 use thiserror::Error;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row, RowStream};
+
+use crate::session::PEER;
 
 /// A named set of documents, as `sluice.stream` defines it.
 #[derive(Clone, Debug, Default)]
@@ -156,7 +159,7 @@ impl Documents<'_> {
         loop {
             let Some(running) = &mut self.running else {
                 let Some(asked) = self.todo.pop() else { return Ok(None) };
-                if let Some(failed) = self.start(asked).await? {
+                if let Some(failed) = call(PEER, "read", self.start(asked)).await? {
                     return Ok(Some(failed));
                 }
                 continue;

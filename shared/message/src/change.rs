@@ -19,6 +19,9 @@ pub struct Change<'a> {
     /// When it was logged, by the same clock, so that whoever writes it knows how long it was on the way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<i64>,
+    /// The trace that its writer was in, as W3C's traceparent, if the writer wants to see it.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Cow<'a, str>>,
 }
 
 /// What is to be done with a document.

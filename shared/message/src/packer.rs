@@ -45,7 +45,8 @@ impl Packer {
     pub fn push(&mut self, change: &Change<'_>, document: Option<&str>) -> Option<Body> {
         let document = document.filter(|_| change.op == Op::Upsert).map(one_line);
         let op = if document.is_none() && change.op == Op::Upsert { Op::Read } else { change.op };
-        let facts = to_json(&Change { op, key: Cow::Borrowed(&change.key), ..*change });
+        let trace = change.trace.as_deref().map(Cow::Borrowed);
+        let facts = to_json(&Change { op, key: Cow::Borrowed(&change.key), trace, ..*change });
 
         let added_bytes = facts.len() + 1 + document.as_ref().map_or(0, |document| document.len() + 1);
         let header_bytes = self.header(self.changes + 1).len() + 1;
@@ -112,7 +113,7 @@ mod tests {
     use crate::Message;
 
     fn change(id: i64, key: &str, op: Op) -> Change<'_> {
-        Change { id, key: key.into(), version: 5, op, at: 1_790_000_000_000, since: None }
+        Change { id, key: key.into(), version: 5, op, at: 1_790_000_000_000, since: None, trace: None }
     }
 
     fn pack(changes: &[(Change<'_>, Option<&str>)], limit_bytes: usize) -> Vec<Body> {

@@ -169,7 +169,7 @@ mod tests {
         assert!(matches!(message.entries[0].change.key, Cow::Borrowed("43")));
         assert_eq!(
             message.entries[1].change,
-            Change { id: 7, key: "42".into(), version: 5, op: Op::Delete, at: 9, since: None }
+            Change { id: 7, key: "42".into(), version: 5, op: Op::Delete, at: 9, since: None, trace: None }
         );
         assert_eq!(message.entries[1].document, None);
     }
@@ -265,7 +265,7 @@ mod tests {
                 let op = [Op::Upsert, Op::Delete, Op::Read, Op::Look][op];
                 let document = (op == Op::Upsert).then(|| format!("{{\"text\":\"{text}\"}}"));
                 let id = i64::try_from(index).unwrap();
-                let change = Change { id, key: key.into(), version, op, at, since: None };
+                let change = Change { id, key: key.into(), version, op, at, since: None, trace: None };
                 bodies.extend(packer.push(&change, document.as_deref()));
                 expected.push((change, document));
             }

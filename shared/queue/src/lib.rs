@@ -6,6 +6,7 @@ mod sqs;
 use std::{future::Future, time::Duration};
 
 use aws_sdk_sqs::error::DisplayErrorContext;
+use config::Trace;
 
 pub use batch::{BATCH_BYTES, BATCH_MESSAGES, send_all};
 pub use sqs::Sqs;
@@ -71,6 +72,11 @@ impl Message {
     /// Without attributes or delay.
     pub fn new(body: impl Into<String>) -> Self {
         Self { body: body.into(), ..Self::default() }
+    }
+
+    /// Without delay, in a trace, as W3C names it.
+    pub fn traced(body: impl Into<String>, trace: &Trace) -> Self {
+        Self { attributes: vec![("traceparent", trace.as_str().to_owned())], ..Self::new(body) }
     }
 
     /// What counts against [`BATCH_BYTES`].

@@ -8,6 +8,7 @@ use aws_sdk_sqs::{
         SendMessageBatchRequestEntry,
     },
 };
+use config::call;
 
 use crate::{Error, Message, Queue, Taken};
 
@@ -32,7 +33,7 @@ impl Queue for Sqs {
             batch.iter().enumerate().map(|(position, message)| entry(position, message)).collect();
         let entries = entries.map_err(|error| Error::of(REQUEST, &error))?;
         let request = self.client.send_message_batch().queue_url(&*self.url).set_entries(Some(entries));
-        let answer = request.send().await.map_err(|error| Error::of(REQUEST, &error))?;
+        let answer = call("sqs", REQUEST, request.send()).await.map_err(|error| Error::of(REQUEST, &error))?;
         Ok(taken(answer.successful().iter().map(|taken| taken.id()), answer.failed()))
     }
 
@@ -51,7 +52,7 @@ impl Queue for Sqs {
             .collect();
         let entries = entries.map_err(|error| Error::of(REQUEST, &error))?;
         let request = self.client.change_message_visibility_batch().queue_url(&*self.url).set_entries(Some(entries));
-        let answer = request.send().await.map_err(|error| Error::of(REQUEST, &error))?;
+        let answer = call("sqs", REQUEST, request.send()).await.map_err(|error| Error::of(REQUEST, &error))?;
         Ok(taken(answer.successful().iter().map(|taken| taken.id()), answer.failed()))
     }
 
@@ -59,10 +60,11 @@ impl Queue for Sqs {
         use QueueAttributeName::{
             ApproximateNumberOfMessages, ApproximateNumberOfMessagesDelayed, ApproximateNumberOfMessagesNotVisible,
         };
+        const REQUEST: &str = "GetQueueAttributes";
         let names =
             [ApproximateNumberOfMessages, ApproximateNumberOfMessagesNotVisible, ApproximateNumberOfMessagesDelayed];
         let request = self.client.get_queue_attributes().queue_url(&*self.url).set_attribute_names(Some(names.into()));
-        let answer = request.send().await.map_err(|error| Error::of("GetQueueAttributes", &error))?;
+        let answer = call("sqs", REQUEST, request.send()).await.map_err(|error| Error::of(REQUEST, &error))?;
         let counts = answer.attributes.unwrap_or_default();
         Ok(counts.values().filter_map(|count| count.parse::<i64>().ok()).sum())
     }

@@ -59,7 +59,10 @@ impl Message {
 
     fn push(mut self, key: &str, version: i64, op: Op, document: Option<String>) -> Self {
         let id = i64::try_from(self.changes.len()).unwrap() + 1;
-        self.changes.push((Change { id, key: key.to_owned().into(), version, op, at: NOW_MS, since: None }, document));
+        self.changes.push((
+            Change { id, key: key.to_owned().into(), version, op, at: NOW_MS, since: None, trace: None },
+            document,
+        ));
         self
     }
 }

@@ -76,3 +76,43 @@ async fn two_runs_at_once_make_everything_once() {
     assert!(lines[0].starts_with("nothing to do") && lines[1].starts_with("schema: applied"), "{lines:?}");
     fixture.remove().await;
 }
+
+#[tokio::test]
+async fn the_log_gets_a_column_when_open_writers_are_done_and_others_go_on_meanwhile() {
+    let fixture = Fixture::new().await;
+    let mut client = fixture.database.owner().await.unwrap();
+    let before: Vec<Migration> = schema::migrations().into_iter().filter(|it| it.version() < 8).collect();
+    schema::migrate(&mut client, &before, &mut Report::new(|_| {})).await.unwrap();
+    let (open, other) = (fixture.database.owner().await.unwrap(), fixture.database.owner().await.unwrap());
+    other
+        .batch_execute(
+            r#"CREATE TABLE item (id int PRIMARY KEY);
+               SELECT sluice.define_stream('item', source => 'public.item', key => 'id', mapping => '{"properties": {"id": {}}}');
+               SELECT sluice.track('item', stream => 'item', key => 'id');
+               SET statement_timeout = '2s'"#,
+        )
+        .await
+        .unwrap();
+    open.batch_execute("BEGIN; INSERT INTO item VALUES (0)").await.unwrap();
+
+    let is_waiting = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'PgSleep')";
+    let row = client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap();
+    let pid: i32 = row.get(0);
+    let (migrated, ()) = tokio::join!(
+        async { schema::migrate(&mut client, &schema::migrations(), &mut Report::new(|_| {})).await },
+        async {
+            while !other.query_one(is_waiting, &[&pid]).await.unwrap().get::<_, bool>(0) {}
+            for id in 1..=20 {
+                other.execute("INSERT INTO item VALUES ($1)", &[&id]).await.unwrap();
+            }
+            open.batch_execute("COMMIT").await.unwrap();
+        }
+    );
+    assert!(migrated.unwrap());
+    other.batch_execute("SET sluice.traceparent = 'mine'; INSERT INTO item VALUES (21)").await.unwrap();
+    let seen: String = fixture
+        .value("SELECT string_agg(coalesce(traceparent, '-'), '' ORDER BY id) FROM sluice.outbox WHERE stream = 'item'")
+        .await;
+    assert_eq!(seen, format!("{}mine", "-".repeat(21)));
+    fixture.remove().await;
+}

@@ -1,6 +1,9 @@
 //! What is sent.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
+use config::Trace;
 use message::Op;
 
 use crate::support::{Bench, a_minute_from_now};
@@ -28,6 +31,37 @@ async fn a_change_travels_with_its_document_as_it_is_now() -> Result<()> {
         ]
     );
     assert_eq!(bench.drain().await?.drained.messages, 0, "what was sent is not sent again");
+
+    let counted = owner.query("SELECT measure, value FROM sluice.delivery_stats WHERE stream = 'item'", &[]).await?;
+    let counted: BTreeMap<&str, i64> = counted.iter().map(|row| (row.get(0), row.get(1))).collect();
+    assert_eq!(counted, BTreeMap::from([("drained", 5), ("published", 3), ("published_bytes", 48)]));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_change_travels_in_the_trace_that_its_writer_wants_to_see() -> Result<()> {
+    let bench = Bench::create().await?;
+    let owner = bench.item().await?;
+    let wanted = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    for (id, traceparent) in
+        [(1, wanted), (2, &wanted.replace("-01", "-00")), (3, "no trace"), (4, &"0".repeat(500)), (5, "")]
+    {
+        owner
+            .batch_execute(&format!(
+                "BEGIN; SET LOCAL sluice.traceparent = '{traceparent}'; INSERT INTO item VALUES ({id}, 'a'); COMMIT"
+            ))
+            .await?;
+    }
+    owner.batch_execute("INSERT INTO item VALUES (6, 'a')").await?;
+    let trace = Trace::of_invocation(None);
+    bench.trigger(&[])?.handle(&trace, a_minute_from_now()).await?;
+    let arrived = bench.receive().await?;
+    assert_eq!(arrived.len(), 6);
+    for change in arrived {
+        let (of_message, of_writer) = change.traces;
+        assert_eq!(of_message.as_deref(), Some(trace.as_str()));
+        assert_eq!(of_writer.as_deref(), (change.key == "1").then_some(wanted), "{}", change.key);
+    }
     Ok(())
 }
 
@@ -43,7 +77,7 @@ async fn versions_rise_from_page_to_page_and_from_drainer_to_drainer() -> Result
                 &[&round.to_string()],
             )
             .await?;
-        bench.trigger(&[("PAGE_SIZE", "10")])?.handle("test", a_minute_from_now()).await?;
+        bench.trigger(&[("PAGE_SIZE", "10")])?.handle(&Trace::of_invocation(None), a_minute_from_now()).await?;
         let arrived = bench.receive().await?;
         let mut versions: Vec<i64> = arrived.iter().map(|a| a.version).collect();
         versions.dedup();
@@ -165,11 +199,9 @@ async fn two_drainers_send_everything_once() -> Result<()> {
         }
         anyhow::Ok(())
     };
-    let (first, second, written) = tokio::join!(
-        both[0].handle("first", a_minute_from_now()),
-        both[1].handle("second", a_minute_from_now()),
-        writes
-    );
+    let trace = Trace::of_invocation(None);
+    let (first, second, written) =
+        tokio::join!(both[0].handle(&trace, a_minute_from_now()), both[1].handle(&trace, a_minute_from_now()), writes);
     written?;
     let (first, second) = (first?, second?);
     assert_eq!(first.drained.changes + second.drained.changes, 400);

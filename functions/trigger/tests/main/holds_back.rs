@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::Result;
 use aws_config::BehaviorVersion;
+use config::Trace;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -18,9 +19,9 @@ async fn a_full_queue_keeps_changes_in_the_log() -> Result<()> {
     bench.sqs.send_message().queue_url(&bench.queue_url).message_body("x").delay_seconds(900).send().await?;
     owner.batch_execute("INSERT INTO item VALUES (1, 'a')").await?;
     let trigger = bench.trigger(&[("MAX_QUEUE_DEPTH", "2")])?;
-    assert_eq!(trigger.handle("test", a_minute_from_now()).await?.drained.changes, 0);
+    assert_eq!(trigger.handle(&Trace::of_invocation(None), a_minute_from_now()).await?.drained.changes, 0);
     let trigger = bench.trigger(&[("MAX_QUEUE_DEPTH", "3")])?;
-    assert_eq!(trigger.handle("test", a_minute_from_now()).await?.drained.changes, 1);
+    assert_eq!(trigger.handle(&Trace::of_invocation(None), a_minute_from_now()).await?.drained.changes, 1);
     Ok(())
 }
 
@@ -53,7 +54,7 @@ async fn what_sqs_took_in_part_is_sent_again_and_only_that() -> Result<()> {
     // The first of each batch is refused, until there is only one.
     let sqs = Sqs::start(|entries| (entries > 1).then_some(0)).await?;
     let trigger = bench.trigger_with(&[], sqs.client().await)?;
-    let summary = trigger.handle("test", a_minute_from_now()).await?;
+    let summary = trigger.handle(&Trace::of_invocation(None), a_minute_from_now()).await?;
     assert_eq!(summary.drained.messages, 4);
     assert_eq!(sqs.taken.load(Ordering::SeqCst), 4, "each was taken once");
     assert_eq!(bench.drain().await?.drained.changes, 0);
@@ -67,7 +68,7 @@ async fn what_sqs_never_takes_is_not_passed() -> Result<()> {
     owner.batch_execute("INSERT INTO item VALUES (1, 'a'), (2, 'b')").await?;
     let sqs = Sqs::start(|_| Some(0)).await?;
     let trigger = bench.trigger_with(&[], sqs.client().await)?;
-    let error = trigger.handle("test", a_minute_from_now()).await.unwrap_err();
+    let error = trigger.handle(&Trace::of_invocation(None), a_minute_from_now()).await.unwrap_err();
     assert!(error.to_string().contains("SQS refused"), "{error}");
     assert_eq!(bench.drain().await?.drained.changes, 2, "they are still in the log");
     Ok(())

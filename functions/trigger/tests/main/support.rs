@@ -3,7 +3,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use aws_config::{BehaviorVersion, SdkConfig};
-use config::{Env, Secrets};
+use config::{Env, Secrets, Trace};
 use localstack::Database;
 use message::{Message, Op};
 use trigger::{Config, Summary, Trigger};
@@ -25,6 +25,8 @@ pub struct Arrived {
     pub op: Op,
     pub version: i64,
     pub document: Option<String>,
+    /// The trace of its message, and the one that its writer was in.
+    pub traces: (Option<String>, Option<String>),
 }
 
 impl Bench {
@@ -66,14 +68,19 @@ impl Bench {
 
     /// Drains until nothing is left.
     pub async fn drain(&self) -> Result<Summary> {
-        Ok(self.trigger(&[])?.handle("test", a_minute_from_now()).await?)
+        Ok(self.trigger(&[])?.handle(&Trace::of_invocation(None), a_minute_from_now()).await?)
     }
 
     /// Takes everything out of the queue, in order of version and key.
     pub async fn receive(&self) -> Result<Vec<Arrived>> {
         let mut arrived = vec![];
         loop {
-            let request = self.sqs.receive_message().queue_url(&self.queue_url).max_number_of_messages(10);
+            let request = self
+                .sqs
+                .receive_message()
+                .queue_url(&self.queue_url)
+                .max_number_of_messages(10)
+                .message_attribute_names("All");
             let messages = request.send().await?.messages.unwrap_or_default();
             if messages.is_empty() {
                 arrived.sort_by(|a: &Arrived, b| (a.version, &a.stream, &a.key).cmp(&(b.version, &b.stream, &b.key)));
@@ -82,12 +89,15 @@ impl Bench {
             for message in messages {
                 let body = message.body.as_deref().unwrap_or_default();
                 let parsed = Message::parse(body)?;
+                let attributes = message.message_attributes.as_ref();
+                let trace = attributes.and_then(|all| all.get("traceparent")?.string_value.clone());
                 arrived.extend(parsed.entries.iter().map(|entry| Arrived {
                     stream: parsed.stream.to_string(),
                     key: entry.change.key.to_string(),
                     op: entry.change.op,
                     version: entry.change.version,
                     document: entry.document.map(str::to_owned),
+                    traces: (trace.clone(), entry.change.trace.as_deref().map(str::to_owned)),
                 }));
                 let handle = message.receipt_handle.unwrap_or_default();
                 self.sqs.delete_message().queue_url(&self.queue_url).receipt_handle(handle).send().await?;

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use database::log::{self as sluice, Row};
-use localstack::eventually;
+use localstack::{Database, eventually};
 
 use crate::support::{Drainer, World, facts, keys, one, refused};
 
@@ -315,5 +315,21 @@ async fn status_tells_how_many_rows_wait_and_for_how_long() -> Result<()> {
     assert_eq!(one::<String>(&client, query).await?, "1 false", "the late row");
     drainer.drain().await?;
     assert_eq!(one::<String>(&client, query).await?, "0");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_heartbeat_is_logged_when_the_last_is_a_minute_old() -> Result<()> {
+    let database = Database::create().await?;
+    let (owner, functions) = (database.owner().await?, database.functions().await?);
+    let beats = "SELECT count(*) FROM sluice.outbox WHERE stream = 'sluice_heartbeat'";
+    let first: i64 = one(&owner, beats).await?;
+    sluice::beat(&functions).await?;
+    assert_eq!(one::<i64>(&owner, beats).await?, first, "the last one is seconds old");
+    owner.execute("UPDATE sluice.heartbeat SET at = at - interval '1 minute'", &[]).await?;
+    for _ in 0..2 {
+        sluice::beat(&functions).await?;
+        assert_eq!(one::<i64>(&owner, beats).await?, first + 2, "that update, and one heartbeat");
+    }
     Ok(())
 }

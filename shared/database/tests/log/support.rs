@@ -15,7 +15,8 @@ use tokio_postgres::error::DbError;
 const DOCUMENT_BYTES: i32 = 8 * 1024 * 1024;
 const SUBSCRIPTION: &str = "elasticsearch";
 
-/// A database with a table that is a stream of its own: `demo.item (id bigint, value text)`, tracked and live.
+/// A database with a table that is a stream of its own, `demo.item (id bigint, value text)`, tracked and live; without
+/// the heartbeat.
 pub struct World {
     pub database: Database,
     pub owner: Client,
@@ -38,7 +39,9 @@ impl World {
         let database = Database::create().await?;
         let owner = database.owner().await?;
         owner
-            .batch_execute(&format!("CREATE SCHEMA demo; SET search_path = public; {sql}"))
+            .batch_execute(&format!(
+                "SELECT sluice.drop_stream('sluice_heartbeat'); CREATE SCHEMA demo; SET search_path = public; {sql}"
+            ))
             .await
             .context("the world's SQL")?;
         owner
