@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
+use database::delivery::HEARTBEAT;
 use elasticsearch::Elasticsearch;
 use elasticsearch::http::Method;
 use elasticsearch::http::headers::HeaderMap;
-use database::delivery::HEARTBEAT;
 use localstack::Database;
 use migrate::Command;
 use serde::Deserialize;

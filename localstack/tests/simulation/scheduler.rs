@@ -208,8 +208,12 @@ impl Scheduler {
             process.resting.take().unwrap_or_else(|| Drain::new(&self.config, self.postgres.clone(), queue));
         self.is_unsettled = true;
         process.task = Some(spawn_local(async move {
+            // Not a new one, which chance would be asked for.
+            let Some(trace) = Trace::parse("00-5759e988bd862e3fe1be46a994272793-53995c3f42cd8ad8-00") else {
+                return drain;
+            };
             // A failure is logged, and the next step tries again.
-            let _ = drain.step(&Trace::of_invocation(None), Instant::now() + MINUTE, &mut Drained::default()).await;
+            let _ = drain.step(&trace, Instant::now() + MINUTE, &mut Drained::default()).await;
             drain
         }));
     }

@@ -8,7 +8,7 @@ use localstack::Database;
 use message::{Message, Op};
 use trigger::{Config, Summary, Trigger};
 
-/// A database of the test's own, a queue of its own, and the functions' secret.
+/// A database of the test's own, without the heartbeat, a queue of its own, and the functions' secret.
 pub struct Bench {
     pub database: Database,
     pub sqs: aws_sdk_sqs::Client,
@@ -34,6 +34,7 @@ impl Bench {
         config::install_crypto_provider();
         let aws = aws_config::load_defaults(BehaviorVersion::latest()).await;
         let database = Database::create().await?;
+        database.owner().await?.execute("SELECT sluice.drop_stream('sluice_heartbeat')", &[]).await?;
         let sqs = aws_sdk_sqs::Client::new(&aws);
         let queue = sqs.create_queue().queue_name(&database.name).send().await?;
         let secrets = aws_sdk_secretsmanager::Client::new(&aws);
