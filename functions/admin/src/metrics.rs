@@ -10,7 +10,8 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use database::delivery::{
-    CONFIGURATION, DEAD_LETTERED, GONE, LATENCY_BUCKETS, LATENCY_SUM_MS, RETRIED, STALE, WRITTEN,
+    CONFIGURATION, DEAD_LETTERED, DRAINED, GONE, LATENCY_BUCKETS, LATENCY_SUM_MS, PUBLISHED, PUBLISHED_BYTES, RE_READ,
+    RETRIED, STALE, WRITTEN,
 };
 use queue::Queue as _;
 
@@ -111,9 +112,21 @@ fn deliveries(text: &mut Exposition, streams: &BTreeMap<String, Totals>) {
         "Tries that failed: to be retried, waiting for the configuration to be mended, or dead-lettered.",
         &[RETRIED, CONFIGURATION, DEAD_LETTERED],
     );
-    text.family("sync_dlq_total", "counter", "Letters put into the dead-letter queue.");
-    for (stream, totals) in streams {
-        text.sample("sync_dlq_total", &[("stream", stream)], totals.get(DEAD_LETTERED));
+    for (name, measure, help) in [
+        ("sync_dlq_total", DEAD_LETTERED, "Letters put into the dead-letter queue."),
+        ("sluice_drained_rows_total", DRAINED, "Rows of the log that were drained."),
+        (
+            "sluice_published_changes_total",
+            PUBLISHED,
+            "Changes sent to the queue; many rows of one document become one.",
+        ),
+        ("sluice_published_bytes_total", PUBLISHED_BYTES, "Bytes of their messages."),
+        ("sluice_re_read_changes_total", RE_READ, "Changes whose document was read anew, since they were old."),
+    ] {
+        text.family(name, "counter", help);
+        for (stream, totals) in streams {
+            text.sample(name, &[("stream", stream)], totals.get(measure));
+        }
     }
     let name = "sluice_commit_to_indexed_seconds";
     text.family(name, "histogram", "From the row of the log to the write in the index.");

@@ -76,9 +76,9 @@ impl<'a, S: Session, Q: Queue> Outgoing<'a, S, Q> {
 
     /// Sends what is left, and waits until all of it is sent. What was done, by stream.
     pub async fn finish(mut self) -> Result<Counts, Error> {
-        for packer in std::mem::take(&mut self.packers).into_values() {
+        for (stream, packer) in std::mem::take(&mut self.packers) {
             if let Some(body) = packer.finish() {
-                self.send(body).await?;
+                self.send(&stream, body).await?;
             }
         }
         self.sender.finish().await?;
@@ -157,7 +157,6 @@ impl<'a, S: Session, Q: Queue> Outgoing<'a, S, Q> {
             self.packers.insert(stream.to_owned(), Packer::new(stream, self.trace.as_str(), MESSAGE_BYTES));
         }
         self.counts.add(stream, delivery::PUBLISHED, 1);
-        self.counts.add(stream, delivery::PUBLISHED_BYTES, as_count(document.map_or(0, str::len)));
         let trace = row.traceparent.as_deref().and_then(Trace::parse).filter(Trace::is_sampled);
         if let Some(trace) = &trace {
             info!(trace_id = trace.id(), stream, change_id = row.id, "a traced change is sent");
@@ -174,14 +173,15 @@ impl<'a, S: Session, Q: Queue> Outgoing<'a, S, Q> {
         };
         let full = self.packers.get_mut(stream).and_then(|packer| packer.push(&change, document));
         match full {
-            Some(body) => self.send(body).await,
+            Some(body) => self.send(stream, body).await,
             None => Ok(()),
         }
     }
 
-    async fn send(&mut self, body: message::Body) -> Result<(), Error> {
+    async fn send(&mut self, stream: &str, body: message::Body) -> Result<(), Error> {
         self.counters.messages += 1;
         self.counters.bytes += body.text.len() as u64;
+        self.counts.add(stream, delivery::PUBLISHED_BYTES, as_count(body.text.len()));
         Ok(self.sender.push(Message::traced(body.text, self.trace)).await?)
     }
 }

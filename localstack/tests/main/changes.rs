@@ -1,7 +1,9 @@
 //! What arrives.
 
+use std::path::Path;
+
 use anyhow::Result;
-use localstack::eventually;
+use localstack::{eventually, variable};
 
 use crate::stack::{Stack, mapping};
 
@@ -228,5 +230,38 @@ async fn the_heartbeat_goes_the_whole_way_to_its_index() -> Result<()> {
         if indexed.values().any(|document| document.contains(&at)) { Ok(()) } else { Err(format!("{at}: {indexed:?}")) }
     })
     .await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_traced_change_is_told_by_every_function_that_it_goes_through() -> Result<()> {
+    let stack = Stack::connect("e2e_traced").await?;
+    stack
+        .execute(&format!(
+            "CREATE TABLE item (id bigint PRIMARY KEY);
+             SELECT sluice.define_stream('e2e_traced', source => 'e2e_traced.item', key => 'id', mapping => '{}');
+             SELECT sluice.track('item', stream => 'e2e_traced', key => 'id')",
+            mapping(&[("id", "long")])
+        ))
+        .await?;
+    stack.migrate().await?;
+    let trace_id = format!("{:032x}", fastrand::u128(1..));
+    stack
+        .execute(&format!(
+            "BEGIN; SET LOCAL sluice.traceparent = '00-{trace_id}-00f067aa0ba902b7-01'; INSERT INTO item VALUES (1); COMMIT"
+        ))
+        .await?;
+    for (function, told) in
+        [("TRIGGER_FUNCTION", "a traced change is sent"), ("INDEXER_FUNCTION", r#""outcome":"written""#)]
+    {
+        let log = Path::new(&variable("FUNCTIONS_LOGS")).join(format!("{}.log", variable(function)));
+        eventually("a line about the change", async || {
+            let log = std::fs::read(&log).map_err(|error| error.to_string())?;
+            let log = String::from_utf8_lossy(&log);
+            let lines: Vec<&str> = log.lines().filter(|line| line.contains(&trace_id)).collect();
+            if lines.iter().any(|line| line.contains(told)) { Ok(()) } else { Err(lines.join("; ")) }
+        })
+        .await;
+    }
     Ok(())
 }

@@ -10,7 +10,7 @@ use crate::log::Count;
 pub const DRAINED: &str = "drained";
 /// Changes sent; many rows of one document become one.
 pub const PUBLISHED: &str = "published";
-/// Bytes of the documents sent.
+/// Bytes of the messages in which they were sent.
 pub const PUBLISHED_BYTES: &str = "published_bytes";
 /// Documents written that were read anew before, since their change was old.
 pub const RE_READ: &str = "re_read";
