@@ -3,7 +3,7 @@
 # These are arguments of a command (`make up STACK=mine`). Of the same names in the environment nothing is taken: a shell
 # that was set up for one database must not send a test, or a deploy, to it.
 ARGUMENTS := STACK USE_DATABASE USE_ELASTICSEARCH ELASTICSEARCH_VERSION POSTGRES_BIN MAVEN_REPOSITORY DOCKER SERVICE \
-	SIGNAL FUNCTION STACK_NAME SECONDS EVENTS_PER_DAY DOC_BYTES
+	SIGNAL FUNCTION STACK_NAME STAGE ARCH ARTIFACTS RELEASE YES SECONDS EVENTS_PER_DAY DOC_BYTES
 given = $(foreach v,$(ARGUMENTS),$(if $(findstring command,$(origin $v)),'$v=$(subst ','\'',$(value $v))'))
 stack = @localstack/stack/run $@ $(given)
 
@@ -48,7 +48,13 @@ servers: ## Start PostgreSQL and Elasticsearch alone
 fetch: ## Download all that the stack needs, and start nothing
 	$(stack)
 ##
-deploy: ## Build, deploy and migrate: the local stack, or by STACK_NAME=sluice what .env says, on AWS
+build: ## Build the functions for Lambda: target/lambda/*/bootstrap.zip, for arm64 or by ARCH=x86_64
+	$(stack)
+release: ## The same as a folder that is deployed without Rust: dist, or RELEASE=folder
+	$(stack)
+deploy: ## Build, or take ARTIFACTS=folder, deploy, migrate: the local stack, or by STAGE=prod what .env.prod says, on AWS
+	$(stack)
+destroy: ## Delete the CloudFormation stack, once its name was typed: the local one, or by STAGE=prod on AWS
 	$(stack)
 redeploy: ## Replace one function's code: make redeploy FUNCTION=indexer
 	$(stack)
@@ -65,4 +71,4 @@ init: ## Write .env, the parameters of a deploy to AWS
 cost: ## What a month on AWS costs: make cost EVENTS_PER_DAY=1000000 DOC_BYTES=1024
 	@python3 -B infra/cost.py $(given)
 
-.PHONY: help demo test soak up down signal start status health logs psql env clean servers fetch deploy redeploy dashboard migrate rebase uninstall init cost
+.PHONY: help demo test soak up down signal start status health logs psql env clean servers fetch build release deploy destroy redeploy dashboard migrate rebase uninstall init cost

@@ -1,12 +1,15 @@
 """What each command does."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
 import time
+from pathlib import Path
 from signal import Signals
 
+import artifacts
 import cloud
 import docker
 import elasticsearch
@@ -231,21 +234,65 @@ def env(arguments: dict[str, str]) -> None:
         print(f"export {name}={shlex.quote(value)}")
 
 
+def build(arguments: dict[str, str]) -> str:
+    """The functions as Lambda takes them, and for which architecture that is."""
+    return artifacts.build(functions.NAMES, arguments.get("ARCH", "arm64"))
+
+
+def release(arguments: dict[str, str]) -> None:
+    """A folder that can be deployed without Rust."""
+    artifacts.make_folder(Path(arguments.get("RELEASE", REPOSITORY / "dist")), functions.NAMES, build(arguments))
+
+
+def stage(arguments: dict[str, str]) -> str:
+    """One of several deploys to AWS; empty, if none was named."""
+    name = arguments.get("STAGE", "")
+    if not re.fullmatch(r"([a-z][a-z0-9-]*)?", name) or name == "example":
+        raise Failure(f"STAGE={name} is no name of a stage: use small letters, digits and dashes, as in STAGE=prod")
+    return name
+
+
+def on_aws(arguments: dict[str, str]) -> str:
+    """The name of a CloudFormation stack on AWS; empty, if the local stack is meant."""
+    name = stage(arguments)
+    return arguments.get("STACK_NAME") or (f"sluice-{name}" if name else "")
+
+
+def parameters_file(arguments: dict[str, str]) -> Path:
+    """The parameters of a deploy to AWS, one file for each stage."""
+    name = stage(arguments)
+    return REPOSITORY / (f".env.{name}" if name else ".env")
+
+
 def deploy(arguments: dict[str, str]) -> None:
-    """Builds, deploys and migrates: on AWS with STACK_NAME, else in the local stack."""
-    if name := arguments.get("STACK_NAME"):
-        return functions.on_aws(name, "deploy", "migrate", "start")
+    """Builds, or takes a release, deploys and migrates: on AWS with STAGE or STACK_NAME, else in the local stack."""
+    taken = Path(arguments["ARTIFACTS"]) if arguments.get("ARTIFACTS") else None
+    if name := on_aws(arguments):
+        return functions.deploy_on_aws(name, parameters_file(arguments), taken, arguments.get("ARCH", "arm64"))
     stack = existing(arguments)
     with lock(stack.folder, "this stack"):
         if stack.facts.get("docker"):
+            if taken:
+                raise Failure("ARTIFACTS is for AWS, and for stacks without Docker")
             return docker.deploy(stack)
-        functions.build()
-        functions.deploy(stack)
+        if not taken:
+            functions.build()
+        functions.deploy(stack, taken)
+
+
+def destroy(arguments: dict[str, str]) -> None:
+    """Deletes the CloudFormation stack, once its name was typed, or given."""
+    given = ["--yes", arguments["YES"]] if arguments.get("YES") else []
+    if name := on_aws(arguments):
+        return functions.on_aws(name, "destroy", *given)
+    stack = existing(arguments)
+    with lock(stack.folder, "this stack"):
+        docker.invoke(stack, "destroy", *given) if stack.facts.get("docker") else functions.destroy(stack, *given)
 
 
 def migrate(arguments: dict[str, str], command: str = "migrate") -> None:
-    """The migrate function's code: from this shell, or with STACK_NAME in AWS."""
-    if name := arguments.get("STACK_NAME"):
+    """The migrate function's code: from this shell, or with STAGE or STACK_NAME on AWS."""
+    if name := on_aws(arguments):
         return functions.on_aws(name, command)
     stack = existing(arguments)
     with lock(stack.folder, "this stack"):
@@ -278,12 +325,13 @@ def dashboard(arguments: dict[str, str]) -> None:
 
 def init(arguments: dict[str, str]) -> None:
     """The file of parameters for a deploy to AWS."""
-    target = REPOSITORY / ".env"
+    target = parameters_file(arguments)
     if target.exists():
-        return say("init", ".env is there already; it was left as it is")
+        return say("init", f"{target.name} is there already; it was left as it is")
     target.touch(0o600)
     target.write_text((REPOSITORY / ".env.example").read_text())
-    say("init", "wrote .env; fill it in, then: make deploy STACK_NAME=sluice")
+    where = f"STAGE={stage(arguments)}" if stage(arguments) else "STACK_NAME=sluice"
+    say("init", f"wrote {target.name}; fill it in, then: make deploy {where}")
 
 
 def test(arguments: dict[str, str]) -> None:
@@ -338,5 +386,5 @@ def run_tests(command: list[str], env: dict[str, str]) -> None:
 
 COMMANDS = {
     command.__name__: command
-    for command in (up, down, signal, start, status, health, logs, psql, clean, servers, env, deploy, redeploy, migrate, rebase, uninstall, dashboard, init, test, soak, fetch)
+    for command in (up, down, signal, start, status, health, logs, psql, clean, servers, env, build, release, deploy, destroy, redeploy, migrate, rebase, uninstall, dashboard, init, test, soak, fetch)
 }

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 
+import artifacts
 import cloud
 import elasticsearch
 import functions
@@ -68,14 +69,14 @@ def deploy(stack: Stack) -> None:
     compose(stack, "run", "--rm", "build")
     functions.write_parameters(stack, {"DatabaseSslmode": "disable"}, functions.secrets(stack, DATABASE, ELASTICSEARCH))
     files = [part for name in ("parameters", "secrets", "outputs") for part in (f"--{name}", f"/sluice/stack/localstack/{name}.json")]
-    _run_deploy(stack, "deploy", "migrate", "--functions", "/sluice/lambda", *files)
+    _run_deploy(stack, "deploy", "migrate", "--functions", "/sluice/lambda", *functions.settings(artifacts.own_architecture()), *files)
     psql(stack, functions.GRANT)
     _run_deploy(stack, "start")
 
 
-def invoke(stack: Stack, step: str) -> None:
-    """A step of the deploy: `migrate` or `uninstall`."""
-    _run_deploy(stack, step)
+def invoke(stack: Stack, *step: str) -> None:
+    """A step of the deploy, as `migrate`."""
+    _run_deploy(stack, *step)
 
 
 def _run_deploy(stack: Stack, *arguments: str) -> None:

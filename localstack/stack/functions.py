@@ -1,4 +1,4 @@
-"""Builds the functions, places their binaries, deploys them, and runs migrations."""
+"""Builds the functions for this machine, places their binaries, deploys them here and on AWS, and runs migrations."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import artifacts
 import cloud
 import elasticsearch
 import npm
@@ -17,7 +18,6 @@ from layout import CACHE, REPOSITORY, TARGET, Stack, lock
 NAMES = sorted(folder.name for folder in (REPOSITORY / "functions").iterdir() if (folder / "Cargo.toml").exists())
 PLACE = TARGET / "lambda"
 DEPLOY = REPOSITORY / "infra" / "deploy.py"
-AWS_TARGET = CACHE / "target-arm64"
 GRANT = "GRANT sluice_app TO sluice_functions;"  # the migrations make the role; who is in it is the operator's to say
 AWS_STACK = "sluice"  # the CloudFormation stack's name in LocalStack; each of our stacks has a LocalStack of its own
 
@@ -46,12 +46,23 @@ def _place(binary: Path, bootstrap: Path) -> None:
     scratch.rename(bootstrap)
 
 
-def deploy(stack: Stack) -> None:
+def deploy(stack: Stack, release: Path | None = None) -> None:
     """Secrets, template, migrations; then the functions' login may do what sluice_app may, and the trigger starts."""
+    if release:
+        template = artifacts.open_folder(release)
+        artifacts.require_own_architecture(template)
+        code = ["--template", template]
+    else:
+        code = ["--functions", PLACE, *settings(artifacts.own_architecture())]
     files = write_parameters(stack, _parameters(stack), _secrets(stack))
-    _run_deploy(stack, "deploy", "migrate", *files, "--functions", PLACE, "--outputs", stack.outputs_file)
+    _run_deploy(stack, "deploy", "migrate", *files, *code, "--outputs", stack.outputs_file)
     postgres.psql(stack, GRANT)
     _run_deploy(stack, "start")
+
+
+def settings(arch: str) -> list[str]:
+    """What the code is, as options of the deploy."""
+    return [part for name, value in artifacts.facts(arch).items() for part in ("--set", f"{name}={value}")]
 
 
 def announce(stack: Stack) -> None:
@@ -90,21 +101,25 @@ def run_migrate(stack: Stack, command: str) -> None:
         postgres.psql(stack, GRANT)
 
 
-def on_aws(name: str, *steps: str) -> None:
-    """Steps of the deploy, for a CloudFormation stack of the caller's own AWS account."""
-    options = []
-    if "deploy" in steps:
-        if not (REPOSITORY / ".env").exists():
-            raise Failure("there is no .env with the parameters: make init, fill it in, and try again")
-        if not shutil.which("cargo-lambda"):
-            raise Failure("this machine lacks cargo-lambda, which builds for arm64: pip install cargo-lambda")
-        npm.build()
-        names = [part for function in NAMES for part in ("--bin", function)]
-        command = ["cargo", "lambda", "build", "--release", "--arm64", *names]
-        run("functions", "building for arm64", command, CACHE / "build.log", lines=60, cwd=REPOSITORY, env=os.environ | {"CARGO_TARGET_DIR": str(AWS_TARGET)})
-        options = ["--parameters", REPOSITORY / ".env", "--functions", AWS_TARGET / "lambda"]
-    if subprocess.run([packages.install(), DEPLOY, name, *steps, *options], stdin=subprocess.DEVNULL).returncode:
-        raise Failure(f"{' and '.join(steps)} failed; the reason is above")
+def deploy_on_aws(name: str, parameters: Path, release: Path | None, arch: str) -> None:
+    """A release, or what is checked out, as a CloudFormation stack of the caller's own AWS account."""
+    if not parameters.exists():
+        stage = parameters.name.removeprefix(".env").replace(".", " STAGE=")
+        raise Failure(f"there is no {parameters.name} with the parameters: make init{stage}, fill it in, and try again")
+    code = ["--template", artifacts.open_folder(release)] if release else settings(artifacts.build(NAMES, arch))
+    on_aws(name, "deploy", "migrate", "start", "show", "--parameters", parameters, *code)
+
+
+def on_aws(name: str, *arguments) -> None:
+    """Steps of the deploy there, with their options."""
+    if subprocess.run([packages.install(), DEPLOY, name, *arguments]).returncode:
+        raise Failure(f"{name} on AWS: that failed; the reason is above")
+
+
+def destroy(stack: Stack, *options: str) -> None:
+    """The CloudFormation stack; LocalStack and the other servers go on."""
+    _run_deploy(stack, "destroy", *options)
+    stack.outputs_file.unlink(missing_ok=True)
 
 
 def outputs(stack: Stack) -> dict[str, str]:
@@ -124,8 +139,8 @@ def update(stack: Stack, name: str) -> None:
 
 def _run_deploy(stack: Stack, *arguments) -> None:
     command = [packages.PYTHON, DEPLOY, AWS_STACK, *arguments]
-    if subprocess.run(command, env=cloud.clean_env(stack), stdin=subprocess.DEVNULL).returncode:
-        raise Failure("the deploy failed; the reason is above")
+    if subprocess.run(command, env=cloud.clean_env(stack)).returncode:
+        raise Failure(f"{arguments[0]} failed; the reason is above")
 
 
 def _parameters(stack: Stack) -> dict[str, str]:

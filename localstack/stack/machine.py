@@ -11,6 +11,7 @@ from console import Failure
 from layout import Stack
 
 APT = "apt-get install -y"
+RUSTUP = "curl --proto '=https' -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal"
 DOCKER_HINT = "or use Docker:  make up DOCKER=1"
 
 
@@ -31,7 +32,7 @@ def check(stack: Stack) -> None:
     if not importlib.util.find_spec("ensurepip"):  # Debian keeps it out of python3
         missing.append(("Python's venv", f"{APT} python3-venv"))
     if not shutil.which("cargo"):
-        missing.append(("cargo", "curl --proto '=https' -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal"))
+        missing.append(("cargo", RUSTUP))
     if not (shutil.which("cc") or shutil.which("gcc")):
         missing.append(("a C compiler", f"{APT} build-essential"))
     if not shutil.which("openssl"):

@@ -19,6 +19,8 @@ pub struct Config {
     pub metrics: Option<Metrics>,
     /// DEMO: whether the demo's mutations are offered.
     pub is_demo: bool,
+    /// COMMIT: which code this is.
+    pub commit: String,
 }
 
 /// Who may call.
@@ -46,6 +48,7 @@ impl Config {
             access: if auth == "iam" { Access::Iam } else { Access::Token(env.required("ADMIN_SECRET_ARN")) },
             metrics: Metrics::from_env(&mut env, "admin"),
             is_demo: env.parsed("DEMO", false, "true or false", |_| true),
+            commit: env.commit(),
         };
         env.finish()?;
         Ok(config)

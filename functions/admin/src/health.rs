@@ -29,9 +29,17 @@ pub struct Health {
     /// ok or degraded
     status: &'static str,
     version: &'static str,
+    /// unknown: the deploy did not say.
+    commit: String,
     parts: Vec<Part>,
     /// null: PostgreSQL or SQS did not say.
     pipeline: Option<Pipeline>,
+}
+
+impl Health {
+    fn new(admin: &Admin, status: &'static str, parts: Vec<Part>, pipeline: Option<Pipeline>) -> Self {
+        Self { status, version: VERSION, commit: admin.config.commit.clone(), parts, pipeline }
+    }
 }
 
 /// One of the servers.
@@ -72,7 +80,7 @@ pub async fn ready(State(admin): State<Admin>) -> Result<Json<Live>, (StatusCode
     if parts.iter().all(|part| part.ok) {
         return Ok(Json(Live { status: "ready" }));
     }
-    Err((StatusCode::SERVICE_UNAVAILABLE, Json(Health { status: "degraded", version: VERSION, parts, pipeline: None })))
+    Err((StatusCode::SERVICE_UNAVAILABLE, Json(Health::new(&admin, "degraded", parts, None))))
 }
 
 /// Every part with its latency, and the pipeline's lag.
@@ -84,7 +92,7 @@ pub async fn health(State(admin): State<Admin>) -> (StatusCode, Json<Health>) {
     let parts = vec![postgresql, sqs, elasticsearch];
     let is_ok = pipeline.is_some() && parts.iter().all(|part| part.ok);
     let (code, status) = if is_ok { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "degraded") };
-    (code, Json(Health { status, version: VERSION, parts, pipeline }))
+    (code, Json(Health::new(&admin, status, parts, pipeline)))
 }
 
 /// The package's.

@@ -199,6 +199,7 @@ async fn streams_health_and_history_say_how_things_are() -> Result<()> {
     assert_eq!(parts.len(), 3);
     assert!(parts.iter().all(|part| part["ok"] == true && part["latency_ms"].is_u64()), "{health}");
     assert!(health["pipeline"]["queue_depth"].is_i64(), "{health}");
+    assert!(health["commit"].as_str().is_some_and(|commit| commit != "unknown"), "the deploy says it: {health}");
     assert_eq!(admin.get("/ready").await?["status"], "ready");
     localstack::eventually("a sample of the pipeline", async || {
         let history = admin.get("/api/history").await.map_err(|error| format!("{error:#}"))?;

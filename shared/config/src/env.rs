@@ -52,6 +52,11 @@ impl Env {
         self.values.get(name).cloned()
     }
 
+    /// COMMIT, from which the deployed code was built.
+    pub fn commit(&self) -> String {
+        self.optional("COMMIT").unwrap_or_else(|| "unknown".to_owned())
+    }
+
     /// A variable that parses as `T` and is `valid`, or `default` when it is absent.
     ///
     /// `expected` completes the sentence "NAME must be …".

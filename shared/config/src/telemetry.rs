@@ -14,12 +14,14 @@ use tracing_subscriber::{
 
 const DEFAULT_LEVEL: &str = "info";
 
-/// Starts logging for a function: JSON lines with a `service` field, from LOG_LEVEL (`info` when it is absent) up.
+/// Starts logging for a function: JSON lines that begin with `service`, `version` and `commit`, from LOG_LEVEL (`info` when
+/// it is absent) up.
 ///
 /// LOG_LEVEL is a level or a list of `target=level`. One that cannot be read is reported and counts as absent: a typo in
 /// it must not stop a function that works. Calling this again changes nothing.
 pub fn init_telemetry(service: &'static str) {
-    let wanted = crate::Env::from_process().optional("LOG_LEVEL");
+    let env = crate::Env::from_process();
+    let wanted = env.optional("LOG_LEVEL");
     let parsed = wanted.as_deref().map(EnvFilter::try_new);
     let is_malformed = matches!(parsed, Some(Err(_)));
     let filter = parsed.and_then(Result::ok).unwrap_or_else(|| EnvFilter::new(DEFAULT_LEVEL));
@@ -27,23 +29,26 @@ pub fn init_telemetry(service: &'static str) {
     let started = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .fmt_fields(JsonFields::new())
-        .event_format(WithService::new(service))
+        .event_format(WithService::new(service, &env.commit()))
         .try_init();
     if started.is_ok() && is_malformed {
         tracing::warn!(default = DEFAULT_LEVEL, "LOG_LEVEL cannot be read as a level, the default is used");
     }
 }
 
-/// The JSON format with the function's name in each line.
+/// The JSON format with the function's name in each line, and which code it runs.
 pub struct WithService {
-    service: &'static str,
+    members: String,
     json: Format<Json>,
 }
 
 impl WithService {
     /// `service` is the word for the function everywhere else: folder, package, deployed name.
-    pub fn new(service: &'static str) -> Self {
-        Self { service, json: Format::default().json().flatten_event(true).with_span_list(false) }
+    pub fn new(service: &str, commit: &str) -> Self {
+        let members = [("service", service), ("version", env!("CARGO_PKG_VERSION")), ("commit", commit)]
+            .map(|(name, value)| format!("\"{name}\":{}", serde_json::Value::from(value)))
+            .join(",");
+        Self { members, json: Format::default().json().flatten_event(true).with_span_list(false) }
     }
 }
 
@@ -55,9 +60,9 @@ where
     fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let mut line = String::new();
         self.json.format_event(context, Writer::new(&mut line), event)?;
-        // The line is an object that is never empty, so another member fits in front.
+        // The line is an object that is never empty, so others fit in front.
         let rest = line.strip_prefix('{').ok_or(fmt::Error)?;
-        write!(writer, "{{\"service\":\"{}\",{rest}", self.service)
+        write!(writer, "{{{},{rest}", self.members)
     }
 }
 
@@ -84,12 +89,12 @@ mod tests {
     }
 
     #[test]
-    fn a_log_line_is_json_with_the_service_the_fields_and_the_span() {
+    fn a_log_line_is_json_with_the_service_its_code_the_fields_and_the_span() {
         let buffer = Buffer::default();
         let writer = buffer.clone();
         let subscriber = tracing_subscriber::fmt()
             .fmt_fields(JsonFields::new())
-            .event_format(WithService::new("trigger"))
+            .event_format(WithService::new("trigger", "1a2b3c4 \"mine\""))
             .with_writer(move || writer.clone())
             .finish();
         tracing::subscriber::with_default(subscriber, || {
@@ -101,6 +106,8 @@ mod tests {
         assert_eq!(line.matches('\n').count(), 1);
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(line["service"], "trigger");
+        assert_eq!(line["version"], env!("CARGO_PKG_VERSION"));
+        assert_eq!(line["commit"], "1a2b3c4 \"mine\"");
         assert_eq!(line["level"], "INFO");
         assert_eq!(line["message"], "drained");
         assert_eq!(line["rows"], 3);

@@ -185,6 +185,7 @@ export interface Pipeline {
 export interface Health {
   status: 'ok' | 'degraded';
   version: string;
+  commit: string;
   parts: Part[];
   pipeline: Pipeline | null;
 }
