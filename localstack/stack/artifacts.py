@@ -102,7 +102,7 @@ def _pack(binaries: dict[str, Path], arch: str) -> None:
         if architecture(content) != arch:
             faults.append(f"{name} is built for {architecture(content)}")
         if not glibc or glibc > GLIBC:
-            faults.append(f"{name} asks for another glibc than Lambda's, which is {'.'.join(map(str, GLIBC))}")
+            faults.append(f"{name} asks for a newer glibc than Lambda's {'.'.join(map(str, GLIBC))}, or names none")
         if len(packed) > LARGEST_MB * 1e6:
             faults.append(f"{name} is larger than {LARGEST_MB} MB")
     if faults:

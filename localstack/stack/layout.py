@@ -1,4 +1,4 @@
-"""Where everything of a stack is: folders, ports, passwords. Nothing lives in the work tree but the dashboard's build."""
+"""Where everything of a stack is: folders, ports, passwords. Nothing lives in the work tree but what is built for a deploy."""
 
 import fcntl
 import json
