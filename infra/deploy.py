@@ -124,7 +124,7 @@ class Deployment:
         for name, url in queues.items():
             self._say(f"{name.removesuffix('Url')} holds {self._depth(url)} messages")
         self._say(f"{self.stack} goes, with its functions, their logs, roles and alarms")
-        self._say("the database and the indexes are left as they are; `uninstall` before this would clear them")
+        self._say("the queues stay (LocalStack takes them along), and so do the schema and the indexes, unless `uninstall` was before")
         self._confirm()
         self.cloudformation.delete_stack(StackName=self.stack)
         self._wait("deleted", "DELETE_COMPLETE")
