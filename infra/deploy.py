@@ -3,7 +3,8 @@
     deploy.py STACK deploy migrate start show --parameters .env
 
   deploy   packages the functions and the template, shows the change set, executes it
-  migrate  invokes the migrate function; its words are printed, and its failure is this command's
+  migrate  invokes the migrate function; its words are printed, and its failure is this command's. After `deploy` it also
+           takes the stack back to what it was, since the functions before know the schema that is still there
   uninstall, rebase  the same function's other commands
   start    invokes the trigger, so that nobody waits for the first minute
   show     prints the stack's outputs
@@ -53,6 +54,7 @@ class Deployment:
     """One CloudFormation stack."""
 
     step = "deploy"  # which one is under way
+    former = None  # template and parameters of before, once `deploy` has replaced them
 
     def __init__(self, arguments: argparse.Namespace):
         self.arguments, self.stack = arguments, arguments.stack
@@ -76,10 +78,9 @@ class Deployment:
             sys.exit(f"deploy: {self.arguments.parameters} has no value for {wanted}")
         body = re.sub(r"(?<=CodeUri: )\S+", lambda uri: "s3://{}/{}".format(*self._upload(Path(uri[0]))), template)
         kind = self._change_set_type()
-        change_set = self._create_change_set(kind, body, parameters)
-        if change_set:
-            self.cloudformation.execute_change_set(StackName=self.stack, ChangeSetName=change_set)
-            self._wait("deployed", "CREATE_COMPLETE", "UPDATE_COMPLETE")
+        former = self._deployed() if kind == "UPDATE" else None
+        if self._become(kind, body, parameters):
+            self.former = former
         if self.arguments.outputs:
             self.arguments.outputs.write_text(json.dumps(parameters | self.outputs(), indent=2))
 
@@ -93,6 +94,8 @@ class Deployment:
         for line in words["errorMessage"].splitlines() if has_failed else words["lines"]:
             print(f"{command:<15}{line}", file=sys.stderr)
         if has_failed:
+            if self.former:
+                self._take_back()
             sys.exit(f"deploy: {command} failed")
 
     def start(self) -> None:
@@ -204,6 +207,26 @@ class Deployment:
                 return None
             raise
 
+    def _deployed(self) -> tuple[str, dict[str, str]]:
+        """Template and parameters of the stack as it is."""
+        template = self.cloudformation.get_template(StackName=self.stack, TemplateStage="Original")["TemplateBody"]
+        parameters = self.cloudformation.describe_stacks(StackName=self.stack)["Stacks"][0].get("Parameters", [])
+        return template, {parameter["ParameterKey"]: parameter["ParameterValue"] for parameter in parameters}
+
+    def _take_back(self) -> None:
+        """The stack as it was before this deploy."""
+        self._say("the functions go back to what they were")
+        self._become("UPDATE", *self.former)
+        self.start()
+
+    def _become(self, kind: str, body: str, parameters: dict[str, str]) -> bool:
+        """Shows the change set and executes it; False if it is empty."""
+        change_set = self._create_change_set(kind, body, parameters)
+        if change_set:
+            self.cloudformation.execute_change_set(StackName=self.stack, ChangeSetName=change_set)
+            self._wait("deployed", "CREATE_COMPLETE", "UPDATE_COMPLETE")
+        return bool(change_set)
+
     def _change_set_type(self) -> str:
         status = self._status()
         if status in ("ROLLBACK_COMPLETE", "CREATE_FAILED"):  # CloudFormation can only delete such a stack
@@ -251,7 +274,7 @@ class Deployment:
             for event in self.cloudformation.describe_stack_events(StackName=self.stack)["StackEvents"]:
                 if event["ResourceStatus"].endswith("_FAILED"):
                     self._say(f"  {event['LogicalResourceId']}: {event.get('ResourceStatusReason', event['ResourceStatus'])}")
-            sys.exit(f"deploy: the stack {self.stack} is in {status}")
+            sys.exit(f"{self.step}: the stack {self.stack} is in {status}")
         self._say(f"{self.stack} is {words} ({time.monotonic() - began:.0f} s)")
 
 
