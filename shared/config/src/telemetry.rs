@@ -2,17 +2,19 @@
 
 use std::fmt;
 
-use tracing::{Event, Subscriber};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::{
-    EnvFilter,
+    filter::Targets,
     fmt::{
         FmtContext, FormatEvent, FormatFields,
         format::{Format, Json, JsonFields, Writer},
     },
+    layer::SubscriberExt,
     registry::LookupSpan,
+    util::SubscriberInitExt,
 };
 
-const DEFAULT_LEVEL: &str = "info";
+const DEFAULT_LEVEL: Level = Level::INFO;
 
 /// Starts logging for a function: JSON lines that begin with `service`, `version` and `commit`, from LOG_LEVEL (`info` when
 /// it is absent) up.
@@ -22,17 +24,19 @@ const DEFAULT_LEVEL: &str = "info";
 pub fn init_telemetry(service: &'static str) {
     let env = crate::Env::from_process();
     let wanted = env.optional("LOG_LEVEL");
-    let parsed = wanted.as_deref().map(EnvFilter::try_new);
+    let parsed = wanted.as_deref().map(str::parse::<Targets>);
     let is_malformed = matches!(parsed, Some(Err(_)));
-    let filter = parsed.and_then(Result::ok).unwrap_or_else(|| EnvFilter::new(DEFAULT_LEVEL));
+    let filter = parsed.and_then(Result::ok).unwrap_or_else(|| Targets::new().with_default(DEFAULT_LEVEL));
 
     let started = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_max_level(Level::TRACE) // the filter decides
         .fmt_fields(JsonFields::new())
         .event_format(WithService::new(service, &env.commit()))
+        .finish()
+        .with(filter)
         .try_init();
     if started.is_ok() && is_malformed {
-        tracing::warn!(default = DEFAULT_LEVEL, "LOG_LEVEL cannot be read as a level, the default is used");
+        tracing::warn!(default = %DEFAULT_LEVEL, "LOG_LEVEL cannot be read as a level, the default is used");
     }
 }
 
