@@ -135,16 +135,16 @@ def own_architecture() -> str:
     return "arm64" if platform.machine() in ("aarch64", "arm64") else "x86_64"
 
 
-def make_folder(folder: Path, names: list[str], arch: str) -> None:
+def make_folder(folder: Path, zips: dict[str, Path], arch: str) -> None:
     """The zips by their version, a template that names them, and the checksums of all of it."""
     folder.mkdir(parents=True, exist_ok=True)
     template = TEMPLATE.read_text()
     for parameter, value in facts(arch).items():
         template = _replace_once(rf"(?<=^  {parameter}: {{ Type: String, Default: )\w+", f'"{value}"', template)
     made = ["template.yaml"]
-    for name in names:
+    for name, packed in zips.items():
         file = f"{name}-{version()}-{arch}.zip"
-        shutil.copyfile(PLACE / name / "bootstrap.zip", folder / file)
+        shutil.copyfile(packed, folder / file)
         template = _replace_once(rf"(?<=CodeUri: )\S*/{name}/bootstrap\.zip$", file, template)
         made.append(file)
     (folder / "template.yaml").write_text(template)

@@ -241,7 +241,9 @@ def build(arguments: dict[str, str]) -> str:
 
 def release(arguments: dict[str, str]) -> None:
     """A folder that can be deployed without Rust."""
-    artifacts.make_folder(Path(arguments.get("RELEASE", REPOSITORY / "dist")), functions.NAMES, build(arguments))
+    arch = build(arguments)
+    zips = {name: artifacts.PLACE / name / "bootstrap.zip" for name in functions.NAMES}
+    artifacts.make_folder(Path(arguments.get("RELEASE", REPOSITORY / "dist")), zips, arch)
 
 
 def stage(arguments: dict[str, str]) -> str:
