@@ -348,6 +348,8 @@ def test(arguments: dict[str, str]) -> None:
         finally:
             stop_servers(stack)
     test_dashboard(env, chromium)
+    # Last, since it destroys what the others use, and deploys anew.
+    run_tests([str(packages.PYTHON), "-B", "-m", "unittest", "discover", "-s", "infra"], env)
 
 
 def test_dashboard(env: dict[str, str], chromium: str) -> None:
