@@ -51,7 +51,7 @@ def build(names: list[str], wanted: str) -> str:
             "CARGO_ZIGBUILD_CACHE_DIR": str(CACHE / "zig"),
             "ZIG_GLOBAL_CACHE_DIR": str(CACHE / "zig"),
         }
-        run("functions", f"building for {arch} (8 to 20 minutes the first time)", command, CACHE / "build-release.log", lines=60, cwd=REPOSITORY, env=env)
+        run("functions", f"building for {arch} (11 minutes of CPU the first time)", command, CACHE / "build-release.log", lines=60, cwd=REPOSITORY, env=env)
         _pack({name: target / "lambda" / name / "bootstrap" for name in names}, arch)
     return arch
 
