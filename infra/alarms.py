@@ -114,7 +114,10 @@ class Alarm:
         return before if self.missing == "ignore" and lacking and breaching == len(real) else OK
 
     def history(self, measured: Iterable[Point], start: float, end: float, scale: float = 1) -> list[tuple[float, str]]:
-        """Its changes of state. Nothing is known before `start`. `scale` shortens its period where a run is too short for it."""
+        """Its changes of state. Nothing is known before `start`, and that is not taken for missing where missing is a fault.
+
+        `scale` shortens its period, for runs that are too short for it.
+        """
         period = self.period * scale
         first, last = math.ceil(start / period), math.floor(end / period)
         buckets = defaultdict(lambda: defaultdict(list))
@@ -122,7 +125,8 @@ class Alarm:
             buckets[point.metric][math.floor(point.at / period)].append(point.value)
         values = [self._value(buckets, number) for number in range(first, last)]
         state, changes = INSUFFICIENT_DATA, []
-        for count in range(self.evaluation_periods, len(values) + 1):
+        enough = self.evaluation_periods if self.missing == "breaching" else self.datapoints_to_alarm
+        for count in range(enough, len(values) + 1):
             now = self.state(values[max(0, count - self.evaluation_periods - LOOK_BACK) : count], state)
             if now != state:
                 changes.append(((first + count) * period, now))
