@@ -73,7 +73,7 @@ BATCH_S, CHANGE_S = 0.05, 0.0005  # the indexer: one batch, and each change of i
 ONCE_S = 0.15  # the trigger with DRAIN=once and nothing to do
 READ_S = 0.0005  # and for each change
 TICK_S = 0.05  # the admin function, each minute
-BATCH_LOG_BYTES, TRIGGER_LOG_BYTES, TICK_LOG_BYTES = 1_400, 1_650, 450  # of one invocation, Lambda's own lines included
+BATCH_LOG_BYTES, TRIGGER_LOG_BYTES, TICK_LOG_BYTES = 1_400, 2_500, 450  # of one invocation, Lambda's own lines included
 
 ZONES = 2  # of a private network
 DISK_GB = 20
