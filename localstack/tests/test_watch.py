@@ -163,7 +163,8 @@ class Watch(unittest.TestCase):
         self.names = physical_names()
         self.deployed = {one["AlarmName"]: one for one in CLOUDWATCH.describe_alarms(AlarmTypes=["MetricAlarm"])["MetricAlarms"]}
         self.changed: set[str] = set()
-        aws("sqs").purge_queue(QueueUrl=os.environ["DEAD_LETTER_QUEUE_URL"])  # of letters that other tests have left
+        for queue in ("QUEUE_URL", "DEAD_LETTER_QUEUE_URL"):  # of what other tests have left: letters, and messages that are to be
+            aws("sqs").purge_queue(QueueUrl=os.environ[queue])
 
     def shorten(self, minute_s: float) -> Clock:
         """Minutes of so many seconds, until the test ends."""
