@@ -20,7 +20,7 @@ demo: ## Show the main job on real data
 	@python3 -B examples/demo/demo.py $(given)
 test: ## Run every test, in a stack of their own
 	$(stack)
-soak: ## Run the faults, the simulation and the property tests for longer: make soak SECONDS=600
+soak: ## Run the alarms, the faults, the simulation and the property tests for longer: make soak SECONDS=600
 	$(stack)
 ##
 up: ## Start everything, deploy, migrate

@@ -27,7 +27,9 @@ PRICES = {
     "logs_gb": (0.50, "CloudWatch Logs, ingestion", "GB", "aws.amazon.com/cloudwatch/pricing"),
     "logs_gb_month": (0.03, "CloudWatch Logs, storage", "GB and month", "aws.amazon.com/cloudwatch/pricing"),
     "metric": (0.30, "CloudWatch, custom metric", "month, while it has values", "aws.amazon.com/cloudwatch/pricing"),
-    "alarm": (0.10, "CloudWatch, alarm", "month", "aws.amazon.com/cloudwatch/pricing"),
+    "alarm": (0.10, "CloudWatch, alarm", "month, each metric of it", "aws.amazon.com/cloudwatch/pricing"),
+    "composite": (0.50, "CloudWatch, composite alarm", "month", "aws.amazon.com/cloudwatch/pricing"),
+    "dashboard": (3.00, "CloudWatch, dashboard", "month", "aws.amazon.com/cloudwatch/pricing"),
     "secret": (0.40, "Secrets Manager", "secret and month", "aws.amazon.com/secrets-manager/pricing"),
     "secret_request": (0.05e-4, "Secrets Manager", "request", "aws.amazon.com/secrets-manager/pricing"),
     "schedule": (0.0, "EventBridge, rule with a schedule", "event", "aws.amazon.com/eventbridge/pricing"),
@@ -59,17 +61,19 @@ SECRET_S = 300  # shared/config/src/secrets.rs: how long a secret is kept
 # Of Lambda: five long polls of 20 s wait at an empty queue, since `MaximumConcurrency` is set.
 POLLERS, LONG_POLL_S = 5, 20
 SECRETS = 4
-# Each hour of a metric in which it has a value is billed: those of each minute, those of changes, and those of whatever goes wrong.
-IDLE_METRICS = ("Backlog", "OldestPendingAge")
-LOADED_METRICS = ("Drained", "Published", "PublishedBytes", "Written", "CommitToIndexed")
-OTHER_METRICS = ("Stale", "Gone", "ReRead", "Retried", "ConfigurationErrors", "SourceErrors", "DeadLettered", "RefusedTokens")
+# Each hour of a metric in which it has a value is billed: those of each minute, since the heartbeat is a change, and those of
+# whatever goes wrong.
+ALWAYS_METRICS = ("Backlog", "OldestPendingAge", "LogBytes", "Drained", "Published", "PublishedBytes", "Written", "CommitToIndexed", "HeartbeatAge")
+OTHER_METRICS = (
+    "Stale", "Gone", "ReRead", "Retried", "ConfigurationErrors", "SourceErrors", "DeadLettered", "RefusedTokens", "SecretRefreshes",
+)  # fmt: skip
 
 # Rounded up from what a local stack shows; nobody measured them on AWS.
 BATCH_S, CHANGE_S = 0.05, 0.0005  # the indexer: one batch, and each change of it
 ONCE_S = 0.15  # the trigger with DRAIN=once and nothing to do
 READ_S = 0.0005  # and for each change
 TICK_S = 0.05  # the admin function, each minute
-BATCH_LOG_BYTES, TRIGGER_LOG_BYTES, TICK_LOG_BYTES = 1_400, 1_650, 450  # of one invocation, Lambda's own lines included
+BATCH_LOG_BYTES, TRIGGER_LOG_BYTES, TICK_LOG_BYTES = 1_400, 2_500, 450  # of one invocation, Lambda's own lines included
 
 ZONES = 2  # of a private network
 DISK_GB = 20
@@ -85,7 +89,7 @@ def stay() -> float:
     return float(re.search(r"^  Stay: .*?Default: (\d+)s", TEMPLATE, re.M)[1])
 
 
-ALARMS = TEMPLATE.count("Type: AWS::CloudWatch::Alarm")
+ALARMS, ALARM_METRICS = TEMPLATE.count("Type: AWS::CloudWatch::Alarm\n"), TEMPLATE.count("MetricName: ")
 
 
 @dataclass
@@ -131,15 +135,17 @@ class Load:
             trigger_s = MINUTES * self.stay_s
             depths = trigger_s * max(1 / IDLE_DEPTH_S, min(self.per_second, 1 / DEPTH_S))
         indexer_s = self.messages * BATCH_S + self.changes * CHANGE_S
+        beat_s = BATCH_S + CHANGE_S + (READ_S if self.is_once else 0)  # each minute one change, alone in its message
         # A batch is received and deleted by one request each; sent and received, each 64 KB count.
         requests = self.messages * (2 * ceil(self.message_bytes / KB_64) + 1)
         idle_polls = POLLERS * SECONDS / LONG_POLL_S
-        logs_gb = (MINUTES * (TRIGGER_LOG_BYTES + TICK_LOG_BYTES) + self.messages * BATCH_LOG_BYTES) / GB
-        sandboxes = min(5, ceil(indexer_s / SECONDS))
+        logs_gb = (MINUTES * (TRIGGER_LOG_BYTES + TICK_LOG_BYTES + BATCH_LOG_BYTES) + self.messages * BATCH_LOG_BYTES) / GB
+        sandboxes = min(5, ceil((indexer_s + MINUTES * beat_s) / SECONDS))
         return {
             "trigger": trigger_s * self.trigger_gb * PRICE["lambda_gb_s"] + MINUTES * PRICE["lambda_request"],
             "indexer": indexer_s * memory("Indexer") * PRICE["lambda_gb_s"] + self.messages * PRICE["lambda_request"],
             "admin, each minute": MINUTES * (TICK_S * memory("Admin") * PRICE["lambda_gb_s"] + PRICE["lambda_request"]),
+            "heartbeat": MINUTES * (beat_s * memory("Indexer") * PRICE["lambda_gb_s"] + PRICE["lambda_request"] + 3 * PRICE["sqs_request"]),
             "schedules": 2 * MINUTES * PRICE["schedule"],
             "queue: messages": requests * PRICE["sqs_request"],
             "queue: polls, depth": (idle_polls + depths) * PRICE["sqs_request"],
@@ -164,9 +170,10 @@ def apart() -> list[tuple[str, float]]:
     """What an installation has besides, whatever its load."""
     return [
         (f"{SECRETS} secrets", SECRETS * PRICE["secret"]),
-        (f"{ALARMS} alarms", ALARMS * PRICE["alarm"]),
-        (f"{len(IDLE_METRICS)} custom metrics: {told(IDLE_METRICS)}", len(IDLE_METRICS) * PRICE["metric"]),
-        (f"{len(LOADED_METRICS)} more, if every hour has changes: {told(LOADED_METRICS)}", len(LOADED_METRICS) * PRICE["metric"]),
+        (f"{ALARMS} alarms, of {ALARM_METRICS} metrics", ALARM_METRICS * PRICE["alarm"]),
+        ("the composite alarm for the pager", PRICE["composite"]),
+        ("the dashboard, beyond an account's first three", PRICE["dashboard"]),
+        (f"{len(ALWAYS_METRICS)} custom metrics: {told(ALWAYS_METRICS)}", len(ALWAYS_METRICS) * PRICE["metric"]),
         (f"{len(OTHER_METRICS)} more, if every hour has all of them: {told(OTHER_METRICS)}", len(OTHER_METRICS) * PRICE["metric"]),
     ]
 

@@ -206,13 +206,15 @@ def inventory() -> dict[str, list]:
         "event source mappings": ("lambda", "list_event_source_mappings", "EventSourceMappings"),
         "log groups": ("logs", "describe_log_groups", "logGroups"),
         "rules": ("events", "list_rules", "Rules"),
-        "alarms": ("cloudwatch", "describe_alarms", "MetricAlarms"),
+        "dashboards": ("cloudwatch", "list_dashboards", "DashboardEntries"),
         "roles": ("iam", "list_roles", "Roles"),
         "queues": ("sqs", "list_queues", "QueueUrls"),
         "secrets": ("secretsmanager", "list_secrets", "SecretList"),
         "buckets": ("s3", "list_buckets", "Buckets"),
     }
     found = {kind: getattr(boto3.client(service), call)().get(key, []) for kind, (service, call, key) in lists.items()}
+    both = boto3.client("cloudwatch").describe_alarms(AlarmTypes=["MetricAlarm", "CompositeAlarm"])
+    found["alarms"], found["composite alarms"] = both["MetricAlarms"], both["CompositeAlarms"]
     # LocalStack logs into groups of its own, whatever a function's LoggingConfig says.
     found["log groups"] = [group for group in found["log groups"] if not group["logGroupName"].startswith("/aws/lambda/")]
     return found

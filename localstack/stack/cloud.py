@@ -48,6 +48,8 @@ def start(stack: Stack) -> subprocess.Popen | None:
         # own poller waits in a long poll; LocalStack's sleeps up to 10 s by default.
         "LAMBDA_EVENT_SOURCE_MAPPING_POLL_INTERVAL_SEC": "0.05",
         "LAMBDA_EVENT_SOURCE_MAPPING_MAX_BACKOFF_ON_EMPTY_POLL_SEC": "0.2",
+        # How often SQS's metrics are told: each minute on AWS, and by default here, where alarms are tested.
+        "SQS_CLOUDWATCH_METRICS_REPORT_INTERVAL": "5",
         # It runs on the host, asks nobody on the network, and writes to its own folder alone.
         "OVERRIDE_IN_DOCKER": "0",
         "DISABLE_EVENTS": "1",

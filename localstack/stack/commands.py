@@ -347,9 +347,15 @@ def test(arguments: dict[str, str]) -> None:
             run_tests(["cargo", "test", "--workspace", "--test", "log"], env | {"DATABASE_URL": stack.database_url})
         finally:
             stop_servers(stack)
+    test_watch(env)
     test_dashboard(env, chromium)
     # Last, since it destroys what the others use, and deploys anew.
     run_tests([str(packages.PYTHON), "-B", "-m", "unittest", "discover", "-s", "infra"], env)
+
+
+def test_watch(env: dict[str, str]) -> None:
+    """The alarms over what the deployed functions print."""
+    run_tests([str(packages.PYTHON), "-B", "localstack/tests/test_watch.py"], env)
 
 
 def test_dashboard(env: dict[str, str], chromium: str) -> None:
@@ -361,11 +367,12 @@ def test_dashboard(env: dict[str, str], chromium: str) -> None:
 
 
 def soak(arguments: dict[str, str]) -> None:
-    """The faults at their full length, then SECONDS for the simulation and for each property test."""
+    """The alarms and the faults at their full length, then SECONDS for the simulation and for each property test."""
     seconds = int(arguments.get("SECONDS", "600"))
     env = tests_environment(arguments)
     # About a hundred seeds a second, on a busy machine.
     long = {"PROPERTY_SECONDS": str(seconds), "SEEDS": str(100 * seconds), "MESSAGES": "10000"}
+    test_watch(env | {"HEALTHY_SECONDS": "1200"})  # three periods of five minutes lie in it, wherever it begins
     run_tests(["cargo", "test", "--workspace", "--test", "faults", "--", "--nocapture"], env | LONG_FAULTS)
     run_tests(["cargo", "test", "--workspace", "--test", "simulation", "--", "--nocapture"], env | long)
     run_tests(["cargo", "test", "--workspace", "--", "--nocapture", "property"], env | long)

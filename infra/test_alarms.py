@@ -1,0 +1,277 @@
+"""Each alarm's threshold, and what it does where data is missing, by alarms.py. `python -B infra/test_alarms.py`"""
+
+import json
+import re
+import unittest
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import alarms
+import template
+from alarms import ALARM, INSUFFICIENT_DATA, OK, Metric, Point
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+ALARMS = alarms.load()
+MINUTE = 60
+KEPT = "as it was"
+
+# For each alarm, a period's values just past the threshold and just below it; after how many minutes past it it fires; and
+# its state where nothing is printed. A name with a `/` is of a function or queue of the template.
+CASES = {
+    "TriggerDidNotRunAlarm": ({"TriggerFunction/Invocations": 0}, {"TriggerFunction/Invocations": 1}, 5, ALARM),
+    "PendingAgeAlarm": ({"OldestPendingAge": 60_001}, {"OldestPendingAge": 60_000}, 3, KEPT),
+    "PendingAgeCriticalAlarm": ({"OldestPendingAge": 300_001}, {"OldestPendingAge": 300_000}, 3, KEPT),
+    "LowThroughputAlarm": ({"Backlog": 1_001, "Drained": 2_999}, {"Backlog": 1_001, "Drained": 3_000}, 15, OK),
+    "LogSizeAlarm": ({"LogBytes": 10 * 2**30 + 1}, {"LogBytes": 10 * 2**30}, 15, KEPT),
+    "OldestMessageAlarm": ({"Queue/ApproximateAgeOfOldestMessage": 1_801}, {"Queue/ApproximateAgeOfOldestMessage": 1_800}, 10, OK),
+    "QueueAgeAlarm": ({"Queue/ApproximateAgeOfOldestMessage": 345_601}, {"Queue/ApproximateAgeOfOldestMessage": 345_600}, 5, OK),
+    "HeartbeatAlarm": ({"HeartbeatAge": 300_001}, {"HeartbeatAge": 300_000}, 7, ALARM),
+    "ErrorRateAlarm": ({"Written": 940, "Stale": 5, "Gone": 4, "Retried": 40, "DeadLettered": 10}, {"Written": 950, "Retried": 50}, 15, OK),
+    "ErrorRateCriticalAlarm": ({"Written": 799, "Retried": 201}, {"Written": 800, "Retried": 200}, 15, OK),
+    "StaleRatioAlarm": ({"Stale": 901, "Written": 99}, {"Stale": 900, "Written": 100}, 15, OK),
+    "ConfigurationErrorsAlarm": ({"ConfigurationErrors": 1}, {"Written": 1}, 10, OK),
+    "ThrottlesAlarm": ({"TriggerFunction/Throttles": 5, "IndexerFunction/Throttles": 6}, {"IndexerFunction/Throttles": 10}, 15, OK),
+    "DeadLettersAlarm": (
+        {"DeadLetterQueue/ApproximateNumberOfMessagesVisible": 1}, {"DeadLetterQueue/ApproximateNumberOfMessagesVisible": 0}, 5, OK,
+    ),
+    "DeadLetterAgeAlarm": ({"DeadLetterQueue/ApproximateAgeOfOldestMessage": 604_801}, {"DeadLetterQueue/ApproximateAgeOfOldestMessage": 604_800}, 5, OK),
+    "RefusedTokensAlarm": ({"RefusedTokens": 11}, {"RefusedTokens": 10}, 5, OK),
+}  # fmt: skip
+
+# A period has many values. These are some that make the one that is given.
+SPREAD = {
+    "Sum": lambda value: [value // 2, value - value // 2],
+    "Maximum": lambda value: [0, value],
+    "Minimum": lambda value: [value, 2 * value + 1],
+}
+
+
+def line(at: float, **metrics: float | dict) -> str:
+    """As a function prints it."""
+    directive = {"Namespace": "Sluice", "Dimensions": [["stack"]], "Metrics": [{"Name": name} for name in metrics]}
+    return json.dumps({"_aws": {"Timestamp": at * 1000, "CloudWatchMetrics": [directive]}, "stack": alarms.STACK, **metrics})
+
+
+def measured(at: float, values: dict[str, float]) -> list[Point]:
+    """Those of ours by way of a line, and AWS's own."""
+    found = alarms.points([line(at, **{name: value for name, value in values.items() if "/" not in name})])
+    for name, value in values.items():
+        resource, _, metric = name.rpartition("/")
+        if resource:
+            namespace, dimension = ("AWS/Lambda", "FunctionName") if resource.endswith("Function") else ("AWS/SQS", "QueueName")
+            found.append(Point(at, Metric(namespace, metric, ((dimension, resource),)), value))
+    return found
+
+
+def run(name: str, periods: list[dict[str, float]]) -> str:
+    """Its state after these periods."""
+    alarm = ALARMS[name]
+    spread = {statistic.metric: SPREAD[statistic.name] for statistic in alarm.statistics.values()}
+    points = []
+    for number, values in enumerate(periods):
+        for point in measured((number + 0.5) * alarm.period, values):
+            points += [replace(point, value=value) for value in spread.get(point.metric, lambda value: [value])(point.value)]
+    history = alarm.history(points, 0, len(periods) * alarm.period)
+    return history[-1][1] if history else INSUFFICIENT_DATA
+
+
+def states(minutes: int, at: Callable[[int], list[str]]) -> dict[str, set[str]]:
+    """All states that each alarm had over the lines that `at` has for each minute."""
+    points = alarms.points(text for minute in range(minutes) for text in at(minute))
+    points += [point for minute in range(minutes) for point in measured(minute * MINUTE, {"TriggerFunction/Invocations": 1})]
+    return {name: {state for _, state in alarm.history(points, 0, minutes * MINUTE)} for name, alarm in ALARMS.items()}
+
+
+def idle(minute: int) -> list[str]:
+    """What both functions print where nothing is but the heartbeat."""
+    at = minute * MINUTE
+    return [
+        line(at + 5, Drained=1, Published=1, PublishedBytes=200, Backlog=0, OldestPendingAge=0, LogBytes=2**20),
+        line(at + 6, Written=1, HeartbeatAge=200, CommitToIndexed={"Values": [200], "Counts": [1]}),
+    ]
+
+
+class Thresholds(unittest.TestCase):
+    def test_each_alarm_has_a_case(self):
+        self.assertEqual(set(CASES), set(ALARMS))
+
+    def test_just_past_the_threshold_it_fires_and_just_below_it_is_silent(self):
+        for name, (past, below, _, _) in CASES.items():
+            with self.subTest(name):
+                self.assertEqual(run(name, [below] * 20), OK)
+                self.assertEqual(run(name, [past] * 20), ALARM)
+                self.assertEqual(run(name, [past] * 20 + [below] * 20), OK)
+
+    def test_it_takes_as_many_minutes_as_were_meant(self):
+        for name, (past, below, minutes, _) in CASES.items():
+            with self.subTest(name):
+                enough = minutes * MINUTE // ALARMS[name].period
+                self.assertEqual(run(name, [below] * 20 + [past] * enough), ALARM)
+                if enough > 1:
+                    self.assertEqual(run(name, [below] * 20 + [past] * (enough - 1)), OK)
+
+    def test_silence_is_what_was_meant(self):
+        for name, (past, below, _, meant) in CASES.items():
+            with self.subTest(name):
+                for before, values in ((OK, below), (ALARM, past)):
+                    self.assertEqual(run(name, [values] * 20 + [{}] * 20), before if meant == KEPT else meant)
+
+    def test_a_trigger_that_is_not_invoked_is_told_of_within_seven_minutes(self):
+        went = [{"TriggerFunction/Invocations": 1}] * 20
+        self.assertEqual(run("TriggerDidNotRunAlarm", went + [{}] * 4), OK)
+        self.assertEqual(run("TriggerDidNotRunAlarm", went + [{}] * 7), ALARM)
+
+    def test_a_heartbeat_that_stops_is_told_of_between_seven_and_ten_minutes(self):
+        went = [{"HeartbeatAge": 200}] * 20
+        self.assertEqual(run("HeartbeatAlarm", went + [{}] * 6), OK)
+        self.assertEqual(run("HeartbeatAlarm", went + [{}] * 10), ALARM)
+
+
+class Silence(unittest.TestCase):
+    """Nobody is woken for what mends itself, or is no fault."""
+
+    def assert_silent(self, found: dict[str, set[str]], but: tuple[str, ...] = ()) -> None:
+        self.assertEqual({name for name, had in found.items() if ALARM in had}, set(but))
+
+    def test_two_idle_hours(self):
+        self.assert_silent(states(120, idle))
+
+    def test_lines_that_come_early_and_late(self):
+        def shifted(minute):
+            return [re.sub(r'"Timestamp": (\d+)', lambda found: f'"Timestamp": {int(found[1]) + minute * 37 % 110 * 1000}', text) for text in idle(minute)]
+
+        self.assert_silent(states(120, shifted))
+
+    def test_one_retry_among_two_changes(self):
+        self.assert_silent(states(60, lambda minute: [*idle(minute), line(minute * MINUTE, Written=1, Retried=1)]))
+
+    def test_a_page_that_is_repeated_after_a_crash(self):
+        self.assert_silent(states(60, lambda minute: [*idle(minute), *([line(minute * MINUTE, Stale=10_000)] if minute == 30 else [])]))
+
+    def test_elasticsearch_away_for_four_minutes_under_load(self):
+        def at(minute):
+            if 30 <= minute < 34:
+                return [idle(minute)[0], line(minute * MINUTE, Retried=500)]
+            return [*idle(minute), line(minute * MINUTE, Written=5_000)]
+
+        self.assert_silent(states(60, at))
+
+    def test_a_load_that_is_drained_at_once(self):
+        self.assert_silent(states(60, lambda minute: [*idle(minute), line(minute * MINUTE, Drained=100_000, Backlog=40_000, OldestPendingAge=20_000)]))
+
+    def test_rows_of_a_transaction_that_was_open_for_an_hour(self):
+        self.assert_silent(states(60, lambda minute: [*idle(minute), *([line(minute * MINUTE, OldestPendingAge=3_600_000)] if minute in (30, 31) else [])]))
+
+    def test_second_looks_and_pauses_in_the_queue(self):
+        self.assertEqual(run("OldestMessageAlarm", [{"Queue/ApproximateAgeOfOldestMessage": age} for age in (900, 1_200, 1_800, 900)] * 5), OK)
+
+
+class Faults(unittest.TestCase):
+    def wakes(self, found: dict[str, set[str]]) -> set[str]:
+        return {name for name in alarms.paged() if ALARM in found[name]}
+
+    def test_elasticsearch_away_where_nobody_writes(self):
+        self.assertEqual(self.wakes(states(60, lambda minute: idle(minute)[: 1 if minute > 20 else 2])), {"HeartbeatAlarm"})
+
+    def test_elasticsearch_away_under_load(self):
+        def at(minute):
+            return [*idle(minute), line(minute * MINUTE, Written=500)] if minute < 20 else [idle(minute)[0], line(minute * MINUTE, Retried=300)]
+
+        self.assertEqual(self.wakes(states(60, at)), {"HeartbeatAlarm", "ErrorRateCriticalAlarm"})
+
+    def test_versions_that_went_backwards_are_told_by_heartbeats_alone(self):
+        found = states(60, lambda minute: idle(minute) if minute < 20 else [idle(minute)[0], line(minute * MINUTE, Stale=1)])
+        self.assertEqual(self.wakes(found), {"StaleRatioAlarm", "HeartbeatAlarm"})
+
+    def test_an_index_that_was_deleted_and_is_tried_each_quarter_of_an_hour(self):
+        found = states(120, lambda minute: [*idle(minute), *([line(minute * MINUTE, ConfigurationErrors=3)] if minute % 15 == 0 else [])])
+        self.assertEqual(self.wakes(found), {"ConfigurationErrorsAlarm"})
+
+    def test_old_heartbeats_after_an_outage_do_not_prolong_it(self):
+        def at(minute):
+            if minute < 30:
+                return idle(minute)[:1]
+            return [*idle(minute), *([line(minute * MINUTE + 7, HeartbeatAge=1_500_000)] if minute < 45 else [])]
+
+        points = alarms.points(text for minute in range(60) for text in at(minute))
+        history = ALARMS["HeartbeatAlarm"].history(points, 0, 3600)
+        self.assertEqual([state for _, state in history], [ALARM, OK])
+        self.assertLess(history[-1][0], 38 * MINUTE)
+
+
+class Evaluator(unittest.TestCase):
+    def test_values_with_counts_are_as_many_values(self):
+        found = alarms.points([line(1, CommitToIndexed={"Values": [7, 120], "Counts": [1, 2]}), "START RequestId: 1", '{"message": "drained"}'])
+        self.assertEqual([point.value for point in found], [7, 120, 120])
+        self.assertEqual(found[0].metric, Metric("Sluice", "CommitToIndexed", (("stack", "sluice"),)))
+
+    def test_missing_data_as_awss_documentation_has_it(self):
+        """Its tables for 3 of 3 and for 2 of 3: - is missing, X breaches; then with breaching, notBreaching and ignore."""
+        tables = {
+            3: {"0-X-X": "OK OK OK", "----0": "OK OK OK", "-----": "ALARM OK before", "0XX-X": "ALARM ALARM ALARM", "--X--": "ALARM OK before"},
+            2: {"0-X-X": "ALARM ALARM ALARM", "00X0X": "ALARM ALARM ALARM", "0-X--": "ALARM OK OK", "----0": "ALARM OK OK", "---X-": "ALARM OK before"},
+        }
+        base = ALARMS["LogSizeAlarm"]
+        values = {"-": None, "0": base.threshold, "X": base.threshold + 1}
+        for enough, rows in tables.items():
+            for data, meant in rows.items():
+                for missing, state in zip(("breaching", "notBreaching", "ignore"), meant.split()):
+                    with self.subTest(data=data, enough=enough, missing=missing):
+                        one = replace(base, evaluation_periods=3, datapoints_to_alarm=enough, missing=missing)
+                        self.assertEqual(one.state([values[mark] for mark in data], "before"), state)
+
+    def test_what_it_does_not_know_it_refuses(self):
+        for expression in ("RATE(m)", "m ** 2", "METRICS()", "'m'[0]"):
+            with self.assertRaises(ValueError):
+                alarms.compute(alarms.parsed(expression), {"m": 1.0}, {})
+
+    def test_what_divides_by_zero_is_missing(self):
+        self.assertIsNone(alarms.compute(alarms.parsed("1 / m"), {"m": 0.0}, {}))
+
+
+class Told(unittest.TestCase):
+    """Whoever is woken knows what it means, and what to do."""
+
+    resources = template.load()["Resources"]
+
+    def test_each_alarm_has_a_sentence_and_a_section_of_the_runbooks(self):
+        page = (REPOSITORY / "docs" / "runbooks.md").read_text()
+        anchors = {re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in re.findall(r"^##+ (.+)$", page, re.M)}
+        pager = self.resources["PagerAlarm"]["Properties"]["AlarmDescription"]["Fn::Sub"].replace("${Runbooks}", "docs/runbooks.md")
+        for name, description in {name: alarm.description for name, alarm in ALARMS.items()}.items() | {("PagerAlarm", pager)}:
+            with self.subTest(name):
+                told = re.fullmatch(r"([A-Z][^#]{20,}\.) What to do: docs/runbooks\.md#(\w+)", description)
+                self.assertTrue(told, description)
+                self.assertEqual(told[2], name.lower())
+                self.assertIn(told[2], anchors)
+
+    def test_each_alarm_tells_somebody_by_one_way(self):
+        paged = alarms.paged()
+        self.assertLessEqual(paged, set(ALARMS))
+        for name, alarm in ALARMS.items():
+            self.assertNotEqual(alarm.notifies, name in paged, name)
+
+    def test_each_metric_is_one_that_a_function_prints(self):
+        sources = [file for folder in ("functions", "shared") for file in (REPOSITORY / folder).glob("*/src/**/*.rs")]
+        printed = {name for file in sources for name in re.findall(r'"(\w+)"', file.read_text().partition("#[cfg(test)]")[0])}
+        charts = json.loads(self.resources["WatchDashboard"]["Properties"]["DashboardBody"]["Fn::Sub"])["widgets"]
+        shown = {row[1] for chart in charts for row in chart["properties"].get("metrics", []) if row[0] == "Sluice"}
+        watched = {metric.name for alarm in ALARMS.values() for metric in alarm.metrics if metric.namespace == "Sluice"}
+        self.assertEqual((shown | watched) - printed, set())
+
+    def test_each_line_that_a_query_looks_for_is_one_that_a_function_prints(self):
+        sources = [file.read_text() for file in (REPOSITORY / "functions").glob("*/src/**/*.rs")]
+        wanted = set(re.findall(r'message = "([^"]+)"', (REPOSITORY / "docs" / "runbooks.md").read_text()))
+        self.assertGreater(len(wanted), 5)
+        self.assertEqual({text for text in wanted if not any(f'"{text}"' in source for source in sources)}, set())
+
+    def test_the_dashboard_shows_each_alarm_that_is_always_there(self):
+        charts = json.loads(self.resources["WatchDashboard"]["Properties"]["DashboardBody"]["Fn::Sub"])["widgets"]
+        shown = {re.fullmatch(r"\$\{(\w+)\.Arn\}", arn)[1] for chart in charts for arn in chart["properties"].get("alarms", [])}
+        always = {name for name, one in self.resources.items() if one["Type"].endswith("Alarm") and "Condition" not in one}
+        self.assertEqual(shown, always)
+
+
+if __name__ == "__main__":
+    unittest.main()

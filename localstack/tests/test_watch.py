@@ -1,0 +1,283 @@
+"""The alarms over what the deployed functions really print: silent while all is well, and fired by real faults.
+
+A minute of the alarms' is some seconds here, with the schedule, the trigger's stay and the heartbeat shortened alike; with
+HEALTHY_SECONDS the healthy run has real minutes, and nothing is shortened in it. infra/alarms.py evaluates all of them.
+LocalStack's own CloudWatch evaluates those that it can, as they are deployed but for their period, whose least is ten
+seconds there. It is given what the functions print, as CloudWatch Logs does it on AWS.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+import unittest
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import boto3
+from botocore.config import Config
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path += [str(REPOSITORY / "infra"), str(REPOSITORY / "localstack" / "stack")]
+
+import alarms  # noqa: E402
+import commands  # noqa: E402
+import postgres  # noqa: E402
+from alarms import ALARM, OK, Point  # noqa: E402
+
+STACK = commands.existing({"STACK": os.environ["SLUICE_STACK"]})
+HEALTHY_SECONDS = float(os.environ.get("HEALTHY_SECONDS", 0))
+IS_LONG = HEALTHY_SECONDS > 0
+PATIENCE_S = 240 if IS_LONG else 90
+ALARMS = alarms.load()
+# What LocalStack has no metric of: these are tested over made-up lines alone.
+NOT_HERE = {"OldestMessageAlarm", "QueueAgeAlarm", "DeadLetterAgeAlarm", "ThrottlesAlarm"}
+WRITES = "INSERT INTO demo.users (name, email, role) SELECT 'Watch', gen_random_uuid() || '@example.org', 'participant' FROM generate_series(1, 20);"
+HEARTBEAT = "UPDATE sluice.heartbeat SET at = clock_timestamp();"
+
+
+def aws(service: str):
+    return boto3.client(service, config=Config(retries={"max_attempts": 2}))
+
+
+CLOUDWATCH, LAMBDA, EVENTS = aws("cloudwatch"), aws("lambda"), aws("events")
+
+
+def physical_names() -> dict[str, str]:
+    """What the deploy made of each resource of the template, by its name there."""
+    found = aws("cloudformation").describe_stack_resources(StackName=alarms.STACK)["StackResources"]
+    return {one["LogicalResourceId"]: one["PhysicalResourceId"].rpartition("/")[2] for one in found}
+
+
+def wait_for(condition: Callable[[], object], words: str, patience_s: float = PATIENCE_S) -> None:
+    """Until what the condition says is empty: it tells what is still lacking."""
+    deadline = time.monotonic() + patience_s
+    while lacking := condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {patience_s:.0f} s for {words}: {lacking}")
+        time.sleep(0.5)
+
+
+def admin(path: str, token: str, body: dict | None = None) -> int:
+    """The status of a request to the admin function's URL."""
+    url, host = os.environ["ADMIN_URL"] + path, os.environ["ADMIN_URL"].partition("//")[2]
+    local = url.replace(host.partition(":")[0], "127.0.0.1", 1)
+    headers = {"Authorization": f"Bearer {token}", "Host": host, "Content-Type": "application/json"}
+    request = urllib.request.Request(local, json.dumps(body).encode() if body is not None else None, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status
+    except urllib.error.HTTPError as refusal:
+        return refusal.code
+
+
+class Clock(threading.Thread):
+    """A shortened minute's work: the schedule's, the heartbeat's, and an application's."""
+
+    def __init__(self, minute_s: float, names: dict[str, str], is_shortened: bool):
+        super().__init__(daemon=True)
+        self.minute_s, self.trigger, self.is_shortened = minute_s, names["TriggerFunction"], is_shortened
+        self.is_scheduled, self.ended = True, threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        while not self.ended.wait(self.minute_s):
+            postgres.psql(STACK, WRITES + (HEARTBEAT if self.is_shortened and self.is_scheduled else ""))
+            if self.is_shortened and self.is_scheduled:
+                LAMBDA.invoke(FunctionName=self.trigger, InvocationType="Event")
+
+    def end(self) -> None:
+        self.ended.set()
+        self.join()
+
+
+class Watched:
+    """What was printed and measured since a moment."""
+
+    def __init__(self, minute_s: float, names: dict[str, str]):
+        self.scale, self.names, self.start = minute_s / 60, names, time.time()
+        self.offsets = {file: file.stat().st_size for file in self._logs()}
+        self.points: list[Point] = []
+        self.told = Counter()
+
+    def _logs(self) -> list[Path]:
+        return sorted(Path(os.environ["FUNCTIONS_LOGS"]).glob("*.log"))
+
+    def read(self) -> list[Point]:
+        """All of it until now."""
+        for file in self._logs():
+            with file.open("rb") as log:
+                log.seek(self.offsets.get(file, 0))
+                text = log.read()
+                whole = text[: text.rfind(b"\n") + 1]
+                self.offsets[file] = self.offsets.get(file, 0) + len(whole)
+                self.points += alarms.points(whole.decode().splitlines())
+        return self.points
+
+    def forward(self, name: str) -> None:
+        """Gives CloudWatch what is new for an alarm of ours, as its Logs would."""
+        for metric in ALARMS[name].metrics:
+            new = [one for one in self.read() if one.metric == metric][self.told[metric] :]
+            self.told[metric] += len(new)
+            dimensions = [{"Name": dimension, "Value": value} for dimension, value in metric.dimensions]
+            data = [{"MetricName": metric.name, "Dimensions": dimensions, "Timestamp": datetime.fromtimestamp(one.at, UTC), "Value": one.value} for one in new]
+            for first in range(0, len(data), 500):
+                CLOUDWATCH.put_metric_data(Namespace=metric.namespace, MetricData=data[first : first + 500])
+
+    def of_aws(self) -> list[Point]:
+        """What LocalStack measured itself, second by second."""
+        found = []
+        for metric, statistic in {(one.metric, one.name) for alarm in ALARMS.values() for one in alarm.statistics.values()}:
+            if metric.namespace == "Sluice":
+                continue
+            dimensions = [{"Name": name, "Value": self.names[value]} for name, value in metric.dimensions]
+            query = {"Metric": {"Namespace": metric.namespace, "MetricName": metric.name, "Dimensions": dimensions}, "Period": 1, "Stat": statistic}
+            answer = CLOUDWATCH.get_metric_data(
+                MetricDataQueries=[{"Id": "m", "MetricStat": query}], StartTime=datetime.fromtimestamp(self.start, UTC), EndTime=datetime.now(UTC)
+            )["MetricDataResults"][0]
+            found += [Point(at.timestamp(), metric, value) for at, value in zip(answer["Timestamps"], answer["Values"])]
+        return found
+
+    def histories(self, end: float | None = None) -> dict[str, list[tuple[float, str]]]:
+        """What each alarm would have said. The last seconds are left out, since a line is written when its invocation ends."""
+        points, end = self.read() + self.of_aws(), end or time.time() - 2
+        return {name: alarm.history(points, self.start, end, self.scale) for name, alarm in ALARMS.items() if name not in NOT_HERE}
+
+    def in_alarm(self) -> set[str]:
+        """Those that are in it now."""
+        return {name for name, history in self.histories().items() if history and history[-1][1] == ALARM}
+
+    def fired(self) -> dict[str, list[str]]:
+        """Those that ever were, with the seconds after which they changed."""
+        told = {name: [f"{state} after {at - self.start:.0f} s" for at, state in history] for name, history in self.histories().items()}
+        return {name: states for name, states in told.items() if any(state.startswith(ALARM) for state in states)}
+
+
+class Watch(unittest.TestCase):
+    def setUp(self):
+        self.names = physical_names()
+        self.deployed = {one["AlarmName"]: one for one in CLOUDWATCH.describe_alarms(AlarmTypes=["MetricAlarm"])["MetricAlarms"]}
+        self.changed: set[str] = set()
+        for queue in ("QUEUE_URL", "DEAD_LETTER_QUEUE_URL"):  # of what other tests have left: letters, and messages that are to be
+            aws("sqs").purge_queue(QueueUrl=os.environ[queue])
+
+    def shorten(self, minute_s: float) -> Clock:
+        """Minutes of so many seconds, until the test ends."""
+        trigger = self.names["TriggerFunction"]
+        before = LAMBDA.get_function_configuration(FunctionName=trigger)["Environment"]["Variables"]
+
+        def configure(variables: dict[str, str]) -> None:
+            LAMBDA.update_function_configuration(FunctionName=trigger, Environment={"Variables": variables})
+            LAMBDA.get_waiter("function_updated_v2").wait(FunctionName=trigger, WaiterConfig={"Delay": 1})
+            commands.signal({"STACK": STACK.name, "SERVICE": "trigger", "SIGNAL": "KILL"})  # one of before may stay for a minute
+            LAMBDA.invoke(FunctionName=trigger, InvocationType="Event")
+
+        configure(before | {"STAY": f"{minute_s * 1000:.0f}ms"})
+        self.addCleanup(configure, before)
+        clock = Clock(minute_s, self.names, is_shortened=True)
+        self.addCleanup(clock.end)
+        return clock
+
+    def asked(self, name: str, period_s: int) -> str:
+        """LocalStack's opinion of a deployed alarm, with a shorter period. It evaluates one at once when it is put."""
+        alarm = self.deployed[self.names[name]]
+        kept = ("AlarmName", "AlarmDescription", "Namespace", "MetricName", "Dimensions", "Statistic", "EvaluationPeriods", "DatapointsToAlarm",
+                "ComparisonOperator", "Threshold", "TreatMissingData", "AlarmActions", "OKActions")  # fmt: skip
+        same = {key: alarm[key] for key in kept if key in alarm}
+        if name not in self.changed:
+            self.changed.add(name)
+            self.addCleanup(CLOUDWATCH.put_metric_alarm, **same, Period=alarm["Period"])
+        CLOUDWATCH.put_metric_alarm(**same, Period=period_s)
+
+        def state() -> str:
+            return CLOUDWATCH.describe_alarms(AlarmNames=[alarm["AlarmName"]])["MetricAlarms"][0]["StateValue"]
+
+        wait_for(lambda: state() == "INSUFFICIENT_DATA" and "it was not evaluated", f"LocalStack to look at {name}", 20)
+        return state()
+
+    def pager(self) -> str:
+        found = CLOUDWATCH.describe_alarms(AlarmNames=[self.names["PagerAlarm"]], AlarmTypes=["CompositeAlarm"])
+        return found["CompositeAlarms"][0]["StateValue"]
+
+    def test_a_healthy_run_is_silent(self):
+        minute_s = 60 if IS_LONG else 1
+        if IS_LONG:
+            self.addCleanup(Clock(3, self.names, is_shortened=False).end)
+        else:
+            self.shorten(minute_s)
+        watched = Watched(minute_s, self.names)
+        end = watched.start + (HEALTHY_SECONDS if IS_LONG else 22 * minute_s)  # with three periods of five minutes, wherever it begins
+
+        def lacking() -> set[str]:
+            """The metrics that were not printed at all, and the heartbeat after the last minute."""
+            seen = {one.metric.name for one in watched.read() if one.at > end or one.metric.name != "HeartbeatAge"}
+            return {"Backlog", "OldestPendingAge", "LogBytes", "Drained", "Written", "HeartbeatAge"} - seen
+
+        wait_for(lacking, "a healthy run", end - time.time() + PATIENCE_S)
+        self.assertEqual(watched.fired(), {})
+
+    def test_faults_fire_and_what_is_mended_is_silent_again(self):
+        minute_s = 10 if IS_LONG else 1
+        clock = self.shorten(minute_s)
+        watched = Watched(minute_s, self.names)
+
+        def is_said(name: str, wanted: str) -> Callable[[], str]:
+            def lacking() -> str:
+                watched.forward(name)
+                found = self.asked(name, 10)
+                return "" if found == wanted else f"LocalStack says {found}"
+
+            return lacking
+
+        # A letter, and a stranger at the door.
+        postgres.psql(STACK, f"{commands.MEND}; {commands.POISON}")
+        self.addCleanup(postgres.psql, STACK, commands.MEND)
+        for _ in range(12):
+            self.assertEqual(admin("/api/streams", "wrong"), 401)
+        for name in ("DeadLettersAlarm", "RefusedTokensAlarm"):
+            wait_for(is_said(name, ALARM), f"{name} to fire")
+        postgres.psql(STACK, commands.MEND)
+        self.assertLess(admin("/api/dlq/redrive", os.environ["ADMIN_TOKEN"], {}), 300)
+
+        # Elasticsearch is away.
+        commands.signal({"STACK": STACK.name, "SERVICE": "elasticsearch", "SIGNAL": "KILL"})
+        self.addCleanup(commands.start, {"STACK": STACK.name, "SERVICE": "elasticsearch"})
+        away = {"HeartbeatAlarm", "ErrorRateAlarm", "ErrorRateCriticalAlarm"}
+        wait_for(lambda: away - watched.in_alarm(), "the alarms of a cluster that is away")
+        if IS_LONG:
+            wait_for(is_said("HeartbeatAlarm", ALARM), "LocalStack to miss the heartbeat")
+            self.assertEqual(self.pager(), ALARM)
+
+        # It is back, and the trigger is off.
+        rule = next(name for name in EVENTS.list_rule_names_by_target(TargetArn=self.trigger_arn())["RuleNames"])
+        self.addCleanup(EVENTS.enable_rule, Name=rule)
+        EVENTS.disable_rule(Name=rule)
+        clock.is_scheduled = False
+        commands.start({"STACK": STACK.name, "SERVICE": "elasticsearch"})
+        wait_for(lambda: {"TriggerDidNotRunAlarm"} - watched.in_alarm(), "the alarm of a trigger that does not run")
+        if IS_LONG:
+            wait_for(is_said("TriggerDidNotRunAlarm", ALARM), "LocalStack to miss the trigger")
+        EVENTS.enable_rule(Name=rule)
+        clock.is_scheduled = True
+
+        # All is well.
+        for name in ("DeadLettersAlarm", "RefusedTokensAlarm", *(("HeartbeatAlarm", "TriggerDidNotRunAlarm") if IS_LONG else ())):
+            wait_for(is_said(name, OK), f"{name} to be over")
+        wait_for(watched.in_alarm, "all alarms to be over")
+        if IS_LONG:
+            wait_for(lambda: self.pager() != OK and "it is not over", "the pager to be over")
+        print(json.dumps(watched.fired(), indent=1))
+        # Whether the letter and the refusals fall into a shortened period of theirs is chance; LocalStack has seen them.
+        self.assertEqual(set(watched.fired()) - {"DeadLettersAlarm", "RefusedTokensAlarm"}, {"TriggerDidNotRunAlarm", *away})
+
+    def trigger_arn(self) -> str:
+        return LAMBDA.get_function_configuration(FunctionName=self.names["TriggerFunction"])["FunctionArn"]
+
+
+if __name__ == "__main__":
+    unittest.main(warnings="ignore")  # of processes that still run: servers outlive whoever starts them
