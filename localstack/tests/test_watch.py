@@ -45,7 +45,7 @@ def aws(service: str):
     return boto3.client(service, config=Config(retries={"max_attempts": 2}))
 
 
-CLOUDWATCH, LAMBDA, EVENTS = aws("cloudwatch"), aws("lambda"), aws("events")
+CLOUDWATCH, LAMBDA = aws("cloudwatch"), aws("lambda")
 
 
 def physical_names() -> dict[str, str]:
@@ -82,13 +82,13 @@ class Clock(threading.Thread):
     def __init__(self, minute_s: float, names: dict[str, str], is_shortened: bool):
         super().__init__(daemon=True)
         self.minute_s, self.trigger, self.is_shortened = minute_s, names["TriggerFunction"], is_shortened
-        self.is_scheduled, self.ended = True, threading.Event()
+        self.ended = threading.Event()
         self.start()
 
     def run(self) -> None:
         while not self.ended.wait(self.minute_s):
-            postgres.psql(STACK, WRITES + (HEARTBEAT if self.is_shortened and self.is_scheduled else ""))
-            if self.is_shortened and self.is_scheduled:
+            postgres.psql(STACK, WRITES + (HEARTBEAT if self.is_shortened else ""))
+            if self.is_shortened:
                 LAMBDA.invoke(FunctionName=self.trigger, InvocationType="Event")
 
     def end(self) -> None:
@@ -166,7 +166,7 @@ class Watch(unittest.TestCase):
         for queue in ("QUEUE_URL", "DEAD_LETTER_QUEUE_URL"):  # of what other tests have left: letters, and messages that are to be
             aws("sqs").purge_queue(QueueUrl=os.environ[queue])
 
-    def shorten(self, minute_s: float) -> Clock:
+    def shorten(self, minute_s: float) -> None:
         """Minutes of so many seconds, until the test ends."""
         trigger = self.names["TriggerFunction"]
         before = LAMBDA.get_function_configuration(FunctionName=trigger)["Environment"]["Variables"]
@@ -179,9 +179,7 @@ class Watch(unittest.TestCase):
 
         configure(before | {"STAY": f"{minute_s * 1000:.0f}ms"})
         self.addCleanup(configure, before)
-        clock = Clock(minute_s, self.names, is_shortened=True)
-        self.addCleanup(clock.end)
-        return clock
+        self.addCleanup(Clock(minute_s, self.names, is_shortened=True).end)
 
     def asked(self, name: str, period_s: int) -> str:
         """LocalStack's opinion of a deployed alarm, with a shorter period. It evaluates one at once when it is put."""
@@ -223,7 +221,7 @@ class Watch(unittest.TestCase):
 
     def test_faults_fire_and_what_is_mended_is_silent_again(self):
         minute_s = 10 if IS_LONG else 1
-        clock = self.shorten(minute_s)
+        self.shorten(minute_s)
         watched = Watched(minute_s, self.names)
 
         def is_said(name: str, wanted: str) -> Callable[[], str]:
@@ -254,16 +252,15 @@ class Watch(unittest.TestCase):
             self.assertEqual(self.pager(), ALARM)
 
         # It is back, and the trigger is off.
-        rule = next(name for name in EVENTS.list_rule_names_by_target(TargetArn=self.trigger_arn())["RuleNames"])
-        self.addCleanup(EVENTS.enable_rule, Name=rule)
-        EVENTS.disable_rule(Name=rule)
-        clock.is_scheduled = False
+        trigger = self.names["TriggerFunction"]
+        self.addCleanup(LAMBDA.delete_function_concurrency, FunctionName=trigger)
+        # Whatever invokes it. A schedule that is disabled goes on in LocalStack.
+        LAMBDA.put_function_concurrency(FunctionName=trigger, ReservedConcurrentExecutions=0)
         commands.start({"STACK": STACK.name, "SERVICE": "elasticsearch"})
         wait_for(lambda: {"TriggerDidNotRunAlarm"} - watched.in_alarm(), "the alarm of a trigger that does not run")
         if IS_LONG:
             wait_for(is_said("TriggerDidNotRunAlarm", ALARM), "LocalStack to miss the trigger")
-        EVENTS.enable_rule(Name=rule)
-        clock.is_scheduled = True
+        LAMBDA.delete_function_concurrency(FunctionName=trigger)
 
         # All is well.
         for name in ("DeadLettersAlarm", "RefusedTokensAlarm", *(("HeartbeatAlarm", "TriggerDidNotRunAlarm") if IS_LONG else ())):
@@ -274,9 +271,6 @@ class Watch(unittest.TestCase):
         print(json.dumps(watched.fired(), indent=1))
         # Whether the letter and the refusals fall into a shortened period of theirs is chance; LocalStack has seen them.
         self.assertEqual(set(watched.fired()) - {"DeadLettersAlarm", "RefusedTokensAlarm"}, {"TriggerDidNotRunAlarm", *away})
-
-    def trigger_arn(self) -> str:
-        return LAMBDA.get_function_configuration(FunctionName=self.names["TriggerFunction"])["FunctionArn"]
 
 
 if __name__ == "__main__":
