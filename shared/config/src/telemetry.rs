@@ -93,6 +93,15 @@ mod tests {
     }
 
     #[test]
+    fn a_list_gives_targets_levels_of_their_own_and_all_others_one() {
+        let filter: Targets = "info,call=debug".parse().unwrap();
+        assert!(filter.would_enable("call", &Level::DEBUG));
+        assert!(filter.would_enable("indexer::alias", &Level::INFO));
+        assert!(!filter.would_enable("indexer::alias", &Level::DEBUG));
+        assert!("info,call=loud".parse::<Targets>().is_err());
+    }
+
+    #[test]
     fn a_log_line_is_json_with_the_service_its_code_the_fields_and_the_span() {
         let buffer = Buffer::default();
         let writer = buffer.clone();
