@@ -215,6 +215,7 @@ def inventory() -> dict[str, list]:
     found = {kind: getattr(boto3.client(service), call)().get(key, []) for kind, (service, call, key) in lists.items()}
     both = boto3.client("cloudwatch").describe_alarms(AlarmTypes=["MetricAlarm", "CompositeAlarm"])
     found["alarms"], found["composite alarms"] = both["MetricAlarms"], both["CompositeAlarms"]
+    found["queues"] = [url for url in found["queues"] if f"/{functions.AWS_STACK}-" in url]  # other tests leave their own
     # LocalStack logs into groups of its own, whatever a function's LoggingConfig says.
     found["log groups"] = [group for group in found["log groups"] if not group["logGroupName"].startswith("/aws/lambda/")]
     return found
