@@ -103,7 +103,7 @@ pub async fn hold(client: &Client, subscription: &str, versions: &Versions) -> R
 /// Draw the version before: it must be older than what it is given to.
 pub async fn page(client: &Client, subscription: &str, after: i64, size: i32) -> Result<(Vec<Row>, i64), Error> {
     // A json payload keeps its own line breaks, and a document is one line; JSON has them only between tokens.
-    let query = "SELECT id, stream, key, op = 'delete', translate(payload::text, E'\\n\\r', '  '), \
+    let query = "SELECT id, stream, key, op = 'delete', replace(replace(payload::text, E'\\n', ' '), E'\\r', ' '), \
                  (extract(epoch FROM clock_timestamp()) * 1000)::bigint, (extract(epoch FROM created_at) * 1000)::bigint, \
                  traceparent FROM sluice.page($1, $2, $3)";
     let rows = client.query(query, &[&subscription, &after, &size]).await?;
