@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use database::delivery;
 use message::{Change, Op};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -25,14 +26,14 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// As logs name it.
+    /// As logs name it: by the measure that counts it, where one does.
     pub(crate) fn name(&self) -> &'static str {
         match self {
-            Self::Done(_, Done::Written) => "written",
-            Self::Done(_, Done::Stale) => "stale",
-            Self::Done(_, Done::Gone) => "gone",
-            Self::Retry(_) => "retried",
-            Self::Configuration(_) | Self::NoIndex(_) => "configuration",
+            Self::Done(_, Done::Written) => delivery::WRITTEN,
+            Self::Done(_, Done::Stale) => delivery::STALE,
+            Self::Done(_, Done::Gone) => delivery::GONE,
+            Self::Retry(_) => delivery::RETRIED,
+            Self::Configuration(_) | Self::NoIndex(_) => delivery::CONFIGURATION,
             Self::Permanent(_) => "permanent",
         }
     }
