@@ -4,7 +4,8 @@ use admin::{Admin, Config, router};
 use config::Env;
 use lambda_http::Error;
 
-#[tokio::main]
+// One thread: by its memory it has less than one core, and others would only have to be woken.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     config::init_telemetry("admin");
     config::install_crypto_provider();

@@ -21,9 +21,19 @@ pub(crate) struct Write<'a> {
     pub(crate) version: i64,
     /// One JSON object on one line; `None`: delete it.
     pub(crate) document: Option<Cow<'a, str>>,
+    /// The line that goes before the document's.
+    action_line: String,
 }
 
-impl Write<'_> {
+impl<'a> Write<'a> {
+    /// Not sent yet.
+    pub(crate) fn new(key: &'a str, version: i64, document: Option<Cow<'a, str>>) -> Self {
+        let name = if document.is_some() { "index" } else { "delete" };
+        let id = serde_json::Value::from(key);
+        let action_line = format!(r#"{{"{name}":{{"_id":{id},"version":{version},"version_type":"external"}}}}"#);
+        Self { key, version, document, action_line }
+    }
+
     fn action(&self) -> Action {
         match self.document {
             Some(_) => Action::Index,
@@ -31,18 +41,8 @@ impl Write<'_> {
         }
     }
 
-    /// The line that goes before the document's.
-    fn action_line(&self) -> String {
-        let name = match self.action() {
-            Action::Index => "index",
-            Action::Delete => "delete",
-        };
-        let key = serde_json::Value::from(self.key);
-        format!(r#"{{"{name}":{{"_id":{key},"version":{},"version_type":"external"}}}}"#, self.version)
-    }
-
     fn bytes(&self) -> usize {
-        self.action_line().len() + 1 + self.document.as_ref().map_or(0, |document| document.len() + 1)
+        self.action_line.len() + 1 + self.document.as_ref().map_or(0, |document| document.len() + 1)
     }
 }
 
@@ -137,9 +137,9 @@ impl<C: Cluster> Bulk<'_, C> {
     }
 
     async fn decide(&self, writes: &[Write<'_>], request: &[usize]) -> Decision {
-        let action_lines: Vec<String> = request.iter().map(|&index| writes[index].action_line()).collect();
-        let lines: Vec<&str> = std::iter::zip(request, &action_lines)
-            .flat_map(|(&index, action)| [Some(action.as_str()), writes[index].document.as_deref()])
+        let lines: Vec<&str> = request
+            .iter()
+            .flat_map(|&index| [Some(writes[index].action_line.as_str()), writes[index].document.as_deref()])
             .flatten()
             .collect();
         decide_request(self.cluster.bulk(self.alias, &lines, self.deadline).await, request.len())
@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     fn write(key: &str, version: i64) -> Write<'_> {
-        Write { key, version, document: Some("{}".into()) }
+        Write::new(key, version, Some("{}".into()))
     }
 
     fn answer(id: &str, status: u16) -> ItemAnswer {
@@ -193,11 +193,11 @@ mod tests {
     #[test]
     fn an_action_has_the_key_as_json_and_the_version() {
         assert_eq!(
-            write("a\"\\\u{1}é", 5).action_line(),
+            write("a\"\\\u{1}é", 5).action_line,
             r#"{"index":{"_id":"a\"\\\u0001é","version":5,"version_type":"external"}}"#
         );
-        let delete = Write { document: None, ..write("a", 6) };
-        assert_eq!(delete.action_line(), r#"{"delete":{"_id":"a","version":6,"version_type":"external"}}"#);
+        let delete = Write::new("a", 6, None);
+        assert_eq!(delete.action_line, r#"{"delete":{"_id":"a","version":6,"version_type":"external"}}"#);
     }
 
     #[test]

@@ -228,7 +228,7 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
                                     continue;
                                 }
                                 let document = document.clone().map(Into::into);
-                                writes.push(Write { key: &change.key, version: change.version, document });
+                                writes.push(Write::new(&change.key, change.version, document));
                                 asking.push(index);
                             }
                         }
@@ -380,7 +380,7 @@ async fn write_travelled(
         .iter()
         .map(|&index| {
             let entry = works[index].entry;
-            Write { key: &entry.change.key, version: entry.change.version, document: entry.document.map(Into::into) }
+            Write::new(&entry.change.key, entry.change.version, entry.document.map(Into::into))
         })
         .collect();
     for (&index, outcome) in which.iter().zip(bulk.write(&writes).await) {

@@ -11,7 +11,8 @@ use search::Connection;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-#[tokio::main]
+// One thread: by its memory it has less than one core, and others would only have to be woken.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     config::init_telemetry("indexer");
     config::install_crypto_provider();

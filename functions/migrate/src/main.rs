@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 const DEFAULT_COMMAND: &str = "migrate";
 
-#[tokio::main]
+// One thread: by its memory it has less than one core, and others would only have to be woken.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     install_crypto_provider();
     if Env::from_process().optional("AWS_LAMBDA_RUNTIME_API").is_some() {

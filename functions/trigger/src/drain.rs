@@ -6,6 +6,7 @@ use config::Trace;
 use database::delivery::Counts;
 use database::log::Versions;
 use database::{Connect, Session as _};
+use futures_util::future::join;
 use queue::Queue;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
@@ -181,33 +182,38 @@ impl<D: Connect, Q: Queue> Drain<D, Q> {
         let until = stop_at.min(Instant::now() + TRANSACTION);
         let mut outgoing =
             Outgoing::new(session, trace, Sender::new(self.queue.clone(), self.send_concurrency), drained).await?;
-        let mut is_first = true;
-        loop {
-            // Drawn before the page is read, so that a higher version has seen at least as much.
-            let Some(version) = versions.draw() else {
-                self.versions = None;
-                break;
-            };
-            let (rows, read_at_ms) = session.page(&self.subscription, after, self.page_size).await?;
-            let Some(last) = rows.last() else {
-                let counts = outgoing.finish().await?;
-                session.finish(&self.subscription).await?;
-                commit(session, counts, drained).await?;
-                self.stored_at = Some(Instant::now());
-                return Ok(!is_first);
-            };
+        // Drawn before its page is read, so that a higher version has seen at least as much.
+        let Some(mut version) = versions.draw() else {
+            self.versions = None;
+            session.rollback().await?;
+            return Ok(true);
+        };
+        let (mut rows, mut read_at_ms) = session.page(&self.subscription, after, self.page_size).await?;
+        let has_any = !rows.is_empty();
+        while let Some(last) = rows.last() {
             after = last.id;
-            is_first = false;
-            outgoing.push(rows, version, read_at_ms).await?;
-            if Instant::now() >= until {
-                break;
-            }
+            let next_version = if Instant::now() < until { versions.draw() } else { None };
+            let Some(next_version) = next_version else {
+                outgoing.push(rows, version, read_at_ms).await?;
+                // Sent, then advanced: a crash in between repeats what was sent.
+                let counts = outgoing.finish().await?;
+                session.advance(&self.subscription, after).await?;
+                commit(session, counts, drained).await?;
+                return Ok(true);
+            };
+            // PostgreSQL reads the next page while this one's documents are packed. It is asked for first: behind a document
+            // that cannot be read, the transaction would refuse it.
+            let next_page = session.page(&self.subscription, after, self.page_size);
+            let (page, pushed) = join(next_page, outgoing.push(rows, version, read_at_ms)).await;
+            pushed?;
+            (rows, read_at_ms) = page?;
+            version = next_version;
         }
-        // Sent, then advanced: a crash in between repeats what was sent.
         let counts = outgoing.finish().await?;
-        session.advance(&self.subscription, after).await?;
+        session.finish(&self.subscription).await?;
         commit(session, counts, drained).await?;
-        Ok(true)
+        self.stored_at = Some(Instant::now());
+        Ok(has_any)
     }
 }
 

@@ -7,7 +7,8 @@ use serde_json::Value;
 use tracing::Instrument as _;
 use trigger::{Config, Trigger};
 
-#[tokio::main]
+// One thread: by its memory it has less than one core, and others would only have to be woken.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     config::init_telemetry("trigger");
     config::install_crypto_provider();

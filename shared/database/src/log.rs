@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error};
 
 /// A range of versions that is this session's alone, reserved by a committed transaction.
@@ -106,7 +107,8 @@ pub async fn page(client: &Client, subscription: &str, after: i64, size: i32) ->
     let query = "SELECT id, stream, key, op = 'delete', replace(replace(payload::text, E'\\n', ' '), E'\\r', ' '), \
                  (extract(epoch FROM clock_timestamp()) * 1000)::bigint, (extract(epoch FROM created_at) * 1000)::bigint, \
                  traceparent FROM sluice.page($1, $2, $3)";
-    let rows = client.query(query, &[&subscription, &after, &size]).await?;
+    let rows =
+        client.query_typed(query, &[(&subscription, Type::TEXT), (&after, Type::INT8), (&size, Type::INT4)]).await?;
     let read_at_ms = rows.first().map_or(0, |row| row.get(5));
     let rows = rows.iter().map(|row| Row {
         id: row.get(0),

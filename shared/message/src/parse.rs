@@ -1,5 +1,6 @@
-use std::{borrow::Cow, collections::HashSet, str::Split};
+use std::{borrow::Cow, collections::HashSet};
 
+use memchr::memchr;
 use serde::Deserialize;
 
 use crate::{Change, ENVELOPE_VERSION, Op};
@@ -121,24 +122,31 @@ impl<'a> Message<'a> {
 }
 
 struct Lines<'a> {
-    rest: Split<'a, char>,
+    /// `None`: the last line has been given.
+    rest: Option<&'a str>,
     line: usize,
 }
 
 impl<'a> Lines<'a> {
     fn new(body: &'a str) -> Self {
-        let rest = body.strip_suffix('\n').unwrap_or(body).split('\n');
-        Self { rest, line: 0 }
+        Self { rest: Some(body.strip_suffix('\n').unwrap_or(body)), line: 0 }
     }
 
     fn next(&mut self) -> Result<&'a str, ParseError> {
         self.line += 1;
-        let line = self.rest.next().filter(|line| !line.trim_ascii().is_empty());
-        line.ok_or(ParseError::MissingLine { line: self.line })
+        let rest = self.rest.take().unwrap_or_default();
+        let line = match memchr(b'\n', rest.as_bytes()) {
+            Some(end) => {
+                self.rest = Some(&rest[end + 1..]);
+                &rest[..end]
+            }
+            None => rest,
+        };
+        Some(line).filter(|line| !line.trim_ascii_start().is_empty()).ok_or(ParseError::MissingLine { line: self.line })
     }
 
-    fn end(mut self, changes: usize) -> Result<(), ParseError> {
-        match self.rest.next() {
+    fn end(self, changes: usize) -> Result<(), ParseError> {
+        match self.rest {
             Some(_) => Err(ParseError::ExtraLine { line: self.line + 1, changes }),
             None => Ok(()),
         }
