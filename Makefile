@@ -3,7 +3,7 @@
 # These are arguments of a command (`make up STACK=mine`). Of the same names in the environment nothing is taken: a shell
 # that was set up for one database must not send a test, or a deploy, to it.
 ARGUMENTS := STACK USE_DATABASE USE_ELASTICSEARCH ELASTICSEARCH_VERSION POSTGRES_BIN MAVEN_REPOSITORY DOCKER SERVICE \
-	SIGNAL FUNCTION STACK_NAME STAGE ARCH ARTIFACTS RELEASE YES SECONDS EVENTS_PER_DAY DOC_BYTES
+	SIGNAL FUNCTION STACK_NAME STAGE ARCH ARTIFACTS RELEASE YES SECONDS NAME QUICK EVENTS_PER_DAY DOC_BYTES
 given = $(foreach v,$(ARGUMENTS),$(if $(findstring command,$(origin $v)),'$v=$(subst ','\'',$(value $v))'))
 stack = @localstack/stack/run $@ $(given)
 
@@ -22,6 +22,10 @@ test: ## Run every test, in a stack of their own
 	$(stack)
 soak: ## Run the alarms, the faults, the simulation and the property tests for longer: make soak SECONDS=600
 	$(stack)
+bench: ## Measure speed: all of it, or make bench-drain, -index, -end-to-end, -capture, -cold; QUICK=1 for seconds
+	$(stack)
+bench-%:
+	@localstack/stack/run bench NAME=$* $(given)
 ##
 up: ## Start everything, deploy, migrate
 	$(stack)
@@ -71,4 +75,4 @@ init: ## Write .env, the parameters of a deploy to AWS
 cost: ## What a month on AWS costs: make cost EVENTS_PER_DAY=1000000 DOC_BYTES=1024
 	@python3 -B infra/cost.py $(given)
 
-.PHONY: help demo test soak up down signal start status health logs psql env clean servers fetch build release deploy destroy redeploy dashboard migrate rebase uninstall init cost
+.PHONY: help demo test soak bench up down signal start status health logs psql env clean servers fetch build release deploy destroy redeploy dashboard migrate rebase uninstall init cost

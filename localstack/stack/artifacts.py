@@ -52,8 +52,13 @@ def build(names: list[str], wanted: str) -> str:
             "ZIG_GLOBAL_CACHE_DIR": str(CACHE / "zig"),
         }
         run("functions", f"building for {arch} (11 minutes of CPU the first time)", command, CACHE / "build-release.log", lines=60, cwd=REPOSITORY, env=env)
-        _pack({name: target / "lambda" / name / "bootstrap" for name in names}, arch)
+        _pack({name: binaries(arch) / name / "bootstrap" for name in names}, arch)
     return arch
+
+
+def binaries(arch: str) -> Path:
+    """Where `build` leaves each function's own."""
+    return CACHE / f"target-release-{arch}" / "lambda"
 
 
 def _choose(wanted: str) -> str:

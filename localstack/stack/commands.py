@@ -20,8 +20,8 @@ import packages
 import postgres
 import process
 from choices import made, uses_own
-from console import Failure, say
-from layout import REPOSITORY, TARGET, Stack, lock
+from console import Failure, run, say
+from layout import CACHE, REPOSITORY, TARGET, Stack, lock
 
 SERVERS = (postgres, elasticsearch, cloud)
 # The deploy's outputs that tests and tools want, by the names that the functions know them by.
@@ -378,6 +378,20 @@ def soak(arguments: dict[str, str]) -> None:
     run_tests(["cargo", "test", "--workspace", "--", "--nocapture", "property"], env | long)
 
 
+def bench(arguments: dict[str, str]) -> None:
+    """The benches, of what `make build` builds; with QUICK=1 of what the local stack runs, in seconds."""
+    if arguments.get("QUICK"):
+        functions.build()
+        binaries, driver = functions.PLACE, TARGET / "debug" / "bench"
+    else:
+        binaries = artifacts.binaries(artifacts.build(functions.NAMES, artifacts.own_architecture()))
+        driver = TARGET / "release" / "bench"
+        command = ["cargo", "build", "--locked", "--profile", "bench", "--package", "benches"]
+        run("bench", "building what drives them", command, CACHE / "build-bench.log", cwd=REPOSITORY, env=os.environ | {"CARGO_TARGET_DIR": str(TARGET)})
+    chosen = [f"{name}={arguments[name]}" for name in ("STACK", "NAME", "QUICK") if arguments.get(name)]
+    run_tests([sys.executable, "-B", "benches/bench.py", f"BINARIES={binaries}", f"BENCH={driver}", *chosen], dict(os.environ))
+
+
 def tests_environment(arguments: dict[str, str]) -> dict[str, str]:
     """Brings the stack `test` up: its addresses, and nobody else's."""
     arguments = arguments | {"STACK": "test"}
@@ -397,5 +411,5 @@ def run_tests(command: list[str], env: dict[str, str]) -> None:
 
 COMMANDS = {
     command.__name__: command
-    for command in (up, down, signal, start, status, health, logs, psql, clean, servers, env, build, release, deploy, destroy, redeploy, migrate, rebase, uninstall, dashboard, init, test, soak, fetch)
+    for command in (up, down, signal, start, status, health, logs, psql, clean, servers, env, build, release, bench, deploy, destroy, redeploy, migrate, rebase, uninstall, dashboard, init, test, soak, fetch)
 }

@@ -1,0 +1,75 @@
+"""What the benches are to show, held against one run's medians."""
+
+from collections.abc import Callable
+from operator import ge, gt, le, lt
+
+Medians = dict[str, dict[str, dict[str, float]]]  # bench → contestant → measure
+SIGNS = {ge: "≥", gt: ">", le: "≤", lt: "<"}
+PLAIN = "drain 1024 B book"
+DRAINED = ("drain 200 B book", PLAIN, "drain 10240 B book", "drain 1024 B joined")
+FUNCTIONS = ("indexer", "trigger", "admin", "migrate")
+
+
+def value(bench: str, contestant: str, measure: str) -> Callable[[Medians], float]:
+    return lambda medians: medians[bench][contestant][measure]
+
+
+def ratio(bench: str, contestant: str, other: str, measure: str, other_measure: str = "") -> Callable[[Medians], float]:
+    """Against the contestant whose name begins so: a peer's ends with its version."""
+
+    def compare(medians: Medians) -> float:
+        names = [name for name in medians[bench] if name.startswith(other)]
+        return medians[bench][contestant][measure] / medians[bench][names[0]][other_measure or measure]
+
+    return compare
+
+
+def beside_peers(measure: str, best: Callable, is_one: Callable[[str], bool]) -> Callable[[Medians], float]:
+    """The burst's, against the best of those peers."""
+
+    def compare(medians: Medians) -> float:
+        burst = medians["burst"]
+        return burst["sluice"][measure] / best(measured[measure] for name, measured in burst.items() if name != "sluice" and is_one(name))
+
+    return compare
+
+
+def largest(measure: str, *places: tuple[str, str]) -> Callable[[Medians], float]:
+    return lambda medians: max(medians[bench][contestant][measure] for bench, contestant in places)
+
+
+GOALS = [
+    ("drain of 1 KB, of what COPY gives", ratio(PLAIN, "sluice", "limit: COPY of the same", "documents/s"), ge, 0.5),
+    ("drain of 1 KB, against SKIP LOCKED in PostgreSQL alone", ratio(PLAIN, "sluice", "SKIP LOCKED in PostgreSQL alone", "documents/s"), ge, 2),
+    ("drain of 1 KB, against a message an event", ratio(PLAIN, "sluice", "hand-written trigger, a message an event", "documents/s"), ge, 10),
+    ("drain with a transaction open, against without", ratio("held", "sluice, a transaction open", "sluice", "documents/s"), ge, 0.9),
+    ("dead rows in the log after it", value("held", "sluice, a transaction open", "dead rows"), le, 0),
+    ("index, of what Elasticsearch takes", ratio("index", "sluice", "limit: _bulk of prepared bodies", "documents/s"), ge, 0.9),
+    ("index, CPU of that which Elasticsearch uses", ratio("index", "sluice", "sluice", "CPU s/million", "Elasticsearch's"), le, 0.15),
+    ("burst, documents/s against PGSync's", beside_peers("documents/s", max, lambda name: "PGSync" in name), ge, 5),
+    ("burst, documents/s against the best other peer's", beside_peers("documents/s", max, lambda name: "PGSync" not in name), ge, 2),
+    ("burst, memory against the least of the peers'", beside_peers("peak MB", min, lambda _: True), lt, 1),
+    ("latency at 100/s, p50 in ms", value("latency", "100/s", "p50 ms"), le, 100),
+    ("latency at 100/s, p99 in ms", value("latency", "100/s", "p99 ms"), le, 250),
+    ("capture, time of a write against a hand-written trigger's", ratio("capture", "sluice.track", "hand-written outbox trigger", "ms a write"), le, 1.25),
+    ("cold start of the indexer, ms", value("cold start", "indexer", "ms"), le, 3),
+    ("cold start of the trigger, ms", value("cold start", "trigger", "ms"), le, 5),
+    ("cold start of the admin function, ms", value("cold start", "admin", "ms"), le, 8),
+    ("cold start of the indexer, against one in Go", ratio("cold start", "indexer", "indexer in Go", "ms"), lt, 1),
+    ("cold start of the trigger, against one in Go", ratio("cold start", "trigger", "trigger in Go", "ms"), lt, 1),
+    ("peak memory of the trigger, MB", largest("peak MB", *((bench, "sluice") for bench in DRAINED)), le, 64),
+    ("peak memory of an indexer, MB", largest("peak MB", ("index", "sluice")), le, 64),
+    ("largest zip, MB", largest("zip MB", *(("cold start", name) for name in FUNCTIONS)), le, 5),
+]
+
+
+def table(medians: Medians) -> str:
+    """Every goal whose bench was run, reached or missed."""
+    lines = ["| goal | wanted | measured | |", "|---|---:|---:|---|"]
+    for words, measure, holds, wanted in GOALS:
+        try:
+            measured = measure(medians)
+        except (KeyError, IndexError, ValueError):  # its bench, or its peer, was not run
+            continue
+        lines.append(f"| {words} | {SIGNS[holds]} {wanted:g} | {measured:.3g} | {'reached' if holds(measured, wanted) else 'missed'} |")
+    return "\n".join(lines) + "\n" if len(lines) > 2 else ""

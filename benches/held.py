@@ -1,0 +1,61 @@
+"""A transaction that stays open: what it does to the drain, and what is left in the log."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from drain import Backlog
+from world import World
+
+ROWS, QUICK = 300_000, 20_000
+SIZE = 1024
+# Of a table, or of the partitions that have its name.
+LEFT = """
+SELECT sum((pgstattuple(c.oid)).dead_tuple_count), sum(pg_total_relation_size(c.oid)) / 1e6
+FROM pg_class AS c WHERE c.relkind = 'r' AND c.oid::regclass::text LIKE '{table}%'
+"""
+
+
+@contextmanager
+def held(world: World) -> Iterator[None]:
+    """One that has written, and sees what there was when it began: no row that is deleted from now on may go."""
+    session = world.open_session()
+    try:
+        session.stdin.write("BEGIN ISOLATION LEVEL REPEATABLE READ; UPDATE demo.author SET name = name WHERE id = 1; SELECT 'open';\n")
+        session.stdin.flush()
+        assert "open" in session.stdout.readline()
+        yield
+    finally:
+        session.stdin.close()
+        session.wait()
+
+
+class Held(Backlog):
+    """A backlog, drained while nothing else happens, or while a transaction is open."""
+
+    def run(self, drain: Callable[[], dict[str, float]], table: str, is_held: bool) -> dict[str, float]:
+        """The rate, and what is in the table after it."""
+        if is_held:
+            with held(self.world):
+                return self.measure(drain, table)
+        return self.measure(drain, table)
+
+    def measure(self, drain: Callable[[], dict[str, float]], table: str) -> dict[str, float]:
+        """What vacuum cannot take away stays."""
+        rate = drain()["documents/s"]
+        self.world.sql(f"VACUUM {table}")
+        dead, mb = self.world.sql(LEFT.format(table=table)).split("|")
+        return {"documents/s": rate, "dead rows": float(dead), "table MB": float(mb)}
+
+
+def benches(world: World, is_quick: bool) -> Iterator[tuple]:
+    """Both ways, each with and without."""
+    rows = QUICK if is_quick else ROWS
+    backlog = Held(world, SIZE, rows, "book")
+    world.sql("CREATE EXTENSION pgstattuple")
+    ways = {"sluice": (backlog.drain, "sluice.outbox"), "SKIP LOCKED in PostgreSQL alone": (backlog.skip_locked, "demo.classic")}
+    contestants = {
+        name + words: lambda way=way, is_held=is_held: backlog.run(*way, is_held)
+        for name, way in ways.items()
+        for words, is_held in {"": False, ", a transaction open": True}.items()
+    }
+    yield "held", f"An open transaction: {rows:,} documents of {SIZE:,} B are drained", contestants, 1 if is_quick else 3

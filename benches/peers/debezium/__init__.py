@@ -1,0 +1,72 @@
+"""Debezium's embedded engine, with bulk requests behind it."""
+
+import base64
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import elasticsearch
+import postgres
+from console import Failure, run
+from books import BOOKS, MAPPING
+from layout import CACHE, lock
+from peers import NotRun, Running
+from peers.slot import follow
+from world import DATABASE, PREFIX, World
+
+HERE = Path(__file__).parent
+VERSION = re.search(r"<debezium.version>(.+)</", (HERE / "pom.xml").read_text())[1]
+INDEX = f"{PREFIX}debezium"
+SLOT = "debezium"
+
+
+def install() -> str:
+    """The classpath of what Maven made of it, made anew only when its sources have changed."""
+    home = CACHE / "peers" / f"debezium-{VERSION}"
+    made, sources = home / "made-of", "".join((HERE / name).read_text() for name in ("pom.xml", "Pipeline.java"))
+    with lock(home.parent, "building Debezium"):
+        if not made.exists() or made.read_text() != sources:
+            if not shutil.which("mvn"):
+                raise NotRun("Maven is missing: apt-get install -y maven")
+            command = ["mvn", "-q", "-B", "-f", HERE, f"-Dinto={home}", "compile", "dependency:copy-dependencies"]
+            try:
+                run("debezium", f"building with Debezium {VERSION} from Maven Central", command, home.with_suffix(".log"))
+            except Failure as error:
+                raise NotRun(str(error)) from error
+            made.write_text(sources)
+    return f"{home}/classes:{home}/dependency/*"
+
+
+@contextmanager
+def pipeline(world: World) -> Iterator[Running]:
+    """From the table to its index."""
+    classpath = install()
+    world.make_database(has_sluice=False)
+    world.sql(BOOKS)
+    world.make_index(INDEX, MAPPING)
+    connection = postgres.connection(world.database_url)
+    url, user, password = elasticsearch.split_credentials(world.stack.elasticsearch_url)
+    with tempfile.TemporaryDirectory() as folder:
+        own = {
+            "database.hostname": connection["PGHOST"], "database.port": connection["PGPORT"], "database.dbname": DATABASE,
+            "database.user": connection["PGUSER"], "database.password": connection["PGPASSWORD"],
+            "offset.storage.file.filename": f"{folder}/offsets",
+        }  # fmt: skip
+        properties = Path(folder, "properties")
+        properties.write_text((HERE / "debezium.properties").read_text() + "".join(f"{name}={value}\n" for name, value in own.items()))
+        env = os.environ | {
+            "INDEX_URL": f"{url}/{INDEX}",
+            "AUTHORIZATION": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode(),
+        }
+        # With twice the heap it was no faster.
+        command = [elasticsearch.find_java(17) / "bin" / "java", "-Xmx256m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
+        command += ["-cp", classpath, "Pipeline", properties]
+        try:
+            with follow(world, SLOT, command, env, Path(folder)) as engine:
+                yield Running(INDEX, [engine.pid])
+        finally:
+            world.sql("DROP PUBLICATION IF EXISTS debezium")

@@ -1,0 +1,167 @@
+//! What SQS and its event source mapping do with messages: keep, count, deliver in batches.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result, ensure};
+use axum::body::Bytes;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+
+use crate::runtime::Function;
+
+/// Messages of a batch, and the bytes of an event, as Lambda has them.
+const BATCH: usize = 10;
+const EVENT_BYTES: usize = 6_000_000;
+
+/// A queue in memory.
+#[derive(Default)]
+pub struct Queue {
+    state: Mutex<State>,
+    has_more: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    messages: VecDeque<Arc<str>>,
+    /// Kept after they were counted, or dropped.
+    keeps: bool,
+    counted: Counted,
+    first: Option<Instant>,
+    last: Option<Instant>,
+}
+
+/// What was sent since it was last asked.
+#[derive(Clone, Copy, Default, Serialize)]
+pub struct Counted {
+    /// Messages.
+    pub messages: u64,
+    /// By their headers.
+    pub changes: u64,
+    /// Of their bodies, escaped as they travel.
+    pub bytes: u64,
+    /// From the first to the last.
+    pub seconds: f64,
+}
+
+impl Queue {
+    /// Begins anew, with nothing.
+    pub fn reset(&self, keeps: bool) {
+        *self.state() = State { keeps, ..State::default() };
+    }
+
+    /// Takes a message: a string of JSON.
+    pub fn push(&self, body: &RawValue) {
+        let changes = changes(body.get());
+        let mut state = self.state();
+        state.counted.messages += 1;
+        state.counted.changes += changes;
+        state.counted.bytes += body.get().len() as u64;
+        let now = Instant::now();
+        state.first.get_or_insert(now);
+        state.last = Some(now);
+        if state.keeps {
+            let body: String = serde_json::from_str(body.get()).unwrap_or_default();
+            state.messages.push_back(body.into());
+            self.has_more.notify_one();
+        }
+    }
+
+    /// What was sent.
+    pub fn counted(&self) -> Counted {
+        let state = self.state();
+        let seconds = state.first.zip(state.last).map_or(0.0, |(first, last)| (last - first).as_secs_f64());
+        Counted { seconds, ..state.counted }
+    }
+
+    /// How many wait.
+    pub fn depth(&self) -> usize {
+        self.state().messages.len()
+    }
+
+    /// Delivers to a function until it is stopped, or, where `until_empty`, until nothing is left. What the function gives
+    /// back is delivered again, but `until_empty` takes it for a failure.
+    pub async fn deliver(&self, function: &Function, until_empty: bool) -> Result<u64> {
+        let mut batches = 0;
+        loop {
+            let batch = self.take();
+            if batch.is_empty() {
+                if until_empty {
+                    return Ok(batches);
+                }
+                self.has_more.notified().await;
+                continue;
+            }
+            batches += 1;
+            let answer = function.invoke(event(&batch)).await?;
+            let answer: Value = serde_json::from_slice(&answer).context("the function's answer")?;
+            let failures = answer["batchItemFailures"].as_array().map_or(&[][..], Vec::as_slice);
+            ensure!(!until_empty || failures.is_empty(), "the function gives {} messages back", failures.len());
+            for failure in failures {
+                let position = failure["itemIdentifier"].as_str().and_then(|id| id.parse::<usize>().ok());
+                if let Some(body) = position.and_then(|position| batch.get(position)) {
+                    self.state().messages.push_back(body.clone());
+                }
+            }
+        }
+    }
+
+    fn take(&self) -> Vec<Arc<str>> {
+        let mut state = self.state();
+        let (mut batch, mut bytes) = (vec![], 0);
+        while batch.len() < BATCH
+            && let Some(next) = state.messages.front()
+            && (batch.is_empty() || bytes + next.len() * 9 / 8 < EVENT_BYTES)
+        {
+            bytes += next.len() * 9 / 8; // escaped
+            batch.extend(state.messages.pop_front());
+        }
+        if !state.messages.is_empty() {
+            self.has_more.notify_one();
+        }
+        batch
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// By the header of our messages, in a string of JSON; another's counts as one.
+fn changes(body: &str) -> u64 {
+    let number =
+        body.split_once(r"\n").and_then(|(header, _)| header.split_once(r#"\"changes\":"#)).map(|(_, rest)| rest);
+    number.and_then(|rest| rest.split([',', '}']).next()?.parse().ok()).unwrap_or(1)
+}
+
+fn event(batch: &[Arc<str>]) -> Bytes {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis().to_string();
+    let records: Vec<Value> = batch
+        .iter()
+        .enumerate()
+        .map(|(position, body)| {
+            json!({
+                "messageId": position.to_string(), "receiptHandle": "r", "body": &**body, "md5OfBody": "",
+                "attributes": {"ApproximateReceiveCount": "1", "SentTimestamp": now},
+                "messageAttributes": {}, "eventSource": "aws:sqs", "awsRegion": "us-east-1",
+                "eventSourceARN": "arn:aws:sqs:us-east-1:000000000000:bench",
+            })
+        })
+        .collect();
+    json!({ "Records": records }).to_string().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_has_as_many_changes_as_its_header_says() {
+        let body = |text: &str| serde_json::to_string(text).unwrap_or_default();
+        assert_eq!(changes(&body("{\"v\":1,\"stream\":\"a\",\"changes\":17,\"trace\":\"t\"}\n{}\n")), 17);
+        assert_eq!(changes(&body("{\"id\":1}")), 1);
+    }
+}

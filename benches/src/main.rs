@@ -1,0 +1,39 @@
+//! What the benches need at the speed of the wire. `benches/bench.py` starts it, and says what each number means.
+//!
+//! ```text
+//! bench serve FUNCTIONS     stands in for AWS, on free ports: SQS, Secrets Manager, the Lambda Runtime API of so many
+//!                           functions; and for an Elasticsearch that answers at once
+//! bench copy QUERY          the rows that PostgreSQL gives in COPY, counted: the limit of the source
+//! bench bulk QUERY INDEX BYTES CONCURRENCY
+//!                           prepared bodies to Elasticsearch, counted: the limit of the sink
+//! bench latency STATEMENT INDEX FIRST RATE SECONDS
+//!                           writes at a steady rate: the time from commit to found by id
+//! ```
+
+mod aws;
+mod bulk;
+mod copy;
+mod deliver;
+mod instant;
+mod latency;
+mod runtime;
+
+use anyhow::{Context as _, Result, bail};
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["serve", functions] => aws::serve(functions.parse().context("serve takes a number of functions")?).await,
+        ["copy", query] => copy::run(query).await,
+        ["bulk", query, index, bytes, concurrency] => {
+            bulk::run(query, index, bytes.parse().context("BYTES")?, concurrency.parse().context("CONCURRENCY")?).await
+        }
+        ["latency", statement, index, first, rate, seconds] => {
+            let first = first.parse().context("FIRST")?;
+            latency::run(statement, index, first, rate.parse().context("RATE")?, seconds.parse().context("SECONDS")?)
+                .await
+        }
+        _ => bail!("the commands are serve, copy, bulk and latency; src/main.rs tells their arguments"),
+    }
+}
