@@ -135,7 +135,8 @@ def main() -> None:
                     write(done, facts)
     finally:
         world.close()
-    print(goals.table({bench.name: Result(vars(bench) | {"facts": facts}).medians() for bench in done}))
+    if not is_quick:
+        print(goals.table({bench.name: Result(vars(bench) | {"facts": facts}).medians() for bench in done}))
 
 
 if __name__ == "__main__":
