@@ -2,7 +2,7 @@
 
 from html import escape
 
-WIDTH, LEFT, RIGHT, ROW, TOP = 760, 270, 110, 30, 44
+WIDTH, LEFT, RIGHT, ROW, TOP = 960, 420, 150, 30, 44
 STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #1f2328; }
 .title { font-weight: 600; }
