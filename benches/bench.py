@@ -21,8 +21,8 @@ import end_to_end  # noqa: E402
 import goals  # noqa: E402
 import held  # noqa: E402
 import index  # noqa: E402
-from plot import bars, figure  # noqa: E402
 from peers import NotRun  # noqa: E402
+from plot import bars, figure  # noqa: E402
 from world import World  # noqa: E402
 
 BENCHES = {"cold": cold.benches, "capture": capture.benches, "drain": drain.benches, "held": held.benches, "index": index.benches, "end-to-end": end_to_end.benches}
@@ -56,6 +56,10 @@ class Bench:
                 say(f"{self.name} {number + 1}/{self.rounds}  {name}: {told}  ({time.monotonic() - began:.0f} s)")
         ticks = [now - then for then, now in zip(before, cpu_ticks(), strict=True)]
         self.stolen = ticks[7] / sum(ticks)
+
+    def stored(self, facts: dict[str, object]) -> dict:
+        """What is kept of it."""
+        return {"title": self.title, "facts": facts | {"stolen CPU": f"{self.stolen:.0%}"}, "runs": self.runs, "not_run": self.not_run}
 
 
 def cpu_ticks() -> list[int]:
@@ -100,7 +104,7 @@ def write(done: list[Bench], facts: dict[str, object]) -> None:
     RESULTS.mkdir(exist_ok=True)
     file = RESULTS / "results.json"
     stored = json.loads(file.read_text()) if file.exists() else {}
-    stored |= {bench.name: {"title": bench.title, "facts": facts | {"stolen CPU": f"{bench.stolen:.0%}"}, "runs": bench.runs, "not_run": bench.not_run} for bench in done}
+    stored |= {bench.name: bench.stored(facts) for bench in done}
     file.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
     results = {name: Result(one) for name, one in stored.items()}
     parts = ["# Results\n", "Written by `make bench`; [what is measured, and how](../README.md).\n"]
@@ -129,14 +133,14 @@ def main() -> None:
                 bench = Bench(*make)
                 bench.run()
                 done.append(bench)
-                result = Result(vars(bench) | {"facts": facts})
+                result = Result(bench.stored(facts))
                 print(f"### {result.title}\n\n{result.table()}", flush=True)
                 if not is_quick:
                     write(done, facts)
     finally:
         world.close()
     if not is_quick:
-        print(goals.table({bench.name: Result(vars(bench) | {"facts": facts}).medians() for bench in done}))
+        print(goals.table({bench.name: Result(bench.stored(facts)).medians() for bench in done}))
 
 
 if __name__ == "__main__":

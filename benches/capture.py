@@ -68,10 +68,8 @@ class Writers:
         rate = float(re.search(r"tps = ([\d.]+)", told)[1])
         measured = {"ms a write": CLIENTS / rate * 1000, "writes/s": rate, "p50 ms": statistics.median(times_us) / 1000, "p99 ms": times_us[len(times_us) * 99 // 100] / 1000}
         if log != "nothing":
-            query = f"SELECT sum(pg_total_relation_size(p.relid)) FROM pg_partition_tree('{log}') AS p"
-            if log != "sluice.outbox":
-                query = f"SELECT pg_total_relation_size('{log}')"
-            measured["log B/write"] = float(self.world.sql(query)) / len(times_us)
+            [log_bytes] = self.world.of_tables(log, "sum(pg_total_relation_size(c.oid))")
+            measured["log B/write"] = log_bytes / len(times_us)
         return measured
 
 

@@ -45,7 +45,11 @@ def steady(world: World, rate: int, seconds: int) -> dict[str, float]:
     with sluice(world) as running:
         world.run_bench("latency", WRITE, running.index, 1, 10, 2)  # connections are made, code is loaded
         measured = world.run_bench("latency", WRITE, running.index, 1000, rate, seconds)
-    return {f"{name} ms": measured[name] for name in ("p50", "p95", "p99", "max")} | {"writes/s": measured["rate"]}
+    return percentiles(measured) | {"writes/s": measured["rate"]}
+
+
+def percentiles(measured: dict[str, float]) -> dict[str, float]:
+    return {f"{name} ms": measured[name] for name in ("p50", "p95", "p99", "max")}
 
 
 def highest(world: World) -> dict[str, float]:
@@ -62,7 +66,7 @@ def highest(world: World) -> dict[str, float]:
         tried = list(itertools.takewhile(lambda rate: holds(rate, TRY_SECONDS), STEPS))
         for rate in reversed(tried):
             if measured := holds(rate, 60):
-                return {"writes/s": measured["rate"]} | {f"{name} ms": measured[name] for name in ("p50", "p95", "p99", "max")}
+                return {"writes/s": measured["rate"]} | percentiles(measured)
     raise NotRun(f"{STEPS[0]} writes a second did not hold")
 
 

@@ -1,18 +1,14 @@
 """A transaction that stays open: what it does to the drain, and what is left in the log."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from drain import Backlog
 from world import World
 
 ROWS, QUICK = 300_000, 20_000
 SIZE = 1024
-# Of a table, or of the partitions that have its name.
-LEFT = """
-SELECT sum((pgstattuple(c.oid)).dead_tuple_count), sum(pg_total_relation_size(c.oid)) / 1e6
-FROM pg_class AS c WHERE c.relkind = 'r' AND c.oid::regclass::text LIKE '{table}%'
-"""
+LEFT = "sum((pgstattuple(c.oid)).dead_tuple_count), sum(pg_total_relation_size(c.oid)) / 1e6"
 
 
 @contextmanager
@@ -33,18 +29,12 @@ class Held(Backlog):
     """A backlog, drained while nothing else happens, or while a transaction is open."""
 
     def run(self, drain: Callable[[], dict[str, float]], table: str, is_held: bool) -> dict[str, float]:
-        """The rate, and what is in the table after it."""
-        if is_held:
-            with held(self.world):
-                return self.measure(drain, table)
-        return self.measure(drain, table)
-
-    def measure(self, drain: Callable[[], dict[str, float]], table: str) -> dict[str, float]:
-        """What vacuum cannot take away stays."""
-        rate = drain()["documents/s"]
-        self.world.sql(f"VACUUM {table}")
-        dead, mb = self.world.sql(LEFT.format(table=table)).split("|")
-        return {"documents/s": rate, "dead rows": float(dead), "table MB": float(mb)}
+        """The rate, and what is in the table after it that vacuum cannot take away."""
+        with held(self.world) if is_held else nullcontext():
+            rate = drain()["documents/s"]
+            self.world.sql(f"VACUUM {table}")
+            dead, mb = self.world.of_tables(table, LEFT)
+            return {"documents/s": rate, "dead rows": dead, "table MB": mb}
 
 
 def benches(world: World, is_quick: bool) -> Iterator[tuple]:

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import elasticsearch
-from books import MAPPING
 from drain import Backlog
 from peers import golang, powertools
 from world import INDEXERS, PREFIX, World, cpu_s, peak_mb
@@ -40,7 +39,7 @@ class Messages:
         """By a function that is given a message an event."""
         self.backlog.drain_by_hand(rows, keeps=True)
         self.world.clear_index()
-        self.world.make_index(golang.INDEX, MAPPING)
+        self.world.make_index(golang.INDEX)
         measured = self.written(program, rows, **golang.environment(self.world), **more)
         self.check(golang.INDEX, rows)
         return measured

@@ -15,6 +15,7 @@ import commands
 import elasticsearch
 import postgres
 import process
+from books import BOOKS, MAPPING
 from console import Failure
 from layout import Stack
 
@@ -66,9 +67,13 @@ class World:
 
     def open_session(self) -> subprocess.Popen:
         """The administrator's psql, to be told line by line."""
-        env = os.environ | postgres.connection(self.stack.database_url) | {"PGDATABASE": DATABASE}
-        command = [postgres.find_psql(self.stack), "-XAtq", "-v", "ON_ERROR_STOP=1", "-f", "-"]
+        command, env = postgres.psql_command(self.stack, DATABASE)
         return subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def of_tables(self, name: str, measures: str) -> list[float]:
+        """Of a table `c`, or of the partitions that have its name, together."""
+        told = self.sql(f"SELECT {measures} FROM pg_class AS c WHERE c.relkind = 'r' AND c.oid::regclass::text LIKE '{name}%'")
+        return [float(measure) for measure in told.split("|")]
 
     def ask(self, path: str, body: object = None, timeout_s: float = 900) -> object:
         """Asks the stand-in; {} where it has no words."""
@@ -135,13 +140,21 @@ class World:
         if done.returncode:
             raise Failure(f"migrate: {done.stderr.strip()}")
 
-    def make_database(self, has_sluice: bool = True) -> None:
-        """Empty, with Sluice in it or without; and no index of an earlier one."""
+    def make_empty(self) -> None:
+        """A database with nothing in it, and no index of an earlier one."""
         self.sql(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)", "postgres")
         self.sql(f"CREATE DATABASE {DATABASE} OWNER sluice_owner", "postgres")
         self.clear_index()
-        if not has_sluice:
-            return
+
+    def make_books(self, index: str) -> None:
+        """The tables without Sluice, and an index for another."""
+        self.make_empty()
+        self.sql(BOOKS)
+        self.make_index(index)
+
+    def make_database(self) -> None:
+        """Empty but for Sluice."""
+        self.make_empty()
         self.migrate()
         self.sql("GRANT sluice_app TO sluice_functions")
         self.sql("SET ROLE sluice_owner; SELECT sluice.drop_stream('sluice_heartbeat')")  # it would be counted
@@ -151,9 +164,9 @@ class World:
         for index in self.search("GET", f"_cat/indices/{PREFIX}*?h=index&format=json&expand_wildcards=all"):
             self.search("DELETE", index["index"])
 
-    def make_index(self, name: str, mapping: str) -> None:
+    def make_index(self, name: str) -> None:
         """As `migrate` makes its own, but that others may add fields."""
-        self.search("PUT", name, {"settings": {"gc_deletes": "1h"}, "mappings": json.loads(mapping)})
+        self.search("PUT", name, {"settings": {"gc_deletes": "1h"}, "mappings": json.loads(MAPPING)})
 
     def search(self, method: str, path: str, body: object = None) -> object:
         """A request to Elasticsearch."""

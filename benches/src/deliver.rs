@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
 use axum::body::Bytes;
@@ -30,21 +30,15 @@ struct State {
     /// Kept after they were counted, or dropped.
     keeps: bool,
     counted: Counted,
-    first: Option<Instant>,
-    last: Option<Instant>,
 }
 
-/// What was sent since it was last asked.
+/// What was sent since the last reset.
 #[derive(Clone, Copy, Default, Serialize)]
 pub struct Counted {
-    /// Messages.
-    pub messages: u64,
     /// By their headers.
     pub changes: u64,
     /// Of their bodies, escaped as they travel.
     pub bytes: u64,
-    /// From the first to the last.
-    pub seconds: f64,
 }
 
 impl Queue {
@@ -57,12 +51,8 @@ impl Queue {
     pub fn push(&self, body: &RawValue) {
         let changes = changes(body.get());
         let mut state = self.state();
-        state.counted.messages += 1;
         state.counted.changes += changes;
         state.counted.bytes += body.get().len() as u64;
-        let now = Instant::now();
-        state.first.get_or_insert(now);
-        state.last = Some(now);
         if state.keeps {
             let body: String = serde_json::from_str(body.get()).unwrap_or_default();
             state.messages.push_back(body.into());
@@ -72,9 +62,7 @@ impl Queue {
 
     /// What was sent.
     pub fn counted(&self) -> Counted {
-        let state = self.state();
-        let seconds = state.first.zip(state.last).map_or(0.0, |(first, last)| (last - first).as_secs_f64());
-        Counted { seconds, ..state.counted }
+        self.state().counted
     }
 
     /// How many wait.
@@ -84,18 +72,16 @@ impl Queue {
 
     /// Delivers to a function until it is stopped, or, where `until_empty`, until nothing is left. What the function gives
     /// back is delivered again, but `until_empty` takes it for a failure.
-    pub async fn deliver(&self, function: &Function, until_empty: bool) -> Result<u64> {
-        let mut batches = 0;
+    pub async fn deliver(&self, function: &Function, until_empty: bool) -> Result<()> {
         loop {
             let batch = self.take();
             if batch.is_empty() {
                 if until_empty {
-                    return Ok(batches);
+                    return Ok(());
                 }
                 self.has_more.notified().await;
                 continue;
             }
-            batches += 1;
             let answer = function.invoke(event(&batch)).await?;
             let answer: Value = serde_json::from_slice(&answer).context("the function's answer")?;
             let failures = answer["batchItemFailures"].as_array().map_or(&[][..], Vec::as_slice);

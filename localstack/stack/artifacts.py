@@ -39,7 +39,7 @@ def build(names: list[str], wanted: str) -> str:
     packages.make_venv()
     with lock(CACHE, "the Python environment"):
         packages.once("cargo-lambda", [WHEELS], _install_cargo_lambda)
-    target = CACHE / f"target-release-{arch}"
+    target = binaries(arch).parent
     with lock(target, f"building for {arch}"):
         command = [packages.VENV / "bin" / "cargo-lambda", "lambda", "build", "--release", "--locked"]
         command += ["--arm64" if arch == "arm64" else "--x86-64", "--config", _remap(target)]

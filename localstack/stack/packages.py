@@ -15,17 +15,17 @@ PYTHON = VENV / "bin" / "python"
 EXECUTOR = REPOSITORY / "localstack" / "executor"
 
 
-def make_venv() -> Path:
+def make_venv(venv: Path = VENV) -> Path:
     """An environment with pip, and nothing else yet."""
     with lock(CACHE, "the Python environment"):
-        made, version = VENV / "made-by", sys.version
+        made, version = venv / "made-by", sys.version
         if not made.exists() or made.read_text() != version:
-            shutil.rmtree(VENV, ignore_errors=True)  # half of one, or another Python's
-            done = subprocess.run([sys.executable, "-m", "venv", str(VENV)], capture_output=True, text=True)
+            shutil.rmtree(venv, ignore_errors=True)  # half of one, or another Python's
+            done = subprocess.run([sys.executable, "-m", "venv", str(venv)], capture_output=True, text=True)
             if done.returncode:
                 raise Failure(f"python3 -m venv failed: {done.stdout.strip()} {done.stderr.strip()}")
             made.write_text(version)
-    return PYTHON
+    return venv / "bin" / "python"
 
 
 def install() -> Path:
@@ -38,9 +38,9 @@ def install() -> Path:
     return PYTHON
 
 
-def once(name: str, sources: list[Path], install_it) -> None:
-    """Installs a part of the environment, unless it was installed from the same sources."""
-    stamp, digest = VENV / f"{name}.sha256", hashlib.sha256(b"\0".join(file.read_bytes() for file in sources)).hexdigest()
+def once(name: str, sources: list[Path], install_it, venv: Path = VENV) -> None:
+    """Installs a part of an environment, unless it was installed from the same sources."""
+    stamp, digest = venv / f"{name}.sha256", hashlib.sha256(b"\0".join(file.read_bytes() for file in sources)).hexdigest()
     if not stamp.exists() or stamp.read_text() != digest:
         install_it()
         stamp.write_text(digest)

@@ -122,12 +122,17 @@ def connection(url: str) -> dict[str, str]:
 
 def psql(stack: Stack, script: str, database: str | None = None) -> str:
     """Runs SQL as the administrator; an error of the SQL is a Failure with psql's words."""
-    env = os.environ | connection(stack.database_url) | ({"PGDATABASE": database} if database else {})
-    command = [find_psql(stack), "-XAtq", "-v", "ON_ERROR_STOP=1", "-f", "-"]
+    command, env = psql_command(stack, database)
     done = subprocess.run(command, env=env, input=script, capture_output=True, text=True)
     if done.returncode:
         raise Failure(f"PostgreSQL at {env['PGHOST']}:{env['PGPORT']} says: {done.stderr.strip()}")
     return done.stdout
+
+
+def psql_command(stack: Stack, database: str | None = None) -> tuple[list[str], dict[str, str]]:
+    """The administrator's psql, which reads SQL and ends at its first error, and its environment."""
+    env = os.environ | connection(stack.database_url) | ({"PGDATABASE": database} if database else {})
+    return [find_psql(stack), "-XAtq", "-v", "ON_ERROR_STOP=1", "-f", "-"], env
 
 
 def _make_cluster(stack: Stack, programs: Path, data: Path) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 import elasticsearch
 import postgres
 from console import Failure, run
-from books import BOOKS, MAPPING
 from layout import CACHE, lock
 from peers import NotRun, Running
 from peers.slot import follow
@@ -45,9 +44,7 @@ def install() -> str:
 def pipeline(world: World) -> Iterator[Running]:
     """From the table to its index."""
     classpath = install()
-    world.make_database(has_sluice=False)
-    world.sql(BOOKS)
-    world.make_index(INDEX, MAPPING)
+    world.make_books(INDEX)
     connection = postgres.connection(world.database_url)
     url, user, password = elasticsearch.split_credentials(world.stack.elasticsearch_url)
     with tempfile.TemporaryDirectory() as folder:

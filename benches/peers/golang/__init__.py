@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from books import BOOKS, MAPPING
 from capture import BY_HAND, OUTBOX
 from console import Failure, run
 from layout import CACHE
@@ -54,9 +53,8 @@ def environment(world: World) -> dict[str, str]:
 
 def prepare(world: World) -> None:
     """The table, its trigger and the index."""
-    world.make_database(has_sluice=False)
-    world.sql(BOOKS + NOTED)
-    world.make_index(INDEX, MAPPING)
+    world.make_books(INDEX)
+    world.sql(f"SET ROLE sluice_owner; {NOTED}")
 
 
 @contextmanager

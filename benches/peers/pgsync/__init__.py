@@ -1,8 +1,6 @@
 """PGSync, in the mode that streams PostgreSQL's log: no slower than its daemon with triggers and Redis, and with less to run."""
 
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +8,7 @@ from pathlib import Path
 
 import elasticsearch
 import postgres
-from console import Failure, run
-from books import BOOKS, MAPPING
-from layout import CACHE, lock
-from peers import NotRun, Running
+from peers import Running, environment
 from peers.slot import follow
 from world import DATABASE, PREFIX, World
 
@@ -24,28 +19,11 @@ INDEX = f"{PREFIX}pgsync"
 SLOT = f"{DATABASE}_{INDEX.replace('-', '')}"  # the name that PGSync gives it
 
 
-def install() -> Path:
-    """The programs of an environment of its own, made once."""
-    home = CACHE / "peers" / f"pgsync-{VERSION}"
-    with lock(home.parent, "installing PGSync"):
-        if not (home / "made").exists():
-            try:
-                subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
-                command = [home / "bin" / "python", "-m", "pip", "install", "--progress-bar=off", "-r", REQUIREMENTS]
-                run("pgsync", f"installing PGSync {VERSION} from PyPI", command, home / "pip.log")
-            except (Failure, subprocess.CalledProcessError) as error:
-                raise NotRun(str(error)) from error
-            (home / "made").touch()
-    return home / "bin"
-
-
 @contextmanager
 def pipeline(world: World) -> Iterator[Running]:
     """From the table to its index."""
-    programs = install()
-    world.make_database(has_sluice=False)
-    world.sql(BOOKS)
-    world.make_index(INDEX, MAPPING)
+    programs = environment.install("pgsync", REQUIREMENTS)
+    world.make_books(INDEX)
     connection = postgres.connection(world.database_url)
     with tempfile.TemporaryDirectory() as folder:
         env = os.environ | {
