@@ -44,7 +44,7 @@ impl Config {
                 == "once",
             stay: env.duration("STAY", Duration::from_secs(55)),
             poll_interval: env.duration("POLL_INTERVAL", Duration::from_millis(100)),
-            page_size: env.parsed("PAGE_SIZE", 1000, "a number of rows from 1 to 10000", |n| (1..=10_000).contains(n)),
+            page_size: env.parsed("PAGE_SIZE", 2000, "a number of rows from 1 to 10000", |n| (1..=10_000).contains(n)),
             // SQS keeps 120,000 messages in flight; half of it leaves room for a second look at each.
             max_queue_depth: env.parsed("MAX_QUEUE_DEPTH", 50_000, "a number of messages from 1 to 50000", |n| {
                 (1..=50_000).contains(n)

@@ -10,6 +10,7 @@ use futures_util::future::join;
 use queue::Queue;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
+use tokio_postgres::error::SqlState;
 use tracing::{error, info, warn};
 
 use crate::page::Outgoing;
@@ -201,12 +202,17 @@ impl<D: Connect, Q: Queue> Drain<D, Q> {
                 commit(session, counts, drained).await?;
                 return Ok(true);
             };
-            // PostgreSQL reads the next page while this one's documents are packed. It is asked for first: behind a document
-            // that cannot be read, the transaction would refuse it.
+            // PostgreSQL reads the next page behind this one's documents, while they are packed.
             let next_page = session.page(&self.subscription, after, self.page_size);
-            let (page, pushed) = join(next_page, outgoing.push(rows, version, read_at_ms)).await;
+            let (pushed, page) = join(outgoing.push(rows, version, read_at_ms), next_page).await;
             pushed?;
-            (rows, read_at_ms) = page?;
+            (rows, read_at_ms) = match page {
+                // Behind documents that could not be read; the transaction goes on from their savepoint.
+                Err(error) if error.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION) => {
+                    session.page(&self.subscription, after, self.page_size).await?
+                }
+                page => page?,
+            };
             version = next_version;
         }
         let counts = outgoing.finish().await?;

@@ -1,6 +1,6 @@
 //! The log, from the side that drains it. The functions' SQL is in `migrations/`; this is the only place that calls it.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error};
@@ -105,21 +105,25 @@ pub async fn hold(client: &Client, subscription: &str, versions: &Versions) -> R
 pub async fn page(client: &Client, subscription: &str, after: i64, size: i32) -> Result<(Vec<Row>, i64), Error> {
     // A json payload keeps its own line breaks, and a document is one line; JSON has them only between tokens.
     let query = "SELECT id, stream, key, op = 'delete', replace(replace(payload::text, E'\\n', ' '), E'\\r', ' '), \
-                 (extract(epoch FROM clock_timestamp()) * 1000)::bigint, (extract(epoch FROM created_at) * 1000)::bigint, \
-                 traceparent FROM sluice.page($1, $2, $3)";
+                 clock_timestamp(), created_at, traceparent FROM sluice.page($1, $2, $3)";
     let rows =
         client.query_typed(query, &[(&subscription, Type::TEXT), (&after, Type::INT8), (&size, Type::INT4)]).await?;
-    let read_at_ms = rows.first().map_or(0, |row| row.get(5));
+    let read_at_ms = rows.first().map_or(0, |row| milliseconds(row.get(5)));
     let rows = rows.iter().map(|row| Row {
         id: row.get(0),
         stream: row.get(1),
         key: row.get(2),
         is_delete: row.get(3),
         payload: row.get(4),
-        logged_ms: row.get(6),
+        logged_ms: milliseconds(row.get(6)),
         traceparent: row.get(7),
     });
     Ok((rows.collect(), read_at_ms))
+}
+
+/// Since 1970.
+fn milliseconds(time: SystemTime) -> i64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// Marks the interval as passed up to and including an id.

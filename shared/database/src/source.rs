@@ -1,10 +1,14 @@
 //! Reading documents: what a stream's rows are now.
 
 use std::collections::{HashMap, HashSet};
+use std::future::{poll_fn, ready};
 use std::pin::Pin;
+use std::task::Poll;
 
 use config::call;
 use futures_util::StreamExt;
+use futures_util::future::join;
+use memchr::memchr2;
 use thiserror::Error;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row, RowStream};
@@ -27,7 +31,7 @@ pub struct Stream {
 /// What a key's document is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Read {
-    /// One line of JSON, exactly as PostgreSQL gave it.
+    /// One line of JSON; but for line breaks exactly as PostgreSQL gave it.
     Document(String),
     /// It has more bytes than were asked for.
     TooLarge {
@@ -86,7 +90,7 @@ impl ReadError {
 /// All streams, by name: a fresh look.
 pub async fn streams(client: &Client) -> Result<HashMap<String, Stream>, tokio_postgres::Error> {
     let rows = client
-        .query_typed("SELECT s.name, s.source, s.live_index, sluice.document_query(s) FROM sluice.stream AS s", &[])
+        .query_typed("SELECT s.name, s.source, s.live_index, sluice.read_query(s) FROM sluice.stream AS s", &[])
         .await?;
     Ok(rows
         .iter()
@@ -125,11 +129,13 @@ pub struct Documents<'a> {
     limit_bytes: i32,
     in_transaction: bool,
     todo: Vec<Vec<usize>>,
-    running: Option<Running>,
+    running: Option<Running<'a>>,
 }
 
-struct Running {
+struct Running<'a> {
     rows: Pin<Box<RowStream>>,
+    /// Of the savepoint; it is on its way behind the query.
+    release: Option<Control<'a>>,
     /// Positions in `keys`; the query numbers what it is asked from 0.
     asked: Vec<usize>,
     /// Of `asked`, what the caller has got.
@@ -139,7 +145,10 @@ struct Running {
     held: Option<(usize, Read)>,
 }
 
-impl Running {
+/// A statement that was sent, and has not been answered.
+type Control<'a> = Pin<Box<dyn Future<Output = Result<(), tokio_postgres::Error>> + Send + 'a>>;
+
+impl Running<'_> {
     fn give(&mut self, (index, read): (usize, Read)) -> (usize, Read) {
         self.given.insert(index);
         (self.asked[index], read)
@@ -151,7 +160,7 @@ impl Running {
     }
 }
 
-impl Documents<'_> {
+impl<'a> Documents<'a> {
     /// The next answer: an index into the keys, each of them once, in no particular order; `None` after the last.
     ///
     /// After an error, [`Self::into_unanswered`] tells which keys are left.
@@ -181,16 +190,18 @@ impl Documents<'_> {
                 }
                 Some(Err(error)) => {
                     let asked = running.unanswered();
-                    self.running = None;
+                    if let Some(release) = self.running.take().and_then(|running| running.release) {
+                        // Refused, like all that comes behind what failed.
+                        release.await.ok();
+                    }
                     if let Some(failed) = self.recover(asked, error).await? {
                         return Ok(Some(failed));
                     }
                 }
                 None => {
                     let last = running.held.take().map(|held| running.give(held));
-                    self.running = None;
-                    if self.in_transaction {
-                        self.control("RELEASE SAVEPOINT documents").await?;
+                    if let Some(release) = self.running.take().and_then(|running| running.release) {
+                        release.await.map_err(|error| self.error(error))?;
                     }
                     if last.is_some() {
                         return Ok(last);
@@ -216,15 +227,27 @@ impl Documents<'_> {
                 None => ReadError::NoSource(name),
             });
         };
-        if self.in_transaction {
-            self.control("SAVEPOINT documents").await?;
-        }
         let keys: Vec<&str> = asked.iter().map(|&position| self.keys[position].as_str()).collect();
         let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&keys, Type::TEXT_ARRAY), (&self.limit_bytes, Type::INT4)];
         // Unnamed, hence planned for these keys; a generic plan may be a much worse one.
-        match self.client.query_typed_raw(query, parameters).await {
+        let read = self.client.query_typed_raw(query, parameters);
+        // Savepoint, query and release are sent one behind the other: nothing is waited for in between.
+        let read = if self.in_transaction {
+            let (savepoint, read) = join(self.client.batch_execute("SAVEPOINT documents"), read).await;
+            if let Err(error) = savepoint {
+                self.todo.push(asked);
+                return Err(self.error(error));
+            }
+            read
+        } else {
+            read.await
+        };
+        match read {
             Ok(rows) => {
-                self.running = Some(Running { rows: Box::pin(rows), asked, given: HashSet::new(), held: None });
+                let release =
+                    if self.in_transaction { Some(self.send("RELEASE SAVEPOINT documents").await) } else { None };
+                self.running =
+                    Some(Running { rows: Box::pin(rows), release, asked, given: HashSet::new(), held: None });
                 Ok(None)
             }
             Err(error) => self.recover(asked, error).await,
@@ -258,6 +281,16 @@ impl Documents<'_> {
         Ok(None)
     }
 
+    /// Sends a statement, whose answer comes behind those of what was sent before.
+    async fn send(&self, statement: &'static str) -> Control<'a> {
+        let mut answer: Control<'a> = Box::pin(self.client.batch_execute(statement));
+        // The client sends what it is first polled for.
+        match poll_fn(|context| Poll::Ready(answer.as_mut().poll(context))).await {
+            Poll::Ready(answered) => Box::pin(ready(answered)),
+            Poll::Pending => answer,
+        }
+    }
+
     async fn control(&self, statement: &str) -> Result<(), ReadError> {
         self.client.batch_execute(statement).await.map_err(|error| self.error(error))
     }
@@ -271,8 +304,16 @@ fn answer(row: &Row) -> (usize, Read) {
     let (index, found): (i32, Option<bool>) = (row.get(0), row.get(1));
     let read = match (found, row.get(2), row.get(3)) {
         (None, _, _) => Read::Missing,
-        (Some(_), Some(document), _) => Read::Document(document),
+        (Some(_), Some(document), _) => Read::Document(one_line(document)),
         (Some(_), None, bytes) => Read::TooLarge { bytes: Option::unwrap_or_default(bytes) },
     };
     (index as usize, read)
+}
+
+/// A `json` column keeps its own line breaks; JSON has them only between tokens.
+fn one_line(document: String) -> String {
+    match memchr2(b'\n', b'\r', document.as_bytes()) {
+        Some(_) => document.replace(['\n', '\r'], " "),
+        None => document,
+    }
 }

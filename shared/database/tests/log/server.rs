@@ -1,8 +1,8 @@
 //! A server of the test's own, stopped in the middle.
 
-use std::path::PathBuf;
+use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use database::log;
 use localstack::Server;
 
@@ -11,12 +11,13 @@ pub async fn migrated_server() -> Result<Server> {
     let server = Server::create()?;
     let client = server.connect("postgres").await;
     client.batch_execute("CREATE SCHEMA sluice; CREATE TABLE sluice.schema_history (version int4)").await?;
-    let mut migrations: Vec<PathBuf> = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../migrations"))?
-        .map(|entry| Ok(entry?.path()))
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../migrations");
+    let mut names: Vec<String> = std::fs::read_dir(&folder)?
+        .map(|entry| entry?.file_name().into_string().map_err(|name| anyhow!("{}", name.display())))
         .collect::<Result<_>>()?;
-    migrations.sort();
-    for path in migrations {
-        client.batch_execute(&format!("BEGIN; {}; COMMIT", std::fs::read_to_string(path)?)).await?;
+    names.sort_by_key(|name| name[1..].split('_').next().and_then(|version| version.parse::<u32>().ok()));
+    for name in names {
+        client.batch_execute(&format!("BEGIN; {}; COMMIT", std::fs::read_to_string(folder.join(name))?)).await?;
     }
     Ok(server)
 }
