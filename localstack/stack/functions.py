@@ -71,9 +71,11 @@ def announce(stack: Stack) -> None:
 
 
 def write_parameters(stack: Stack, parameters: dict, secrets_by_parameter: dict) -> list:
-    """The files that the deploy reads, as its options. The demo's domain is part of every local stack."""
+    """The files that the deploy reads, as its options. The demo's domain is part of every local stack, and so is an ingest
+    from its source, which leaves the tests alone until they invoke it."""
     options = []
-    for name, content in {"parameters": parameters | {"Demo": "true"}, "secrets": secrets_by_parameter}.items():
+    parameters = parameters | {"Demo": "true"} | ({"SyncSchedule": "rate(1 day)"} if stack.is_for_tests else {})
+    for name, content in {"parameters": parameters, "secrets": secrets_by_parameter}.items():
         file = stack.folder / "localstack" / f"{name}.json"
         file.parent.mkdir(exist_ok=True)
         file.touch(0o600)
@@ -94,6 +96,7 @@ def run_migrate(stack: Stack, command: str) -> None:
         "DATABASE_SSLMODE": deployed.get("DatabaseSslmode", ""),
         "DATABASE_CA": deployed.get("DatabaseCa", ""),
         "DEMO": deployed.get("Demo", "false"),
+        "INGEST": "true" if "IngestFunction" in deployed else "false",
     }
     if subprocess.run([PLACE / "migrate" / "bootstrap", command], env=env, stdin=subprocess.DEVNULL).returncode:
         raise Failure(f"{command} failed; the reason is above")
