@@ -171,7 +171,7 @@ test('a rejected profile is looked at, with what is wrong and as it came', async
   const { page, faults } = await open(browser);
   await signIn(page, required('ADMIN_TOKEN'));
   await openTab(page, 'Ingest');
-  const row = page.locator('tr[data-row]', { has: page.getByText('Open', { exact: true }) }).first();
+  const row = page.getByRole('region', { name: 'Rejects, newest first' }).locator('tr[data-row]').first();
   const reason = (await row.locator('td[data-name="Reason"]').textContent()) ?? '';
   await page.getByLabel('Reason').selectOption(reason);
   await page.waitForFunction(
