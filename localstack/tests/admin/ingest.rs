@@ -58,6 +58,7 @@ async fn a_profile_of_the_source_is_in_the_index_and_its_update_follows() -> Res
     .await;
 
     stack.execute("UPDATE profiles.users SET last_updated_at = last_updated_at - interval '1 day'").await?;
+    admin.post("/api/ingest/run", Value::Null).await?;
     eventually_within(ARRIVAL, "a profile that is as new as before, and was written since", async || {
         let now = indexed(&stack).await.map_err(|error| format!("{error:#}"))?;
         let is_updated =
@@ -91,6 +92,7 @@ async fn a_rejected_profile_is_on_the_list_until_what_it_wants_is_free() -> Resu
 
     // Their emails and mobiles are others' now.
     stack.execute("UPDATE profiles.users SET id = gen_random_uuid()").await?;
+    admin.post("/api/ingest/run", Value::Null).await?;
     let rejects = eventually_within(ARRIVAL, "two profiles whose email is taken", async || {
         let rejects = list("open=true&reason=email_taken&limit=2").await?;
         if rejects.len() == 2 { Ok(rejects) } else { Err(rejects) }
@@ -107,6 +109,7 @@ async fn a_rejected_profile_is_on_the_list_until_what_it_wants_is_free() -> Resu
     assert!(!message.contains(payload["email"].as_str().context("an email")?), "personal data in: {message}");
 
     stack.execute("DELETE FROM profiles.users").await?;
+    admin.post("/api/ingest/run", Value::Null).await?;
     eventually_within(ARRIVAL, "the reject to be resolved", async || {
         let resolved = list("open=false&reason=email_taken&limit=500").await?;
         if resolved.iter().any(|reject| reject["id"] == ids[1]) {
