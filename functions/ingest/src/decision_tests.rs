@@ -85,9 +85,9 @@ fn a_loser_keeps_its_row_and_so_takes_from_others() {
 
 #[test]
 fn nobody_loses_to_one_that_is_itself_out() {
-    // 1 is newer than 2, but gets nothing, since its mobile is kept by 3.
+    // 1 is newer than 2, but gets nothing, since its mobile is kept by 3; in the end its email is 2's, too.
     let stored = [row(3, "c", "3", 1)];
-    assert_eq!(decide(&stored, &[profile(1, "z", "3", 9), profile(2, "z", "2", 5)]), [mobile_taken(3), Synced]);
+    assert_eq!(decide(&stored, &[profile(1, "z", "3", 9), profile(2, "z", "2", 5)]), [email_taken(2), Synced]);
 }
 
 fn name(number: u8) -> String {

@@ -76,10 +76,9 @@ impl Ingest {
     pub async fn handle(&self, deadline: SystemTime) -> Result<Summary, Error> {
         let left = deadline.duration_since(SystemTime::now()).unwrap_or_default().saturating_sub(MARGIN);
         let stop_at = Instant::now() + left.min(self.config.stay);
-        let mut writers = self.writers.lock().await;
         let mut summary = Summary::default();
         loop {
-            let outcome = self.round(&mut writers, stop_at, &mut summary).await;
+            let outcome = self.round(stop_at, &mut summary).await;
             if let Err(failure) = &outcome {
                 error!(error = %failure, source = self.name, "no round can begin, and it is tried again");
             }
@@ -102,7 +101,11 @@ impl Ingest {
     }
 
     /// A round, if one is due.
-    async fn round(&self, writers: &mut [Writer], stop_at: Instant, summary: &mut Summary) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// The database is out of reach. A round that fails otherwise is told of and counted.
+    pub async fn round(&self, stop_at: Instant, summary: &mut Summary) -> Result<(), Error> {
+        let mut writers = self.writers.lock().await;
         let Some(writer) = writers.first_mut() else { return Ok(()) };
         let client = writer.client().await?;
         let Some(position) = position::claim(client, &self.name, self.config.sync_interval).await? else {
@@ -110,7 +113,14 @@ impl Ingest {
         };
         let began = Instant::now();
         let mut tally = Tally::default();
-        let round = Round { source: &self.source, name: &self.name, writers, position, stop_at, tally: &mut tally };
+        let round = Round {
+            source: &self.source,
+            name: &self.name,
+            writers: &mut writers,
+            position,
+            stop_at,
+            tally: &mut tally,
+        };
         let outcome = round.run().await;
         summary.tally.add(tally);
         self.measure(&tally, outcome.is_err());
