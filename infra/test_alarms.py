@@ -20,8 +20,8 @@ KEPT = "as it was"
 # its state where nothing is printed. A name with a `/` is of a function or queue of the template.
 CASES = {
     "SourceFailsAlarm": ({"IngestFailures": 1}, {"IngestFailures": 0}, 10, KEPT),
-    "SourceEmptyAlarm": ({"ProfilesFetched": 0}, {"ProfilesFetched": 1}, 360, ALARM),
-    "RejectShareAlarm": ({"ProfilesFetched": 100, "ProfilesRejected": 21}, {"ProfilesFetched": 100, "ProfilesRejected": 20}, 10, OK),
+    "SourceEmptyAlarm": ({"ProfilesSynced": 0}, {"ProfilesSynced": 1}, 360, ALARM),
+    "RejectShareAlarm": ({"ProfilesSynced": 79, "ProfilesRejected": 21}, {"ProfilesSynced": 80, "ProfilesRejected": 20}, 10, OK),
     "TriggerDidNotRunAlarm": ({"TriggerFunction/Invocations": 0}, {"TriggerFunction/Invocations": 1}, 5, ALARM),
     "PendingAgeAlarm": ({"OldestPendingAge": 60_001}, {"OldestPendingAge": 60_000}, 3, KEPT),
     "PendingAgeCriticalAlarm": ({"OldestPendingAge": 300_001}, {"OldestPendingAge": 300_000}, 3, KEPT),
@@ -174,7 +174,7 @@ class Silence(unittest.TestCase):
         self.assert_silent(states(60, lambda minute: [*idle(minute), *([line(minute * MINUTE, OldestPendingAge=3_600_000)] if minute in (30, 31) else [])]))
 
     def test_an_ingest_that_runs_once_an_hour(self):
-        self.assert_silent(states(24 * 60, lambda minute: [*idle(minute)[:2], *([a_round(minute * MINUTE, ProfilesFetched=1)] if minute % 60 == 7 else [])]))
+        self.assert_silent(states(24 * 60, lambda minute: [*idle(minute)[:2], *([a_round(minute * MINUTE, ProfilesFetched=1, ProfilesSynced=1)] if minute % 60 == 7 else [])]))
 
     def test_a_night_without_profiles(self):
         def at(minute):
@@ -204,7 +204,11 @@ class Faults(unittest.TestCase):
         self.assertEqual({name for name, had in found.items() if ALARM in had}, {"SourceFailsAlarm"})
 
     def test_an_ingest_that_stops_is_told_of_as_an_empty_source(self):
-        found = states(12 * 60, lambda minute: [*idle(minute)[:2], *([a_round(minute * MINUTE, ProfilesFetched=10)] if minute < 60 else [])])
+        found = states(12 * 60, lambda minute: [*idle(minute)[:2], *([a_round(minute * MINUTE, ProfilesSynced=10)] if minute < 60 else [])])
+        self.assertEqual({name for name, had in found.items() if ALARM in had}, {"SourceEmptyAlarm"})
+
+    def test_a_source_that_gives_the_same_again_and_again_is_empty(self):
+        found = states(12 * 60, lambda minute: [*idle(minute)[:2], a_round(minute * MINUTE, ProfilesFetched=10, ProfilesSkipped=10)])
         self.assertEqual({name for name, had in found.items() if ALARM in had}, {"SourceEmptyAlarm"})
 
     def test_elasticsearch_away_where_nobody_writes(self):
