@@ -95,7 +95,7 @@ async fn a_rejected_profile_is_on_the_list_until_what_it_wants_is_free() -> Resu
     admin.post("/api/ingest/run", Value::Null).await?;
     let rejects = eventually_within(ARRIVAL, "two profiles whose email is taken", async || {
         let rejects = list("open=true&reason=email_taken&limit=2").await?;
-        if rejects.len() == 2 { Ok(rejects) } else { Err(rejects) }
+        if rejects.len() == 2 { Ok(rejects) } else { Err(format!("{rejects:?}")) }
     })
     .await;
     let ids: Vec<i64> = rejects.iter().filter_map(|reject| reject["id"].as_i64()).collect();
