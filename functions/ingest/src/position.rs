@@ -131,9 +131,10 @@ pub async fn fail(
             chain_pages = CASE WHEN $6 THEN 0 ELSE chain_pages END
         WHERE source = $1";
     let counts = Json(tally.counts());
-    let retry_after = match failure {
-        crate::Error::Busy { retry_after, .. } => Some((*retry_after).min(LONGEST_BREAK).as_secs_f64()),
-        _ => None,
+    let retry_after = if let crate::Error::Busy { retry_after, .. } = failure {
+        Some((*retry_after).min(LONGEST_BREAK).as_secs_f64())
+    } else {
+        None
     };
     client
         .execute_typed(

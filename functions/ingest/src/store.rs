@@ -22,6 +22,9 @@ use crate::round::Tally;
 
 /// In the spans of calls.
 const PEER: &str = "postgresql";
+/// Each statement asks by keys. But to the planner a table that has grown since it was analyzed looks small enough to be read
+/// whole: with 50,000 profiles that took 17 ms a batch.
+const BY_KEYS: &str = "SET enable_seqscan = off";
 /// A batch that always meets others is left to the next round.
 const TRIES: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(20);
@@ -80,7 +83,9 @@ impl Writer {
     pub async fn client(&mut self) -> Result<&Client, Error> {
         if self.client.as_ref().is_none_or(Client::is_closed) {
             let connect = database::connect(&self.settings, &self.secrets, "sluice ingest");
-            self.client = Some(call(PEER, "connect", connect).await?);
+            let client = call(PEER, "connect", connect).await?;
+            client.batch_execute(BY_KEYS).await?;
+            self.client = Some(client);
         }
         match &self.client {
             Some(client) => Ok(client),

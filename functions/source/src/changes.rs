@@ -48,7 +48,7 @@ fn profile(config: &Config, second: u64) -> Value {
         "name": format!("{given} {family}"),
         "email": email(given, number),
         "mobile": format!("+4915{number:09}"),
-        "status": if (turn + number) % 4 == 0 { "pending" } else { "active" },
+        "status": if (turn + number).is_multiple_of(4) { "pending" } else { "active" },
         "last_updated_at": rfc3339(second),
     })
 }
