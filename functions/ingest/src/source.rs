@@ -1,5 +1,6 @@
 //! The source: what it is asked, and what its answers are taken for.
 
+use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime};
 
 use config::{Secrets, call};
@@ -110,15 +111,20 @@ impl Source {
     /// # Errors
     /// There is no TLS.
     pub fn new(config: &Config, secrets: Secrets, patience: Patience) -> Result<Self, reqwest::Error> {
-        let http = Client::builder()
+        let mut http = Client::builder()
             .user_agent(concat!("sluice/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(patience.connect)
             .read_timeout(patience.silence)
             .timeout(patience.answer)
-            .redirect(Policy::custom(redirect))
-            .build()?;
+            .redirect(Policy::custom(redirect));
+        // Names below localhost are this machine's, as RFC 6761 has it; not every resolver knows that.
+        if let (Some(host), Some(port)) = (config.source_url.host_str(), config.source_url.port_or_known_default())
+            && host.ends_with(".localhost")
+        {
+            http = http.resolve(host, (Ipv4Addr::LOCALHOST, port).into());
+        }
         Ok(Self {
-            http,
+            http: http.build()?,
             url: config.source_url.clone(),
             secrets,
             secret_arn: config.source_secret_arn.clone(),

@@ -25,17 +25,15 @@ impl Config {
     /// # Errors
     /// Everything that is malformed, by name.
     pub fn from_env(mut env: Env) -> Result<Self, Error> {
-        let mut share = |name| env.parsed(name, 0.02, "a share from 0 to 1", |share| (0.0..=1.0).contains(share));
-        let (invalid, duplicate, outdated) =
-            (share("SOURCE_INVALID"), share("SOURCE_DUPLICATE"), share("SOURCE_OUTDATED"));
+        let (share, is_share) = ("a share from 0 to 1", |share: &f64| (0.0..=1.0).contains(share));
         let config = Self {
             seed: env.parsed("SOURCE_SEED", 1, "a whole number", |_| true),
             profiles: env
                 .parsed("SOURCE_PROFILES", 1000, "a number from 1 to 1000000", |n| (1..=1_000_000).contains(n)),
             batch: env.parsed("SOURCE_BATCH", 100, "a number from 1 to 10000", |n| (1..=10_000).contains(n)),
-            invalid,
-            duplicate,
-            outdated,
+            invalid: env.parsed("SOURCE_INVALID", 0.02, share, is_share),
+            duplicate: env.parsed("SOURCE_DUPLICATE", 0.02, share, is_share),
+            outdated: env.parsed("SOURCE_OUTDATED", 0.02, share, is_share),
             token: env.optional("SOURCE_TOKEN"),
         };
         env.finish()?;
