@@ -22,7 +22,7 @@ test: ## Run every test, in a stack of their own
 	$(stack)
 soak: ## Run the alarms, the faults, the simulation and the property tests for longer: make soak SECONDS=600
 	$(stack)
-bench: ## Measure speed: all of it, or make bench-drain, -held, -index, -end-to-end, -capture, -cold; QUICK=1 for seconds
+bench: ## Measure speed: all of it, or make bench-drain, -held, -index, -ingest, -end-to-end, -capture, -cold; QUICK=1 for seconds
 	$(stack)
 bench-%:
 	@localstack/stack/run bench NAME=$* $(given)
@@ -39,7 +39,7 @@ status: ## What runs, since when, healthy or not, where
 	$(stack)
 health: ## Fail unless all is healthy
 	$(stack)
-logs: ## Show logs; of one by SERVICE=postgres|elasticsearch|localstack|trigger|indexer|migrate|admin
+logs: ## Show logs; of one by SERVICE=postgres|elasticsearch|localstack|trigger|indexer|migrate|admin|ingest|source
 	$(stack)
 psql: ## Open the stack's database
 	$(stack)

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import artifacts
+import goals
 from peers import golang
 from world import World, peak_mb
 
@@ -22,7 +23,7 @@ def start(world: World, function: str | Path, **more: str) -> dict[str, float]:
         listener.listen(1)
         listener.settimeout(10)
         api = "127.0.0.1:{}".format(listener.getsockname()[1])
-        env = world.environment(ADMIN_SECRET_ARN="admin", AWS_LAMBDA_RUNTIME_API=api, **more)
+        env = world.environment(ADMIN_SECRET_ARN="admin", SOURCE_URL="http://127.0.0.1/", AWS_LAMBDA_RUNTIME_API=api, **more)
         began = time.perf_counter()
         process = subprocess.Popen([program], env=env, stdout=subprocess.DEVNULL)
         try:
@@ -50,7 +51,7 @@ def of_golang(world: World, name: str) -> dict[str, float]:
 
 def benches(world: World, is_quick: bool) -> Iterator[tuple]:
     """Each function."""
-    contestants = {name: lambda name=name: start(world, name) for name in ("indexer", "trigger", "admin", "migrate")}
+    contestants = {name: lambda name=name: start(world, name) for name in goals.FUNCTIONS}
     if not is_quick:
         contestants |= {f"{name} in Go {golang.VERSION}": lambda name=name: of_golang(world, name) for name in ("indexer", "trigger")}
     yield "cold start", "Cold start: exec to the first poll", contestants, QUICK if is_quick else STARTS

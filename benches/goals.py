@@ -7,7 +7,7 @@ Medians = dict[str, dict[str, dict[str, float]]]  # bench → contestant → mea
 SIGNS = {ge: "≥", gt: ">", le: "≤", lt: "<"}
 PLAIN = "drain 1024 B book"
 DRAINED = ("drain 200 B book", PLAIN, "drain 10240 B book", "drain 1024 B joined")
-FUNCTIONS = ("indexer", "trigger", "admin", "migrate")
+FUNCTIONS = ("indexer", "trigger", "admin", "migrate", "ingest", "source")
 
 
 def value(bench: str, contestant: str, measure: str) -> Callable[[Medians], float]:
@@ -46,6 +46,8 @@ GOALS = [
     ("dead rows in the log after it", value("held", "sluice, a transaction open", "dead rows"), le, 0),
     ("index, of what Elasticsearch takes", ratio("index", "sluice", "limit: _bulk of prepared bodies", "documents/s"), ge, 0.9),
     ("index, CPU of that which Elasticsearch uses", ratio("index", "sluice", "sluice", "CPU s/million", "Elasticsearch's"), le, 0.15),
+    ("ingest, profiles/s into PostgreSQL", value("ingest", "sluice", "profiles/s"), ge, 10_000),
+    ("ingest, of what one INSERT of the same rows gives", ratio("ingest", "sluice", "limit: one INSERT of the same rows", "profiles/s"), ge, 0.5),
     ("burst, documents/s against PGSync's", beside_peers("documents/s", max, lambda name: "PGSync" in name), ge, 5),
     ("burst, documents/s against the best other peer's", beside_peers("documents/s", max, lambda name: "PGSync" not in name), ge, 2),
     ("burst, memory against the least of the peers'", beside_peers("peak MB", min, lambda _: True), lt, 1),
@@ -59,6 +61,7 @@ GOALS = [
     ("cold start of the trigger, against one in Go", ratio("cold start", "trigger", "trigger in Go", "ms"), lt, 1),
     ("peak memory of the trigger, MB", largest("peak MB", *((bench, "sluice") for bench in DRAINED)), le, 64),
     ("peak memory of an indexer, MB", largest("peak MB", ("index", "sluice")), le, 64),
+    ("peak memory of the ingest, MB", largest("peak MB", ("ingest", "sluice")), le, 64),
     ("largest zip, MB", largest("zip MB", *(("cold start", name) for name in FUNCTIONS)), le, 5),
 ]
 

@@ -22,6 +22,7 @@ from layout import Stack
 DATABASE = "bench"
 PREFIX = "bench-"
 INDEXERS = 4  # side by side: one less than the template's MaximumConcurrency, as many as the limit has requests
+PROFILES = 100_000  # of the source of an ingest
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -43,6 +44,7 @@ class World:
         secrets = {name: {"username": f"sluice_{name}", "password": self.stack.password(f"sluice_{name}"), **where} for name in ("owner", "functions")}
         secrets["elasticsearch"] = {"url": url, "username": user, "password": password}
         env = os.environ | {f"SECRET_{name}": json.dumps(secret) for name, secret in secrets.items()}
+        env |= {"SOURCE_PROFILES": str(PROFILES), "SOURCE_BATCH": "5000", "SOURCE_INVALID": "0", "SOURCE_DUPLICATE": "0", "SOURCE_OUTDATED": "0"}
         self.server = subprocess.Popen([bench, "serve", "8"], env=env, stdout=subprocess.PIPE, text=True)
         self.ports = json.loads(self.server.stdout.readline())
 
@@ -133,9 +135,9 @@ class World:
                 function.kill()
                 function.wait()
 
-    def migrate(self) -> None:
+    def migrate(self, **more: str) -> None:
         """Schema and indexes."""
-        env = self.environment(DATABASE_SECRET_ARN="owner")
+        env = self.environment(DATABASE_SECRET_ARN="owner", **more)
         done = subprocess.run([self.binaries / "migrate" / "bootstrap"], env=env, capture_output=True, text=True)
         if done.returncode:
             raise Failure(f"migrate: {done.stderr.strip()}")
@@ -152,10 +154,10 @@ class World:
         self.sql(BOOKS)
         self.make_index(index)
 
-    def make_database(self) -> None:
+    def make_database(self, **more: str) -> None:
         """Empty but for Sluice."""
         self.make_empty()
-        self.migrate()
+        self.migrate(**more)
         self.sql("GRANT sluice_app TO sluice_functions")
         self.sql("SET ROLE sluice_owner; SELECT sluice.drop_stream('sluice_heartbeat')")  # it would be counted
 

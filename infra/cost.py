@@ -75,6 +75,9 @@ READ_S = 0.0005  # and for each change
 TICK_S = 0.05  # the admin function, each minute
 BATCH_LOG_BYTES, TRIGGER_LOG_BYTES, TICK_LOG_BYTES = 1_400, 2_500, 450  # of one invocation, Lambda's own lines included
 
+# Of an ingest, whose rounds tell zeros, too.
+INGEST_METRICS = ("ProfilesFetched", "ProfilesSynced", "ProfilesSkipped", "ProfilesRejected", "IngestFailures")
+
 ZONES = 2  # of a private network
 DISK_GB = 20
 
@@ -89,7 +92,11 @@ def stay() -> float:
     return float(re.search(r"^  Stay: .*?Default: (\d+)s", TEMPLATE, re.M)[1])
 
 
-ALARMS, ALARM_METRICS = TEMPLATE.count("Type: AWS::CloudWatch::Alarm\n"), TEMPLATE.count("MetricName: ")
+def alarms(is_of_ingest: bool) -> tuple[int, int]:
+    """How many there are, and of how many metrics."""
+    found = re.findall(r"^  \w+:\n    Type: AWS::CloudWatch::Alarm\n(?:    .*\n)+", TEMPLATE, re.M)
+    found = [text for text in found if ("Condition: HasIngest" in text) == is_of_ingest]
+    return len(found), sum(text.count("MetricName: ") for text in found)
 
 
 @dataclass
@@ -168,13 +175,18 @@ def told(names: tuple[str, ...]) -> str:
 
 def apart() -> list[tuple[str, float]]:
     """What an installation has besides, whatever its load."""
+    (count, metrics), (ingests, ingest_metrics) = alarms(False), alarms(True)
+    ingest = MINUTES * (stay() * memory("Ingest") * PRICE["lambda_gb_s"] + PRICE["lambda_request"])
     return [
         (f"{SECRETS} secrets", SECRETS * PRICE["secret"]),
-        (f"{ALARMS} alarms, of {ALARM_METRICS} metrics", ALARM_METRICS * PRICE["alarm"]),
+        (f"{count} alarms, of {metrics} metrics", metrics * PRICE["alarm"]),
         ("the composite alarm for the pager", PRICE["composite"]),
         ("the dashboard, beyond an account's first three", PRICE["dashboard"]),
         (f"{len(ALWAYS_METRICS)} custom metrics: {told(ALWAYS_METRICS)}", len(ALWAYS_METRICS) * PRICE["metric"]),
         (f"{len(OTHER_METRICS)} more, if every hour has all of them: {told(OTHER_METRICS)}", len(OTHER_METRICS) * PRICE["metric"]),
+        (f"an ingest: its function, {stay():g} seconds of each minute", ingest),
+        (f"its {ingests} alarms, of {ingest_metrics} metrics", ingest_metrics * PRICE["alarm"]),
+        (f"its {len(INGEST_METRICS)} custom metrics: {told(INGEST_METRICS)}", len(INGEST_METRICS) * PRICE["metric"]),
     ]
 
 

@@ -19,6 +19,9 @@ KEPT = "as it was"
 # For each alarm, a period's values just past the threshold and just below it; after how many minutes past it it fires; and
 # its state where nothing is printed. A name with a `/` is of a function or queue of the template.
 CASES = {
+    "SourceFailsAlarm": ({"IngestFailures": 1}, {"IngestFailures": 0}, 10, KEPT),
+    "SourceEmptyAlarm": ({"ProfilesSynced": 0}, {"ProfilesSynced": 1}, 360, ALARM),
+    "RejectShareAlarm": ({"ProfilesSynced": 79, "ProfilesRejected": 21}, {"ProfilesSynced": 80, "ProfilesRejected": 20}, 10, OK),
     "TriggerDidNotRunAlarm": ({"TriggerFunction/Invocations": 0}, {"TriggerFunction/Invocations": 1}, 5, ALARM),
     "PendingAgeAlarm": ({"OldestPendingAge": 60_001}, {"OldestPendingAge": 60_000}, 3, KEPT),
     "PendingAgeCriticalAlarm": ({"OldestPendingAge": 300_001}, {"OldestPendingAge": 300_000}, 3, KEPT),
@@ -83,12 +86,19 @@ def states(minutes: int, at: Callable[[int], list[str]]) -> dict[str, set[str]]:
     return {name: {state for _, state in alarm.history(points, 0, minutes * MINUTE)} for name, alarm in ALARMS.items()}
 
 
+def a_round(at: float, **metrics: int) -> str:
+    """What the ingest prints of one, zeros included."""
+    nothing = dict.fromkeys(("ProfilesFetched", "ProfilesSynced", "ProfilesSkipped", "ProfilesRejected", "IngestFailures"), 0)
+    return line(at, **nothing | metrics)
+
+
 def idle(minute: int) -> list[str]:
-    """What both functions print where nothing is but the heartbeat."""
+    """What the functions print where nothing is but the heartbeat, and an ingest whose source has nothing new."""
     at = minute * MINUTE
     return [
         line(at + 5, Drained=1, Published=1, PublishedBytes=200, Backlog=0, OldestPendingAge=0, LogBytes=2**20),
         line(at + 6, Written=1, HeartbeatAge=200, CommitToIndexed={"Values": [200], "Counts": [1]}),
+        a_round(at + 7),
     ]
 
 
@@ -163,6 +173,24 @@ class Silence(unittest.TestCase):
     def test_rows_of_a_transaction_that_was_open_for_an_hour(self):
         self.assert_silent(states(60, lambda minute: [*idle(minute), *([line(minute * MINUTE, OldestPendingAge=3_600_000)] if minute in (30, 31) else [])]))
 
+    def test_an_ingest_that_runs_once_an_hour(self):
+        self.assert_silent(states(24 * 60, lambda minute: [*idle(minute)[:2], *([a_round(minute * MINUTE, ProfilesFetched=1, ProfilesSynced=1)] if minute % 60 == 7 else [])]))
+
+    def test_a_night_without_profiles(self):
+        def at(minute):
+            return [*idle(minute), *([] if 60 <= minute < 6 * 60 else [a_round(minute * MINUTE, ProfilesFetched=10, ProfilesSynced=10)])]
+
+        self.assert_silent(states(12 * 60, at))
+
+    def test_a_source_that_fails_now_and_then(self):
+        self.assert_silent(states(120, lambda minute: [*idle(minute), a_round(minute * MINUTE, IngestFailures=1)]))
+
+    def test_one_page_that_is_rejected_whole_and_rejects_of_a_source_that_has_little(self):
+        def at(minute):
+            return [*idle(minute), a_round(minute * MINUTE, **{name: 500 if minute == 33 else 2 for name in ("ProfilesFetched", "ProfilesRejected")})]
+
+        self.assert_silent(states(120, at))
+
     def test_second_looks_and_pauses_in_the_queue(self):
         self.assertEqual(run("OldestMessageAlarm", [{"Queue/ApproximateAgeOfOldestMessage": age} for age in (900, 1_200, 1_800, 900)] * 5), OK)
 
@@ -170,6 +198,18 @@ class Silence(unittest.TestCase):
 class Faults(unittest.TestCase):
     def wakes(self, found: dict[str, set[str]]) -> set[str]:
         return {name for name in alarms.paged() if ALARM in found[name]}
+
+    def test_a_source_that_is_away_is_told_of_and_wakes_nobody(self):
+        found = states(60, lambda minute: [*idle(minute)[:2], a_round(minute * MINUTE, IngestFailures=int(minute > 20))])
+        self.assertEqual({name for name, had in found.items() if ALARM in had}, {"SourceFailsAlarm"})
+
+    def test_an_ingest_that_stops_is_told_of_as_an_empty_source(self):
+        found = states(12 * 60, lambda minute: [*idle(minute)[:2], *([a_round(minute * MINUTE, ProfilesSynced=10)] if minute < 60 else [])])
+        self.assertEqual({name for name, had in found.items() if ALARM in had}, {"SourceEmptyAlarm"})
+
+    def test_a_source_that_gives_the_same_again_and_again_is_empty(self):
+        found = states(12 * 60, lambda minute: [*idle(minute)[:2], a_round(minute * MINUTE, ProfilesFetched=10, ProfilesSkipped=10)])
+        self.assertEqual({name for name, had in found.items() if ALARM in had}, {"SourceEmptyAlarm"})
 
     def test_elasticsearch_away_where_nobody_writes(self):
         self.assertEqual(self.wakes(states(60, lambda minute: idle(minute)[: 1 if minute > 20 else 2])), {"HeartbeatAlarm"})
@@ -255,7 +295,7 @@ class Told(unittest.TestCase):
     def test_each_metric_is_one_that_a_function_prints(self):
         sources = [file for folder in ("functions", "shared") for file in (REPOSITORY / folder).glob("*/src/**/*.rs")]
         printed = {name for file in sources for name in re.findall(r'"(\w+)"', file.read_text().partition("#[cfg(test)]")[0])}
-        charts = json.loads(self.resources["WatchDashboard"]["Properties"]["DashboardBody"]["Fn::Sub"])["widgets"]
+        charts = self.widgets(has_ingest=True)
         shown = {row[1] for chart in charts for row in chart["properties"].get("metrics", []) if row[0] == "Sluice"}
         watched = {metric.name for alarm in ALARMS.values() for metric in alarm.metrics if metric.namespace == "Sluice"}
         self.assertEqual((shown | watched) - printed, set())
@@ -266,11 +306,17 @@ class Told(unittest.TestCase):
         self.assertGreater(len(wanted), 5)
         self.assertEqual({text for text in wanted if not any(f'"{text}"' in source for source in sources)}, set())
 
-    def test_the_dashboard_shows_each_alarm_that_is_always_there(self):
-        charts = json.loads(self.resources["WatchDashboard"]["Properties"]["DashboardBody"]["Fn::Sub"])["widgets"]
-        shown = {re.fullmatch(r"\$\{(\w+)\.Arn\}", arn)[1] for chart in charts for arn in chart["properties"].get("alarms", [])}
-        always = {name for name, one in self.resources.items() if one["Type"].endswith("Alarm") and "Condition" not in one}
-        self.assertEqual(shown, always)
+    def test_the_dashboard_shows_each_alarm_that_is_always_there_and_with_an_ingest_its_own(self):
+        for has_ingest, conditions in ((False, [None]), (True, [None, "HasIngest"])):
+            arns = [arn for chart in self.widgets(has_ingest) for arn in chart["properties"].get("alarms", [])]
+            there = {name for name, one in self.resources.items() if one["Type"].endswith("Alarm") and one.get("Condition") in conditions}
+            self.assertEqual({re.fullmatch(r"\$\{(\w+)\.Arn\}", arn)[1] for arn in arns}, there)
+
+    def widgets(self, has_ingest: bool) -> list[dict]:
+        """Of the dashboard in CloudWatch."""
+        body, parts = self.resources["WatchDashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
+        _, its_own, nothing = parts["Ingest"]["Fn::If"]
+        return json.loads(body.replace("${Ingest}", its_own["Fn::Sub"] if has_ingest else nothing))["widgets"]
 
 
 if __name__ == "__main__":

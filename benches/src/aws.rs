@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use config::Env;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -40,6 +41,8 @@ pub async fn serve(functions: usize) -> Result<()> {
         runtimes.push(port);
     }
     let (aws, elastic) = (TcpListener::bind("127.0.0.1:0").await?, TcpListener::bind("127.0.0.1:0").await?);
+    let profiles = TcpListener::bind("127.0.0.1:0").await?;
+    let source = source::router(source::Config::from_env(Env::from_process())?);
     let mut secrets: BTreeMap<String, String> =
         std::env::vars().filter_map(|(name, value)| Some((name.strip_prefix("SECRET_")?.to_owned(), value))).collect();
     let instant = json!({"url": format!("http://{}", elastic.local_addr()?), "username": "none", "password": "none"});
@@ -59,8 +62,9 @@ pub async fn serve(functions: usize) -> Result<()> {
         .route("/bench/deliver", post(deliver))
         .layer(DefaultBodyLimit::disable())
         .with_state(world);
-    print(&json!({"aws": aws.local_addr()?.port(), "runtimes": runtimes}));
-    tokio::try_join!(axum::serve(aws, router), axum::serve(elastic, instant::router()))?;
+    let ports = (aws.local_addr()?.port(), profiles.local_addr()?.port());
+    print(&json!({"aws": ports.0, "source": ports.1, "runtimes": runtimes}));
+    tokio::try_join!(axum::serve(aws, router), axum::serve(elastic, instant::router()), axum::serve(profiles, source))?;
     Ok(())
 }
 

@@ -32,6 +32,7 @@ DEPLOYED = {
     "INDEXER_FUNCTION": "IndexerFunction",
     "MIGRATE_FUNCTION": "MigrateFunction",
     "ADMIN_FUNCTION": "AdminFunction",
+    "INGEST_FUNCTION": "IngestFunction",
     "DATABASE_SECRET_ARN": "DatabaseSecretArn",
     "DATABASE_OWNER_SECRET_ARN": "DatabaseOwnerSecretArn",
     "ELASTICSEARCH_SECRET_ARN": "ElasticsearchSecretArn",

@@ -71,15 +71,26 @@ def announce(stack: Stack) -> None:
 
 
 def write_parameters(stack: Stack, parameters: dict, secrets_by_parameter: dict) -> list:
-    """The files that the deploy reads, as its options. The demo's domain is part of every local stack."""
+    """The files that the deploy reads, as its options. The demo's domain is part of every local stack, and so is an ingest
+    from its source, which leaves the tests alone until they invoke it."""
     options = []
-    for name, content in {"parameters": parameters | {"Demo": "true"}, "secrets": secrets_by_parameter}.items():
+    parameters = parameters | {"Demo": "true"} | ({"SyncSchedule": "rate(1 day)"} if stack.is_for_tests else _ingest())
+    for name, content in {"parameters": parameters, "secrets": secrets_by_parameter}.items():
         file = stack.folder / "localstack" / f"{name}.json"
         file.parent.mkdir(exist_ok=True)
         file.touch(0o600)
         file.write_text(json.dumps(content))
         options += [f"--{name}", file]
     return options
+
+
+def _ingest() -> dict[str, str]:
+    """What `.env.local` says of the ingest: it may read another source than the stack's own. No other `.env` is read: what is
+    pulled from a source of production stays there."""
+    file, names = REPOSITORY / ".env.local", {"SOURCE_URL": "SourceUrl", "SYNC_INTERVAL": "SyncInterval", "DB_WRITERS": "DbWriters"}
+    lines = file.read_text().splitlines() if file.exists() else []
+    pairs = [(name.strip(), value.strip().strip("'\"")) for name, _, value in (line.partition("=") for line in lines)]
+    return {names[name]: value for name, value in pairs if name in names and value}
 
 
 def run_migrate(stack: Stack, command: str) -> None:
@@ -94,6 +105,7 @@ def run_migrate(stack: Stack, command: str) -> None:
         "DATABASE_SSLMODE": deployed.get("DatabaseSslmode", ""),
         "DATABASE_CA": deployed.get("DatabaseCa", ""),
         "DEMO": deployed.get("Demo", "false"),
+        "INGEST": "true" if "IngestFunction" in deployed else "false",
     }
     if subprocess.run([PLACE / "migrate" / "bootstrap", command], env=env, stdin=subprocess.DEVNULL).returncode:
         raise Failure(f"{command} failed; the reason is above")

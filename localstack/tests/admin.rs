@@ -7,6 +7,8 @@
 mod client;
 #[path = "admin/endpoints.rs"]
 mod endpoints;
+#[path = "admin/ingest.rs"]
+mod ingest;
 #[path = "admin/letters.rs"]
 mod letters;
 #[path = "admin/metrics.rs"]

@@ -1,4 +1,4 @@
-//! The admin function: dead letters, redrive, health, metrics, and the dashboard, behind one function URL.
+//! The admin function: dead letters, redrive, the ingest, health, metrics, and the dashboard, behind one function URL.
 //!
 //! [`router`] is all of it. Who calls is found out in `access.rs` before a handler runs; what a handler changes is on
 //! record in `sluice.audit`.
@@ -11,6 +11,7 @@ mod demo;
 mod extract;
 mod health;
 mod history;
+mod ingest;
 mod lease;
 mod letters;
 mod metrics;
@@ -18,6 +19,7 @@ mod outbox;
 mod pages;
 mod problem;
 mod redrive;
+mod rejects;
 mod services;
 mod session;
 mod stats;
@@ -61,7 +63,7 @@ const HEADERS: [(HeaderName, &str); 6] = [
 #[derive(OpenApi)]
 #[openapi(info(
     title = "Sluice admin",
-    description = "Dead letters, redrive, health and metrics of a pipeline from PostgreSQL to Elasticsearch."
+    description = "Dead letters, redrive, ingest, health and metrics of a pipeline from PostgreSQL to Elasticsearch."
 ))]
 struct Api;
 
@@ -105,6 +107,9 @@ fn api() -> (Router<Admin>, utoipa::openapi::OpenApi) {
         .routes(routes!(subscriptions::pause))
         .routes(routes!(subscriptions::resume))
         .routes(routes!(streams::list))
+        .routes(routes!(ingest::status))
+        .routes(routes!(ingest::run))
+        .routes(routes!(rejects::list))
         .routes(routes!(history::list))
         .routes(routes!(audit::list))
         .routes(routes!(demo::add_user))

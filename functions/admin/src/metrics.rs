@@ -1,7 +1,7 @@
 //! Metrics as Prometheus reads them: text, version 0.0.4.
 //!
-//! They are counted where the work is, in `sluice.delivery_stats`, so they are the same from every sandbox and after
-//! every restart.
+//! They are counted where the work is, in `sluice.delivery_stats` and `sluice.ingest_stats`, so they are the same from every
+//! sandbox and after every restart.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,8 +13,13 @@ use database::delivery::{
     CONFIGURATION, DEAD_LETTERED, DRAINED, GONE, LATENCY_BUCKETS, LATENCY_SUM_MS, PUBLISHED, PUBLISHED_BYTES, RE_READ,
     RETRIED, STALE, WRITTEN,
 };
+use database::ingest::{
+    DURATION_BUCKETS, DURATION_SUM_MS, FETCHED, REJECTED_CONFLICT, REJECTED_INVALID, SKIPPED_DUPLICATE,
+    SKIPPED_OUTDATED, SYNCED,
+};
 use queue::Queue as _;
 
+use crate::ingest;
 use crate::problem::Problem;
 use crate::services::Admin;
 use crate::stats::Totals;
@@ -35,6 +40,23 @@ impl Exposition {
             labels.iter().map(|(label, value)| format!("{label}=\"{}\"", escaped(value))).collect();
         let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
         writeln!(self.0, "{name}{labels} {value}").ok();
+    }
+
+    fn histogram<const N: usize>(
+        &mut self,
+        name: &str,
+        labels: &[(&str, &str)],
+        totals: &Totals,
+        buckets: [(i64, &str); N],
+        sum_ms: &str,
+    ) {
+        let cumulated = totals.cumulated(buckets);
+        for ((longest, _), count) in buckets.iter().zip(cumulated) {
+            let bound = if *longest == i64::MAX { "+Inf".to_owned() } else { seconds(*longest) };
+            self.sample(&format!("{name}_bucket"), &[labels, &[("le", &bound)]].concat(), count);
+        }
+        self.sample(&format!("{name}_sum"), labels, seconds(totals.get(sum_ms)));
+        self.sample(&format!("{name}_count"), labels, cumulated.last().unwrap_or(&0));
     }
 }
 
@@ -64,11 +86,13 @@ pub async fn metrics(State(admin): State<Admin>) -> Result<impl IntoResponse, Pr
     let query = "SELECT s.name, coalesce(p.pending_rows, 0), coalesce((extract(epoch FROM p.oldest_pending_age) * 1000)::bigint, 0)
          FROM sluice.stream AS s LEFT JOIN sluice.pending_by_stream($1) AS p ON p.stream = s.name ORDER BY s.name";
     let pending = database.query(query, &[&admin.config.subscription]).await?;
+    let profiles = ingest::totals(&database).await?;
     let services = admin.services().await;
     let (queue, letters) = (services.queue.depth().await?, services.letters.depth().await?);
 
     let mut text = Exposition::default();
     deliveries(&mut text, &streams);
+    ingested(&mut text, &profiles);
     text.family("sluice_pending_rows", "gauge", "Rows of the log that a subscription has not passed.");
     for subscription in &subscriptions {
         text.sample("sluice_pending_rows", &[("subscription", subscription.name())], subscription.pending_rows);
@@ -131,14 +155,32 @@ fn deliveries(text: &mut Exposition, streams: &BTreeMap<String, Totals>) {
     let name = "sluice_commit_to_indexed_seconds";
     text.family(name, "histogram", "From the row of the log to the write in the index.");
     for (stream, totals) in streams {
-        let cumulated = totals.cumulated_latencies();
-        for ((longest, _), count) in LATENCY_BUCKETS.iter().zip(cumulated) {
-            let bound = if *longest == i64::MAX { "+Inf".to_owned() } else { seconds(*longest) };
-            text.sample(&format!("{name}_bucket"), &[("stream", stream), ("le", &bound)], count);
-        }
-        text.sample(&format!("{name}_sum"), &[("stream", stream)], seconds(totals.get(LATENCY_SUM_MS)));
-        text.sample(&format!("{name}_count"), &[("stream", stream)], cumulated[LATENCY_BUCKETS.len() - 1]);
+        text.histogram(name, &[("stream", stream)], totals, LATENCY_BUCKETS, LATENCY_SUM_MS);
     }
+}
+
+fn ingested(text: &mut Exposition, totals: &Totals) {
+    let mut counter = |name: &str, help: &str, samples: &[(&[(&str, &str)], &str)]| {
+        text.family(name, "counter", help);
+        for (labels, measure) in samples {
+            text.sample(name, labels, totals.get(measure));
+        }
+    };
+    counter("profiles_fetched_total", "Profiles that the ingest's source gave.", &[(&[], FETCHED)]);
+    counter("profiles_synced_total", "Profiles that were stored.", &[(&[], SYNCED)]);
+    counter(
+        "profiles_skipped_total",
+        "Profiles that are older than the stored ones, or stored already.",
+        &[(&[("reason", "outdated")], SKIPPED_OUTDATED), (&[("reason", "duplicate")], SKIPPED_DUPLICATE)],
+    );
+    counter(
+        "profiles_rejected_total",
+        "Profiles that are none, or whose email or mobile belongs to another.",
+        &[(&[("reason", "invalid")], REJECTED_INVALID), (&[("reason", "conflict")], REJECTED_CONFLICT)],
+    );
+    let name = "sync_batch_duration_seconds";
+    text.family(name, "histogram", "The time that it took to store a batch of profiles.");
+    text.histogram(name, &[], totals, DURATION_BUCKETS, DURATION_SUM_MS);
 }
 
 #[cfg(test)]
@@ -159,6 +201,28 @@ mod tests {
             r#"sluice_commit_to_indexed_seconds_bucket{stream="a\"\\\n",le="+Inf"} 3"#,
             r#"sluice_commit_to_indexed_seconds_sum{stream="a\"\\\n"} 1.234"#,
             r#"sluice_commit_to_indexed_seconds_count{stream="a\"\\\n"} 3"#,
+        ] {
+            assert!(text.0.lines().any(|it| it == line), "{line} is not in\n{}", text.0);
+        }
+    }
+
+    #[test]
+    fn what_was_never_ingested_is_zero_and_each_reason_has_its_sample() {
+        let mut text = Exposition::default();
+        let counted = json!({"fetched": 7, "skipped_duplicate": 2, "rejected_conflict": 1, "duration_25": 3, "duration_sum_ms": 60});
+        ingested(&mut text, &Totals::of(counted));
+        for line in [
+            "profiles_fetched_total 7",
+            "profiles_synced_total 0",
+            r#"profiles_skipped_total{reason="outdated"} 0"#,
+            r#"profiles_skipped_total{reason="duplicate"} 2"#,
+            r#"profiles_rejected_total{reason="conflict"} 1"#,
+            r#"profiles_rejected_total{reason="invalid"} 0"#,
+            r#"sync_batch_duration_seconds_bucket{le="0.010"} 0"#,
+            r#"sync_batch_duration_seconds_bucket{le="0.025"} 3"#,
+            r#"sync_batch_duration_seconds_bucket{le="+Inf"} 3"#,
+            "sync_batch_duration_seconds_sum 0.060",
+            "sync_batch_duration_seconds_count 3",
         ] {
             assert!(text.0.lines().any(|it| it == line), "{line} is not in\n{}", text.0);
         }

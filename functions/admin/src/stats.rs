@@ -1,4 +1,4 @@
-//! Counters of deliveries, for the charts and for Prometheus.
+//! Counters of deliveries and of the ingest, for the charts and for Prometheus.
 
 use std::collections::BTreeMap;
 
@@ -31,9 +31,9 @@ impl Totals {
     }
 
     /// How many times fell into a bucket or one before it, for each.
-    pub fn cumulated_latencies(&self) -> [i64; LATENCY_BUCKETS.len()] {
+    pub fn cumulated<const N: usize>(&self, buckets: [(i64, &str); N]) -> [i64; N] {
         let mut sum = 0;
-        LATENCY_BUCKETS.map(|(_, measure)| {
+        buckets.map(|(_, measure)| {
             sum += self.get(measure);
             sum
         })
@@ -42,7 +42,7 @@ impl Totals {
     /// The time in milliseconds within which such a share of the changes was written, as far as the buckets tell: found
     /// by straight lines between their bounds, as Prometheus does it.
     pub fn quantile_ms(&self, share: f64) -> Option<i64> {
-        let cumulated = self.cumulated_latencies();
+        let cumulated = self.cumulated(LATENCY_BUCKETS);
         let all = *cumulated.last().filter(|all| **all > 0)?;
         #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "it is an estimate")]
         let found = {

@@ -11,6 +11,8 @@ pub struct Config {
     pub search: search::Settings,
     /// DEMO: whether the demo's tables are made, too.
     pub is_demo: bool,
+    /// INGEST: whether the table of the ingest's profiles is made, too.
+    pub has_ingest: bool,
 }
 
 impl Config {
@@ -19,7 +21,8 @@ impl Config {
         let database = database::Settings::from_env(&mut env);
         let search = search::Settings::from_env(&mut env);
         let is_demo = env.parsed("DEMO", false, "true or false", |_| true);
+        let has_ingest = env.parsed("INGEST", false, "true or false", |_| true);
         env.finish()?;
-        Ok(Self { database, search, is_demo })
+        Ok(Self { database, search, is_demo, has_ingest })
     }
 }

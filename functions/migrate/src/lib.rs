@@ -3,7 +3,6 @@
 //! Every command may be run again: what is done is left alone, what is half done is finished.
 
 mod config;
-mod demo;
 mod elastic;
 mod error;
 mod indexes;
@@ -12,6 +11,7 @@ mod rebase;
 mod report;
 mod scan;
 pub mod schema;
+mod tables;
 mod uninstall;
 
 use std::str::FromStr;
@@ -63,7 +63,7 @@ impl Migrate {
     /// Runs one command. Both servers must answer before anything is changed. After an error the report has what was
     /// done before it.
     pub async fn run(&self, command: Command, report: &mut Report) -> Result<(), Error> {
-        let Config { database, search, is_demo } = &self.config;
+        let Config { database, search, is_demo, has_ingest } = &self.config;
         let elasticsearch = search::connect(search, &self.secrets).await?;
         let prefix = &search.index_prefix;
         match command {
@@ -72,7 +72,10 @@ impl Migrate {
                 schema::lock(&client).await?;
                 let is_migrated = schema::migrate(&mut client, &schema::migrations(), report).await?;
                 if *is_demo {
-                    demo::make(&mut client, report).await?;
+                    tables::make(&mut client, &tables::DEMO, report).await?;
+                }
+                if *has_ingest {
+                    tables::make(&mut client, &tables::PROFILES, report).await?;
                 }
                 let are_indexes_made = indexes::make(&mut client, &elasticsearch, prefix, report).await?;
                 if !is_migrated && !are_indexes_made {

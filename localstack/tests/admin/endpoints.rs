@@ -7,12 +7,14 @@ use serde_json::{Value, json};
 
 use crate::client::{Admin, days};
 
-const GETS: [&str; 12] = [
+const GETS: [&str; 14] = [
     "/api/session",
     "/api/outbox",
     "/api/dlq",
     "/api/subscriptions",
     "/api/streams",
+    "/api/ingest",
+    "/api/ingest/rejects",
     "/api/history",
     "/api/audit",
     "/metrics",
@@ -21,11 +23,12 @@ const GETS: [&str; 12] = [
     "/api/dlq/redrive/1",
     "/api/retry/1",
 ];
-const MUTATIONS: [(Method, &str); 8] = [
+const MUTATIONS: [(Method, &str); 9] = [
     (Method::POST, "/api/dlq/1/redrive"),
     (Method::POST, "/api/dlq/redrive"),
     (Method::POST, "/api/dlq/redrive/1"),
     (Method::DELETE, "/api/dlq/1"),
+    (Method::POST, "/api/ingest/run"),
     (Method::POST, "/api/add-user"),
     (Method::POST, "/api/update-user"),
     (Method::POST, "/api/subscriptions/elasticsearch/pause"),
@@ -80,6 +83,8 @@ async fn bad_input_is_answered_with_a_problem_that_names_it() -> Result<()> {
         (Method::GET, "/api/dlq?limit=-1", None, bad),
         (Method::GET, "/api/history?minutes=x", None, bad),
         (Method::GET, "/api/audit?before=x", None, bad),
+        (Method::GET, "/api/ingest/rejects?open=perhaps", None, bad),
+        (Method::GET, "/api/ingest/rejects?since=yesterday", None, bad),
         (Method::POST, "/api/dlq/redrive", Some("{"), bad),
         (Method::POST, "/api/dlq/redrive", Some(r#"{"streams": "users"}"#), unprocessable),
         (Method::POST, "/api/dlq/redrive", Some(r#"{"stream": 1}"#), unprocessable),

@@ -79,6 +79,8 @@ async fn the_metrics_are_prometheus_text() -> Result<()> {
         "sync_dlq_total",
         "sluice_commit_to_indexed_seconds",
         "sluice_dead_letters",
+        "profiles_rejected_total",
+        "sync_batch_duration_seconds",
     ] {
         ensure!(parsed.families.contains_key(family), "{family} is not in {:?}", parsed.families.keys());
     }

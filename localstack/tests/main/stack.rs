@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use aws_config::BehaviorVersion;
 use aws_sdk_lambda::primitives::Blob;
+use aws_sdk_lambda::types::InvocationType;
 use aws_sdk_sqs::types::Message;
 use elasticsearch::Elasticsearch;
 use elasticsearch::http::headers::HeaderMap;
@@ -90,6 +91,12 @@ impl Stack {
             Some(error) => bail!("{error}: {payload}"),
             None => Ok(payload),
         }
+    }
+
+    /// Invokes a function, and does not wait for it.
+    pub async fn start(&self, function: &str) -> Result<()> {
+        self.lambda.invoke().function_name(function).invocation_type(InvocationType::Event).send().await?;
+        Ok(())
     }
 
     /// Whether a subscription has not passed all of the log, or an expansion is to be done.

@@ -2,6 +2,7 @@
 
 mod connect;
 pub mod delivery;
+pub mod ingest;
 pub mod log;
 mod session;
 mod source;
@@ -14,7 +15,7 @@ pub use session::{Answers, Connect, Postgres, Session};
 pub use source::{Documents, Read, ReadError, Stream, streams};
 
 /// The newest migration that this code relies on. A function that finds an older schema says "run migrate".
-pub const REQUIRED_SCHEMA: i32 = 10;
+pub const REQUIRED_SCHEMA: i32 = 11;
 
 /// What PostgreSQL, or the way to it, said, in one line.
 ///

@@ -3,7 +3,7 @@ import { after, before, test } from 'node:test';
 import { barriers, launch, open, openTab, required, screenshot, signIn } from './browser.mjs';
 import { mend, poison } from './poison.mjs';
 
-const TABS = ['Overview', 'Outbox', 'Dead letters', 'Audit'];
+const TABS = ['Overview', 'Outbox', 'Dead letters', 'Ingest', 'Audit'];
 const DELIVERED_MS = 60_000;
 
 /** @type {import('playwright-core').Browser} */
@@ -154,6 +154,41 @@ test('a letter is not discarded without a reason', async () => {
   await row.waitFor({ state: 'detached' });
 });
 
+test('a round of the ingest is asked for, and that is in the audit', async () => {
+  const { page, faults } = await open(browser);
+  await signIn(page, required('ADMIN_TOKEN'));
+  await openTab(page, 'Ingest');
+  await page.getByRole('row', { name: /^All rounds/ }).waitFor();
+  await page.getByRole('button', { name: 'Run now' }).click();
+  const result = page.getByRole('region', { name: 'Results' });
+  await result.getByText('A round is asked for').waitFor();
+  await openTab(page, 'Audit');
+  await page.getByRole('cell', { name: 'ingest', exact: true }).first().waitFor();
+  assert.deepEqual(faults, []);
+});
+
+test('a rejected profile is looked at, with what is wrong and as it came', async () => {
+  const { page, faults } = await open(browser);
+  await signIn(page, required('ADMIN_TOKEN'));
+  await openTab(page, 'Ingest');
+  const row = page.getByRole('region', { name: 'Rejects, newest first' }).locator('tr[data-row]').first();
+  const reason = (await row.locator('td[data-name="Reason"]').textContent()) ?? '';
+  await page.getByLabel('Reason').selectOption(reason);
+  await page.waitForFunction(
+    (reason) => [...document.querySelectorAll('td[data-name="Reason"]')].every((cell) => cell.textContent === reason),
+    reason,
+  );
+  assert.ok(page.url().endsWith(`#/ingest?reason=${reason}`));
+  await row.getByRole('button').click();
+  const drawer = page.getByRole('dialog');
+  await drawer.getByRole('heading', { name: reason, exact: true }).waitFor();
+  assert.notEqual(await drawer.locator('.reason').textContent(), '');
+  assert.notEqual(await drawer.locator('.document').textContent(), '');
+  assert.deepEqual(await barriers(page), []);
+  await screenshot(page, 'reject');
+  assert.deepEqual(faults, []);
+});
+
 test('a reader sees everything, and can change nothing', async () => {
   const { page, faults } = await open(browser);
   await signIn(page, required('ADMIN_READ_TOKEN'));
@@ -163,11 +198,16 @@ test('a reader sees everything, and can change nothing', async () => {
   for (const button of await pause.all()) {
     assert.ok(await button.isDisabled());
   }
-  await openTab(page, 'Dead letters');
-  for (const name of ['Redrive selected', 'Discard selected…', 'Redrive all…']) {
-    const button = page.getByRole('button', { name });
-    assert.ok(await button.isDisabled(), name);
-    assert.equal(await button.getAttribute('title'), "This needs the operator's token");
+  for (const [tab, names] of Object.entries({
+    'Dead letters': ['Redrive selected', 'Discard selected…', 'Redrive all…'],
+    Ingest: ['Run now'],
+  })) {
+    await openTab(page, tab);
+    for (const name of names) {
+      const button = page.getByRole('button', { name });
+      assert.ok(await button.isDisabled(), name);
+      assert.equal(await button.getAttribute('title'), "This needs the operator's token");
+    }
   }
   assert.deepEqual(faults, []);
 });

@@ -1,6 +1,7 @@
 import { SWRConfig, type SWRConfiguration } from 'swr';
 import { RETRY_MS } from './api/live';
 import { Audit } from './audit/audit';
+import { Ingest } from './ingest/ingest';
 import { DeadLetters } from './letters/dead-letters';
 import { RedriveProvider } from './letters/redrive-provider';
 import { Outbox } from './outbox/outbox';
@@ -14,6 +15,7 @@ const PAGES: Record<Tab, () => React.ReactNode> = {
   overview: Overview,
   outbox: Outbox,
   'dead-letters': DeadLetters,
+  ingest: Ingest,
   audit: Audit,
 };
 

@@ -21,7 +21,7 @@ pub struct Fixture {
     pub prefix: String,
     pub elasticsearch: Elasticsearch,
     pub manager: SecretsManager,
-    config: Config,
+    pub config: Config,
 }
 
 impl Fixture {

@@ -75,3 +75,30 @@ async fn uninstall_removes_what_sluice_made_and_nothing_else() {
     fixture.remove().await;
     other_installation.remove().await;
 }
+
+#[tokio::test]
+async fn the_profiles_are_made_once_where_there_is_an_ingest_and_stay_when_sluice_goes() {
+    let mut fixture = Fixture::new().await;
+    fixture.run(Command::Migrate).await.unwrap();
+    assert!(fixture.value::<bool>("SELECT to_regnamespace('profiles') IS NULL").await);
+    fixture.config.has_ingest = true;
+    let lines = fixture.run(Command::Migrate).await.unwrap();
+    assert_eq!(lines[0], "ingest: made its tables and streams in the schema profiles");
+    assert!(fixture.run(Command::Migrate).await.unwrap()[0].starts_with("nothing to do"));
+
+    let functions = fixture.database.functions().await.unwrap();
+    let insert = "INSERT INTO profiles.users (id, name, email, mobile, status, last_updated_at) \
+                  VALUES (gen_random_uuid(), 'Ada', 'ada@example.com', '+442071838750', 'active', now())";
+    functions.batch_execute(insert).await.unwrap();
+    assert_eq!(
+        fixture.value::<i64>("SELECT count(*) FROM sluice.outbox WHERE stream = 'profiles' AND op = 'upsert'").await,
+        1
+    );
+
+    fixture.run(Command::Uninstall).await.unwrap();
+    assert_eq!(fixture.value::<i64>("SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal").await, 0);
+    assert_eq!(fixture.value::<i64>("SELECT count(*) FROM profiles.users").await, 1);
+    fixture.run(Command::Migrate).await.unwrap();
+    assert!(fixture.index(&fixture.alias("profiles")).await.is_some());
+    fixture.remove().await;
+}

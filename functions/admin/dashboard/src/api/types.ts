@@ -91,6 +91,73 @@ export interface Discarded {
   result: 'discarded';
 }
 
+/** What became of the profiles of one round. */
+export interface Round {
+  fetched: number;
+  synced: number;
+  outdated: number;
+  duplicate: number;
+  rejected: number;
+}
+
+export interface Position {
+  source: string;
+  since: string | null;
+  /** Pages that were read of a chain whose end is still to come. */
+  chain_pages: number;
+  last_run_at: string | null;
+  last_success_at: string | null;
+  last_duration_ms: number | null;
+  last_counts: Round | null;
+  last_error: string | null;
+  last_error_at: string | null;
+  /** In a row, up to now. */
+  failures: number;
+  not_before: string | null;
+  requested_at: string | null;
+}
+
+export interface IngestStatus {
+  /** The source that was read last comes first. */
+  positions: Position[];
+  totals: {
+    fetched: number;
+    synced: number;
+    skipped_outdated: number;
+    skipped_duplicate: number;
+    rejected_invalid: number;
+    rejected_conflict: number;
+    rounds_failed: number;
+  };
+  open_rejects: number;
+}
+
+export interface IngestRequest {
+  source: string;
+  requested_at: string;
+}
+
+export interface Reject {
+  id: number;
+  profile_id: string | null;
+  last_updated_at: string | null;
+  reason: string;
+  message: string;
+  /** As it came; null when it is too long to be listed, which its length tells. */
+  payload: string | null;
+  payload_bytes: number;
+  times: number;
+  first_at: string;
+  last_at: string;
+  /** When a profile of this id was stored that is not older. */
+  resolved_at: string | null;
+}
+
+export interface RejectsPage {
+  rejects: Reject[];
+  next_before: number | null;
+}
+
 export interface DemoChange {
   user: string;
   stream: string;

@@ -1,12 +1,12 @@
-import type { ReactNode } from 'react';
 import type { Letter } from '../api/types';
 import { count } from '../format';
 import { formatRoute } from '../route';
 import { Action, useRequest } from '../ui/action';
 import { CopyButton } from '../ui/copy';
 import { Dialog } from '../ui/dialog';
+import { Fact } from '../ui/fact';
 import { Failure } from '../ui/states';
-import { Time, Unknown } from '../ui/time';
+import { Time } from '../ui/time';
 import { content, nameOf } from './letters';
 
 interface Props {
@@ -80,15 +80,5 @@ export function LetterDrawer({ letter, onRedrive, onDiscard, onClose }: Props) {
         )}
       </section>
     </Dialog>
-  );
-}
-
-function Fact({ name, isWide, children }: { name: string; isWide?: boolean; children: ReactNode }) {
-  const isUnknown = children === null || children === false;
-  return (
-    <div className={isWide ? 'is-wide' : undefined}>
-      <dt>{name}</dt>
-      <dd>{isUnknown ? <Unknown /> : children}</dd>
-    </div>
   );
 }

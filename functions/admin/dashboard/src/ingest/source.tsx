@@ -1,0 +1,120 @@
+import { useLive } from '../api/live';
+import type { IngestRequest, IngestStatus, Position, Round } from '../api/types';
+import { count, duration } from '../format';
+import { formatRoute } from '../route';
+import { useApi } from '../session';
+import { useToast } from '../shell/toasts';
+import { Action, useRequest } from '../ui/action';
+import { Badge } from '../ui/badge';
+import { Icon } from '../ui/icons';
+import { Empty, Loaded } from '../ui/states';
+import { type Column, Table } from '../ui/table';
+import { Time, Unknown, useNow } from '../ui/time';
+import { ever, stateOf } from './state';
+
+type Counted = { of: string } & Round;
+
+const COLUMNS: Column<Counted>[] = [
+  { name: 'Profiles', cell: ({ of }) => <strong>{of}</strong> },
+  { name: 'Fetched', kind: 'number', cell: ({ fetched }) => count(fetched) },
+  { name: 'Stored', kind: 'number', cell: ({ synced }) => count(synced) },
+  { name: 'Outdated', kind: 'number', cell: ({ outdated }) => count(outdated) },
+  { name: 'Duplicate', kind: 'number', cell: ({ duplicate }) => count(duplicate) },
+  { name: 'Rejected', kind: 'number', cell: ({ rejected }) => count(rejected) },
+];
+
+export function Source() {
+  const api = useApi();
+  const toast = useToast();
+  const { isBusy, run } = useRequest();
+  const ingest = useLive<IngestStatus>('/api/ingest', 5_000);
+  const latest = ingest.data?.positions[0];
+
+  const request = () =>
+    run(async () => {
+      try {
+        const { source } = await api.send<IngestRequest>('POST', '/api/ingest/run');
+        toast({ tone: 'good', title: 'A round is asked for', body: source });
+        ingest.reload();
+      } catch (error) {
+        toast({ tone: 'bad', title: 'No round was asked for', body: (error as Error).message });
+      }
+    });
+
+  return (
+    <section className="panel" aria-labelledby="source-heading">
+      <div className="panel-head">
+        <h2 id="source-heading">Source</h2>
+        {latest && <State position={latest} />}
+        <Action disabled={isBusy || !latest} onClick={request}>
+          <Icon name="play" />
+          Run now
+        </Action>
+      </div>
+      <Loaded of={ingest} lines={5}>
+        {(status) =>
+          latest ? (
+            <>
+              <Facts position={latest} openRejects={status.open_rejects} />
+              <Table caption="What became of the profiles" columns={COLUMNS} rows={counted(latest, status)} id={({ of }) => of} />
+            </>
+          ) : (
+            <Empty title="No round has begun yet">
+              Profiles are fetched where <code>SourceUrl</code> is set, or in a demo.
+            </Empty>
+          )
+        }
+      </Loaded>
+    </section>
+  );
+}
+
+function State({ position }: { position: Position }) {
+  const { tone, words } = stateOf(position, useNow());
+  return <Badge tone={tone}>{words}</Badge>;
+}
+
+function Facts({ position, openRejects }: { position: Position; openRejects: number }) {
+  const { source, since, last_run_at, last_duration_ms, last_error, last_error_at, failures } = position;
+  return (
+    <>
+      <div className="pad">
+        <p>
+          <code className="wrap">{source}</code>
+        </p>
+        {last_error !== null && (
+          <p className={failures > 0 ? 'reason' : 'hint'}>
+            {failures > 0 ? last_error : `The last failure, which is over: ${last_error}`} (<Time at={last_error_at} />)
+          </p>
+        )}
+      </div>
+      <dl className="tiles">
+        <div>
+          <dt>Last round</dt>
+          <dd>
+            <Time at={last_run_at} />
+          </dd>
+        </div>
+        <div>
+          <dt>It took</dt>
+          <dd>{last_duration_ms === null ? <Unknown /> : duration(last_duration_ms)}</dd>
+        </div>
+        <div>
+          <dt>Read up to</dt>
+          <dd>
+            <Time at={since} />
+          </dd>
+        </div>
+        <div>
+          <dt>Open rejects</dt>
+          <dd>{openRejects > 0 ? <a href={formatRoute('ingest', { open: 'true' })}>{count(openRejects)}</a> : '0'}</dd>
+        </div>
+      </dl>
+    </>
+  );
+}
+
+function counted({ last_counts }: Position, status: IngestStatus): Counted[] {
+  const rows = [{ of: 'All rounds', ...ever(status) }];
+  return last_counts === null ? rows : [{ of: 'Last round', ...last_counts }, ...rows];
+}

@@ -1,0 +1,104 @@
+use std::time::Duration;
+
+use config::{Env, Error, Metrics};
+use url::Url;
+
+/// What the environment says, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The database and its secret.
+    pub database: database::Settings,
+    /// STACK_NAME: whose metrics they are; none are written where there is none.
+    pub metrics: Option<Metrics>,
+    /// SOURCE_URL: where changed profiles are asked for.
+    pub source_url: Url,
+    /// SOURCE_SECRET_ARN: the secret with the header by which the source knows us, `{"header", "value"}`.
+    pub source_secret_arn: Option<String>,
+    /// SYNC_INTERVAL: from the beginning of a round to that of the next.
+    pub sync_interval: Duration,
+    /// STAY: how long one invocation goes on with rounds, at most; it ends in time before its deadline in any case.
+    pub stay: Duration,
+    /// DB_WRITERS: batches that are stored at once, each on a connection of its own.
+    pub db_writers: usize,
+    /// MAX_BODY_BYTES: a larger page is refused.
+    pub max_body_bytes: usize,
+}
+
+impl Config {
+    /// Reads and checks all of it.
+    ///
+    /// # Errors
+    /// Everything that is missing or malformed, by name.
+    pub fn from_env(mut env: Env) -> Result<Self, Error> {
+        let database = database::Settings::from_env(&mut env);
+        let metrics = Metrics::from_env(&mut env, "ingest");
+        let source_url = source_url(&mut env);
+        let source_secret_arn = env.optional("SOURCE_SECRET_ARN");
+        let sync_interval = env.duration("SYNC_INTERVAL", Duration::from_secs(15));
+        let stay = env.duration("STAY", Duration::from_secs(65));
+        let db_writers = env.parsed("DB_WRITERS", 2, "a number of connections from 1 to 16", |n| (1..=16).contains(n));
+        let max_body_bytes = env.parsed("MAX_BODY_BYTES", 8 << 20, "a number of bytes from 1024 to 67108864", |n| {
+            (1024..=64 << 20).contains(n)
+        });
+        if sync_interval < Duration::from_secs(1) {
+            env.problem("SYNC_INTERVAL must be 1s or more: that is how often it is looked whether a round is due");
+        }
+        env.finish()?;
+        let source_url = source_url.ok_or_else(|| Error { problems: vec!["SOURCE_URL is missing".to_owned()] })?;
+        Ok(Self { database, metrics, source_url, source_secret_arn, sync_interval, stay, db_writers, max_body_bytes })
+    }
+
+    /// The source as logs and tables name it: host and path, since the rest of a URL may be secret.
+    pub fn source_name(&self) -> String {
+        let url = &self.source_url;
+        let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+        format!("{}{port}{}", url.host_str().unwrap_or_default(), url.path())
+    }
+}
+
+fn source_url(env: &mut Env) -> Option<Url> {
+    let text = env.required("SOURCE_URL");
+    if text.is_empty() {
+        return None;
+    }
+    let url = Url::parse(text.trim()).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    match &url {
+        None => env.problem("SOURCE_URL must be a URL that begins with http:// or https://"),
+        Some(url) if !url.username().is_empty() || url.password().is_some() => {
+            env.problem(
+                "SOURCE_URL must have no credentials: put a header into a secret, and its ARN into SOURCE_SECRET_ARN",
+            );
+        }
+        Some(_) => {}
+    }
+    url
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_is_wrong_is_told_at_once() {
+        let pairs =
+            [("SOURCE_URL", "ftp://s3cret"), ("DB_WRITERS", "17"), ("SYNC_INTERVAL", "15"), ("MAX_BODY_BYTES", "1")];
+        let text = Config::from_env(Env::from_pairs(pairs)).unwrap_err().problems.join("\n");
+        for name in ["DATABASE_SECRET_ARN", "SOURCE_URL", "DB_WRITERS", "SYNC_INTERVAL", "MAX_BODY_BYTES"] {
+            assert!(text.contains(name), "{name} is not named in:\n{text}");
+        }
+        assert!(!text.contains("s3cret"), "{text}");
+        let text = Config::from_env(Env::from_pairs([("SYNC_INTERVAL", "999ms")])).unwrap_err().problems.join("\n");
+        assert!(text.contains("SOURCE_URL is missing") && text.contains("SYNC_INTERVAL must be 1s"), "{text}");
+    }
+
+    #[test]
+    fn a_source_is_named_without_its_query_and_credentials_belong_into_a_secret() {
+        let config =
+            |url: &str| Config::from_env(Env::from_pairs([("DATABASE_SECRET_ARN", "arn"), ("SOURCE_URL", url)]));
+        let name = |url| config(url).unwrap().source_name();
+        assert_eq!(name("https://example.com/users/changes?key=s3cret"), "example.com/users/changes");
+        assert_eq!(name("http://127.0.0.1:8080/"), "127.0.0.1:8080/");
+        let told = config("https://me:s3cret@example.com/").unwrap_err().to_string();
+        assert!(told.contains("SOURCE_SECRET_ARN") && !told.contains("s3cret"), "{told}");
+    }
+}

@@ -1,0 +1,155 @@
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use time::macros::datetime;
+
+use super::*;
+
+const NOW: OffsetDateTime = datetime!(2026-03-01 12:00 UTC);
+
+fn valid() -> Value {
+    json!({
+        "id": "123e4567-e89b-12d3-a456-426614174000", "name": "Ada Lovelace", "email": "ada@example.com",
+        "mobile": "+442071838750", "status": "active", "last_updated_at": "2026-03-01T12:00:00.1234567+01:00",
+    })
+}
+
+/// The reason why a profile with this field is rejected.
+fn reason_with(field: &str, value: Value) -> Option<&'static str> {
+    let mut profile = valid();
+    profile[field] = value;
+    reason(&profile.to_string())
+}
+
+fn reason(payload: &str) -> Option<&'static str> {
+    Profile::parse(payload, NOW).err().map(|reject| reject.reason.as_str())
+}
+
+#[test]
+fn a_valid_profile_is_taken_as_it_is_with_its_time_in_microseconds() {
+    let payload = valid().to_string();
+    let profile = Profile::parse(&payload, NOW).unwrap();
+    assert_eq!(profile.name, "Ada Lovelace");
+    assert_eq!(profile.last_updated_at, datetime!(2026-03-01 11:00:00.123456 UTC));
+    assert_eq!(profile.payload, payload);
+    assert_eq!(reason_with("unknown", json!({"deep": [1, 2]})), None);
+}
+
+#[test]
+fn each_field_is_judged_by_its_own_rule() {
+    let long = "x".repeat(256);
+    let long_email = format!("a@{}.com", "b.".repeat(130));
+    for (field, bad) in [
+        (
+            "id",
+            vec![
+                json!(null),
+                json!(7),
+                json!(""),
+                json!("123e4567e89b12d3a456426614174000"),
+                json!("{123e4567-e89b-12d3-a456-42661417400}"),
+            ],
+        ),
+        ("name", vec![json!(null), json!(""), json!("  "), json!(long), json!("nul\0"), json!(["Ada"])]),
+        (
+            "email",
+            vec![
+                json!(null),
+                json!("ada"),
+                json!("ada@"),
+                json!("@example.com"),
+                json!("a b@example.com"),
+                json!("ada@localhost"),
+                json!("Ada <ada@example.com>"),
+                json!("ada@[127.0.0.1]"),
+                json!("ada@example..com"),
+                json!(long_email),
+            ],
+        ),
+        (
+            "mobile",
+            vec![
+                json!(null),
+                json!("442071838750"),
+                json!("+0442071838750"),
+                json!("+44 20 7183 8750"),
+                json!("+1234567890123456"),
+                json!("+123456"),
+                json!("+44٢071838750"),
+                json!(442071838750i64),
+            ],
+        ),
+        ("status", vec![json!(null), json!("deleted"), json!("Active"), json!(true)]),
+        (
+            "last_updated_at",
+            vec![
+                json!(null),
+                json!("2026-03-01T12:00:00"),
+                json!("2026-02-30T12:00:00Z"),
+                json!("yesterday"),
+                json!(1_700_000_000),
+                json!("9999-12-31T23:59:59-23:59"),
+            ],
+        ),
+    ] {
+        for value in bad {
+            assert_eq!(reason_with(field, value.clone()), Some(field), "{field}: {value}");
+        }
+    }
+    assert_eq!(reason_with("last_updated_at", json!("2026-03-02T12:00:00Z")), None);
+    assert_eq!(reason_with("last_updated_at", json!("2026-03-02T12:00:00.000001Z")), Some("future"));
+    assert_eq!(reason_with("name", json!("x".repeat(255))), None);
+    assert_eq!(reason_with("name", json!("名".repeat(255))), None);
+    assert_eq!(reason_with("email", json!("ada+tag@mail.example.co.uk")), None);
+}
+
+#[test]
+fn what_is_no_object_is_rejected_without_an_id_and_the_rest_with_it() {
+    for payload in ["null", "7", "\"text\"", "[]", r#"["a","b","c","d","e","f"]"#, r#"{"id": 1, "id": 2}"#] {
+        let reject = Profile::parse(payload, NOW).unwrap_err();
+        assert_eq!((reject.reason, reject.profile_id), (Reason::NotAnObject, None), "{payload}");
+    }
+    let payload = json!({"id": valid()["id"], "last_updated_at": "2026-03-01T12:00:00Z"}).to_string();
+    let reject = Profile::parse(&payload, NOW).unwrap_err();
+    assert_eq!(reject.profile_id, Some("123e4567-e89b-12d3-a456-426614174000".parse().unwrap()));
+    assert_eq!(reject.last_updated_at, Some(NOW));
+    let payload = valid().to_string().replace("2026-03-01", "2099-03-01");
+    assert_eq!(Profile::parse(&payload, NOW).unwrap_err().last_updated_at, None, "a time in the future orders nothing");
+}
+
+#[test]
+fn what_is_too_large_or_too_deep_to_be_kept_is_kept_as_a_text() {
+    let large = valid().to_string().replace("Ada Lovelace", &"é".repeat(70_000));
+    let reject = Profile::parse(&large, NOW).unwrap_err();
+    assert_eq!(reject.reason, Reason::TooLarge);
+    assert!(reject.profile_id.is_some());
+    assert!(reject.payload.len() < 2 * PROFILE_BYTES && serde_json::from_str::<String>(&reject.payload).is_ok());
+    let deep = format!("{}{}", "[".repeat(30_000), "]".repeat(30_000));
+    let reject = Profile::parse(&deep, NOW).unwrap_err();
+    assert_eq!(serde_json::from_str::<String>(&reject.payload).unwrap(), deep);
+    // No text of PostgreSQL has half a pair of surrogates.
+    assert_eq!(reason(&valid().to_string().replace("Ada", r"\ud800")), Some("name"));
+}
+
+#[test]
+fn a_message_names_the_other_profile_by_its_id_alone() {
+    let payload = valid().to_string();
+    let profile = Profile::parse(&payload, NOW).unwrap();
+    let message = profile.taken(Reason::EmailTaken, Uuid::nil()).message;
+    assert_eq!(message, "the email belongs to another profile, 00000000-0000-0000-0000-000000000000");
+}
+
+proptest! {
+    #[test]
+    fn property_no_text_in_any_field_is_taken_that_postgresql_would_refuse(field in 0..6usize, text in any::<String>()) {
+        let field = ["id", "name", "email", "mobile", "status", "last_updated_at"][field];
+        let mut profile = valid();
+        profile[field] = text.into();
+        let payload = profile.to_string();
+        if let Ok(profile) = Profile::parse(&payload, NOW) {
+            for text in [&profile.name, &profile.email, &profile.mobile] {
+                prop_assert!(!text.contains('\0') && (1..=255).contains(&text.chars().count()));
+            }
+            prop_assert!(profile.mobile.len() <= 16 && profile.email.contains('@'));
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! One round: every page of what changed, each stored before the next is asked for.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Mutex, PoisonError};
+
+use futures_util::future::try_join_all;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::time::Instant;
+
+use crate::Error;
+use crate::batch::{Batch, split};
+use crate::position::{self, Position};
+use crate::profile::{Profile, Reject};
+use crate::source::{Answer, Page, Source};
+use crate::store::Writer;
+
+/// What a chain has at most, over all rounds that read it: a source that has more never ends.
+const PAGES: i32 = 10_000;
+
+/// What became of profiles.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Tally {
+    /// Given by the source.
+    pub fetched: u64,
+    /// Stored.
+    pub synced: u64,
+    /// Older than what is stored.
+    pub outdated: u64,
+    /// Stored already.
+    pub duplicate: u64,
+    /// None that could be stored.
+    pub invalid: u64,
+    /// Their email or mobile belongs to another.
+    pub conflicts: u64,
+}
+
+impl Tally {
+    /// Those that are not stored, though they are news.
+    pub fn rejected(&self) -> u64 {
+        self.invalid + self.conflicts
+    }
+
+    pub(crate) fn add(&mut self, other: Self) {
+        self.fetched += other.fetched;
+        self.synced += other.synced;
+        self.outdated += other.outdated;
+        self.duplicate += other.duplicate;
+        self.invalid += other.invalid;
+        self.conflicts += other.conflicts;
+    }
+}
+
+/// A round under way.
+pub(crate) struct Round<'a> {
+    pub source: &'a Source,
+    pub name: &'a str,
+    pub writers: &'a mut [Writer],
+    pub position: Position,
+    pub stop_at: Instant,
+    pub tally: &'a mut Tally,
+}
+
+impl Round<'_> {
+    /// Reads and stores until the chain's end, or until it is time to stop; the next round goes on from there.
+    pub async fn run(mut self) -> Result<(), Error> {
+        let since = self.position.since.and_then(|since| since.format(&Rfc3339).ok());
+        let first = self.source.first_page(since.as_deref());
+        let unfinished = self.position.next_url.as_deref().and_then(|url| self.source.stored_page(url));
+        if unfinished.is_none() {
+            self.position.chain_newest = None;
+            self.position.chain_pages = 0;
+        }
+        let mut url = unfinished.unwrap_or_else(|| first.clone());
+        let mut seen = HashSet::new();
+        loop {
+            if self.position.chain_pages >= PAGES {
+                return Err(Error::EndlessChain { pages: PAGES });
+            }
+            if !seen.insert(url.clone()) {
+                return Err(Error::Circle { pages: self.position.chain_pages });
+            }
+            let etag = self.position.etag.as_deref().filter(|_| url == first);
+            let page = match self.source.fetch(&url, etag, self.stop_at).await? {
+                Answer::NotModified => break,
+                Answer::Page(page) => page,
+            };
+            self.store(&page).await?;
+            self.position.chain_pages += 1;
+            let client = writer(self.writers).client().await?;
+            let Some(next) = page.next else {
+                // Of a chain of pages the first one's ETag says nothing about the others.
+                let etag = page.etag.as_deref().filter(|_| self.position.chain_pages == 1);
+                position::finish_chain(client, self.name, self.position.chain_newest, etag).await?;
+                break;
+            };
+            self.position.next_url = Some(next.to_string());
+            position::go_on(client, self.name, &self.position).await?;
+            if Instant::now() >= self.stop_at {
+                break;
+            }
+            url = next;
+        }
+        let retried = writer(self.writers).retry_conflicts(OffsetDateTime::now_utc()).await?;
+        self.tally.add(retried);
+        writer(self.writers).clear_rejects().await
+    }
+
+    /// All of a page, by all writers.
+    async fn store(&mut self, page: &Page) -> Result<(), Error> {
+        let elements: Vec<&RawValue> = serde_json::from_str(&page.body)
+            .map_err(|error| Error::NotAnArray { line: error.line(), column: error.column() })?;
+        let now = OffsetDateTime::now_utc();
+        let judged: Vec<_> = elements.iter().map(|element| Profile::parse(element.get(), now)).collect();
+        let newest = judged.iter().filter_map(known_time).max();
+        let batches: Mutex<VecDeque<Batch<'_>>> = Mutex::new(split(judged).into());
+        let take = || batches.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let tally = Mutex::new(Tally::default());
+        let stored = try_join_all(self.writers.iter_mut().map(async |writer| {
+            while let Some(batch) = take() {
+                let stored = writer.store(&batch).await?;
+                tally.lock().unwrap_or_else(PoisonError::into_inner).add(stored);
+            }
+            Ok::<_, Error>(())
+        }));
+        let stored = stored.await;
+        self.tally.add(tally.into_inner().unwrap_or_else(PoisonError::into_inner));
+        stored?;
+        self.position.chain_newest = self.position.chain_newest.max(newest);
+        Ok(())
+    }
+}
+
+fn known_time(judged: &Result<Profile<'_>, Reject<'_>>) -> Option<OffsetDateTime> {
+    match judged {
+        Ok(profile) => Some(profile.last_updated_at),
+        Err(reject) => reject.last_updated_at,
+    }
+}
+
+fn writer(writers: &mut [Writer]) -> &mut Writer {
+    // DB_WRITERS is 1 or more.
+    &mut writers[0]
+}

@@ -1,0 +1,362 @@
+//! Batches into the table: the statements on `profiles.users` and `sluice.ingest_rejects`.
+
+use std::time::Duration;
+
+use config::{Secrets, call};
+use database::ingest as measure;
+use futures_util::future::{try_join, try_join4};
+use time::OffsetDateTime;
+use tokio::time::{Instant, sleep};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Error as PgError};
+use tracing::debug;
+use uuid::Uuid;
+
+use crate::Error;
+use crate::batch::Batch;
+use crate::decision::{Outcome, Stored, decide};
+use crate::position::ms;
+use crate::profile::{Profile, Reject};
+use crate::round::Tally;
+
+/// In the spans of calls.
+const PEER: &str = "postgresql";
+/// Each statement asks by keys. But to the planner a table that has grown since it was analyzed looks small enough to be read
+/// whole: with 50,000 profiles that took 17 ms a batch.
+const BY_KEYS: &str = "SET enable_seqscan = off";
+/// A batch that always meets others is left to the next round.
+const TRIES: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(20);
+/// Rejects that are of no use to anybody any more, some at a time.
+const CLEAR: &str = "
+    DELETE FROM sluice.ingest_rejects
+    WHERE id IN (SELECT id FROM sluice.ingest_rejects WHERE last_at < now() - interval '30 days' LIMIT 10000)";
+/// Conflicts that are tried again in one round.
+const CONFLICTS: i64 = 1000;
+
+/// One connection, opened when it is needed, and again when it was lost.
+#[derive(Debug)]
+pub struct Writer {
+    settings: database::Settings,
+    secrets: Secrets,
+    client: Option<Client>,
+}
+
+/// What a transaction was for nothing for.
+enum Refused {
+    /// Another ingest has stored the same profiles, or gave their emails away, in the meantime.
+    Overtaken,
+    Failed(PgError),
+}
+
+impl From<PgError> for Refused {
+    fn from(error: PgError) -> Self {
+        let is_passing = error.code().is_some_and(|code| {
+            [
+                SqlState::UNIQUE_VIOLATION,
+                SqlState::T_R_DEADLOCK_DETECTED,
+                SqlState::T_R_SERIALIZATION_FAILURE,
+                SqlState::LOCK_NOT_AVAILABLE,
+            ]
+            .contains(code)
+        });
+        if is_passing { Self::Overtaken } else { Self::Failed(error) }
+    }
+}
+
+/// A conflict that is tried again.
+#[derive(Debug)]
+pub struct Conflict {
+    id: i64,
+    /// The profile, as it came.
+    pub payload: String,
+}
+
+impl Writer {
+    /// Connects to nothing yet.
+    pub fn new(settings: database::Settings, secrets: Secrets) -> Self {
+        Self { settings, secrets, client: None }
+    }
+
+    /// An open session.
+    pub async fn client(&mut self) -> Result<&Client, Error> {
+        if self.client.as_ref().is_none_or(Client::is_closed) {
+            let connect = database::connect(&self.settings, &self.secrets, "sluice ingest");
+            let client = call(PEER, "connect", connect).await?;
+            client.batch_execute(BY_KEYS).await?;
+            self.client = Some(client);
+        }
+        match &self.client {
+            Some(client) => Ok(client),
+            None => unreachable!("it was just opened"),
+        }
+    }
+
+    /// Stores a batch in one transaction, and again where another ingest was in the way.
+    ///
+    /// # Errors
+    /// Nothing of it is stored.
+    pub async fn store(&mut self, batch: &Batch<'_>) -> Result<Tally, Error> {
+        self.store_or_retry(batch, None).await
+    }
+
+    /// Tries the conflicts again that are the longest ago: of profiles that want each other's email and came one by one,
+    /// or whose email was given free.
+    ///
+    /// # Errors
+    /// They stay as they were.
+    pub async fn retry_conflicts(&mut self, now: OffsetDateTime) -> Result<Tally, Error> {
+        const LONGEST_AGO: &str = "
+            SELECT id, payload::text
+            FROM sluice.ingest_rejects
+            WHERE resolved_at IS NULL AND reason IN ('email_taken', 'mobile_taken')
+            ORDER BY retried_at NULLS FIRST, id
+            LIMIT $1";
+        let rows = self.client().await?.query_typed(LONGEST_AGO, &[(&CONFLICTS, Type::INT8)]).await?;
+        let conflicts: Vec<Conflict> =
+            rows.iter().map(|row| Conflict { id: row.get(0), payload: row.get(1) }).collect();
+        if conflicts.is_empty() {
+            return Ok(Tally::default());
+        }
+        let ids: Vec<i64> = conflicts.iter().map(|conflict| conflict.id).collect();
+        let profiles = conflicts.iter().filter_map(|conflict| Profile::parse(&conflict.payload, now).ok()).collect();
+        // All in one: whatever they want of each other, they may have.
+        let batch = Batch { profiles, rejects: vec![] };
+        self.store_or_retry(&batch, Some(&ids)).await
+    }
+
+    /// Deletes rejects that nobody needs any more.
+    pub async fn clear_rejects(&mut self) -> Result<(), Error> {
+        self.client().await?.execute_typed(CLEAR, &[]).await?;
+        Ok(())
+    }
+
+    async fn store_or_retry(&mut self, batch: &Batch<'_>, retried: Option<&[i64]>) -> Result<Tally, Error> {
+        for tries in 1..=TRIES {
+            let began = Instant::now();
+            let client = self.client().await?;
+            match call(PEER, "store", store(client, batch, retried, began)).await {
+                Ok(tally) => return Ok(tally),
+                Err(refused) => self.recover(refused, tries).await?,
+            }
+        }
+        Err(Error::Contended { tries: TRIES })
+    }
+
+    async fn recover(&mut self, refused: Refused, tries: u32) -> Result<(), Error> {
+        let rolled_back = match &self.client {
+            Some(client) => client.batch_execute("ROLLBACK").await,
+            None => Ok(()),
+        };
+        if rolled_back.is_err() {
+            self.client = None;
+        }
+        match refused {
+            Refused::Failed(error) => {
+                self.client = None;
+                Err(error.into())
+            }
+            Refused::Overtaken => {
+                debug!(tries, "a batch met others that store the same profiles");
+                sleep(PAUSE.mul_f64(f64::from(tries) * fastrand::f64())).await;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// One transaction. `retried`: the batch is of conflicts, which were counted and kept when they came.
+async fn store(client: &Client, batch: &Batch<'_>, retried: Option<&[i64]>, began: Instant) -> Result<Tally, Refused> {
+    let (_, stored) = try_join(client.batch_execute("BEGIN"), lock(client, &batch.profiles)).await?;
+    let outcomes = decide(&stored, &batch.profiles);
+    let mut tally = Tally::default();
+    let mut synced = vec![];
+    let mut taken = vec![];
+    for (profile, outcome) in batch.profiles.iter().zip(outcomes) {
+        match outcome {
+            Outcome::Synced => synced.push(profile),
+            Outcome::Outdated => tally.outdated += 1,
+            Outcome::Duplicate => tally.duplicate += 1,
+            Outcome::Taken { reason, by } => taken.push(profile.taken(reason, by)),
+        }
+    }
+    tally.conflicts = taken.len() as u64;
+    tally.invalid = batch.rejects.len() as u64;
+    tally.fetched = (batch.profiles.len() + batch.rejects.len()) as u64;
+    tally.synced = synced.len() as u64;
+
+    let ids = batch.ids();
+    let synced_ids: Vec<Uuid> = synced.iter().map(|profile| profile.id).collect();
+    // Sent one behind the other without waiting, and done in this order.
+    let rejects = batch.rejects.iter().chain(&taken).filter(|_| retried.is_none());
+    let (upserted, ..) = try_join4(
+        upsert(client, &synced),
+        resolve(client, &ids, &synced_ids),
+        reject(client, rejects.collect()),
+        mark(client, &ids),
+    )
+    .await?;
+    if upserted != tally.synced {
+        return Err(Refused::Overtaken);
+    }
+    if let Some(retried) = retried {
+        tally = Tally { synced: tally.synced, ..Tally::default() };
+        note_retry(client, retried).await?;
+    }
+    try_join(count(client, &tally, began.elapsed()), client.batch_execute("COMMIT")).await?;
+    Ok(tally)
+}
+
+/// Every row that bears on the batch, locked until its end.
+async fn lock(client: &Client, profiles: &[Profile<'_>]) -> Result<Vec<Stored>, PgError> {
+    const LOCK: &str = "
+        SELECT id, email, mobile, last_updated_at
+        FROM profiles.users
+        WHERE id = ANY ($1) OR email = ANY ($2) OR mobile = ANY ($3)
+        ORDER BY id                             -- all take their locks in one order
+        FOR UPDATE";
+    let ids: Vec<Uuid> = profiles.iter().map(|profile| profile.id).collect();
+    let emails: Vec<&str> = profiles.iter().map(|profile| &*profile.email).collect();
+    let mobiles: Vec<&str> = profiles.iter().map(|profile| &*profile.mobile).collect();
+    let rows = client
+        .query_typed(LOCK, &[(&ids, Type::UUID_ARRAY), (&emails, Type::TEXT_ARRAY), (&mobiles, Type::TEXT_ARRAY)])
+        .await?;
+    let row = |row: &tokio_postgres::Row| Stored {
+        id: row.get(0),
+        email: row.get(1),
+        mobile: row.get(2),
+        last_updated_at: row.get(3),
+    };
+    Ok(rows.iter().map(row).collect())
+}
+
+/// How many were stored: those that another has stored newer in the meantime were not.
+async fn upsert(client: &Client, profiles: &[&Profile<'_>]) -> Result<u64, PgError> {
+    const UPSERT: &str = "
+        INSERT INTO profiles.users AS u (id, name, email, mobile, status, last_updated_at)
+        SELECT * FROM unnest($1, $2, $3, $4, $5, $6)
+        ON CONFLICT (id) DO UPDATE
+        SET name = excluded.name, email = excluded.email, mobile = excluded.mobile, status = excluded.status,
+            last_updated_at = excluded.last_updated_at, sync_status = 'synced', sync_message = NULL
+        WHERE u.last_updated_at < excluded.last_updated_at";
+    if profiles.is_empty() {
+        return Ok(0);
+    }
+    let ids: Vec<Uuid> = profiles.iter().map(|profile| profile.id).collect();
+    let names: Vec<&str> = profiles.iter().map(|profile| &*profile.name).collect();
+    let emails: Vec<&str> = profiles.iter().map(|profile| &*profile.email).collect();
+    let mobiles: Vec<&str> = profiles.iter().map(|profile| &*profile.mobile).collect();
+    let statuses: Vec<&str> = profiles.iter().map(|profile| profile.status.as_str()).collect();
+    let times: Vec<OffsetDateTime> = profiles.iter().map(|profile| profile.last_updated_at).collect();
+    client
+        .execute_typed(
+            UPSERT,
+            &[
+                (&ids, Type::UUID_ARRAY),
+                (&names, Type::TEXT_ARRAY),
+                (&emails, Type::TEXT_ARRAY),
+                (&mobiles, Type::TEXT_ARRAY),
+                (&statuses, Type::TEXT_ARRAY),
+                (&times, Type::TIMESTAMPTZ_ARRAY),
+            ],
+        )
+        .await
+}
+
+/// A reject is resolved as soon as a profile is stored that is not older. One whose time nobody knows is, by whatever is
+/// stored after it.
+async fn resolve(client: &Client, ids: &[Uuid], synced: &[Uuid]) -> Result<u64, PgError> {
+    const RESOLVE: &str = "
+        UPDATE sluice.ingest_rejects AS r
+        SET resolved_at = now()
+        FROM profiles.users AS u
+        WHERE r.resolved_at IS NULL AND r.profile_id = ANY ($1) AND u.id = r.profile_id
+          AND (r.last_updated_at <= u.last_updated_at OR r.last_updated_at IS NULL AND r.profile_id = ANY ($2))";
+    client.execute_typed(RESOLVE, &[(&ids, Type::UUID_ARRAY), (&synced, Type::UUID_ARRAY)]).await
+}
+
+/// Keeps the rejects; those that came before are counted. One that is not newer than what is stored is kept as resolved.
+async fn reject(client: &Client, rejects: Vec<&Reject<'_>>) -> Result<u64, PgError> {
+    const REJECT: &str = "
+        INSERT INTO sluice.ingest_rejects AS r
+            (profile_id, last_updated_at, reason, message, payload, digest, times, resolved_at)
+        SELECT n.profile_id, n.last_updated_at, n.reason, n.message, n.payload::json, n.digest, n.times,
+            CASE WHEN n.last_updated_at <= u.last_updated_at THEN now() END
+        FROM (
+            SELECT profile_id, last_updated_at, reason, message, payload,
+                sha256(convert_to(payload, 'UTF8')) AS digest, count(*) AS times
+            FROM unnest($1, $2, $3, $4, $5) AS n (profile_id, last_updated_at, reason, message, payload)
+            GROUP BY 1, 2, 3, 4, 5) AS n
+        LEFT JOIN profiles.users AS u ON u.id = n.profile_id
+        ORDER BY n.digest, n.reason             -- all take their locks in one order
+        ON CONFLICT (digest, reason) DO UPDATE
+        SET times = r.times + excluded.times, last_at = excluded.last_at, message = excluded.message,
+            -- Sent once more, one whose time nobody knows is no newer than it was.
+            resolved_at = CASE WHEN r.last_updated_at IS NULL THEN r.resolved_at ELSE excluded.resolved_at END";
+    if rejects.is_empty() {
+        return Ok(0);
+    }
+    let ids: Vec<Option<Uuid>> = rejects.iter().map(|reject| reject.profile_id).collect();
+    let times: Vec<Option<OffsetDateTime>> = rejects.iter().map(|reject| reject.last_updated_at).collect();
+    let reasons: Vec<&str> = rejects.iter().map(|reject| reject.reason.as_str()).collect();
+    let messages: Vec<&str> = rejects.iter().map(|reject| &*reject.message).collect();
+    let payloads: Vec<&str> = rejects.iter().map(|reject| &*reject.payload).collect();
+    client
+        .execute_typed(
+            REJECT,
+            &[
+                (&ids, Type::UUID_ARRAY),
+                (&times, Type::TIMESTAMPTZ_ARRAY),
+                (&reasons, Type::TEXT_ARRAY),
+                (&messages, Type::TEXT_ARRAY),
+                (&payloads, Type::TEXT_ARRAY),
+            ],
+        )
+        .await
+}
+
+/// A row of which something newer is known that could not be stored says so.
+async fn mark(client: &Client, ids: &[Uuid]) -> Result<u64, PgError> {
+    const MARK: &str = "
+        UPDATE profiles.users AS u
+        SET sync_status = 'rejected', sync_message = r.message
+        FROM (
+            SELECT DISTINCT ON (profile_id) profile_id, message
+            FROM sluice.ingest_rejects
+            WHERE resolved_at IS NULL AND profile_id = ANY ($1)
+            ORDER BY profile_id, last_updated_at DESC NULLS FIRST, digest, reason) AS r
+        WHERE u.id = r.profile_id AND (u.sync_status, u.sync_message) IS DISTINCT FROM ('rejected', r.message)";
+    client.execute_typed(MARK, &[(&ids, Type::UUID_ARRAY)]).await
+}
+
+async fn note_retry(client: &Client, ids: &[i64]) -> Result<u64, PgError> {
+    const NOTE_RETRY: &str = "UPDATE sluice.ingest_rejects SET retried_at = now() WHERE id = ANY ($1)";
+    // Where all were tried, there is no turn to keep.
+    if i64::try_from(ids.len()).unwrap_or(i64::MAX) < CONFLICTS {
+        return Ok(0);
+    }
+    client.execute_typed(NOTE_RETRY, &[(&ids, Type::INT8_ARRAY)]).await
+}
+
+async fn count(client: &Client, tally: &Tally, took: Duration) -> Result<(), PgError> {
+    let took_ms = ms(took);
+    let all = [
+        (measure::FETCHED, tally.fetched),
+        (measure::SYNCED, tally.synced),
+        (measure::SKIPPED_OUTDATED, tally.outdated),
+        (measure::SKIPPED_DUPLICATE, tally.duplicate),
+        (measure::REJECTED_INVALID, tally.invalid),
+        (measure::REJECTED_CONFLICT, tally.conflicts),
+        (measure::DURATION_SUM_MS, took_ms.unsigned_abs()),
+        (measure::duration_bucket(took_ms), 1),
+    ];
+    let (measures, counts): (Vec<&str>, Vec<i64>) = all
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(measure, count)| (measure, i64::try_from(count).unwrap_or(i64::MAX)))
+        .unzip();
+    const COUNT: &str = "SELECT sluice.count_ingest($1, $2)";
+    client.execute_typed(COUNT, &[(&measures, Type::TEXT_ARRAY), (&counts, Type::INT8_ARRAY)]).await?;
+    Ok(())
+}

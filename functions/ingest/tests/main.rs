@@ -1,0 +1,18 @@
+//! The ingest against a real PostgreSQL, and a source that is faked at the wire.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper of a test fails the test by its panic")]
+
+#[path = "main/conflicts.rs"]
+mod conflicts;
+#[path = "main/fixture.rs"]
+mod fixture;
+#[path = "main/hostile.rs"]
+mod hostile;
+#[path = "main/idempotent.rs"]
+mod idempotent;
+#[path = "main/position.rs"]
+mod position;
+#[path = "main/rejects.rs"]
+mod rejects;
+#[path = "main/wire.rs"]
+mod wire;

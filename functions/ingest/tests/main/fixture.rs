@@ -1,0 +1,119 @@
+use std::time::Duration;
+
+use config::fake::SecretsManager;
+use config::{Env, Secrets};
+use ingest::{Config, Ingest, Patience, Summary};
+use localstack::Database;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use tokio_postgres::Client;
+use tokio_postgres::types::FromSql;
+
+const DATABASE_SECRET: &str = "arn:aws:secretsmanager:us-east-1:000000000000:secret:functions";
+pub const SOURCE_SECRET: &str = "arn:aws:secretsmanager:us-east-1:000000000000:secret:source";
+const PROFILES: &str = include_str!("../../../migrate/profiles.sql");
+/// Enough for a healthy source on the same machine, and soon over for one that is silent.
+const PATIENCE: Patience = Patience {
+    connect: Duration::from_secs(5),
+    silence: Duration::from_millis(500),
+    answer: Duration::from_secs(20),
+    tries: 3,
+    pause: Duration::from_millis(10),
+};
+/// All that is stored, and all that is kept beside it, but for when.
+const TABLE: &str = "SELECT coalesce(string_agg(u::text, E'\\n' ORDER BY id), '') FROM profiles.users AS u";
+const REJECTS: &str = "
+    SELECT coalesce(string_agg(concat_ws(' ', profile_id, reason, message, payload, resolved_at IS NULL), E'\\n'
+        ORDER BY digest, reason), '') FROM sluice.ingest_rejects";
+
+/// A database of its own, with the profiles' table.
+pub struct Fixture {
+    pub owner: Client,
+    pub manager: SecretsManager,
+}
+
+impl Fixture {
+    pub async fn new() -> Self {
+        config::install_crypto_provider();
+        let database = Database::create().await.unwrap();
+        let owner = database.owner().await.unwrap();
+        owner.batch_execute(PROFILES).await.unwrap();
+        let manager = SecretsManager::start().await.unwrap();
+        manager.put(DATABASE_SECRET, &database.secret("functions"));
+        Self { owner, manager }
+    }
+
+    /// An ingest of this source; with others of a database it has the table in common.
+    pub fn ingest(&self, url: &str) -> Ingest {
+        self.ingest_with(url, &[])
+    }
+
+    pub fn ingest_with(&self, url: &str, more: &[(&str, &str)]) -> Ingest {
+        let pairs = [("DATABASE_SECRET_ARN", DATABASE_SECRET), ("DATABASE_SSLMODE", "disable"), ("SOURCE_URL", url)];
+        let config = Config::from_env(Env::from_pairs(pairs.into_iter().chain(more.iter().copied()))).unwrap();
+        Ingest::new(config, &Secrets::new(self.manager.client()), PATIENCE).unwrap()
+    }
+
+    /// Makes a round now.
+    pub async fn round(&self, ingest: &Ingest) -> Summary {
+        self.owner.batch_execute("UPDATE sluice.ingest_position SET requested_at = now()").await.unwrap();
+        round_if_due(ingest).await
+    }
+
+    pub async fn value<T: for<'a> FromSql<'a>>(&self, query: &str) -> T {
+        self.owner.query_one(query, &[]).await.unwrap().get(0)
+    }
+
+    pub async fn table(&self) -> String {
+        self.value(TABLE).await
+    }
+
+    pub async fn rejects(&self) -> String {
+        self.value(REJECTS).await
+    }
+
+    /// What the rounds failed with last.
+    pub async fn errors(&self) -> String {
+        self.value("SELECT coalesce(string_agg(last_error, E'\\n'), '') FROM sluice.ingest_position").await
+    }
+
+    /// Of a profile its email, its mobile, its status and its message.
+    pub async fn profile(&self, number: u128) -> String {
+        let query =
+            "SELECT concat_ws(' ', email, mobile, sync_status, sync_message) FROM profiles.users WHERE id::text = $1";
+        let row = self.owner.query_opt(query, &[&id(number)]).await.unwrap();
+        row.map(|row| row.get(0)).unwrap_or_default()
+    }
+
+    /// A counter of `sluice.ingest_stats`.
+    pub async fn count(&self, measure: &str) -> i64 {
+        let query = "SELECT coalesce((SELECT value FROM sluice.ingest_stats WHERE measure = $1), 0)";
+        self.owner.query_one(query, &[&measure]).await.unwrap().get(0)
+    }
+}
+
+pub async fn round_if_due(ingest: &Ingest) -> Summary {
+    let mut summary = Summary::default();
+    ingest.round(Instant::now() + Duration::from_secs(60), &mut summary).await.unwrap();
+    summary
+}
+
+pub fn id(number: u128) -> String {
+    let digits = format!("{number:032x}");
+    [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-")
+}
+
+/// A profile of this second, with an email and a mobile of this number.
+pub fn profile(number: u128, contact: u32, second: u32) -> Value {
+    json!({
+        "id": id(number), "name": format!("name {second}"), "email": format!("e{contact}@example.com"),
+        "mobile": format!("+49151{contact:08}"), "status": "active",
+        "last_updated_at": format!("2026-01-01T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60),
+    })
+}
+
+/// The same with a field of its own.
+pub fn with(mut profile: Value, field: &str, value: impl Into<Value>) -> Value {
+    profile[field] = value.into();
+    profile
+}

@@ -1,0 +1,145 @@
+//! The ingest, from its source to the index, and as operators see it.
+//!
+//! With each round the source gives the changes of the last minute anew. So a row that a test changes is soon met by the
+//! profile that it was made of.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use elasticsearch::http::{Method as Verb, StatusCode as Status};
+use localstack::{eventually_within, variable};
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+
+use crate::client::Admin;
+use crate::stack::{ARRIVAL, Stack};
+
+/// The index's version of a profile, and the profile's own time.
+type Indexed = BTreeMap<String, (i64, String)>;
+
+/// The deployed ingest, which goes on with rounds for a minute.
+async fn ingesting(schema: &str) -> Result<Stack> {
+    let stack = Stack::connect(schema).await?;
+    stack.start(&variable("INGEST_FUNCTION")).await?;
+    Ok(stack)
+}
+
+async fn indexed(stack: &Stack) -> Result<Indexed> {
+    stack.search(Verb::Post, "/profiles/_refresh", None).await?;
+    let all = "/profiles/_search?version=true&size=10000&_source=last_updated_at";
+    let (status, text) = stack.search(Verb::Get, all, None).await?;
+    ensure!(status == Status::OK, "{text}");
+    let found: Value = serde_json::from_str(&text)?;
+    let hits = found["hits"]["hits"].as_array().context("a search has hits")?;
+    let profile = |hit: &Value| {
+        let at = hit["_source"]["last_updated_at"].as_str()?;
+        Some((hit["_id"].as_str()?.to_owned(), (hit["_version"].as_i64()?, at.to_owned())))
+    };
+    hits.iter().map(|hit| profile(hit).with_context(|| hit.to_string())).collect()
+}
+
+/// How far the source that was read last is.
+async fn position(admin: &Admin) -> Result<Value, String> {
+    let mut status = admin.get("/api/ingest").await.map_err(|error| format!("{error:#}"))?;
+    match status["positions"][0].take() {
+        Value::Null => Err("no round has begun".to_owned()),
+        position => Ok(position),
+    }
+}
+
+#[tokio::test]
+async fn a_profile_of_the_source_is_in_the_index_and_its_update_follows() -> Result<()> {
+    let admin = Admin::alone().await?;
+    let stack = ingesting("admin_ingest").await?;
+    let before = eventually_within(ARRIVAL, "profiles of the source in their index", async || {
+        let found = indexed(&stack).await.map_err(|error| format!("{error:#}"))?;
+        if found.is_empty() { Err("none".to_owned()) } else { Ok(found) }
+    })
+    .await;
+
+    stack.execute("UPDATE profiles.users SET last_updated_at = last_updated_at - interval '1 day'").await?;
+    admin.post("/api/ingest/run", Value::Null).await?;
+    eventually_within(ARRIVAL, "a profile that is as new as before, and was written since", async || {
+        let now = indexed(&stack).await.map_err(|error| format!("{error:#}"))?;
+        let is_updated =
+            |id: &String| now.get(id).zip(before.get(id)).is_some_and(|(now, was)| now.0 > was.0 && now.1 >= was.1);
+        if now.keys().any(is_updated) { Ok(()) } else { Err(format!("{} profiles", now.len())) }
+    })
+    .await;
+
+    let text = admin.get("/metrics").await?;
+    let text = text.as_str().context("metrics are text")?;
+    for counted in ["profiles_fetched_total ", "profiles_synced_total ", "sync_batch_duration_seconds_count "] {
+        let value = text.lines().find_map(|line| line.strip_prefix(counted)).with_context(|| counted.to_owned())?;
+        assert!(value.parse::<i64>()? > 0, "{counted}{value}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_rejected_profile_is_on_the_list_until_what_it_wants_is_free() -> Result<()> {
+    let admin = Admin::alone().await?;
+    let stack = ingesting("admin_ingest_rejects").await?;
+    let list = async |query: &str| -> Result<Vec<Value>, String> {
+        let path = format!("/api/ingest/rejects?{query}");
+        let mut list = admin.get(&path).await.map_err(|error| format!("{error:#}"))?;
+        serde_json::from_value(list["rejects"].take()).map_err(|error| error.to_string())
+    };
+    eventually_within(ARRIVAL, "stored profiles", async || {
+        position(&admin).await?["since"].as_str().map(drop).ok_or("none yet".to_owned())
+    })
+    .await;
+
+    // Their emails and mobiles are others' now.
+    stack.execute("UPDATE profiles.users SET id = gen_random_uuid()").await?;
+    admin.post("/api/ingest/run", Value::Null).await?;
+    let rejects = eventually_within(ARRIVAL, "two profiles whose email is taken", async || {
+        let rejects = list("open=true&reason=email_taken&limit=2").await?;
+        if rejects.len() == 2 { Ok(rejects) } else { Err(format!("{rejects:?}")) }
+    })
+    .await;
+    let ids: Vec<i64> = rejects.iter().filter_map(|reject| reject["id"].as_i64()).collect();
+    assert!(ids.is_sorted_by(|newer, older| newer > older), "the newest comes first: {ids:?}");
+    let older = list(&format!("reason=email_taken&limit=1&before={}", ids[0])).await.map_err(anyhow::Error::msg)?;
+    assert_eq!(older[0]["id"], ids[1]);
+    let profile = rejects[1]["profile_id"].as_str().context("it has an id")?;
+    let payload: Value = serde_json::from_str(rejects[1]["payload"].as_str().context("it is there as it came")?)?;
+    assert_eq!(payload["id"], profile);
+    let message = rejects[1]["message"].as_str().context("it says what is wrong")?;
+    assert!(!message.contains(payload["email"].as_str().context("an email")?), "personal data in: {message}");
+
+    stack.execute("DELETE FROM profiles.users").await?;
+    admin.post("/api/ingest/run", Value::Null).await?;
+    eventually_within(ARRIVAL, "the reject to be resolved", async || {
+        let resolved = list("open=false&reason=email_taken&limit=500").await?;
+        if resolved.iter().any(|reject| reject["id"] == ids[1]) {
+            Ok(())
+        } else {
+            Err(format!("{} others", resolved.len()))
+        }
+    })
+    .await;
+    let query = "SELECT sync_status FROM profiles.users WHERE id::text = $1";
+    assert_eq!(stack.owner.query_one(query, &[&profile]).await?.get::<_, String>(0), "synced");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_round_that_is_asked_for_begins_and_is_on_record() -> Result<()> {
+    let admin = Admin::alone().await?;
+    let _stack = ingesting("admin_ingest_run").await?;
+    eventually_within(ARRIVAL, "the first round", async || position(&admin).await).await;
+    let (status, requested) = admin.call(Method::POST, "/api/ingest/run", None).await?;
+    assert_eq!(status, StatusCode::ACCEPTED, "{requested}");
+    let asked_at = requested["requested_at"].as_str().context("when it was asked for is told")?;
+    eventually_within(ARRIVAL, "a round that was asked for", async || {
+        let position = position(&admin).await?;
+        let has_begun = position["requested_at"].is_null() && position["last_run_at"].as_str() >= Some(asked_at);
+        if has_begun { Ok(()) } else { Err(position.to_string()) }
+    })
+    .await;
+    let audit = admin.audit("ingest").await?;
+    let entry = audit.first().context("it is on record")?;
+    assert_eq!((&entry["subject"], &entry["actor"]), (&requested["source"], &Value::from("operator")));
+    Ok(())
+}

@@ -1,0 +1,49 @@
+//! What is counted of the ingest: the measures of `sluice.ingest_stats`.
+
+/// Profiles that the source gave.
+pub const FETCHED: &str = "fetched";
+/// Profiles stored.
+pub const SYNCED: &str = "synced";
+/// Profiles older than the stored ones, or than others of their batch.
+pub const SKIPPED_OUTDATED: &str = "skipped_outdated";
+/// Profiles that are stored already.
+pub const SKIPPED_DUPLICATE: &str = "skipped_duplicate";
+/// Profiles that are none.
+pub const REJECTED_INVALID: &str = "rejected_invalid";
+/// Profiles whose email or mobile belongs to another.
+pub const REJECTED_CONFLICT: &str = "rejected_conflict";
+/// Rounds that failed.
+pub const ROUNDS_FAILED: &str = "rounds_failed";
+/// Milliseconds that it took to store batches, added up.
+pub const DURATION_SUM_MS: &str = "duration_sum_ms";
+/// A histogram of the time to store a batch: the longest time of each bucket in milliseconds, and its measure.
+pub const DURATION_BUCKETS: [(i64, &str); 9] = [
+    (10, "duration_10"),
+    (25, "duration_25"),
+    (50, "duration_50"),
+    (100, "duration_100"),
+    (250, "duration_250"),
+    (500, "duration_500"),
+    (1000, "duration_1000"),
+    (5000, "duration_5000"),
+    (i64::MAX, "duration_inf"),
+];
+
+/// The bucket that such a time falls into.
+pub fn duration_bucket(ms: i64) -> &'static str {
+    let (_, measure) = DURATION_BUCKETS[DURATION_BUCKETS.partition_point(|(longest, _)| *longest < ms)];
+    measure
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_falls_into_the_first_bucket_that_is_not_shorter() {
+        for (ms, measure) in [(0, "duration_10"), (10, "duration_10"), (11, "duration_25"), (i64::MAX, "duration_inf")]
+        {
+            assert_eq!(duration_bucket(ms), measure, "{ms}");
+        }
+    }
+}
