@@ -16,7 +16,6 @@ CREATE TABLE IF NOT EXISTS profiles.users (
 );
 
 SELECT sluice.define_stream('profiles', source => 'profiles.users', key => 'id',
-    settings => '{"number_of_replicas": 0}',
     mapping => '{"properties": {
         "id": {"type": "keyword"},
         "name": {"type": "text"},

@@ -29,7 +29,7 @@ pub struct Tally {
     pub synced: u64,
     /// Older than what is stored.
     pub outdated: u64,
-    /// Stored already.
+    /// Stored, or turned away, already.
     pub duplicate: u64,
     /// None that could be stored.
     pub invalid: u64,

@@ -181,25 +181,26 @@ async fn store(client: &Client, batch: &Batch<'_>, retried: Option<&[i64]>, bega
             Outcome::Taken { reason, by } => taken.push(profile.taken(reason, by)),
         }
     }
-    tally.conflicts = taken.len() as u64;
-    tally.invalid = batch.rejects.len() as u64;
     tally.fetched = (batch.profiles.len() + batch.rejects.len()) as u64;
     tally.synced = synced.len() as u64;
 
     let ids = batch.ids();
     let synced_ids: Vec<Uuid> = synced.iter().map(|profile| profile.id).collect();
     // Sent one behind the other without waiting, and done in this order.
-    let rejects = batch.rejects.iter().chain(&taken).filter(|_| retried.is_none());
-    let (upserted, ..) = try_join4(
+    let rejects: Vec<_> = batch.rejects.iter().chain(&taken).filter(|_| retried.is_none()).collect();
+    let (upserted, _, new, _) = try_join4(
         upsert(client, &synced),
         resolve(client, &ids, &synced_ids),
-        reject(client, rejects.collect()),
+        reject(client, &rejects),
         mark(client, &ids),
     )
     .await?;
     if upserted != tally.synced {
         return Err(Refused::Overtaken);
     }
+    tally.conflicts = new.iter().filter(|is_conflict| **is_conflict).count() as u64;
+    tally.invalid = new.len() as u64 - tally.conflicts;
+    tally.duplicate += (rejects.len() - new.len()) as u64;
     if let Some(retried) = retried {
         tally = Tally { synced: tally.synced, ..Tally::default() };
         note_retry(client, retried).await?;
@@ -277,7 +278,8 @@ async fn resolve(client: &Client, ids: &[Uuid], synced: &[Uuid]) -> Result<u64, 
 }
 
 /// Keeps the rejects; those that came before are counted. One that is not newer than what is stored is kept as resolved.
-async fn reject(client: &Client, rejects: Vec<&Reject<'_>>) -> Result<u64, PgError> {
+/// Answers for each that is new whether it is a conflict.
+async fn reject(client: &Client, rejects: &[&Reject<'_>]) -> Result<Vec<bool>, PgError> {
     const REJECT: &str = "
         INSERT INTO sluice.ingest_rejects AS r
             (profile_id, last_updated_at, reason, message, payload, digest, times, resolved_at)
@@ -293,17 +295,18 @@ async fn reject(client: &Client, rejects: Vec<&Reject<'_>>) -> Result<u64, PgErr
         ON CONFLICT (digest, reason) DO UPDATE
         SET times = r.times + excluded.times, last_at = excluded.last_at, message = excluded.message,
             -- Sent once more, one whose time nobody knows is no newer than it was.
-            resolved_at = CASE WHEN r.last_updated_at IS NULL THEN r.resolved_at ELSE excluded.resolved_at END";
+            resolved_at = CASE WHEN r.last_updated_at IS NULL THEN r.resolved_at ELSE excluded.resolved_at END
+        RETURNING first_at = last_at, reason IN ('email_taken', 'mobile_taken')";
     if rejects.is_empty() {
-        return Ok(0);
+        return Ok(vec![]);
     }
     let ids: Vec<Option<Uuid>> = rejects.iter().map(|reject| reject.profile_id).collect();
     let times: Vec<Option<OffsetDateTime>> = rejects.iter().map(|reject| reject.last_updated_at).collect();
     let reasons: Vec<&str> = rejects.iter().map(|reject| reject.reason.as_str()).collect();
     let messages: Vec<&str> = rejects.iter().map(|reject| &*reject.message).collect();
     let payloads: Vec<&str> = rejects.iter().map(|reject| &*reject.payload).collect();
-    client
-        .execute_typed(
+    let rows = client
+        .query_typed(
             REJECT,
             &[
                 (&ids, Type::UUID_ARRAY),
@@ -313,7 +316,8 @@ async fn reject(client: &Client, rejects: Vec<&Reject<'_>>) -> Result<u64, PgErr
                 (&payloads, Type::TEXT_ARRAY),
             ],
         )
-        .await
+        .await?;
+    Ok(rows.iter().filter(|row| row.get(0)).map(|row| row.get(1)).collect())
 }
 
 /// A row of which something newer is known that could not be stored says so.
