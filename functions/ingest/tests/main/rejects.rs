@@ -16,8 +16,9 @@ async fn a_stored_row_keeps_its_data_and_says_what_is_wrong_until_a_newer_profil
     let pages = vec![vec![profile(1, 1, 10)], vec![bad.clone()], vec![bad], vec![profile(1, 1, 30)]];
     let (fixture, ingest, _wire) = fixture_with(pages).await;
     fixture.round(&ingest).await;
-    for times in [1, 2] {
-        assert_eq!(fixture.round(&ingest).await.tally.invalid, 1);
+    for (times, invalid, duplicate) in [(1, 1, 0), (2, 0, 1)] {
+        let tally = fixture.round(&ingest).await.tally;
+        assert_eq!((tally.invalid, tally.duplicate), (invalid, duplicate));
         let told = fixture.profile(1).await;
         assert!(told.starts_with("e1@example.com +4915100000001 rejected email must be an address"), "{told}");
         assert_eq!(fixture.value::<i32>("SELECT times FROM sluice.ingest_rejects").await, times);
@@ -31,8 +32,8 @@ async fn a_stored_row_keeps_its_data_and_says_what_is_wrong_until_a_newer_profil
 async fn one_that_is_older_than_what_is_stored_marks_nothing() {
     let bad = with(profile(1, 1, 5), "email", "none");
     let (fixture, ingest, _wire) = fixture_with(vec![vec![profile(1, 1, 10), bad.clone()], vec![bad]]).await;
-    for _ in 0..2 {
-        assert_eq!(fixture.round(&ingest).await.tally.invalid, 1);
+    for invalid in [1, 0] {
+        assert_eq!(fixture.round(&ingest).await.tally.invalid, invalid);
         assert_eq!(fixture.profile(1).await, "e1@example.com +4915100000001 synced");
         assert!(fixture.value::<bool>("SELECT resolved_at IS NOT NULL FROM sluice.ingest_rejects").await);
     }
@@ -72,7 +73,9 @@ async fn whatever_an_element_is_the_others_are_stored() {
     let wire = Wire::start(move |_, _| Reply::json(&body, &[])).await;
     let ingest = fixture.ingest(&wire.url);
     let summary = fixture.round(&ingest).await;
-    assert_eq!((summary.rounds, summary.tally.synced, summary.tally.invalid), (1, 1, 7), "{}", fixture.errors().await);
+    let tally = summary.tally;
+    let outcome = (summary.rounds, tally.synced, tally.invalid, tally.duplicate);
+    assert_eq!(outcome, (1, 1, 6, 1), "{}", fixture.errors().await);
     let reasons = "SELECT string_agg(reason || times, ' ' ORDER BY reason, times) FROM sluice.ingest_rejects";
     assert_eq!(
         fixture.value::<String>(reasons).await,
