@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error};
 
+use crate::source::one_line;
+
 /// A range of versions that is this session's alone, reserved by a committed transaction.
 #[derive(Clone, Copy, Debug)]
 pub struct Versions {
@@ -103,9 +105,8 @@ pub async fn hold(client: &Client, subscription: &str, versions: &Versions) -> R
 /// The next rows after an id, `size` at most, in order of id, and the database's clock in milliseconds since the epoch.
 /// Draw the version before: it must be older than what it is given to.
 pub async fn page(client: &Client, subscription: &str, after: i64, size: i32) -> Result<(Vec<Row>, i64), Error> {
-    // A json payload keeps its own line breaks, and a document is one line; JSON has them only between tokens.
-    let query = "SELECT id, stream, key, op = 'delete', replace(replace(payload::text, E'\\n', ' '), E'\\r', ' '), \
-                 clock_timestamp(), created_at, traceparent FROM sluice.page($1, $2, $3)";
+    let query = "SELECT id, stream, key, op = 'delete', payload::text, clock_timestamp(), created_at, traceparent \
+                 FROM sluice.page($1, $2, $3)";
     let rows =
         client.query_typed(query, &[(&subscription, Type::TEXT), (&after, Type::INT8), (&size, Type::INT4)]).await?;
     let read_at_ms = rows.first().map_or(0, |row| milliseconds(row.get(5)));
@@ -114,7 +115,7 @@ pub async fn page(client: &Client, subscription: &str, after: i64, size: i32) ->
         stream: row.get(1),
         key: row.get(2),
         is_delete: row.get(3),
-        payload: row.get(4),
+        payload: row.get::<_, Option<String>>(4).map(one_line),
         logged_ms: milliseconds(row.get(6)),
         traceparent: row.get(7),
     });

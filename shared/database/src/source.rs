@@ -310,8 +310,8 @@ fn answer(row: &Row) -> (usize, Read) {
     (index as usize, read)
 }
 
-/// A `json` column keeps its own line breaks; JSON has them only between tokens.
-fn one_line(document: String) -> String {
+/// A `json` value keeps its own line breaks, and a document is one line; JSON has them only between tokens.
+pub(crate) fn one_line(document: String) -> String {
     match memchr2(b'\n', b'\r', document.as_bytes()) {
         Some(_) => document.replace(['\n', '\r'], " "),
         None => document,
