@@ -9,11 +9,9 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::access::Caller;
 use crate::extract::Params;
+use crate::newest;
 use crate::problem::Problem;
 use crate::services::Admin;
-
-/// The entries of one answer, at most.
-const LIMIT: i64 = 500;
 
 /// Notes a mutation that was carried out.
 pub async fn note(
@@ -74,7 +72,7 @@ pub struct Audit {
 #[utoipa::path(get, path = "/api/audit", params(Which), tag = "audit",
     responses((status = OK, body = Audit), (status = BAD_REQUEST, body = Problem)))]
 pub async fn list(State(admin): State<Admin>, Params(which): Params<Which>) -> Result<Json<Audit>, Problem> {
-    let limit = which.limit.unwrap_or(100).clamp(1, LIMIT);
+    let limit = newest::limit(which.limit);
     let query = "SELECT id, sluice.rfc3339(at), actor, source_ip, action, subject, result, detail FROM sluice.audit
          WHERE id < coalesce($1, 9223372036854775807) ORDER BY id DESC LIMIT $2";
     let rows = admin.database().await?.query(query, &[&which.before, &limit]).await?;
@@ -91,7 +89,6 @@ pub async fn list(State(admin): State<Admin>, Params(which): Params<Which>) -> R
             detail: row.get(7),
         })
         .collect();
-    let is_full = i64::try_from(entries.len()).is_ok_and(|length| length == limit);
-    let next_before = entries.last().filter(|_| is_full).map(|entry| entry.id);
+    let next_before = newest::last_of_full(&entries, limit).map(|entry| entry.id);
     Ok(Json(Audit { entries, next_before }))
 }

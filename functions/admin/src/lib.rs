@@ -15,6 +15,7 @@ mod ingest;
 mod lease;
 mod letters;
 mod metrics;
+mod newest;
 mod outbox;
 mod pages;
 mod problem;

@@ -9,10 +9,10 @@ use tokio_postgres::types::ToSql;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::extract::Params;
+use crate::newest;
 use crate::problem::Problem;
 use crate::services::Admin;
 
-const LIMIT: i64 = 500;
 /// Rows that one answer looks through for those that are meant: the log has no index by key, which its writers would
 /// have to pay for.
 const LOOKED_THROUGH: i64 = 50_000;
@@ -59,7 +59,7 @@ pub struct Outbox {
 #[utoipa::path(get, path = "/api/outbox", params(Which), tag = "log",
     responses((status = OK, body = Outbox), (status = BAD_REQUEST, body = Problem)))]
 pub async fn list(State(admin): State<Admin>, Params(which): Params<Which>) -> Result<Json<Outbox>, Problem> {
-    let limit = which.limit.unwrap_or(100).clamp(1, LIMIT);
+    let limit = newest::limit(which.limit);
     let query = "WITH looked AS MATERIALIZED (
              SELECT id, xid, stream, key, op, created_at FROM sluice.outbox
              WHERE id < coalesce($1, 9223372036854775807) ORDER BY id DESC LIMIT $2),
@@ -90,10 +90,9 @@ pub async fn list(State(admin): State<Admin>, Params(which): Params<Which>) -> R
             })
         })
         .collect();
-    let is_full = i64::try_from(rows.len()).is_ok_and(|length| length == limit);
-    let next_before = match rows.last() {
-        Some(last) if is_full => Some(last.id),
-        _ => found.first().filter(|row| row.get::<_, i64>(7) == looked_through).and_then(|row| row.get(6)),
+    let next_before = match newest::last_of_full(&rows, limit) {
+        Some(last) => Some(last.id),
+        None => found.first().filter(|row| row.get::<_, i64>(7) == looked_through).and_then(|row| row.get(6)),
     };
     Ok(Json(Outbox { rows, next_before }))
 }

@@ -7,11 +7,11 @@ use tokio_postgres::types::ToSql;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::extract::Params;
+use crate::newest;
 use crate::problem::Problem;
 use crate::services::Admin;
 
-const LIMIT: i64 = 500;
-/// The most that is listed of one payload: as many as `LIMIT` of them fit into the 6 MB that Lambda answers with.
+/// The most that is listed of one payload: 500 of them fit into the 6 MB that Lambda answers with.
 const PAYLOAD_BYTES: i32 = 8 << 10;
 
 /// Which rejects.
@@ -64,7 +64,7 @@ pub struct Rejects {
 #[utoipa::path(get, path = "/api/ingest/rejects", params(Which), tag = "ingest",
     responses((status = OK, body = Rejects), (status = BAD_REQUEST, body = Problem)))]
 pub async fn list(State(admin): State<Admin>, Params(which): Params<Which>) -> Result<Json<Rejects>, Problem> {
-    let limit = which.limit.unwrap_or(100).clamp(1, LIMIT);
+    let limit = newest::limit(which.limit);
     let query = "SELECT id, profile_id::text, sluice.rfc3339(last_updated_at), reason, message,
              CASE WHEN octet_length(payload::text) <= $1 THEN payload::text END, octet_length(payload::text), times,
              sluice.rfc3339(first_at), sluice.rfc3339(last_at), sluice.rfc3339(resolved_at)
@@ -90,7 +90,6 @@ pub async fn list(State(admin): State<Admin>, Params(which): Params<Which>) -> R
             resolved_at: row.get(10),
         })
         .collect();
-    let is_full = i64::try_from(rejects.len()).is_ok_and(|length| length == limit);
-    let next_before = rejects.last().filter(|_| is_full).map(|reject| reject.id);
+    let next_before = newest::last_of_full(&rejects, limit).map(|reject| reject.id);
     Ok(Json(Rejects { rejects, next_before }))
 }
