@@ -40,9 +40,8 @@ async fn indexed(stack: &Stack) -> Result<Indexed> {
 
 /// How far the source that was read last is.
 async fn position(admin: &Admin) -> Result<Value, String> {
-    let mut status = admin.get("/api/ingest").await.map_err(|error| format!("{error:#}"))?;
-    let position = status["positions"][0].take();
-    if position.is_null() { Err("no round has begun".to_owned()) } else { Ok(position) }
+    let status = admin.get("/api/ingest").await.map_err(|error| format!("{error:#}"))?;
+    status["positions"].get(0).cloned().ok_or_else(|| format!("no round has begun: {status}"))
 }
 
 #[tokio::test]

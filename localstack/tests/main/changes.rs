@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use anyhow::Result;
-use localstack::{eventually, variable};
+use localstack::{eventually_within, variable};
 
-use crate::stack::{Stack, mapping};
+use crate::stack::{ARRIVAL, Stack, mapping};
 
 #[tokio::test]
 async fn every_kind_of_change_is_in_the_index() -> Result<()> {
@@ -169,7 +169,7 @@ async fn changes_wait_until_migrate_has_made_the_index() -> Result<()> {
             mapping(&[("n", "double")])
         ))
         .await?;
-    eventually("the changes to be set aside", async || {
+    eventually_within(ARRIVAL, "the changes to be set aside", async || {
         let query = "SELECT sum(waiting)::int FROM sluice.stream_status() WHERE stream LIKE 'e2e_wait%'";
         let waiting: i32 = stack.owner.query_one(query, &[]).await.map_err(|error| error.to_string())?.get(0);
         if waiting == 11 { Ok(()) } else { Err(format!("{waiting} wait")) }
@@ -178,7 +178,7 @@ async fn changes_wait_until_migrate_has_made_the_index() -> Result<()> {
     stack.migrate().await?;
     stack.execute("SELECT sluice.emit('e2e_wait_emitted', 'b', payload => '{\"n\": 2}')").await?;
     assert_eq!(stack.converges("e2e_wait", "SELECT id::text FROM item").await?, 10);
-    eventually("the emitted documents", async || {
+    eventually_within(ARRIVAL, "the emitted documents", async || {
         let found = stack.indexed("e2e_wait_emitted").await.map_err(|error| error.to_string())?;
         let found: Vec<&str> = found.values().map(String::as_str).collect();
         if found == [r#"{"n": 1.10}"#, r#"{"n": 2}"#] { Ok(()) } else { Err(format!("{found:?}")) }
@@ -221,7 +221,7 @@ async fn the_heartbeat_goes_the_whole_way_to_its_index() -> Result<()> {
     // A minute has passed.
     let long_ago = "UPDATE sluice.heartbeat SET at = at - interval '1 minute' RETURNING at::text";
     let before: String = stack.owner.query_one(long_ago, &[]).await?.get(0);
-    eventually("a new heartbeat in its index", async || {
+    eventually_within(ARRIVAL, "a new heartbeat in its index", async || {
         let now =
             "SELECT to_json(at AT TIME ZONE 'UTC') #>> '{}' FROM sluice.heartbeat WHERE at > $1::text::timestamptz";
         let row = stack.owner.query_opt(now, &[&before]).await.map_err(|error| error.to_string())?;
@@ -255,7 +255,7 @@ async fn a_traced_change_is_told_by_every_function_that_it_goes_through() -> Res
         [("TRIGGER_FUNCTION", "a traced change is sent"), ("INDEXER_FUNCTION", r#""outcome":"written""#)]
     {
         let log = Path::new(&variable("FUNCTIONS_LOGS")).join(format!("{}.log", variable(function)));
-        eventually("a line about the change", async || {
+        eventually_within(ARRIVAL, "a line about the change", async || {
             let log = std::fs::read(&log).map_err(|error| error.to_string())?;
             let log = String::from_utf8_lossy(&log);
             let lines: Vec<&str> = log.lines().filter(|line| line.contains(&trace_id)).collect();

@@ -21,7 +21,8 @@ use tokio_postgres::{Client, NoTls};
 /// Only one at a time: invocations of migrate would otherwise wait for each other, up to their time-out.
 static MIGRATE: Mutex<()> = Mutex::const_new(());
 
-/// For anything to arrive: on a loaded machine a poll, a batch and a bulk request take a few seconds together.
+/// For anything to arrive: on a loaded machine a poll, a batch and a bulk request take a few seconds together, and the
+/// drainer that a test beside this one froze is replaced when its time is over.
 pub const ARRIVAL: Duration = Duration::from_secs(120);
 
 /// Clients of everything, and a PostgreSQL schema of the test's own.
