@@ -1,7 +1,7 @@
 """The benches. `make bench` runs all of them, `make bench-drain` one, `make bench QUICK=1` each in seconds.
 
-Everything is on 127.0.0.1, in a stack of its own. The contestants of a bench run in turn, several times, and their medians
-are compared within that run, since machines differ and are shared.
+Everything is on 127.0.0.1, in a stack of its own. The contestants of a bench run in turn, several times, and are compared
+round by round, since machines differ and are shared.
 """
 
 import json
@@ -77,21 +77,27 @@ class Result:
     def medians(self) -> dict[str, dict[str, float]]:
         return {name: {measure: statistics.median(run[measure] for run in runs) for measure in runs[0]} for name, runs in self.runs.items() if runs}
 
+    def rounds(self) -> list[goals.Round]:
+        """What was measured side by side."""
+        length = max((len(runs) for runs in self.runs.values()), default=0)
+        return [{name: runs[number] for name, runs in self.runs.items() if number < len(runs)} for number in range(length)]
+
     def first(self) -> dict[str, tuple[float, float, float]]:
         """Of each contestant's first measure the median, the least and the most."""
         values = {name: [next(iter(run.values())) for run in runs] for name, runs in self.runs.items() if runs}
         return {name: (statistics.median(of), min(of), max(of)) for name, of in values.items()}
 
     def table(self) -> str:
-        """The medians; the first measure with how far its runs are apart, and as a ratio to the first contestant's."""
+        """The medians; the first measure with how far its runs are apart, and its ratio to the first contestant's of a round."""
         medians, first = self.medians(), self.first()
         measures = list(dict.fromkeys(measure for measured in medians.values() for measure in measured))
-        base = next(iter(first.values()))[0]
+        base = next(iter(first))
         lines = ["| | " + " | ".join([measures[0], "spread", "ratio", *measures[1:]]) + " |", "|---|" + "---:|" * (len(measures) + 2)]
         for name, measured in medians.items():
             median, least, most = first[name]
+            ratio = statistics.median(one[name][measures[0]] / one[base][measures[0]] for one in self.rounds() if name in one)
             rest = [figure(measured[measure]) if measure in measured else "" for measure in measures[1:]]
-            lines.append(f"| {name} | " + " | ".join([figure(median), f"{(most - least) / median:.0%}", f"{median / base:.2f}", *rest]) + " |")
+            lines.append(f"| {name} | " + " | ".join([figure(median), f"{(most - least) / median:.0%}", f"{ratio:.2f}", *rest]) + " |")
         lines += [f"\n{name} could not be run: {why}." for name, why in self.not_run.items()]
         return "\n".join(lines) + "\n"
 
@@ -109,7 +115,7 @@ def write(done: list[Bench], facts: dict[str, object]) -> None:
     file.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
     results = {name: Result(one) for name, one in stored.items()}
     parts = ["# Results\n", "Written by `make bench`; [what is measured, and how](../README.md).\n"]
-    parts += [goals.table({name: result.medians() for name, result in results.items()})]
+    parts += [goals.table({name: result.rounds() for name, result in results.items()})]
     for name, result in results.items():
         picture = f"{name.replace(' ', '-')}.svg"
         (RESULTS / picture).write_text(result.plot())
@@ -141,7 +147,7 @@ def main() -> None:
     finally:
         world.close()
     if not is_quick:
-        print(goals.table({bench.name: Result(bench.stored(facts)).medians() for bench in done}))
+        print(goals.table({bench.name: Result(bench.stored(facts)).rounds() for bench in done}))
 
 
 if __name__ == "__main__":

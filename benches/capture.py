@@ -11,7 +11,7 @@ from pathlib import Path
 import postgres
 from world import DATABASE, World
 
-CLIENTS, SECONDS, QUICK_SECONDS = 4, 10, 2
+CLIENTS, SECONDS, QUICK_SECONDS = 4, 3, 2
 TABLES = """
 SET ROLE sluice_owner;
 CREATE SCHEMA demo;
@@ -81,4 +81,4 @@ def benches(world: World, is_quick: bool) -> Iterator[tuple]:
         "sluice.track": lambda: writers.write("tracked"),
         "no trigger": lambda: writers.write("none"),
     }
-    yield "capture", f"Capture: updates of 200 B rows by {CLIENTS} clients", contestants, 1 if is_quick else 3
+    yield "capture", f"Capture: updates of 200 B rows by {CLIENTS} clients", contestants, 1 if is_quick else 10

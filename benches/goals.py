@@ -1,41 +1,44 @@
-"""What the benches are to show, held against one run's medians."""
+"""What the benches are to show, held against what one run measured."""
 
+import statistics
 from collections.abc import Callable
+from itertools import zip_longest
 from operator import ge, gt, le, lt
 
-Medians = dict[str, dict[str, dict[str, float]]]  # bench → contestant → measure
+Round = dict[str, dict[str, float]]  # contestant → measure: side by side, so what the machine had for them is alike
+Rounds = dict[str, Round]  # of each bench one
 SIGNS = {ge: "≥", gt: ">", le: "≤", lt: "<"}
 PLAIN = "drain 1024 B book"
 DRAINED = ("drain 200 B book", PLAIN, "drain 10240 B book", "drain 1024 B joined")
 FUNCTIONS = ("indexer", "trigger", "admin", "migrate", "ingest", "source")
 
 
-def value(bench: str, contestant: str, measure: str) -> Callable[[Medians], float]:
-    return lambda medians: medians[bench][contestant][measure]
+def value(bench: str, contestant: str, measure: str) -> Callable[[Rounds], float]:
+    return lambda rounds: rounds[bench][contestant][measure]
 
 
-def ratio(bench: str, contestant: str, other: str, measure: str, other_measure: str = "") -> Callable[[Medians], float]:
+def ratio(bench: str, contestant: str, other: str, measure: str, other_measure: str = "") -> Callable[[Rounds], float]:
     """Against the contestant whose name begins so: a peer's ends with its version."""
 
-    def compare(medians: Medians) -> float:
-        names = [name for name in medians[bench] if name.startswith(other)]
-        return medians[bench][contestant][measure] / medians[bench][names[0]][other_measure or measure]
+    def compare(rounds: Rounds) -> float:
+        names = [name for name in rounds[bench] if name.startswith(other)]
+        return rounds[bench][contestant][measure] / rounds[bench][names[0]][other_measure or measure]
 
     return compare
 
 
-def beside_peers(measure: str, best: Callable, is_one: Callable[[str], bool]) -> Callable[[Medians], float]:
+def beside_peers(measure: str, best: Callable, is_one: Callable[[str], bool]) -> Callable[[Rounds], float]:
     """The burst's, against the best of those peers."""
 
-    def compare(medians: Medians) -> float:
-        burst = medians["burst"]
+    def compare(rounds: Rounds) -> float:
+        burst = rounds["burst"]
         return burst["sluice"][measure] / best(measured[measure] for name, measured in burst.items() if name != "sluice" and is_one(name))
 
     return compare
 
 
-def largest(measure: str, *places: tuple[str, str]) -> Callable[[Medians], float]:
-    return lambda medians: max(medians[bench][contestant][measure] for bench, contestant in places)
+def largest(measure: str, *places: tuple[str, str]) -> Callable[[Rounds], float]:
+    return lambda rounds: max(rounds[bench][contestant][measure] for bench, contestant in places)
 
 
 GOALS = [
@@ -66,13 +69,18 @@ GOALS = [
 ]
 
 
-def table(medians: Medians) -> str:
-    """Every goal whose bench was run, reached or missed."""
+def table(benches: dict[str, list[Round]]) -> str:
+    """Every goal whose bench was run, reached or missed, by the median of its rounds."""
     lines = ["| goal | wanted | measured | |", "|---|---:|---:|---|"]
+    rounds = [dict(zip(benches, one, strict=True)) for one in zip_longest(*benches.values(), fillvalue={})]
     for words, measure, holds, wanted in GOALS:
-        try:
-            measured = measure(medians)
-        except (KeyError, IndexError, ValueError):  # its bench, or its peer, was not run
-            continue
-        lines.append(f"| {words} | {SIGNS[holds]} {wanted:g} | {measured:.3g} | {'reached' if holds(measured, wanted) else 'missed'} |")
+        values = []
+        for one in rounds:
+            try:
+                values.append(measure(one))
+            except (KeyError, IndexError, ValueError):  # its bench, or its peer, was not run
+                continue
+        if values:
+            measured = statistics.median(values)
+            lines.append(f"| {words} | {SIGNS[holds]} {wanted:g} | {measured:.3g} | {'reached' if holds(measured, wanted) else 'missed'} |")
     return "\n".join(lines) + "\n" if len(lines) > 2 else ""

@@ -96,4 +96,4 @@ def benches(world: World, is_quick: bool) -> Iterator[tuple]:
                 powertools.BOOTSTRAP, RECORDS, PYTHON=str(powertools.install())
             ),
         }
-    yield "index", f"Index: {rows:,} documents of {SIZE:,} B, {INDEXERS} indexers", contestants, 1 if is_quick else 3
+    yield "index", f"Index: {rows:,} documents of {SIZE:,} B, {INDEXERS} indexers", contestants, 1 if is_quick else 5
