@@ -9,7 +9,7 @@ from drain import Backlog
 from peers import golang, powertools
 from world import INDEXERS, PREFIX, World, cpu_s, peak_mb
 
-ROWS, QUICK = 200_000, 10_000
+ROWS, QUICK = 600_000, 10_000
 SIZE = 1024
 EVENTS, RECORDS = 30_000, 5_000  # for those that are given a message an event, and write by ten or by one
 LIMITS = [(1 << 20, 2), (5 << 20, 2), (5 << 20, 4)]  # bytes of a body, how many at a time
