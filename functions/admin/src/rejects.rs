@@ -11,7 +11,8 @@ use crate::newest;
 use crate::problem::Problem;
 use crate::services::Admin;
 
-/// The most that is listed of one payload: 500 of them fit into the 6 MB that Lambda answers with.
+/// The most that is listed of one payload: as many as [`newest::LIMIT`] fit into the 6 MB that Lambda answers
+/// with.
 const PAYLOAD_BYTES: i32 = 8 << 10;
 
 /// Which rejects.
