@@ -156,10 +156,7 @@ async fn template(server: &Config, postgres: &Client) -> Result<String> {
     postgres.batch_execute("CREATE DATABASE sluice_unfinished OWNER test_owner").await?;
     let owner = connect(server.clone().dbname("sluice_unfinished").user("test_owner").password(PASSWORD)).await?;
     owner
-        .batch_execute(
-            "CREATE SCHEMA sluice; CREATE TABLE sluice.schema_history \
-             (version int4 PRIMARY KEY, name varchar(255), applied_on varchar(255), checksum varchar(255))",
-        )
+        .batch_execute("CREATE SCHEMA sluice; CREATE TABLE sluice.schema_history (version integer, name text)")
         .await?;
     for (version, file, sql) in &migrations {
         owner.batch_execute(&format!("BEGIN; {sql}; COMMIT")).await.with_context(|| file.clone())?;
@@ -174,18 +171,20 @@ async fn template(server: &Config, postgres: &Client) -> Result<String> {
     Ok(name)
 }
 
-/// Version, file name and text of each, in order.
+/// Version, file name and text of each, in the order in which migrate applies them; the functions have version 0.
 fn migrations() -> Result<Vec<(i32, String, String)>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations");
     let mut found = vec![];
-    for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
-        let path = entry?.path();
-        let file = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
-        let version = file.strip_prefix('V').and_then(|rest| rest.split_once("__")).map(|(version, _)| version.parse());
-        if let Some(version) = version {
-            found.push((version.context("a migration's number")?, file, fs::read_to_string(&path)?));
+    for folder in [folder.clone(), folder.join("functions")] {
+        let files = fs::read_dir(&folder).with_context(|| folder.display().to_string())?;
+        let mut paths: Vec<_> = files.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+        paths.sort();
+        for path in paths.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "sql")) {
+            let file = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
+            let version = file.strip_prefix('V').and_then(|rest| rest.split_once("__")).map(|(number, _)| number);
+            let version = version.map_or(Ok(0), str::parse).context("a migration's number")?;
+            found.push((version, file, fs::read_to_string(&path)?));
         }
     }
-    found.sort();
     Ok(found)
 }

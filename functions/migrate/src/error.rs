@@ -20,13 +20,23 @@ pub enum Error {
     #[error(transparent)]
     Search(#[from] search::ConnectError),
     /// The schema is as it was before.
-    #[error("the schema could not be migrated and is left as it was: {reason}")]
+    #[error("the schema could not be migrated and is left as it was: {reason} (in {file})", reason = describe(.source))]
     Schema {
-        /// Which migrations, and what PostgreSQL said.
-        reason: String,
-        /// The cause.
+        /// Which file of the migrations.
+        file: String,
+        /// What PostgreSQL said.
         #[source]
-        source: refinery::Error,
+        source: tokio_postgres::Error,
+    },
+    /// The schema was made by other files than those of this release.
+    #[error(
+        "the schema sluice was made by files that were never released (migration {version} differs): it cannot be \
+         migrated. Remove it (make uninstall, with the release that made it; or DROP SCHEMA sluice CASCADE), migrate \
+         anew, then define and resync the streams"
+    )]
+    OtherSchema {
+        /// The migration that differs.
+        version: i32,
     },
     /// A statement of migrate's own failed.
     #[error("{doing} failed: {reason}", reason = describe(.source))]
@@ -49,6 +59,12 @@ pub enum Error {
         /// One sentence for each stream that failed.
         Vec<String>,
     ),
+}
+
+impl Error {
+    pub(crate) fn schema(file: &str, source: tokio_postgres::Error) -> Self {
+        Self::Schema { file: file.to_owned(), source }
+    }
 }
 
 /// For `map_err`: what a statement was for.

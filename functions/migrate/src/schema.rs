@@ -1,25 +1,51 @@
-//! The SQL migrations: forward only, all of those that are pending in one transaction.
+//! The schema: numbered files of tables, each applied once, and the functions, each as it is now.
 
-use refinery::{Migration, Runner};
-use tokio_postgres::{Client, error::SqlState};
+use std::borrow::Cow;
+
+use tokio_postgres::{Client, Transaction, error::SqlState};
 
 use crate::{
     Report,
     error::{Error, query},
 };
 
-mod embedded {
-    #![allow(clippy::unwrap_used, reason = "generated code, over file names that were checked when it was generated")]
-    refinery::embed_migrations!("../../migrations");
-}
-
 /// Two runs at once would make the same things. The number is "sluice" in ASCII; the lock ends with the session.
 const LOCK: &str = "SET lock_timeout = '60s'; SELECT pg_advisory_lock(126909663503205); SET lock_timeout = '5s'";
-const HISTORY: &str = "sluice.schema_history";
+
+const MIGRATIONS: [(i32, &str, &str); 4] = [
+    (1, "log", include_str!("../../../migrations/V1__log.sql")),
+    (2, "streams", include_str!("../../../migrations/V2__streams.sql")),
+    (3, "operations", include_str!("../../../migrations/V3__operations.sql")),
+    (4, "ingest", include_str!("../../../migrations/V4__ingest.sql")),
+];
+
+/// In the order in which one needs the other.
+const FUNCTIONS: [(&str, &str); 9] = [
+    ("1_log", include_str!("../../../migrations/functions/1_log.sql")),
+    ("2_streams", include_str!("../../../migrations/functions/2_streams.sql")),
+    ("3_capture", include_str!("../../../migrations/functions/3_capture.sql")),
+    ("4_fan_out", include_str!("../../../migrations/functions/4_fan_out.sql")),
+    ("5_operations", include_str!("../../../migrations/functions/5_operations.sql")),
+    ("6_admin", include_str!("../../../migrations/functions/6_admin.sql")),
+    ("7_ingest", include_str!("../../../migrations/functions/7_ingest.sql")),
+    ("8_grants", include_str!("../../../migrations/functions/8_grants.sql")),
+    ("9_built_in", include_str!("../../../migrations/functions/9_built_in.sql")),
+];
+
+/// A numbered file.
+#[derive(Clone, Debug)]
+pub struct Migration {
+    /// They are applied in the order of these, from 1 on.
+    pub version: i32,
+    /// What it is about.
+    pub name: Cow<'static, str>,
+    /// Its statements.
+    pub sql: Cow<'static, str>,
+}
 
 /// The migrations of this release.
 pub fn migrations() -> Vec<Migration> {
-    embedded::migrations::runner().get_migrations().clone()
+    MIGRATIONS.iter().map(|&(version, name, sql)| Migration { version, name: name.into(), sql: sql.into() }).collect()
 }
 
 /// Keeps other runs of migrate out until the session ends.
@@ -27,35 +53,90 @@ pub(crate) async fn lock(client: &Client) -> Result<(), Error> {
     client.batch_execute(LOCK).await.map_err(query("waiting for another run of migrate"))
 }
 
-/// Brings the schema to the newest of these migrations. Whether it did anything.
+/// Brings the schema to the newest of these migrations, and its functions to what they are in this release. Whether it
+/// did anything.
 ///
-/// A failure leaves the schema as it was: the old version, or none.
+/// One transaction: a failure leaves the schema as it was, the old version or none. A schema that is newer than this
+/// code serves it as well, and is left alone: that is how a release is taken back.
 pub async fn migrate(client: &mut Client, migrations: &[Migration], report: &mut Report) -> Result<bool, Error> {
-    let is_new = !exists(client).await?;
-    if is_new {
-        client.batch_execute("CREATE SCHEMA sluice").await.map_err(query("creating the schema sluice"))?;
-    }
-    let mut runner = Runner::new(migrations)
-        .set_grouped(true)
-        // A schema that is newer than this code serves it as well: that is how a release is taken back.
-        .set_abort_missing(false);
-    runner.set_migration_table_name(HISTORY);
-    match runner.run_async(client).await {
-        Ok(done) => {
-            let done: Vec<String> = done.applied_migrations().iter().map(ToString::to_string).collect();
-            if !done.is_empty() {
-                report.say(format!("schema: applied {}", done.join(", ")));
+    let newest = migrations.iter().map(|migration| migration.version).max().unwrap_or_default();
+    let transaction = client.transaction().await.map_err(query("beginning to migrate"))?;
+    make_history(&transaction).await.map_err(query("creating the schema sluice"))?;
+    let applied = applied(&transaction).await.map_err(query("reading the schema's version"))?;
+    let mut done = vec![];
+    for migration in migrations {
+        let Migration { version, name, sql } = migration;
+        match applied.iter().find(|(number, _)| number == version) {
+            None => {
+                let file = format!("V{version}__{name}");
+                apply(&transaction, *version, name, sql).await.map_err(|source| Error::schema(&file, source))?;
+                done.push(file);
             }
-            Ok(!done.is_empty())
-        }
-        Err(source) => {
-            let reason = reason(&source, client, migrations).await;
-            if is_new {
-                client.batch_execute("DROP SCHEMA sluice CASCADE").await.map_err(query("dropping the empty schema"))?;
-            }
-            Err(Error::Schema { reason, source })
+            Some((_, checksum)) if *checksum == checksum_of(&transaction, sql).await? => {}
+            Some(_) => return Err(Error::OtherSchema { version: *version }),
         }
     }
+    let is_newer = applied.iter().any(|(version, _)| *version > newest);
+    let all = FUNCTIONS.map(|(_, sql)| sql).concat();
+    let checksum = checksum_of(&transaction, &all).await?;
+    if !is_newer && !applied.contains(&(0, checksum)) {
+        for (file, sql) in FUNCTIONS {
+            transaction.batch_execute(sql).await.map_err(|source| Error::schema(file, source))?;
+        }
+        remember(&transaction, 0, "functions", &all).await.map_err(query("noting the functions"))?;
+        done.push("the functions".to_owned());
+    }
+    transaction.commit().await.map_err(query("committing the schema"))?;
+    if !done.is_empty() {
+        report.say(format!("schema: applied {}", done.join(", ")));
+    }
+    Ok(!done.is_empty())
+}
+
+/// Version 0 is the functions.
+async fn make_history(transaction: &Transaction<'_>) -> Result<(), tokio_postgres::Error> {
+    transaction
+        .batch_execute(
+            "SET LOCAL client_min_messages = warning;
+             CREATE SCHEMA IF NOT EXISTS sluice;
+             CREATE TABLE IF NOT EXISTS sluice.schema_history (
+                 version integer PRIMARY KEY,
+                 name text NOT NULL,
+                 checksum text NOT NULL,
+                 applied_on timestamptz NOT NULL DEFAULT clock_timestamp())",
+        )
+        .await
+}
+
+async fn applied(transaction: &Transaction<'_>) -> Result<Vec<(i32, String)>, tokio_postgres::Error> {
+    let rows = transaction.query("SELECT version, checksum::text FROM sluice.schema_history", &[]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+async fn apply(
+    transaction: &Transaction<'_>,
+    version: i32,
+    name: &str,
+    sql: &str,
+) -> Result<(), tokio_postgres::Error> {
+    transaction.batch_execute(sql).await?;
+    remember(transaction, version, name, sql).await
+}
+
+async fn remember(
+    transaction: &Transaction<'_>,
+    version: i32,
+    name: &str,
+    sql: &str,
+) -> Result<(), tokio_postgres::Error> {
+    let remember = "INSERT INTO sluice.schema_history (version, name, checksum) VALUES ($1, $2, encode(sha256(convert_to($3, 'UTF8')), 'hex')) \
+                    ON CONFLICT (version) DO UPDATE SET checksum = excluded.checksum, applied_on = excluded.applied_on";
+    transaction.execute(remember, &[&version, &name, &sql]).await.map(drop)
+}
+
+async fn checksum_of(transaction: &Transaction<'_>, sql: &str) -> Result<String, Error> {
+    let row = transaction.query_one("SELECT encode(sha256(convert_to($1, 'UTF8')), 'hex')", &[&sql]).await;
+    Ok(row.map_err(query("comparing the schema with this release"))?.get(0))
 }
 
 /// Whether there is a schema, in whatever state.
@@ -74,23 +155,30 @@ pub(crate) async fn version(client: &Client) -> Result<i32, Error> {
     }
 }
 
-/// refinery tells neither which migration failed in a group nor what the server said.
-async fn reason(error: &refinery::Error, client: &Client, migrations: &[Migration]) -> String {
-    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<tokio_postgres::Error>());
-    let Some(cause) = cause else { return error.to_string() };
-    let current = version(client).await.unwrap_or_default();
-    let pending: Vec<String> =
-        migrations.iter().filter(|migration| migration.version() > current).map(ToString::to_string).collect();
-    format!("{} (in {})", database::describe(cause), pending.join(", "))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_functions_need_no_schema_that_this_release_does_not_make() {
-        let newest = migrations().iter().map(Migration::version).max();
+        let newest = migrations().iter().map(|migration| migration.version).max();
         assert!(newest >= Some(database::REQUIRED_SCHEMA), "{newest:?}");
+    }
+
+    #[test]
+    fn each_file_of_the_migrations_is_applied_in_the_order_of_its_number() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../migrations");
+        let files = |folder: std::path::PathBuf| {
+            let names =
+                std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            let mut names: Vec<String> = names.filter(|name| name.ends_with(".sql")).collect();
+            names.sort();
+            names
+        };
+        let numbered: Vec<String> =
+            MIGRATIONS.iter().map(|(version, name, _)| format!("V{version}__{name}.sql")).collect();
+        assert_eq!(numbered, files(folder.clone()));
+        let functions: Vec<String> = FUNCTIONS.iter().map(|(name, _)| format!("{name}.sql")).collect();
+        assert_eq!(functions, files(folder.join("functions")));
     }
 }

@@ -141,7 +141,7 @@ impl Stack {
     pub async fn source(&self, stream: &str, keys: &str) -> Result<BTreeMap<String, String>> {
         let row = self
             .owner
-            .query_one("SELECT sluice.document_query(s) FROM sluice.stream AS s WHERE name = $1", &[&stream])
+            .query_one("SELECT sluice.read_query(s) FROM sluice.stream AS s WHERE name = $1", &[&stream])
             .await?;
         let query: String = row.get::<_, Option<String>>(0).context("the stream has no source")?;
         let keys: Vec<String> = self.owner.query(keys, &[]).await?.iter().map(|row| row.get(0)).collect();

@@ -15,7 +15,7 @@ pub use session::{Answers, Connect, Postgres, Session};
 pub use source::{Documents, Read, ReadError, Stream, streams};
 
 /// The newest migration that this code relies on. A function that finds an older schema says "run migrate".
-pub const REQUIRED_SCHEMA: i32 = 11;
+pub const REQUIRED_SCHEMA: i32 = 4;
 
 /// What PostgreSQL, or the way to it, said, in one line.
 ///

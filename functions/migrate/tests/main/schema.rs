@@ -1,8 +1,12 @@
+use migrate::schema::Migration;
 use migrate::{Command, Error, Report, schema};
-use refinery::Migration;
 use serde_json::json;
 
 use crate::fixture::{ELASTICSEARCH_SECRET, Fixture};
+
+fn numbered(version: i32, name: &'static str, sql: &'static str) -> Migration {
+    Migration { version, name: name.into(), sql: sql.into() }
+}
 
 #[tokio::test]
 async fn a_fresh_database_gets_the_schema_and_a_second_run_has_nothing_to_do() {
@@ -10,7 +14,7 @@ async fn a_fresh_database_gets_the_schema_and_a_second_run_has_nothing_to_do() {
     let lines = fixture.run(Command::Migrate).await.unwrap();
     assert!(lines[0].starts_with("schema: applied V1__"), "{lines:?}");
     let version: i32 = fixture.value("SELECT max(version) FROM sluice.schema_history").await;
-    assert_eq!(version, schema::migrations().iter().map(Migration::version).max().unwrap());
+    assert_eq!(version, schema::migrations().iter().map(|migration| migration.version).max().unwrap());
 
     let lines = fixture.run(Command::Migrate).await.unwrap();
     assert!(lines.len() == 1 && lines[0].starts_with("nothing to do"), "{lines:?}");
@@ -22,8 +26,8 @@ async fn a_failing_migration_leaves_the_old_schema_as_it_was() {
     let fixture = Fixture::new().await;
     let mut client = fixture.database.owner().await.unwrap();
     let mut migrations = schema::migrations();
-    migrations.push(Migration::unapplied("V900__good", "CREATE TABLE sluice.half_made ()").unwrap());
-    migrations.push(Migration::unapplied("V901__bad", "SELECT * FROM sluice.no_such_table").unwrap());
+    migrations.push(numbered(900, "good", "CREATE TABLE sluice.half_made ()"));
+    migrations.push(numbered(901, "bad", "SELECT * FROM sluice.no_such_table"));
     let mut report = Report::new(|_| {});
 
     // From nothing: nothing is left.
@@ -47,7 +51,7 @@ async fn a_schema_of_a_newer_release_is_left_alone() {
     let fixture = Fixture::new().await;
     let mut client = fixture.database.owner().await.unwrap();
     let mut migrations = schema::migrations();
-    migrations.push(Migration::unapplied("V900__newer", "CREATE TABLE sluice.newer ()").unwrap());
+    migrations.push(numbered(900, "newer", "CREATE TABLE sluice.newer ()"));
     schema::migrate(&mut client, &migrations, &mut Report::new(|_| {})).await.unwrap();
     fixture.run(Command::Migrate).await.unwrap();
     assert!(fixture.run(Command::Migrate).await.unwrap()[0].starts_with("nothing to do: the schema has version 900"));
@@ -79,41 +83,34 @@ async fn two_runs_at_once_make_everything_once() {
 }
 
 #[tokio::test]
-async fn the_log_gets_a_column_when_open_writers_are_done_and_others_go_on_meanwhile() {
+async fn changed_functions_are_applied_once_and_keep_the_applications_grants() {
     let fixture = Fixture::new().await;
-    let mut client = fixture.database.owner().await.unwrap();
-    let before: Vec<Migration> = schema::migrations().into_iter().filter(|it| it.version() < 8).collect();
-    schema::migrate(&mut client, &before, &mut Report::new(|_| {})).await.unwrap();
-    let (open, other) = (fixture.database.owner().await.unwrap(), fixture.database.owner().await.unwrap());
-    other
-        .batch_execute(
-            r#"CREATE TABLE item (id int PRIMARY KEY);
-               SELECT sluice.define_stream('item', source => 'public.item', key => 'id', mapping => '{"properties": {"id": {}}}');
-               SELECT sluice.track('item', stream => 'item', key => 'id');
-               SET statement_timeout = '2s'"#,
-        )
-        .await
-        .unwrap();
-    open.batch_execute("BEGIN; INSERT INTO item VALUES (0)").await.unwrap();
-
-    let is_waiting = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'PgSleep')";
-    let row = client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap();
-    let pid: i32 = row.get(0);
-    let (migrated, ()) = tokio::join!(
-        async { schema::migrate(&mut client, &schema::migrations(), &mut Report::new(|_| {})).await },
-        async {
-            while !other.query_one(is_waiting, &[&pid]).await.unwrap().get::<_, bool>(0) {}
-            for id in 1..=20 {
-                other.execute("INSERT INTO item VALUES ($1)", &[&id]).await.unwrap();
-            }
-            open.batch_execute("COMMIT").await.unwrap();
-        }
+    fixture.run(Command::Migrate).await.unwrap();
+    fixture.owner.batch_execute("GRANT EXECUTE ON FUNCTION sluice.emit TO test_app").await.unwrap();
+    // As a release before this one left them.
+    let before = "CREATE OR REPLACE FUNCTION sluice.log_bytes() RETURNS bigint LANGUAGE sql AS 'SELECT 0::bigint';
+                  UPDATE sluice.schema_history SET checksum = 'another' WHERE version = 0";
+    fixture.owner.batch_execute(before).await.unwrap();
+    assert!(fixture.run(Command::Migrate).await.unwrap()[0].starts_with("schema: applied the functions"));
+    assert!(fixture.value::<i64>("SELECT sluice.log_bytes()").await > 0);
+    assert!(
+        fixture
+            .value::<bool>("SELECT has_function_privilege('test_app', 'sluice.emit(text,text,text,json)', 'EXECUTE')")
+            .await
     );
-    assert!(migrated.unwrap());
-    other.batch_execute("SET sluice.traceparent = 'mine'; INSERT INTO item VALUES (21)").await.unwrap();
-    let seen: String = fixture
-        .value("SELECT string_agg(coalesce(traceparent, '-'), '' ORDER BY id) FROM sluice.outbox WHERE stream = 'item'")
-        .await;
-    assert_eq!(seen, format!("{}mine", "-".repeat(21)));
+    assert!(fixture.run(Command::Migrate).await.unwrap()[0].starts_with("nothing to do"));
+    fixture.remove().await;
+}
+
+#[tokio::test]
+async fn a_schema_that_other_files_made_is_refused_and_left_as_it_was() {
+    let fixture = Fixture::new().await;
+    let made = "CREATE SCHEMA sluice;
+                CREATE TABLE sluice.schema_history (version int4 PRIMARY KEY, name varchar(255), applied_on varchar(255), checksum varchar(255));
+                INSERT INTO sluice.schema_history VALUES (1, 'log', '2026-01-01T00:00:00Z', '4711')";
+    fixture.owner.batch_execute(made).await.unwrap();
+    let told = fixture.run(Command::Migrate).await.unwrap_err().to_string();
+    assert!(told.contains("never released") && told.contains("make uninstall"), "{told}");
+    assert!(fixture.value::<bool>("SELECT to_regclass('sluice.outbox') IS NULL").await);
     fixture.remove().await;
 }

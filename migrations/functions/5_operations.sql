@@ -2,7 +2,7 @@
 --
 -- No write waits for any of this: DDL waits 100 ms for its locks at most, and is tried again at the next tick.
 
-CREATE FUNCTION sluice.partitions() RETURNS TABLE (relation regclass, first bigint, upto bigint)
+CREATE OR REPLACE FUNCTION sluice.partitions() RETURNS TABLE (relation regclass, first bigint, upto bigint)
 LANGUAGE sql STABLE AS $$
     SELECT c.oid::regclass, bounds[1]::bigint, bounds[2]::bigint
     FROM pg_inherits AS i
@@ -13,7 +13,7 @@ LANGUAGE sql STABLE AS $$
 $$;
 
 -- Made alone, then attached: the parent is locked only so that writers go on (SHARE UPDATE EXCLUSIVE).
-CREATE FUNCTION sluice.add_partition(first bigint, upto bigint) RETURNS text
+CREATE OR REPLACE FUNCTION sluice.add_partition(first bigint, upto bigint) RETURNS text
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     name text := format('outbox_%s_%s', first, upto);
@@ -25,7 +25,7 @@ END $$;
 
 -- Has every subscription passed every row of this partition that it reads? Ask under a lock that keeps writers out: a row that
 -- commits between the answer and the drop would be lost.
-CREATE FUNCTION sluice.is_passed(partition regclass) RETURNS boolean
+CREATE OR REPLACE FUNCTION sluice.is_passed(partition regclass) RETURNS boolean
 LANGUAGE plpgsql VOLATILE
 SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 DECLARE
@@ -48,7 +48,7 @@ END $$;
 -- Where nobody made a partition in time, the default one holds rows. A partition cannot be attached beside it without
 -- a scan of it under a lock, so it is moved: taken out and replaced by an empty one in a moment, then checked where
 -- nobody waits but the drain (`hold` answers false meanwhile), and attached as an ordinary partition.
-CREATE FUNCTION sluice.maintain(size bigint DEFAULT 1000000, keep interval DEFAULT '7 days', now timestamptz DEFAULT clock_timestamp())
+CREATE OR REPLACE FUNCTION sluice.maintain(size bigint DEFAULT 1000000, keep interval DEFAULT '7 days', now timestamptz DEFAULT clock_timestamp())
 RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
@@ -111,7 +111,7 @@ BEGIN
 END $$;
 
 -- A line for each subscription: how many rows wait for it, for how long the oldest has, and where it is.
-CREATE FUNCTION sluice.status()
+CREATE OR REPLACE FUNCTION sluice.status()
 RETURNS TABLE (subscription text, paused boolean, pending_rows bigint, oldest_pending_age interval, seen pg_snapshot, after_id bigint)
 LANGUAGE plpgsql STABLE
 SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off AS $$
@@ -135,9 +135,28 @@ BEGIN
     END LOOP;
 END $$;
 
+-- What waits for a subscription, by stream.
+CREATE OR REPLACE FUNCTION sluice.pending_by_stream(reader text)
+RETURNS TABLE (stream text, pending_rows bigint, oldest_pending_age interval)
+LANGUAGE plpgsql STABLE
+SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+DECLARE
+    position sluice.subscription;
+BEGIN
+    SELECT * INTO position FROM sluice.subscription AS s WHERE s.name = reader;
+    RETURN QUERY EXECUTE format(
+        'SELECT o.stream, count(*), clock_timestamp() - min(o.created_at) FROM (
+             SELECT * FROM sluice.outbox WHERE xid >= %1$L
+             UNION ALL
+             SELECT o.* FROM pg_snapshot_xip(%2$L) AS x JOIN sluice.outbox AS o ON o.xid = x) AS o
+         WHERE %3$s AND NOT coalesce(pg_visible_in_snapshot(o.xid, %4$L) AND o.id <= %5$s, false)
+         GROUP BY o.stream',
+        pg_snapshot_xmax(position.seen), position.seen, sluice.reads(reader), position.target, position.after_id);
+END $$;
+
 -- A line for each stream: its index (NULL: run migrate), what waits for it, expansions that are under way or parked
 -- with an error, and the tables that its view reads but nobody tracks.
-CREATE FUNCTION sluice.stream_status()
+CREATE OR REPLACE FUNCTION sluice.stream_status()
 RETURNS TABLE (stream text, index text, is_current boolean, waiting bigint, expansions bigint, expanded_rows bigint, last_error text, untracked_tables regclass[])
 LANGUAGE sql STABLE AS $$
     SELECT s.name, s.live_index, s.live_mapping IS NOT DISTINCT FROM s.mapping,
@@ -153,14 +172,53 @@ LANGUAGE sql STABLE AS $$
     ORDER BY s.name
 $$;
 
+-- What the log takes on disk, with its indexes.
+CREATE OR REPLACE FUNCTION sluice.log_bytes() RETURNS bigint
+LANGUAGE sql VOLATILE AS $$
+    SELECT coalesce(sum(pg_total_relation_size(i.inhrelid)), 0)::bigint FROM pg_inherits AS i WHERE i.inhparent = 'sluice.outbox'::regclass
+$$;
+
+-- Adds to the counters. A message may name any stream; those that are not defined share one name, so that nobody can
+-- fill the table.
+CREATE OR REPLACE FUNCTION sluice.count_deliveries(streams text[], measures text[], counts bigint[]) RETURNS void
+LANGUAGE sql VOLATILE AS $$
+    INSERT INTO sluice.delivery_stats AS s (stream, measure, value)
+    SELECT coalesce(d.name, ''), c.measure, sum(c.value)
+    FROM unnest(streams, measures, counts) AS c (stream, measure, value)
+    LEFT JOIN sluice.stream AS d ON d.name = c.stream
+    GROUP BY 1, 2
+    ORDER BY 1, 2                               -- all take their locks in one order
+    ON CONFLICT (stream, measure) DO UPDATE SET value = s.value + excluded.value
+$$;
+
+-- Takes a sample, unless there is one that is seconds old: two drainers overlap once a minute.
+CREATE OR REPLACE FUNCTION sluice.sample(reader text, keep interval DEFAULT '65 minutes')
+RETURNS TABLE (pending_rows bigint, oldest_pending_ms bigint, log_bytes bigint)
+LANGUAGE sql VOLATILE AS $$
+    DELETE FROM sluice.delivery_history WHERE at < clock_timestamp() - keep;
+    INSERT INTO sluice.delivery_history (subscription, at, pending_rows, oldest_pending_ms, totals)
+    SELECT s.subscription, clock_timestamp(), s.pending_rows, extract(epoch FROM s.oldest_pending_age) * 1000,
+        (SELECT coalesce(jsonb_object_agg(t.measure, t.value), '{}')
+         FROM (SELECT measure, sum(value) AS value FROM sluice.delivery_stats GROUP BY measure) AS t)
+    FROM sluice.status() AS s
+    WHERE s.subscription = reader
+      AND NOT EXISTS (
+          SELECT FROM sluice.delivery_history AS h
+          WHERE h.subscription = reader AND h.at > clock_timestamp() - interval '10 s')
+    RETURNING pending_rows, coalesce(oldest_pending_ms, 0), sluice.log_bytes()
+$$;
+
+-- The next one, unless the last is seconds old: two drainers overlap once a minute.
+CREATE OR REPLACE FUNCTION sluice.beat() RETURNS void
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    UPDATE sluice.heartbeat SET at = clock_timestamp() WHERE at < clock_timestamp() - interval '50 s'
+$$;
+
 -- Takes Sluice off the application's tables: triggers first, then what sluice_app was granted. The schema is the
 -- caller's to drop.
-CREATE FUNCTION sluice.uninstall() RETURNS void
+CREATE OR REPLACE FUNCTION sluice.uninstall() RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     PERFORM sluice.drop_triggers(t.id) FROM sluice.tracked AS t;
     DROP OWNED BY sluice_app;
 END $$;
-
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA sluice FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION sluice.partitions(), sluice.maintain(bigint, interval, timestamptz), sluice.status(), sluice.stream_status() TO sluice_app;

@@ -3,25 +3,14 @@
 -- sees the other, and the project would keep the old name for ever.
 --
 -- The subscription `fan_out` collects these rows of the log into expansions; each is worked off in slices, a transaction
--- each, into ordinary rows of the log, once for all targets. A resync is an expansion of the whole source.
-
-CREATE TABLE sluice.expansion (
-    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    stream text NOT NULL REFERENCES sluice.stream ON DELETE CASCADE,
-    tracked integer REFERENCES sluice.tracked ON DELETE CASCADE,   -- NULL: the whole source
-    image json,
-    after_key text[],                           -- how far it has come; NULL: not begun
-    logged bigint NOT NULL DEFAULT 0,
-    attempts integer NOT NULL DEFAULT 0,        -- failed ones
-    error text,
-    due_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    created_at timestamptz NOT NULL DEFAULT clock_timestamp()
-);
-CREATE INDEX expansion_due ON sluice.expansion (due_at, id);
+-- each, into ordinary rows of the log, once for all targets. A resync is two expansions: of the whole source, and of the
+-- log up to the row of the resync itself, since the index may have a key whose delete was in a lost message. The source
+-- has no such key, but the log has, for as long as its rows are kept.
 
 -- Turns what waits for expansion in the log into expansions: how many. One transaction: they are there if and only if
--- the position has passed their rows. Equal images of one page need one.
-CREATE FUNCTION sluice.collect(size integer DEFAULT 1000) RETURNS bigint
+-- the position has passed their rows. Equal images of one page need one. A row for the whole source begins a walk of the
+-- log, too.
+CREATE OR REPLACE FUNCTION sluice.collect(size integer DEFAULT 1000) RETURNS bigint
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     collected bigint := 0;
@@ -38,13 +27,19 @@ BEGIN
     END IF;
     LOOP
         WITH page AS MATERIALIZED (SELECT * FROM sluice.page('fan_out', last, size)),
-        inserted AS (
-            INSERT INTO sluice.expansion (stream, tracked, image)
-            SELECT DISTINCT ON (p.stream, p.tracked, p.payload::text) p.stream, p.tracked, p.payload
+        wanted AS (
+            SELECT DISTINCT ON (p.stream, p.tracked, p.payload::text) p.id, p.stream, p.tracked, p.payload
             FROM page AS p
             -- Forgotten by drop_stream or untrack in the meantime.
             WHERE EXISTS (SELECT FROM sluice.stream AS s WHERE s.name = p.stream)
               AND (p.tracked IS NULL OR EXISTS (SELECT FROM sluice.tracked AS t WHERE t.id = p.tracked))
+            ORDER BY p.stream, p.tracked, p.payload::text, p.id DESC
+        ),
+        inserted AS (
+            INSERT INTO sluice.expansion (stream, tracked, image, log_upto)
+            SELECT w.stream, w.tracked, w.payload, NULL FROM wanted AS w
+            UNION ALL
+            SELECT w.stream, NULL, NULL, w.id FROM wanted AS w WHERE w.tracked IS NULL
             RETURNING 1
         )
         SELECT (SELECT max(p.id) FROM page AS p), (SELECT count(*) FROM inserted) INTO page_last, made;
@@ -59,7 +54,7 @@ END $$;
 
 -- Works off one slice of an expansion: how many rows were logged. The last slice, a short one, ends the expansion. Each
 -- key once, in the order of the key, after the last one of the slice before.
-CREATE FUNCTION sluice.expand(job_id bigint, slice integer) RETURNS bigint
+CREATE OR REPLACE FUNCTION sluice.expand_source(job_id bigint, slice integer) RETURNS bigint
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     job sluice.expansion;
@@ -115,8 +110,87 @@ BEGIN
     RETURN logged_now;
 END $$;
 
+-- A page of the log by id: its last id, NULL where there is none, and the stream's keys in it. Rows that a walk logged
+-- (tracked = 0) are passed over: the rows that they stand for are there, and each resync would double them.
+CREATE OR REPLACE FUNCTION sluice.logged_keys(stream text, after bigint, upto bigint, size integer, OUT last bigint, OUT keys text[])
+LANGUAGE plpgsql STABLE
+SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+BEGIN
+    EXECUTE format(
+        'SELECT max(id), array_agg(DISTINCT key) FILTER (WHERE stream = %L AND key IS NOT NULL AND tracked IS NULL) '
+        'FROM (SELECT id, stream, key, tracked FROM sluice.outbox WHERE id > %s AND id < %s ORDER BY id LIMIT %s) AS page',
+        stream, after, upto, size) INTO last, keys;
+END $$;
+
+-- Those of these keys that the source has not. Compared as values of their type; where one of them is no such value,
+-- all are given, and the drain finds out.
+CREATE OR REPLACE FUNCTION sluice.missing_keys(target sluice.stream, keys text[]) RETURNS text[]
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    missing text[];
+BEGIN
+    EXECUTE format('SELECT array_agg(k.key) FROM unnest($1) AS k(key) WHERE NOT EXISTS (SELECT FROM %s AS s WHERE %s)',
+        target.source,
+        (SELECT string_agg(format('s.%I = %s::%s', k.name,
+                    CASE cardinality(target.key) WHEN 1 THEN 'k.key' ELSE format('(k.key::jsonb ->> %s)', k.ord - 1) END, k.type), ' AND ')
+         FROM unnest(target.key, sluice.column_types(to_regclass(target.source), target.key)) WITH ORDINALITY AS k(name, type, ord)))
+        INTO missing USING keys;
+    RETURN missing;
+EXCEPTION
+    WHEN data_exception THEN
+        RETURN keys;
+END $$;
+
+-- Works off one page of the log: how many rows were logged. An empty page, and no other, ends the expansion. Rows are
+-- read faster than keys are logged, and the source is asked once for each page: four slices.
+CREATE OR REPLACE FUNCTION sluice.expand_log(job sluice.expansion, slice integer) RETURNS bigint
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    target sluice.stream;
+    last bigint;
+    keys text[];
+    logged_now bigint;
+BEGIN
+    -- Asked under a lock: while the old default partition is being moved, its rows are out of sight.
+    LOCK TABLE ONLY sluice.outbox IN ACCESS SHARE MODE;
+    IF to_regclass('sluice.outbox_moving') IS NOT NULL THEN
+        UPDATE sluice.expansion AS e SET due_at = clock_timestamp() + interval '1 s' WHERE e.id = job.id;
+        RETURN 0;
+    END IF;
+    SELECT * INTO target FROM sluice.stream AS s WHERE s.name = job.stream;
+    IF to_regclass(target.source) IS NULL THEN
+        RAISE EXCEPTION 'the source % of stream % does not exist', target.source, target.name USING ERRCODE = 'undefined_table';
+    END IF;
+    SELECT k.last, k.keys INTO last, keys FROM sluice.logged_keys(job.stream, job.log_after, job.log_upto, slice * 4) AS k;
+    IF last IS NULL THEN
+        DELETE FROM sluice.expansion AS e WHERE e.id = job.id;
+        RETURN 0;
+    END IF;
+    INSERT INTO sluice.outbox (stream, key, op, tracked)
+    SELECT target.name, missing, 'upsert', 0 FROM unnest(sluice.missing_keys(target, keys)) AS missing;
+    GET DIAGNOSTICS logged_now = ROW_COUNT;
+    UPDATE sluice.expansion AS e
+    SET log_after = last, logged = e.logged + logged_now, attempts = 0, error = NULL, due_at = clock_timestamp()
+    WHERE e.id = job.id;
+    RETURN logged_now;
+END $$;
+
+-- Works off one slice of an expansion, of either kind: how many rows were logged.
+CREATE OR REPLACE FUNCTION sluice.expand(job_id bigint, slice integer) RETURNS bigint
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    job sluice.expansion;
+BEGIN
+    SELECT * INTO job FROM sluice.expansion AS e WHERE e.id = job_id FOR UPDATE SKIP LOCKED;
+    RETURN CASE
+        WHEN job.id IS NULL THEN 0
+        WHEN job.log_upto IS NULL THEN sluice.expand_source(job_id, slice)
+        ELSE sluice.expand_log(job, slice)
+    END;
+END $$;
+
 -- Puts a failed expansion aside, from a second to five minutes. It stops nobody, and is never dropped.
-CREATE FUNCTION sluice.park(job_id bigint, error text) RETURNS void
+CREATE OR REPLACE FUNCTION sluice.park(job_id bigint, error text) RETURNS void
 LANGUAGE sql VOLATILE AS $$
     UPDATE sluice.expansion
     SET attempts = attempts + 1, error = park.error,
@@ -127,7 +201,7 @@ $$;
 -- Logs every key of the stream's source, for a table that already held rows, or an index that was lost. The drain works
 -- it off in slices, so it may be called in a migration, is resumed after any interruption, and races with nothing: what
 -- is written is read when it is drained. Progress: sluice.expansion.
-CREATE FUNCTION sluice.resync(stream text) RETURNS void
+CREATE OR REPLACE FUNCTION sluice.resync(stream text) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     target sluice.stream;
@@ -143,7 +217,7 @@ BEGIN
 END $$;
 
 -- Logs these keys of the stream.
-CREATE FUNCTION sluice.resync(stream text, keys text[]) RETURNS void
+CREATE OR REPLACE FUNCTION sluice.resync(stream text, keys text[]) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     IF NOT EXISTS (SELECT FROM sluice.stream AS s WHERE s.name = resync.stream) THEN
@@ -155,7 +229,7 @@ END $$;
 -- After a dump was restored into another cluster: every position is now, versions start above the clock and above
 -- `version` (the highest that an index holds), and every stream is read anew. Keys that only the index still has are
 -- the caller's to find and to resync.
-CREATE FUNCTION sluice.rebase(version bigint DEFAULT 0) RETURNS void
+CREATE OR REPLACE FUNCTION sluice.rebase(version bigint DEFAULT 0) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     PERFORM FROM sluice.subscription FOR UPDATE;
@@ -168,8 +242,3 @@ BEGIN
     DELETE FROM sluice.outbox WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()) AND xid <> pg_current_xact_id();
     PERFORM sluice.resync(s.name) FROM sluice.stream AS s WHERE s.source IS NOT NULL;
 END $$;
-
-GRANT SELECT, INSERT ON sluice.outbox TO sluice_app;
-GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.expansion TO sluice_app;
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA sluice FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION sluice.collect(integer), sluice.expand(bigint, integer), sluice.park(bigint, text) TO sluice_app;

@@ -1,23 +1,10 @@
 -- Capture: the triggers that note which documents changed.
 --
--- An event says which document changed; the drain reads what it is now. So the triggers are cheap: they know the key
--- (or, for a table that a view joins, an image of the few columns from which the keys can be found) and nothing else.
-
-CREATE TABLE sluice.tracked (
-    id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    relation regclass NOT NULL,
-    stream text NOT NULL REFERENCES sluice.stream,
-    key text[],                                 -- columns of the relation that are the stream's key, or
-    keys text,                                  -- a query that finds the keys, from one row of the relation as $1
-    columns text[],                             -- an update of other columns is of no interest; NULL: all are
-    attributes smallint[] NOT NULL,             -- the numbers of the columns that are noted: a rename leaves them alone
-    CONSTRAINT tracked_kind CHECK ((key IS NULL) <> (keys IS NULL))
-);
--- By a hash, since an index takes 2.7 kB and a query may be longer.
-CREATE UNIQUE INDEX tracked_once ON sluice.tracked (relation, stream, attributes, md5(keys)) NULLS NOT DISTINCT;
+-- An event says which document changed; the drain reads what it is now. So the triggers are cheap: they know the key (or,
+-- for a table that a view joins, an image of the few columns from which the keys can be found) and nothing else.
 
 -- The tables below a relation that a view reads, through other views; the relation itself where it is a table.
-CREATE FUNCTION sluice.tables_of(relation regclass) RETURNS SETOF regclass
+CREATE OR REPLACE FUNCTION sluice.tables_of(relation regclass) RETURNS SETOF regclass
 LANGUAGE sql STABLE AS $$
     WITH RECURSIVE reads AS (
         SELECT relation::oid AS oid
@@ -31,14 +18,14 @@ LANGUAGE sql STABLE AS $$
 $$;
 
 -- The columns of its one row that a `keys` query names: $1.id, $1."Id", ($1).id.
-CREATE FUNCTION sluice.image_columns(keys text) RETURNS text[]
+CREATE OR REPLACE FUNCTION sluice.image_columns(keys text) RETURNS text[]
 LANGUAGE sql IMMUTABLE AS $$
     SELECT coalesce(array_agg(DISTINCT coalesce(replace(m[1], '""', '"'), lower(m[2]))), '{}')
     FROM regexp_matches(keys, '\(?\$1\)?\s*\.\s*(?:"((?:[^"]|"")+)"|([[:alpha:]_][[:alnum:]_$]*))', 'g') AS m
 $$;
 
 -- A `keys` query with its row in place of $1, as an expression.
-CREATE FUNCTION sluice.keys_query(keys text, image text) RETURNS text
+CREATE OR REPLACE FUNCTION sluice.keys_query(keys text, image text) RETURNS text
 LANGUAGE sql IMMUTABLE AS $$
     SELECT regexp_replace(keys, '\(\$1\)|\$1(?![0-9])', '(' || image || ')', 'g')
 $$;
@@ -46,7 +33,7 @@ $$;
 -- Notes the changes of a table for a stream. `key`: the columns that are the document's key (or a foreign key to it).
 -- `keys`: for a table whose rows other documents show, a query that finds their keys from one row of this table, $1.
 -- `columns`: the columns that documents show; an update of others is passed over. The same again changes nothing.
-CREATE FUNCTION sluice.track(relation regclass, stream text, key text DEFAULT NULL, keys text DEFAULT NULL, columns text[] DEFAULT NULL)
+CREATE OR REPLACE FUNCTION sluice.track(relation regclass, stream text, key text DEFAULT NULL, keys text DEFAULT NULL, columns text[] DEFAULT NULL)
 RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
@@ -115,7 +102,7 @@ BEGIN
 END $$;
 
 -- What is noted of one row, as text: the key, NULL where a part of it is; or the image of these columns.
-CREATE FUNCTION sluice.noted_expression(row_name text, names text[], is_key boolean) RETURNS text
+CREATE OR REPLACE FUNCTION sluice.noted_expression(row_name text, names text[], is_key boolean) RETURNS text
 LANGUAGE sql IMMUTABLE AS $$
     SELECT CASE WHEN is_key
         THEN format('CASE WHEN %s THEN %s END', string_agg(format('%s.%I IS NOT NULL', row_name, name), ' AND '), sluice.key_expression(row_name, names))
@@ -124,7 +111,7 @@ LANGUAGE sql IMMUTABLE AS $$
 $$;
 
 -- The same by the names that the columns have now.
-CREATE FUNCTION sluice.noted_now(tracked integer, row_name text) RETURNS text
+CREATE OR REPLACE FUNCTION sluice.noted_now(tracked integer, row_name text) RETURNS text
 LANGUAGE sql STABLE AS $$
     SELECT sluice.noted_expression(row_name, array_agg(a.attname::text ORDER BY n.ord), bool_and(t.keys IS NULL))
     FROM sluice.tracked AS t
@@ -135,7 +122,7 @@ $$;
 
 -- The triggers of one tracked table, by a function of its own: `NEW.id` compiled once is several times as fast as a
 -- column found by name for each row. SECURITY DEFINER: the application needs no privilege here.
-CREATE FUNCTION sluice.make_triggers(tracked sluice.tracked) RETURNS void
+CREATE OR REPLACE FUNCTION sluice.make_triggers(tracked sluice.tracked) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     function_name text := format('sluice.capture_%s', tracked.id);
@@ -148,7 +135,7 @@ DECLARE
     is_key boolean := tracked.keys IS NULL;
     log_into text;                              -- INSERT INTO …, to be followed by the values or a query for them
     log_values text;                            -- what of it follows from one row's text
-    changed text;
+    changed text;                               -- unless the function sees to it
     part regclass;
 BEGIN
     IF is_key THEN
@@ -165,6 +152,7 @@ BEGIN
             was text;
             becomes text;
         BEGIN
+            %9$s
             BEGIN
                 IF TG_OP <> 'INSERT' THEN
                     was := %3$s;
@@ -193,7 +181,8 @@ BEGIN
             RETURN NULL;
         END $t$ $f$,
         function_name, pinned, sluice.noted_expression('OLD', named, is_key), sluice.noted_expression('NEW', named, is_key),
-        tracked.id, log_into, format(log_values, 'was', 'delete'), format(log_values, 'becomes', 'upsert'));
+        tracked.id, log_into, format(log_values, 'was', 'delete'), format(log_values, 'becomes', 'upsert'),
+        CASE WHEN tracked.columns IS NULL THEN 'IF TG_OP = ''UPDATE'' AND NOT OLD *<> NEW THEN RETURN NULL; END IF;' END);
     EXECUTE format($f$
         CREATE OR REPLACE FUNCTION %s_truncate() RETURNS trigger
         LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = off %s AS $t$
@@ -221,16 +210,17 @@ BEGIN
     EXECUTE format('ALTER FUNCTION %s() OWNER TO %I', function_name, owner);
     EXECUTE format('ALTER FUNCTION %s_truncate() OWNER TO %I', function_name, owner);
     EXECUTE format('REVOKE ALL ON FUNCTION %s(), %s_truncate() FROM PUBLIC', function_name, function_name);
-    -- Byte for byte: IS DISTINCT FROM fails on json columns, and takes 1.0 and 1.00 for the same. It names the noted
-    -- columns in any case, so that nobody drops one of them while it is needed.
-    changed := (
-        SELECT format('record_image_ne(ROW(%s), ROW(%s))', string_agg(format('OLD.%I', name), ', '), string_agg(format('NEW.%I', name), ', '))
-        FROM (SELECT unnest(tracked.columns || named) AS name GROUP BY 1) AS c)
-        || CASE WHEN tracked.columns IS NULL THEN ' OR OLD.* *<> NEW.*' ELSE '' END;
     EXECUTE format('CREATE OR REPLACE TRIGGER sluice_%s AFTER INSERT OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION %s()',
         tracked.id, tracked.relation, function_name);
-    EXECUTE format('CREATE OR REPLACE TRIGGER sluice_%s_update AFTER UPDATE ON %s FOR EACH ROW WHEN (%s) EXECUTE FUNCTION %s()',
+    -- Byte for byte: IS DISTINCT FROM fails on json columns, and takes 1.0 and 1.00 for the same.
+    changed := CASE WHEN tracked.columns IS NOT NULL THEN (
+        SELECT format('WHEN (record_image_ne(ROW(%s), ROW(%s)))', string_agg(format('OLD.%I', name), ', '), string_agg(format('NEW.%I', name), ', '))
+        FROM (SELECT unnest(tracked.columns || named) AS name GROUP BY 1) AS c) END;
+    EXECUTE format('CREATE OR REPLACE TRIGGER sluice_%s_update AFTER UPDATE ON %s FOR EACH ROW %s EXECUTE FUNCTION %s()',
         tracked.id, tracked.relation, changed, function_name);
+    -- Never fires: it names the noted columns, so that nobody drops one of them while it is needed.
+    EXECUTE format('CREATE OR REPLACE TRIGGER sluice_%s_noted BEFORE UPDATE OF %s ON %s FOR EACH STATEMENT WHEN (false) EXECUTE FUNCTION %s()',
+        tracked.id, (SELECT string_agg(DISTINCT format('%I', name), ', ') FROM unnest(named) AS name), tracked.relation, function_name);
     -- A TRUNCATE of the parent fires on its partitions, too, and ONLY makes each log its own rows.
     FOR part IN SELECT relid FROM pg_partition_tree(tracked.relation) UNION SELECT tracked.relation LOOP
         PERFORM sluice.grant_read(part);
@@ -239,7 +229,7 @@ BEGIN
     END LOOP;
 END $$;
 
-CREATE FUNCTION sluice.drop_triggers(tracked integer) RETURNS void
+CREATE OR REPLACE FUNCTION sluice.drop_triggers(tracked integer) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     capture oid[] := ARRAY[to_regproc(format('sluice.capture_%s', tracked)), to_regproc(format('sluice.capture_%s_truncate', tracked))];
@@ -253,7 +243,7 @@ BEGIN
 END $$;
 
 -- Stops noting the changes of a table for a stream. What is in the log stays in it.
-CREATE FUNCTION sluice.untrack(relation regclass, stream text) RETURNS void
+CREATE OR REPLACE FUNCTION sluice.untrack(relation regclass, stream text) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     PERFORM sluice.drop_triggers(t.id) FROM sluice.tracked AS t WHERE t.relation = untrack.relation AND t.stream = untrack.stream;
@@ -261,14 +251,10 @@ BEGIN
 END $$;
 
 -- Forgets a stream. Its changes that are still in the log are passed over; its index is left to whoever made it.
-CREATE FUNCTION sluice.drop_stream(stream text) RETURNS void
+CREATE OR REPLACE FUNCTION sluice.drop_stream(stream text) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     PERFORM sluice.drop_triggers(t.id) FROM sluice.tracked AS t WHERE t.stream = drop_stream.stream;
     DELETE FROM sluice.tracked AS t WHERE t.stream = drop_stream.stream;
     DELETE FROM sluice.stream AS s WHERE s.name = drop_stream.stream;
 END $$;
-
-GRANT SELECT ON sluice.tracked TO sluice_app;
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA sluice FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION sluice.keys_query(text, text), sluice.tables_of(regclass) TO sluice_app;

@@ -1,6 +1,4 @@
 -- What the ingest remembers: how far it has read its source, what it could not store, and how much it did.
---
--- The functions of before go on with it.
 
 -- How far the source was read. What a position is past is stored, or is in ingest_rejects.
 CREATE TABLE sluice.ingest_position (
@@ -50,17 +48,3 @@ CREATE TABLE sluice.ingest_stats (
     measure text PRIMARY KEY,
     value bigint NOT NULL
 ) WITH (fillfactor = 50);
-
-CREATE FUNCTION sluice.count_ingest(measures text[], counts bigint[]) RETURNS void
-LANGUAGE sql VOLATILE AS $$
-    INSERT INTO sluice.ingest_stats AS s (measure, value)
-    SELECT c.measure, c.value
-    FROM unnest(measures, counts) AS c (measure, value)
-    ORDER BY 1                                  -- all take their locks in one order
-    ON CONFLICT (measure) DO UPDATE SET value = s.value + excluded.value
-$$;
-
-GRANT SELECT, INSERT, UPDATE ON sluice.ingest_position, sluice.ingest_stats TO sluice_app;
-GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.ingest_rejects TO sluice_app;
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA sluice FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION sluice.count_ingest(text[], bigint[]) TO sluice_app;

@@ -1,0 +1,65 @@
+-- What operators see and do: what was delivered, how the last hour went, dead letters redriven, who did what; and the
+-- heartbeat, by which the pipeline is watched.
+
+-- Counters that only rise. Whoever did the work adds to them in one statement for each invocation.
+CREATE TABLE sluice.delivery_stats (
+    stream text NOT NULL,                       -- '': of a stream that is not defined, or of no stream
+    measure text NOT NULL,
+    value bigint NOT NULL,
+    PRIMARY KEY (stream, measure)
+) WITH (fillfactor = 50);
+
+-- The last hour, for charts.
+CREATE TABLE sluice.delivery_history (
+    subscription text NOT NULL,
+    at timestamptz NOT NULL,
+    pending_rows bigint NOT NULL,
+    oldest_pending_ms bigint,
+    totals jsonb NOT NULL,                      -- each measure of delivery_stats, of all streams together
+    PRIMARY KEY (subscription, at)
+);
+
+-- Every mutation by an operator.
+CREATE TABLE sluice.audit (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    actor text NOT NULL,
+    source_ip text,
+    action text NOT NULL,
+    subject text NOT NULL,                      -- a message id, a subscription, a key, a task
+    result text NOT NULL,
+    detail jsonb
+);
+
+-- A letter is redriven once, however often and by however many it is asked for.
+CREATE UNIQUE INDEX audit_redrive ON sluice.audit (subject) WHERE action = 'redrive';
+
+-- A redrive of many, whose progress outlives an invocation.
+CREATE TABLE sluice.redrive_task (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    selection jsonb NOT NULL,
+    actor text NOT NULL,
+    source_ip text,
+    state text NOT NULL DEFAULT 'running',
+    total bigint NOT NULL,                      -- letters in the queue at the start
+    redriven bigint NOT NULL DEFAULT 0,
+    already_redriven bigint NOT NULL DEFAULT 0,
+    started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    error text,
+    CONSTRAINT redrive_task_state CHECK (state IN ('running', 'done'))
+);
+
+-- Who goes through the dead-letter queue: one at a time, or each would hide letters from the other.
+CREATE TABLE sluice.lease (
+    name text PRIMARY KEY,
+    holder text NOT NULL,
+    expires_at timestamptz NOT NULL
+);
+
+-- A stream like any other, whose one document changes each minute: what its index has tells whether the pipeline runs.
+CREATE TABLE sluice.heartbeat (
+    name text PRIMARY KEY,
+    at timestamptz NOT NULL
+) WITH (fillfactor = 50);
+INSERT INTO sluice.heartbeat (name, at) VALUES ('heartbeat', clock_timestamp());

@@ -1,0 +1,217 @@
+-- The log, from the side that reads it: what is pending, pages, positions and versions.
+
+-- The current snapshot, with the caller's own transaction listed as still running: a row that it inserts later on must
+-- count as not seen, and pg_current_snapshot() never lists the caller's own xid.
+CREATE OR REPLACE FUNCTION sluice.snapshot() RETURNS pg_snapshot
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    current pg_snapshot := pg_current_snapshot();
+    own xid8 := pg_current_xact_id_if_assigned();
+BEGIN
+    IF own IS NULL OR NOT pg_visible_in_snapshot(own, current) THEN
+        RETURN current;
+    END IF;
+    RETURN (
+        SELECT least(pg_snapshot_xmin(current)::text::numeric, own::text::numeric)
+            || ':' || pg_snapshot_xmax(current) || ':' || string_agg(xid::text, ',' ORDER BY xid::text::numeric)
+        FROM (SELECT pg_snapshot_xip(current) AS xid UNION SELECT own) AS running
+    );
+END $$;
+
+-- Makes a subscription whose position is now, or does nothing where it exists.
+CREATE OR REPLACE FUNCTION sluice.subscribe(reader text) RETURNS void
+LANGUAGE sql VOLATILE AS $$
+    INSERT INTO sluice.subscription (name, seen, system_identifier, timeline)
+    SELECT reader, sluice.snapshot(), c.system_identifier, p.timeline_id
+    FROM pg_control_system() AS c, pg_control_checkpoint() AS p
+    ON CONFLICT (name) DO NOTHING
+$$;
+
+-- Which rows a subscription reads: `fan_out` those that are still to be expanded, each target all the others.
+CREATE OR REPLACE FUNCTION sluice.reads(reader text) RETURNS text
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN reader = 'fan_out' THEN 'op = ''fan_out''' ELSE 'op <> ''fan_out''' END
+$$;
+
+-- Is there anything to drain? Read-only: no lock, no xid. By the index on xid, never by a scan of the primary key; a
+-- running transaction's rows are not visited, since it is asked only whether it has ended.
+CREATE OR REPLACE FUNCTION sluice.pending(reader text) RETURNS boolean
+LANGUAGE plpgsql STABLE
+SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+DECLARE
+    position sluice.subscription;
+    has_rows boolean;                           -- not `found`, which would hide FOUND
+BEGIN
+    SELECT * INTO position FROM sluice.subscription AS s WHERE s.name = reader;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no subscription %', quote_ident(reader) USING HINT = 'Run migrate.';
+    END IF;
+    IF position.target IS NOT NULL THEN
+        RETURN true;
+    END IF;
+    EXECUTE format('SELECT EXISTS (SELECT FROM sluice.outbox WHERE xid >= %L AND %s)',
+        pg_snapshot_xmax(position.seen), sluice.reads(reader)) INTO has_rows;
+    IF has_rows THEN
+        RETURN true;
+    END IF;
+    EXECUTE format(
+        'SELECT EXISTS (
+             SELECT FROM pg_snapshot_xip(%L) AS ended
+             WHERE pg_visible_in_snapshot(ended, pg_current_snapshot())
+               AND EXISTS (SELECT FROM sluice.outbox WHERE xid = ended AND %s))',
+        position.seen, sluice.reads(reader)) INTO has_rows;
+    RETURN has_rows;
+END $$;
+
+-- Reserves a range of versions [first, last] for the calling session, which becomes the holder. The caller commits
+-- before it draws from the range: what a crashed drain drew would otherwise be drawn again. The range starts above the
+-- clock, so that versions rise over a restore, too. No row: another session drains it, or it is paused. A holder that
+-- has had a transaction open for longer than `patience` is frozen, and its backend is terminated.
+CREATE OR REPLACE FUNCTION sluice.take_over(reader text, span integer, patience interval DEFAULT '90 s')
+RETURNS TABLE (first bigint, last bigint, timeline_changed boolean)
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    position sluice.subscription;
+    cluster bigint := (SELECT system_identifier FROM pg_control_system());
+    history integer := (SELECT timeline_id FROM pg_control_checkpoint());
+    microseconds bigint := (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
+BEGIN
+    SELECT * INTO position FROM sluice.subscription AS s WHERE s.name = reader FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        -- Its own transactions are short; a client that was stopped keeps the row's lock past every time-out.
+        PERFORM pg_terminate_backend(a.pid)
+        FROM sluice.subscription AS s
+        JOIN pg_stat_activity AS a ON a.pid = s.holder_pid AND a.backend_start = s.holder_start
+        WHERE s.name = reader AND a.xact_start < clock_timestamp() - patience;
+        RETURN;
+    END IF;
+    IF position.system_identifier <> cluster THEN
+        RAISE EXCEPTION 'this database was restored or copied into another cluster: the position of subscription % means nothing here', reader
+            USING ERRCODE = 'SL001', HINT = 'Run migrate with the command rebase (make rebase).';
+    END IF;
+    -- While the old default partition is being moved nobody may hold it, and each try would use up a range.
+    IF position.paused OR to_regclass('sluice.outbox_moving') IS NOT NULL THEN
+        RETURN;
+    END IF;
+    -- A holder polls all the time, and says so when it stops (`release`): this keeps two from taking turns.
+    IF EXISTS (
+        SELECT FROM pg_stat_activity AS a
+        WHERE a.pid = position.holder_pid AND a.backend_start = position.holder_start
+          AND a.pid <> pg_backend_pid() AND a.state_change > clock_timestamp() - interval '10 s'
+    ) THEN
+        RETURN;
+    END IF;
+    first := greatest(position.reserved, microseconds) + 1;
+    last := first + span - 1;
+    timeline_changed := position.timeline <> history;
+    UPDATE sluice.subscription AS s
+    SET reserved = take_over.last,
+        timeline = history,
+        holder_pid = pg_backend_pid(),
+        holder_start = (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid())
+    WHERE s.name = reader;
+    RETURN NEXT;
+END $$;
+
+-- The calling session does not drain any more: the next one need not wait to be sure of it.
+CREATE OR REPLACE FUNCTION sluice.release(reader text) RETURNS void
+LANGUAGE sql VOLATILE AS $$
+    UPDATE sluice.subscription SET holder_pid = NULL, holder_start = NULL
+    WHERE name = reader AND holder_pid = pg_backend_pid()
+$$;
+
+-- Locks the subscription until the transaction ends, if the range of versions that ends at `last` is still the newest,
+-- and tells how far its interval has been passed. NULL: the caller was overtaken and must take over before it reads,
+-- or it is paused.
+CREATE OR REPLACE FUNCTION sluice.hold(reader text, last bigint) RETURNS bigint
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    after bigint;
+BEGIN
+    SELECT s.after_id INTO after FROM sluice.subscription AS s
+    WHERE s.name = reader AND s.reserved = last AND NOT s.paused
+    FOR UPDATE SKIP LOCKED;
+    -- Asked after the lock: while the old default partition is being moved, its rows are out of sight.
+    RETURN CASE WHEN to_regclass('sluice.outbox_moving') IS NULL THEN after END;
+END $$;
+
+-- The next rows of the interval, `size` at most, in order of id, beginning a new interval where none is open. The caller
+-- holds the subscription (`hold`), sends them, then calls `advance`; on an empty page, and on no other, it calls `finish`.
+--
+-- One leg for the transactions that began after `seen`, from the first id that they can have, and one leg for each that
+-- was running then and has ended since, by its literal xid. One condition with OR, or a search for running xids, makes
+-- every page dearer as long as a transaction stays open.
+CREATE OR REPLACE FUNCTION sluice.page(reader text, after bigint, size integer)
+RETURNS TABLE (id bigint, stream text, key text, op text, tracked integer, payload json, created_at timestamptz, traceparent text)
+LANGUAGE plpgsql VOLATILE
+SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+DECLARE
+    position sluice.subscription;
+    columns CONSTANT text := 'id, stream, key, op, tracked, payload, created_at, traceparent';
+    late xid8;
+    query text;
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'sluice.page needs READ COMMITTED: a version must be older than the snapshot that reads for it';
+    END IF;
+    SELECT * INTO STRICT position FROM sluice.subscription AS s WHERE s.name = reader;
+    IF position.target IS NULL THEN
+        position.target := sluice.snapshot();
+        -- MATERIALIZED: by an index on xid, never by an ordered scan of the primary key with a filter.
+        EXECUTE format(
+            'WITH began AS MATERIALIZED (SELECT id FROM sluice.outbox WHERE xid >= %L AND xid < %L %s) SELECT min(id) FROM began',
+            pg_snapshot_xmax(position.seen), pg_snapshot_xmax(position.target),
+            CASE WHEN reader = 'fan_out' THEN 'AND op = ''fan_out''' END) INTO position.first_id;
+        UPDATE sluice.subscription AS s
+        SET target = position.target, first_id = position.first_id, after_id = 0
+        WHERE s.name = reader;
+    END IF;
+    query := format(
+        '(SELECT %s FROM sluice.outbox WHERE id > %s AND xid >= %L AND pg_visible_in_snapshot(xid, %L) AND %s ORDER BY id LIMIT %s)',
+        columns, greatest(after, coalesce(position.first_id, 9223372036854775807) - 1), pg_snapshot_xmax(position.seen), position.target,
+        sluice.reads(reader), size);
+    FOR late IN SELECT x FROM pg_snapshot_xip(position.seen) AS x WHERE pg_visible_in_snapshot(x, position.target) LOOP
+        query := query || format(
+            ' UNION ALL (SELECT %s FROM sluice.outbox WHERE xid = %L AND id > %s AND %s ORDER BY id LIMIT %s)',
+            columns, late, after, sluice.reads(reader), size);
+    END LOOP;
+    -- Bounded by bytes, too: as many rows as have 8 MiB of payload together, one at least.
+    RETURN QUERY EXECUTE format(
+        'SELECT %s FROM ('
+            'SELECT *, sum(octet_length(payload::text)) OVER (ORDER BY id) AS bytes, row_number() OVER (ORDER BY id) AS n '
+            'FROM (%s) AS leg ORDER BY id LIMIT %s) AS page '
+        'WHERE n = 1 OR bytes IS NULL OR bytes <= 8388608 ORDER BY id', columns, query, size);
+END $$;
+
+-- Marks the interval as passed up to and including this id.
+CREATE OR REPLACE FUNCTION sluice.advance(reader text, upto bigint) RETURNS void
+LANGUAGE sql VOLATILE AS $$
+    UPDATE sluice.subscription SET after_id = upto WHERE name = reader
+$$;
+
+-- Ends the interval: everything that `target` sees has been passed.
+CREATE OR REPLACE FUNCTION sluice.finish(reader text) RETURNS void
+LANGUAGE sql VOLATILE AS $$
+    UPDATE sluice.subscription
+    SET seen = target, target = NULL, first_id = NULL, after_id = 0
+    WHERE name = reader
+$$;
+
+-- A paused subscription is not drained; its changes wait in the log.
+CREATE OR REPLACE FUNCTION sluice.pause(reader text) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    UPDATE sluice.subscription AS s SET paused = true WHERE s.name = reader;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no subscription %', quote_ident(reader);
+    END IF;
+END $$;
+
+CREATE OR REPLACE FUNCTION sluice.resume(reader text) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    UPDATE sluice.subscription AS s SET paused = false WHERE s.name = reader;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no subscription %', quote_ident(reader);
+    END IF;
+END $$;
