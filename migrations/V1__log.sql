@@ -53,6 +53,7 @@ CREATE TABLE sluice.subscription (
     seen pg_snapshot NOT NULL,
     target pg_snapshot,                         -- NULL between intervals
     first_id bigint,                            -- of the interval's rows by transactions that began after `seen`; NULL: none
+    last_id bigint,                             -- of the same rows
     after_id bigint NOT NULL DEFAULT 0,         -- of the interval, what has been passed
     paused boolean NOT NULL DEFAULT false,
     reserved bigint NOT NULL DEFAULT 0,         -- the end of the last range of versions that a drainer took

@@ -12,15 +12,26 @@ CREATE TABLE sluice.stream (
     CONSTRAINT stream_live CHECK ((live_mapping IS NULL) = (live_index IS NULL))
 );
 
--- Changes of a stream that has no index yet: out of the way of the others, back in the log when migrate has made it.
+-- Changes of a stream that has no index yet, of each key the newest: out of the way of the others, and sent when migrate
+-- has made it. No reference to the stream: the drain does not wait for a migration that has it locked.
 CREATE TABLE sluice.waiting (
     id bigint PRIMARY KEY,
-    stream text NOT NULL REFERENCES sluice.stream ON DELETE CASCADE,
+    stream text NOT NULL,
     key text NOT NULL,
     op text NOT NULL,
-    payload json
+    payload json,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE INDEX waiting_stream ON sluice.waiting (stream, id);
+CREATE UNIQUE INDEX waiting_once ON sluice.waiting (stream, md5(key));     -- by a hash, since an index takes 2.7 kB
+
+-- Streams whose documents could not be read when they were last asked for, and why.
+CREATE TABLE sluice.stream_fault (
+    stream text CONSTRAINT stream_fault_pkey PRIMARY KEY,
+    problem text NOT NULL,
+    since timestamptz NOT NULL DEFAULT clock_timestamp(),
+    at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
 
 -- The tables that are noted for a stream.
 CREATE TABLE sluice.tracked (

@@ -172,7 +172,7 @@ async fn template(server: &Config, postgres: &Client) -> Result<String> {
 }
 
 /// Version, file name and text of each, in the order in which migrate applies them; the functions have version 0.
-fn migrations() -> Result<Vec<(i32, String, String)>> {
+pub fn migrations() -> Result<Vec<(i32, String, String)>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations");
     let mut found = vec![];
     for folder in [folder.clone(), folder.join("functions")] {

@@ -34,33 +34,39 @@ LANGUAGE sql IMMUTABLE AS $$
 $$;
 
 -- Is there anything to drain? Read-only: no lock, no xid. By the index on xid, never by a scan of the primary key; a
--- running transaction's rows are not visited, since it is asked only whether it has ended.
+-- running transaction's rows are not visited, since it is asked only whether it has ended. A poll's queries are planned
+-- once a session: planning them costs more than they do, and more with each partition.
 CREATE OR REPLACE FUNCTION sluice.pending(reader text) RETURNS boolean
 LANGUAGE plpgsql STABLE
-SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     position sluice.subscription;
-    has_rows boolean;                           -- not `found`, which would hide FOUND
+    began xid8;                                 -- from here on nothing was seen
 BEGIN
     SELECT * INTO position FROM sluice.subscription AS s WHERE s.name = reader;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no subscription %', quote_ident(reader) USING HINT = 'Run migrate.';
     END IF;
+    IF position.paused THEN
+        RETURN false;
+    END IF;
     IF position.target IS NOT NULL THEN
         RETURN true;
     END IF;
-    EXECUTE format('SELECT EXISTS (SELECT FROM sluice.outbox WHERE xid >= %L AND %s)',
-        pg_snapshot_xmax(position.seen), sluice.reads(reader)) INTO has_rows;
-    IF has_rows THEN
-        RETURN true;
+    began := pg_snapshot_xmax(position.seen);
+    IF reader = 'fan_out' THEN
+        RETURN EXISTS (SELECT FROM sluice.outbox AS o WHERE o.xid >= began AND o.op = 'fan_out')
+            OR EXISTS (
+                SELECT FROM pg_snapshot_xip(position.seen) AS ended
+                WHERE pg_visible_in_snapshot(ended, pg_current_snapshot())
+                  AND EXISTS (SELECT FROM sluice.outbox AS o WHERE o.xid = ended AND o.op = 'fan_out'));
     END IF;
-    EXECUTE format(
-        'SELECT EXISTS (
-             SELECT FROM pg_snapshot_xip(%L) AS ended
-             WHERE pg_visible_in_snapshot(ended, pg_current_snapshot())
-               AND EXISTS (SELECT FROM sluice.outbox WHERE xid = ended AND %s))',
-        position.seen, sluice.reads(reader)) INTO has_rows;
-    RETURN has_rows;
+    RETURN EXISTS (SELECT FROM sluice.outbox AS o WHERE o.xid >= began AND o.op <> 'fan_out')
+        OR EXISTS (
+            SELECT FROM pg_snapshot_xip(position.seen) AS ended
+            WHERE pg_visible_in_snapshot(ended, pg_current_snapshot())
+              AND EXISTS (SELECT FROM sluice.outbox AS o WHERE o.xid = ended AND o.op <> 'fan_out'))
+        OR EXISTS (SELECT FROM sluice.waiting AS w JOIN sluice.stream AS s ON s.name = w.stream WHERE s.live_index IS NOT NULL);
 END $$;
 
 -- Reserves a range of versions [first, last] for the calling session, which becomes the holder. The caller commits
@@ -135,20 +141,82 @@ BEGIN
     RETURN CASE WHEN to_regclass('sluice.outbox_moving') IS NULL THEN after END;
 END $$;
 
+-- How many rows of the log an interval takes in, so that the question where it ends is answered soon, however much has
+-- gathered. One transaction more may be in it, whole.
+CREATE OR REPLACE FUNCTION sluice.interval_rows() RETURNS integer
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT 20000
+$$;
+
+-- What of a snapshot was before this transaction: a snapshot, too.
+CREATE OR REPLACE FUNCTION sluice.snapshot_before(whole pg_snapshot, xmax xid8) RETURNS pg_snapshot
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT (coalesce(min(x.number), xmax::text::numeric) || ':' || xmax || ':' || coalesce(string_agg(x.number::text, ',' ORDER BY x.number), ''))::pg_snapshot
+    FROM (SELECT xip::text::numeric AS number FROM pg_snapshot_xip(whole) AS xip WHERE xip < xmax) AS x
+$$;
+
+-- The transaction ids from `began` on that a snapshot does not list as running, as ranges [low, high): a search that
+-- goes by them visits no row of a transaction that is still open, of which there may be millions.
+CREATE OR REPLACE FUNCTION sluice.ended(began xid8, whole pg_snapshot) RETURNS TABLE (low xid8, high xid8)
+LANGUAGE sql IMMUTABLE ROWS 10 AS $$
+    SELECT r.low::text::xid8, r.high::text::xid8
+    FROM (
+        SELECT coalesce(lag(x.number) OVER (ORDER BY x.number) + 1, began::text::numeric) AS low, x.number AS high
+        FROM (
+            SELECT xip::text::numeric AS number FROM pg_snapshot_xip(whole) AS xip WHERE xip >= began
+            UNION SELECT pg_snapshot_xmax(whole)::text::numeric
+        ) AS x
+    ) AS r
+    WHERE r.low < r.high
+    ORDER BY r.low
+$$;
+
+-- Begins an interval: what is visible now and was not in `seen`, but no more than `interval_rows` of it, in order of
+-- transaction id. Its ids lie between `first_id` and `last_id`, but for those of transactions that `seen` saw running.
+CREATE OR REPLACE FUNCTION sluice.begin_interval(INOUT state sluice.subscription)
+LANGUAGE plpgsql VOLATILE
+SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off AS $$
+DECLARE
+    current pg_snapshot := sluice.snapshot();
+    size CONSTANT integer := sluice.interval_rows();
+    last_xid xid8;
+BEGIN
+    -- MATERIALIZED: by an index on xid, never by an ordered scan of the primary key with a filter.
+    EXECUTE format(
+        'WITH began AS MATERIALIZED ('
+            'SELECT o.xid, o.id FROM sluice.ended(%L, %L) AS e CROSS JOIN LATERAL ('
+                'SELECT xid, id FROM sluice.outbox WHERE xid >= e.low AND xid < e.high %s ORDER BY xid, id LIMIT %s) AS o LIMIT %s) '
+        'SELECT min(id), max(id), (SELECT xid FROM began OFFSET %s) FROM began',
+        pg_snapshot_xmax(state.seen), current, CASE WHEN state.name = 'fan_out' THEN 'AND op = ''fan_out''' END, size, size, size - 1)
+        INTO state.first_id, state.last_id, last_xid;
+    state.target := current;
+    IF last_xid IS NOT NULL THEN                -- there may be more, of this transaction or of later ones
+        state.target := sluice.snapshot_before(current, (last_xid::text::numeric + 1)::text::xid8);
+        EXECUTE format('SELECT greatest(%s, max(id)) FROM sluice.outbox WHERE xid = %L', state.last_id, last_xid) INTO state.last_id;
+    END IF;
+    state.after_id := 0;
+    UPDATE sluice.subscription AS s
+    SET target = state.target, first_id = state.first_id, last_id = state.last_id, after_id = 0
+    WHERE s.name = state.name;
+END $$;
+
 -- The next rows of the interval, `size` at most, in order of id, beginning a new interval where none is open. The caller
 -- holds the subscription (`hold`), sends them, then calls `advance`; on an empty page, and on no other, it calls `finish`.
 --
--- One leg for the transactions that began after `seen`, from the first id that they can have, and one leg for each that
--- was running then and has ended since, by its literal xid. One condition with OR, or a search for running xids, makes
--- every page dearer as long as a transaction stays open.
+-- One leg for the transactions that began after `seen`, between the ids that they can have, and one leg for those that
+-- were running then and have ended since, transaction by transaction. One condition with OR, or a search for running
+-- xids, makes every page dearer as long as a transaction stays open.
+--
+-- Bounded by bytes, too: as many rows as have 8 MiB of keys and payloads together, one at least. A key is cut after 2048
+-- characters: the function cuts it further, and what is longer than 512 bytes is a dead letter.
 CREATE OR REPLACE FUNCTION sluice.page(reader text, after bigint, size integer)
 RETURNS TABLE (id bigint, stream text, key text, op text, tracked integer, payload json, created_at timestamptz, traceparent text)
 LANGUAGE plpgsql VOLATILE
-SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off AS $$
 DECLARE
     position sluice.subscription;
-    columns CONSTANT text := 'id, stream, key, op, tracked, payload, created_at, traceparent';
-    late xid8;
+    columns CONSTANT text := 'id, stream, left(key, 2048) AS key, op, tracked, payload, created_at, traceparent';
+    late xid8[];
     query text;
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
@@ -156,31 +224,55 @@ BEGIN
     END IF;
     SELECT * INTO STRICT position FROM sluice.subscription AS s WHERE s.name = reader;
     IF position.target IS NULL THEN
-        position.target := sluice.snapshot();
-        -- MATERIALIZED: by an index on xid, never by an ordered scan of the primary key with a filter.
-        EXECUTE format(
-            'WITH began AS MATERIALIZED (SELECT id FROM sluice.outbox WHERE xid >= %L AND xid < %L %s) SELECT min(id) FROM began',
-            pg_snapshot_xmax(position.seen), pg_snapshot_xmax(position.target),
-            CASE WHEN reader = 'fan_out' THEN 'AND op = ''fan_out''' END) INTO position.first_id;
-        UPDATE sluice.subscription AS s
-        SET target = position.target, first_id = position.first_id, after_id = 0
-        WHERE s.name = reader;
+        position := sluice.begin_interval(position);
     END IF;
     query := format(
-        '(SELECT %s FROM sluice.outbox WHERE id > %s AND xid >= %L AND pg_visible_in_snapshot(xid, %L) AND %s ORDER BY id LIMIT %s)',
-        columns, greatest(after, coalesce(position.first_id, 9223372036854775807) - 1), pg_snapshot_xmax(position.seen), position.target,
+        '(SELECT %s FROM sluice.outbox WHERE id > %s AND id <= %s AND xid >= %L AND pg_visible_in_snapshot(xid, %L) AND %s ORDER BY id LIMIT %s)',
+        columns, greatest(after, position.first_id - 1), coalesce(position.last_id, 0), pg_snapshot_xmax(position.seen), position.target,
         sluice.reads(reader), size);
-    FOR late IN SELECT x FROM pg_snapshot_xip(position.seen) AS x WHERE pg_visible_in_snapshot(x, position.target) LOOP
+    late := ARRAY(SELECT x FROM pg_snapshot_xip(position.seen) AS x WHERE pg_visible_in_snapshot(x, position.target));
+    IF late <> '{}' THEN
         query := query || format(
-            ' UNION ALL (SELECT %s FROM sluice.outbox WHERE xid = %L AND id > %s AND %s ORDER BY id LIMIT %s)',
-            columns, late, after, sluice.reads(reader), size);
-    END LOOP;
-    -- Bounded by bytes, too: as many rows as have 8 MiB of payload together, one at least.
+            ' UNION ALL SELECT o.* FROM unnest(%L::xid8[]) AS late(xid) CROSS JOIN LATERAL ('
+                'SELECT %s FROM sluice.outbox WHERE xid = late.xid AND id > %s AND %s ORDER BY id LIMIT %s) AS o',
+            late, columns, after, sluice.reads(reader), size);
+    END IF;
     RETURN QUERY EXECUTE format(
-        'SELECT %s FROM ('
-            'SELECT *, sum(octet_length(payload::text)) OVER (ORDER BY id) AS bytes, row_number() OVER (ORDER BY id) AS n '
+        'SELECT id, stream, key, op, tracked, payload, created_at, traceparent FROM ('
+            'SELECT *, sum(coalesce(octet_length(payload::text), 0) + coalesce(octet_length(key), 0)) OVER (ORDER BY id) AS bytes, '
+                'row_number() OVER (ORDER BY id) AS n '
             'FROM (%s) AS leg ORDER BY id LIMIT %s) AS page '
-        'WHERE n = 1 OR bytes IS NULL OR bytes <= 8388608 ORDER BY id', columns, query, size);
+        'WHERE n = 1 OR bytes <= 8388608 ORDER BY id', query, size);
+END $$;
+
+-- What waits for a subscription, `most` rows at most: those that are left of the interval that is open, and those that
+-- no interval has taken in.
+CREATE OR REPLACE FUNCTION sluice.pending_rows(state sluice.subscription, most integer)
+RETURNS TABLE (id bigint, stream text, created_at timestamptz)
+LANGUAGE plpgsql STABLE
+SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off AS $$
+DECLARE
+    reads CONSTANT text := sluice.reads(state.name);
+    passed CONSTANT pg_snapshot := coalesce(state.target, state.seen);
+    current CONSTANT pg_snapshot := pg_current_snapshot();
+    late CONSTANT text := 'SELECT o.* FROM unnest(%L::xid8[]) AS late(xid) CROSS JOIN LATERAL ('
+        'SELECT id, stream, created_at FROM sluice.outbox WHERE xid = late.xid AND id > %s AND %s ORDER BY id LIMIT %s) AS o';
+    query text;
+BEGIN
+    query := format(late, ARRAY(SELECT x FROM pg_snapshot_xip(passed) AS x WHERE pg_visible_in_snapshot(x, current)), 0, reads, most);
+    IF state.target IS NOT NULL THEN
+        query := query || ' UNION ALL ' || format(late,
+            ARRAY(SELECT x FROM pg_snapshot_xip(state.seen) AS x WHERE pg_visible_in_snapshot(x, state.target)), state.after_id, reads, most);
+        query := query || format(
+            ' UNION ALL (SELECT id, stream, created_at FROM sluice.outbox '
+            'WHERE id > %s AND id <= %s AND xid >= %L AND pg_visible_in_snapshot(xid, %L) AND %s ORDER BY id LIMIT %s)',
+            greatest(state.after_id, state.first_id - 1), coalesce(state.last_id, 0), pg_snapshot_xmax(state.seen), state.target, reads, most);
+    END IF;
+    query := query || format(
+        ' UNION ALL SELECT o.* FROM sluice.ended(%L, %L) AS e CROSS JOIN LATERAL ('
+            'SELECT id, stream, created_at FROM sluice.outbox WHERE xid >= e.low AND xid < e.high AND %s ORDER BY xid, id LIMIT %s) AS o',
+        pg_snapshot_xmax(passed), current, reads, most);
+    RETURN QUERY EXECUTE query || ' LIMIT ' || most;
 END $$;
 
 -- Marks the interval as passed up to and including this id.
@@ -193,7 +285,7 @@ $$;
 CREATE OR REPLACE FUNCTION sluice.finish(reader text) RETURNS void
 LANGUAGE sql VOLATILE AS $$
     UPDATE sluice.subscription
-    SET seen = target, target = NULL, first_id = NULL, after_id = 0
+    SET seen = target, target = NULL, first_id = NULL, last_id = NULL, after_id = 0
     WHERE name = reader
 $$;
 

@@ -43,26 +43,88 @@ LANGUAGE sql IMMUTABLE AS $$
     FROM unnest(columns) WITH ORDINALITY AS c(name, ord)
 $$;
 
+-- The relation that a stream names, found without a privilege on its schema. NULL: there is none.
+CREATE OR REPLACE FUNCTION sluice.relation_of(source text) RETURNS regclass
+LANGUAGE sql STABLE AS $$
+    SELECT c.oid::regclass
+    FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = (parse_ident(source))[1] AND c.relname = (parse_ident(source))[2]
+$$;
+
+-- The equality by which an index on such a column is made, as an operator with its schema: a type's own need not be in
+-- anybody's search_path.
+CREATE OR REPLACE FUNCTION sluice.equality(relation regclass, column_name text) RETURNS text
+LANGUAGE sql STABLE AS $$
+    SELECT coalesce((
+        SELECT format('OPERATOR(%I.%s)', n.nspname, o.oprname)
+        FROM pg_attribute AS a
+        JOIN pg_type AS t ON t.oid = a.atttypid
+        JOIN pg_opclass AS c ON c.opcintype = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END
+        JOIN pg_am AS m ON m.oid = c.opcmethod AND m.amname = 'btree'
+        JOIN pg_amop AS p ON p.amopfamily = c.opcfamily AND p.amoplefttype = c.opcintype AND p.amoprighttype = c.opcintype AND p.amopstrategy = 3
+        JOIN pg_operator AS o ON o.oid = p.amopopr
+        JOIN pg_namespace AS n ON n.oid = o.oprnamespace
+        WHERE a.attrelid = relation AND a.attname = column_name AND NOT a.attisdropped AND c.opcdefault), 'OPERATOR(pg_catalog.=)')
+$$;
+
+-- A condition by which a row `s` of the stream's source has the key that the expression `text_of_key` gives as text.
+CREATE OR REPLACE FUNCTION sluice.has_key(stream sluice.stream, text_of_key text) RETURNS text
+LANGUAGE sql STABLE AS $$
+    SELECT string_agg(format('s.%I %s %s::%s', k.name, sluice.equality(sluice.relation_of(stream.source), k.name),
+        CASE cardinality(stream.key) WHEN 1 THEN text_of_key ELSE format('(%s::jsonb ->> %s)', text_of_key, k.ord - 1) END, k.type), ' AND ')
+    FROM unnest(stream.key, sluice.column_types(sluice.relation_of(stream.source), stream.key)) WITH ORDINALITY AS k(name, type, ord)
+$$;
+
+-- Why nobody can read the stream's documents, as far as the catalogs tell, with what to do. NULL: nothing is in the way,
+-- or there is no source.
+CREATE OR REPLACE FUNCTION sluice.source_problem(stream sluice.stream) RETURNS text
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    relation CONSTANT regclass := sluice.relation_of(stream.source);
+    schema_name CONSTANT name := (SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = relation);
+    missing text;
+BEGIN
+    IF stream.source IS NULL THEN
+        RETURN NULL;
+    END IF;
+    IF relation IS NULL THEN
+        RETURN format('its source %s does not exist: create it, or define the stream anew', stream.source);
+    END IF;
+    IF NOT has_schema_privilege('sluice_app', schema_name, 'USAGE') THEN
+        RETURN format('the functions may not use the schema of its source: GRANT USAGE ON SCHEMA %I TO sluice_app', schema_name);
+    END IF;
+    IF NOT has_table_privilege('sluice_app', relation, 'SELECT') THEN
+        RETURN format('the functions may not read its source: GRANT SELECT ON %s TO sluice_app', stream.source);
+    END IF;
+    SELECT string_agg(quote_ident(c.name), ', ') INTO missing
+    FROM (SELECT unnest(stream.key) UNION SELECT jsonb_object_keys(coalesce(stream.live_mapping, stream.mapping) -> 'properties')) AS c(name)
+    WHERE NOT EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = relation AND a.attname = c.name AND a.attnum > 0 AND NOT a.attisdropped);
+    IF missing IS NOT NULL THEN
+        RETURN format('its source %s has no column %s: bring it back, or define the stream anew', stream.source, missing);
+    END IF;
+    RETURN NULL;
+END $$;
+
 -- What reads a stream's documents: $1 the keys as text[], $2 the most bytes of one document. A row for each key, with
 -- its index in $1; `found` NULL: there is no such row; `document` NULL beside `bytes`: it is larger. Keys are compared as
--- values of their type, never as text. OFFSET 0 lets each document be made once. A document's line breaks are found by
--- whoever reads it, where the search costs nothing: PostgreSQL's took a quarter of the time that a document of 1 KB takes.
--- NULL: the source does not exist, or there is none.
+-- values of their type, never as text; `printed` is the text of the row's own key, where that is another than the one
+-- asked for. OFFSET 0 lets each document be made once. A document's line breaks are found by whoever reads it, where the
+-- search costs nothing: PostgreSQL's took a quarter of the time that a document of 1 KB takes. `f.*`: a column may be
+-- named f. NULL: nobody can read it, or there is nothing to read.
 CREATE OR REPLACE FUNCTION sluice.read_query(stream sluice.stream) RETURNS text
 LANGUAGE sql STABLE AS $$
     SELECT format(
-        'SELECT (k.ord - 1)::integer AS index, d.found, CASE WHEN d.bytes <= $2 THEN d.document END AS document, d.bytes '
+        'SELECT (k.ord - 1)::integer AS index, d.found, CASE WHEN d.bytes <= $2 THEN d.document END AS document, d.bytes, '
+            'CASE WHEN d.printed COLLATE "C" <> k.key THEN d.printed END AS printed '
         'FROM unnest($1::text[]) WITH ORDINALITY AS k(key, ord) '
         'LEFT JOIN LATERAL ('
-            'SELECT true AS found, t.document, octet_length(t.document) AS bytes FROM ('
-                'SELECT row_to_json(f)::text AS document '
+            'SELECT true AS found, t.document, octet_length(t.document) AS bytes, t.printed FROM ('
+                'SELECT row_to_json(f.*)::text AS document, %s AS printed '
                 'FROM %s AS s CROSS JOIN LATERAL (SELECT %s) AS f WHERE %s OFFSET 0) AS t) AS d ON true',
-        stream.source,
+        sluice.key_expression('s', stream.key), stream.source,
         (SELECT string_agg(format('s.%I', field), ', ') FROM jsonb_object_keys(coalesce(stream.live_mapping, stream.mapping) -> 'properties') AS field),
-        (SELECT string_agg(format('s.%I = %s::%s', k.name,
-                    CASE cardinality(stream.key) WHEN 1 THEN 'k.key' ELSE format('(k.key::jsonb ->> %s)', k.ord - 1) END, k.type), ' AND ')
-         FROM unnest(stream.key, sluice.column_types(to_regclass(stream.source), stream.key)) WITH ORDINALITY AS k(name, type, ord)))
-    WHERE to_regclass(stream.source) IS NOT NULL
+        sluice.has_key(stream, 'k.key'))
+    WHERE stream.source IS NOT NULL AND sluice.source_problem(stream) IS NULL
 $$;
 
 -- Lets the functions read a relation. The caller must own it, or hold its privileges with grant option.
@@ -181,27 +243,78 @@ BEGIN
     INSERT INTO sluice.outbox (stream, key, op, payload) VALUES (stream, key, op, payload);
 END $$;
 
--- Keeps these rows of the log until the stream has an index. False: it has one, look again. The stream's row is locked
--- until the caller's transaction ends, so that set_live comes either before or after.
-CREATE OR REPLACE FUNCTION sluice.wait(stream text, ids bigint[]) RETURNS boolean
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    PERFORM FROM sluice.stream AS s WHERE s.name = wait.stream AND s.live_index IS NULL FOR SHARE;
-    IF NOT FOUND THEN
-        RETURN false;
-    END IF;
-    INSERT INTO sluice.waiting (id, stream, key, op, payload)
-    SELECT o.id, o.stream, o.key, o.op, o.payload FROM sluice.outbox AS o WHERE o.id = ANY (ids)
-    ON CONFLICT DO NOTHING;
-    RETURN true;
-END $$;
+-- Keeps these rows of the log until their stream has an index: of each key the newest. What is kept for a stream is sent
+-- before anything else, once it has one (`waited`), so nothing has to be locked here: it may get its index meanwhile.
+CREATE OR REPLACE FUNCTION sluice.wait(ids bigint[]) RETURNS void
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO sluice.waiting AS w (id, stream, key, op, payload)
+    SELECT DISTINCT ON (o.stream, left(o.key, 2048)) o.id, o.stream, left(o.key, 2048), o.op, o.payload
+    FROM sluice.outbox AS o
+    WHERE o.id = ANY (ids)
+    ORDER BY o.stream, left(o.key, 2048), o.id DESC
+    ON CONFLICT (stream, md5(key)) DO UPDATE SET id = excluded.id, op = excluded.op, payload = excluded.payload
+    WHERE excluded.id > w.id
+$$;
 
--- The index has this mapping: what waited for it goes back into the log.
+-- Takes back what was kept of streams that have an index now: `size` rows at most, 8 MiB of payloads, the oldest first.
+-- The caller sends them in this transaction, and nothing of the log before they are all sent: what was emitted since is
+-- newer.
+CREATE OR REPLACE FUNCTION sluice.waited(size integer)
+RETURNS TABLE (id bigint, stream text, key text, op text, payload json)
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    WITH oldest AS MATERIALIZED (
+        SELECT w.id, row_number() OVER (ORDER BY w.id) AS n,
+            sum(coalesce(octet_length(w.payload::text), 0)) OVER (ORDER BY w.id) AS bytes
+        FROM sluice.stream AS s
+        CROSS JOIN LATERAL (SELECT * FROM sluice.waiting AS x WHERE x.stream = s.name ORDER BY x.id LIMIT size) AS w
+        WHERE s.live_index IS NOT NULL
+        ORDER BY w.id
+        LIMIT size
+    ), taken AS (
+        DELETE FROM sluice.waiting AS w USING oldest AS o
+        WHERE w.id = o.id AND (o.n = 1 OR o.bytes <= 8388608)
+        RETURNING w.id, w.stream, w.key, w.op, w.payload
+    )
+    SELECT t.id, t.stream, t.key, t.op, t.payload FROM taken AS t ORDER BY t.id
+$$;
+
+-- The index has this mapping: the drain sends what waited for it.
 CREATE OR REPLACE FUNCTION sluice.set_live(stream text, index text, mapping jsonb) RETURNS void
+LANGUAGE sql VOLATILE AS $$
+    UPDATE sluice.stream AS s SET live_index = index, live_mapping = set_live.mapping WHERE s.name = set_live.stream
+$$;
+
+-- Notes why the stream's documents could not be read just now; NULL: they could.
+CREATE OR REPLACE FUNCTION sluice.note_fault(stream text, problem text) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
-    UPDATE sluice.stream AS s SET live_index = index, live_mapping = set_live.mapping WHERE s.name = set_live.stream;
-    INSERT INTO sluice.outbox (stream, key, op, payload)
-    SELECT w.stream, w.key, w.op, w.payload FROM sluice.waiting AS w WHERE w.stream = set_live.stream ORDER BY w.id;
-    DELETE FROM sluice.waiting AS w WHERE w.stream = set_live.stream;
+    IF problem IS NULL THEN
+        DELETE FROM sluice.stream_fault AS f WHERE f.stream = note_fault.stream;
+    ELSE
+        INSERT INTO sluice.stream_fault AS f (stream, problem)
+        SELECT s.name, note_fault.problem FROM sluice.stream AS s WHERE s.name = note_fault.stream
+        ON CONFLICT ON CONSTRAINT stream_fault_pkey DO UPDATE SET problem = excluded.problem, at = excluded.at;
+    END IF;
+END $$;
+
+-- Whether the stream's documents can be read for some other key than this one. False: it may be the stream that is at
+-- fault, and not the key's own data.
+CREATE OR REPLACE FUNCTION sluice.answers_for_another(stream text, key text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    asked sluice.stream;
+    query text;
+    other text;
+BEGIN
+    SELECT * INTO asked FROM sluice.stream AS s WHERE s.name = answers_for_another.stream;
+    query := sluice.read_query(asked);
+    FOR other IN EXECUTE format('SELECT %s FROM %s AS s LIMIT 10', sluice.key_expression('s', asked.key), asked.source) LOOP
+        CONTINUE WHEN other IS NULL OR other = answers_for_another.key;
+        BEGIN
+            EXECUTE query USING ARRAY[other], 0;
+            RETURN true;
+        EXCEPTION WHEN OTHERS THEN              -- neither does this one tell
+        END;
+    END LOOP;
+    RETURN false;
 END $$;

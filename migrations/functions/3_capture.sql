@@ -257,4 +257,6 @@ BEGIN
     PERFORM sluice.drop_triggers(t.id) FROM sluice.tracked AS t WHERE t.stream = drop_stream.stream;
     DELETE FROM sluice.tracked AS t WHERE t.stream = drop_stream.stream;
     DELETE FROM sluice.stream AS s WHERE s.name = drop_stream.stream;
+    DELETE FROM sluice.waiting AS w WHERE w.stream = drop_stream.stream;
+    DELETE FROM sluice.stream_fault AS f WHERE f.stream = drop_stream.stream;
 END $$;

@@ -73,10 +73,10 @@ BEGIN
         RETURN 0;
     END IF;
     SELECT * INTO target FROM sluice.stream AS s WHERE s.name = job.stream;
-    IF to_regclass(target.source) IS NULL THEN
+    IF sluice.relation_of(target.source) IS NULL THEN
         RAISE EXCEPTION 'the source % of stream % does not exist', target.source, target.name USING ERRCODE = 'undefined_table';
     END IF;
-    types := sluice.column_types(to_regclass(target.source), target.key);
+    types := sluice.column_types(sluice.relation_of(target.source), target.key);
     SELECT string_agg('k' || ord, ', ' ORDER BY ord), string_agg(format('k%s::%s', ord, type), ', ' ORDER BY ord),
         string_agg(format('k%s::text', ord), ', ' ORDER BY ord)
     INTO names, typed, texts FROM unnest(types) WITH ORDINALITY AS t(type, ord);
@@ -130,10 +130,7 @@ DECLARE
     missing text[];
 BEGIN
     EXECUTE format('SELECT array_agg(k.key) FROM unnest($1) AS k(key) WHERE NOT EXISTS (SELECT FROM %s AS s WHERE %s)',
-        target.source,
-        (SELECT string_agg(format('s.%I = %s::%s', k.name,
-                    CASE cardinality(target.key) WHEN 1 THEN 'k.key' ELSE format('(k.key::jsonb ->> %s)', k.ord - 1) END, k.type), ' AND ')
-         FROM unnest(target.key, sluice.column_types(to_regclass(target.source), target.key)) WITH ORDINALITY AS k(name, type, ord)))
+        target.source, sluice.has_key(target, 'k.key'))
         INTO missing USING keys;
     RETURN missing;
 EXCEPTION
@@ -158,7 +155,7 @@ BEGIN
         RETURN 0;
     END IF;
     SELECT * INTO target FROM sluice.stream AS s WHERE s.name = job.stream;
-    IF to_regclass(target.source) IS NULL THEN
+    IF sluice.relation_of(target.source) IS NULL THEN
         RAISE EXCEPTION 'the source % of stream % does not exist', target.source, target.name USING ERRCODE = 'undefined_table';
     END IF;
     SELECT k.last, k.keys INTO last, keys FROM sluice.logged_keys(job.stream, job.log_after, job.log_upto, slice * 4) AS k;
@@ -234,7 +231,7 @@ LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     PERFORM FROM sluice.subscription FOR UPDATE;
     UPDATE sluice.subscription
-    SET seen = sluice.snapshot(), target = NULL, first_id = NULL, after_id = 0,
+    SET seen = sluice.snapshot(), target = NULL, first_id = NULL, last_id = NULL, after_id = 0,
         reserved = greatest(reserved, version),
         system_identifier = (SELECT c.system_identifier FROM pg_control_system() AS c),
         timeline = (SELECT c.timeline_id FROM pg_control_checkpoint() AS c);

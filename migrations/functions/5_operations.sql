@@ -110,61 +110,67 @@ BEGIN
     RETURN 'dropped partition ' || name;
 END $$;
 
--- A line for each subscription: how many rows wait for it, for how long the oldest has, and where it is.
+-- How many rows are counted one by one: a count has to be soon, above all where there is much to count.
+CREATE OR REPLACE FUNCTION sluice.counted_rows() RETURNS integer
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT 10000
+$$;
+
+-- A line for each subscription: how many rows wait for it, for how long the oldest has, and where it is. Above
+-- `counted_rows` the number is estimated, by the ids of the log.
 CREATE OR REPLACE FUNCTION sluice.status()
 RETURNS TABLE (subscription text, paused boolean, pending_rows bigint, oldest_pending_age interval, seen pg_snapshot, after_id bigint)
-LANGUAGE plpgsql STABLE
-SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+LANGUAGE plpgsql STABLE AS $$
 DECLARE
     position sluice.subscription;
+    oldest timestamptz;
+    first_id bigint;
 BEGIN
     FOR position IN SELECT * FROM sluice.subscription ORDER BY name LOOP
         subscription := position.name;
         paused := position.paused;
         seen := position.seen;
         after_id := position.after_id;
-        EXECUTE format(
-            'SELECT count(*), clock_timestamp() - min(o.created_at) FROM (
-                 SELECT * FROM sluice.outbox WHERE xid >= %1$L
-                 UNION ALL
-                 SELECT o.* FROM pg_snapshot_xip(%2$L) AS x JOIN sluice.outbox AS o ON o.xid = x) AS o
-             WHERE %3$s AND NOT coalesce(pg_visible_in_snapshot(o.xid, %4$L) AND o.id <= %5$s, false)',
-            pg_snapshot_xmax(position.seen), position.seen, sluice.reads(position.name), position.target, position.after_id)
-        INTO pending_rows, oldest_pending_age;
+        SELECT count(*), min(p.created_at), min(p.id) INTO pending_rows, oldest, first_id
+        FROM sluice.pending_rows(position, sluice.counted_rows()) AS p;
+        IF pending_rows >= sluice.counted_rows() THEN
+            pending_rows := greatest(pending_rows, (SELECT max(o.id) FROM sluice.outbox AS o) - first_id);
+        END IF;
+        oldest_pending_age := clock_timestamp() - oldest;
         RETURN NEXT;
     END LOOP;
 END $$;
 
--- What waits for a subscription, by stream.
+-- What waits for a subscription, by stream: of the `counted_rows` rows that are next, where more wait.
 CREATE OR REPLACE FUNCTION sluice.pending_by_stream(reader text)
 RETURNS TABLE (stream text, pending_rows bigint, oldest_pending_age interval)
-LANGUAGE plpgsql STABLE
-SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off AS $$
-DECLARE
-    position sluice.subscription;
-BEGIN
-    SELECT * INTO position FROM sluice.subscription AS s WHERE s.name = reader;
-    RETURN QUERY EXECUTE format(
-        'SELECT o.stream, count(*), clock_timestamp() - min(o.created_at) FROM (
-             SELECT * FROM sluice.outbox WHERE xid >= %1$L
-             UNION ALL
-             SELECT o.* FROM pg_snapshot_xip(%2$L) AS x JOIN sluice.outbox AS o ON o.xid = x) AS o
-         WHERE %3$s AND NOT coalesce(pg_visible_in_snapshot(o.xid, %4$L) AND o.id <= %5$s, false)
-         GROUP BY o.stream',
-        pg_snapshot_xmax(position.seen), position.seen, sluice.reads(reader), position.target, position.after_id);
-END $$;
+LANGUAGE sql STABLE AS $$
+    SELECT p.stream, count(*), clock_timestamp() - min(p.created_at)
+    FROM sluice.subscription AS s CROSS JOIN LATERAL sluice.pending_rows(s, sluice.counted_rows()) AS p
+    WHERE s.name = reader
+    GROUP BY p.stream
+$$;
 
--- A line for each stream: its index (NULL: run migrate), what waits for it, expansions that are under way or parked
--- with an error, and the tables that its view reads but nobody tracks.
+-- A line for each stream: its index (NULL: run migrate), what waits for it (100,000 are counted at most), expansions that
+-- are under way or parked with an error, the tables that its view reads but nobody tracks, and why it does not keep up:
+-- nobody can read its source, reading it failed just now, it has no index, or its changed documents cannot be found out.
+-- `problem` NULL: nothing is in its way.
 CREATE OR REPLACE FUNCTION sluice.stream_status()
-RETURNS TABLE (stream text, index text, is_current boolean, waiting bigint, expansions bigint, expanded_rows bigint, last_error text, untracked_tables regclass[])
+RETURNS TABLE (
+    stream text, index text, is_current boolean, waiting bigint, expansions bigint, expanded_rows bigint, last_error text,
+    untracked_tables regclass[], problem text)
 LANGUAGE sql STABLE AS $$
     SELECT s.name, s.live_index, s.live_mapping IS NOT DISTINCT FROM s.mapping,
-        (SELECT count(*) FROM sluice.waiting AS w WHERE w.stream = s.name),
+        (SELECT count(*) FROM (SELECT FROM sluice.waiting AS w WHERE w.stream = s.name LIMIT 100000) AS w),
         e.count, e.logged, e.error,
         ARRAY(
-            SELECT t FROM sluice.tables_of(to_regclass(s.source)) AS t
-            WHERE NOT EXISTS (SELECT FROM sluice.tracked AS k WHERE k.relation = t AND k.stream = s.name))
+            SELECT t FROM sluice.tables_of(sluice.relation_of(s.source)) AS t
+            WHERE NOT EXISTS (SELECT FROM sluice.tracked AS k WHERE k.relation = t AND k.stream = s.name)),
+        coalesce(
+            sluice.source_problem(s),
+            (SELECT 'its documents cannot be read: ' || f.problem FROM sluice.stream_fault AS f WHERE f.stream = s.name),
+            CASE WHEN s.live_index IS NULL THEN 'it has no index yet: run migrate' END,
+            'which documents changed cannot be found out: ' || e.error)
     FROM sluice.stream AS s
     CROSS JOIN LATERAL (
         SELECT count(*), coalesce(sum(x.logged), 0)::bigint AS logged, max(x.error) AS error

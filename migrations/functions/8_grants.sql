@@ -5,7 +5,7 @@ GRANT USAGE ON SCHEMA sluice TO sluice_app;
 GRANT SELECT ON sluice.schema_history, sluice.stream, sluice.waiting, sluice.tracked TO sluice_app;
 GRANT SELECT, INSERT ON sluice.outbox TO sluice_app;
 GRANT SELECT, UPDATE ON sluice.subscription TO sluice_app;
-GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.expansion TO sluice_app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.expansion, sluice.stream_fault TO sluice_app;
 GRANT SELECT, INSERT, UPDATE ON sluice.delivery_stats, sluice.redrive_task TO sluice_app;
 GRANT SELECT, INSERT, DELETE ON sluice.delivery_history TO sluice_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.lease TO sluice_app;
@@ -18,10 +18,13 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA sluice FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     sluice.snapshot(), sluice.reads(text), sluice.pending(text),
     sluice.take_over(text, integer, interval), sluice.release(text), sluice.hold(text, bigint),
+    sluice.interval_rows(), sluice.snapshot_before(pg_snapshot, xid8), sluice.ended(xid8, pg_snapshot),
+    sluice.begin_interval(sluice.subscription), sluice.pending_rows(sluice.subscription, integer), sluice.counted_rows(),
     sluice.page(text, bigint, integer), sluice.advance(text, bigint), sluice.finish(text),
     sluice.pause(text), sluice.resume(text),
     sluice.column_types(regclass, text[]), sluice.key_expression(text, text[]), sluice.read_query(sluice.stream),
-    sluice.wait(text, bigint[]),
+    sluice.answers_for_another(text, text), sluice.wait(bigint[]), sluice.waited(integer), sluice.note_fault(text, text),
+    sluice.relation_of(text), sluice.equality(regclass, text), sluice.has_key(sluice.stream, text), sluice.source_problem(sluice.stream),
     sluice.keys_query(text, text), sluice.tables_of(regclass),
     sluice.collect(integer), sluice.expand(bigint, integer), sluice.expand_source(bigint, integer),
     sluice.expand_log(sluice.expansion, integer), sluice.logged_keys(text, bigint, bigint, integer),

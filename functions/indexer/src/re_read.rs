@@ -97,7 +97,7 @@ impl<D: Connect> Source<D> {
             Err(outcome) => return hand_over(unread(0..keys.len(), &outcome)).await,
         };
         let texts = keys.iter().map(|&key| key.to_owned()).collect();
-        let mut documents = client.read(stream, texts, DOCUMENT_BYTES, false);
+        let mut documents = client.read(stream, texts, DOCUMENT_BYTES, None);
         let mut portion = Vec::new();
         let mut bytes = 0;
         let failure = loop {
@@ -197,7 +197,10 @@ fn reading(read: Read) -> Reading {
 fn decide_error(error: &ReadError) -> Outcome {
     match error {
         ReadError::NoSource(_) => Outcome::Permanent(Reason::new(alias::NO_SOURCE, error.to_string())),
-        ReadError::MissingSource { .. } => Outcome::Configuration(Reason::new("missing_source", error.to_string())),
+        ReadError::UnreadableSource { .. } => {
+            Outcome::Configuration(Reason::new("unreadable_source", error.to_string()))
+        }
+        ReadError::Slow { .. } => Outcome::Retry(Reason::new("slow_source", error.to_string())),
         ReadError::Query { source, .. } => {
             let problem = describe(source);
             warn!(error = problem, "documents could not be read");

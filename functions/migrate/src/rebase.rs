@@ -52,7 +52,7 @@ async fn remove_surplus(
     while let Some(page) = scan.next().await? {
         let keys: Vec<String> = page.into_iter().map(|found| found.key).collect();
         // With no bytes allowed, what exists is too large, and no document travels.
-        let mut reads = stream.read(client, keys.clone(), 0, false);
+        let mut reads = stream.read(client, keys.clone(), 0, None);
         let mut missing = Vec::new();
         while let Some((position, read)) = reads.next().await? {
             if !matches!(read, Read::TooLarge { .. } | Read::Document(_)) {

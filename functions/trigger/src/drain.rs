@@ -14,6 +14,7 @@ use tokio_postgres::error::SqlState;
 use tracing::{error, info, warn};
 
 use crate::page::Outgoing;
+use crate::rests::Rests;
 use crate::sender::Sender;
 use crate::session::Session;
 use crate::{Config, Error};
@@ -72,6 +73,7 @@ pub struct Drain<D: Connect, Q: Queue> {
     stored_at: Option<Instant>,
     /// When the queue was last asked for its depth, and whether it had room.
     room: Option<(Instant, bool)>,
+    rests: Rests,
 }
 
 impl<D: Connect, Q: Queue> Drain<D, Q> {
@@ -88,6 +90,7 @@ impl<D: Connect, Q: Queue> Drain<D, Q> {
             versions: None,
             stored_at: None,
             room: None,
+            rests: Rests::default(),
         }
     }
 
@@ -181,14 +184,22 @@ impl<D: Connect, Q: Queue> Drain<D, Q> {
             return Ok(false);
         };
         let until = stop_at.min(Instant::now() + TRANSACTION);
-        let mut outgoing =
-            Outgoing::new(session, trace, Sender::new(self.queue.clone(), self.send_concurrency), drained).await?;
         // Drawn before its page is read, so that a higher version has seen at least as much.
         let Some(mut version) = versions.draw() else {
             self.versions = None;
             session.rollback().await?;
             return Ok(true);
         };
+        let (waited, waited_at_ms) = session.waited(self.page_size).await?;
+        let sender = Sender::new(self.queue.clone(), self.send_concurrency);
+        let mut outgoing = Outgoing::new(session, trace, stop_at, &mut self.rests, sender, drained).await?;
+        if !waited.is_empty() {
+            // By themselves, and all of them before the next page: what is in the log is newer.
+            outgoing.push(waited, version, waited_at_ms).await?;
+            let counts = outgoing.finish().await?;
+            commit(session, counts, drained).await?;
+            return Ok(true);
+        }
         let (mut rows, mut read_at_ms) = session.page(&self.subscription, after, self.page_size).await?;
         let has_any = !rows.is_empty();
         while let Some(last) = rows.last() {

@@ -10,6 +10,7 @@ mod drain;
 mod error;
 mod fan_out;
 mod page;
+mod rests;
 mod sender;
 mod session;
 

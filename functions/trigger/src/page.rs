@@ -1,14 +1,17 @@
 //! From a page of the log to messages: what each of its documents is now.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
 
 use config::Trace;
 use database::delivery::{self, Counts};
 use database::{Answers as _, Read, Session, Stream, log};
 use message::{Change, Op, Packer};
 use queue::{Message, Queue};
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use crate::rests::Rests;
 use crate::sender::Sender;
 use crate::{Drained, Error};
 
@@ -23,11 +26,21 @@ const KEY_BYTES: usize = 2048;
 /// takes 900,000 bytes, but a character that SQS refuses grows to twice its size on the way.
 const PAYLOAD_BYTES: usize = 950_000;
 
+/// How long the documents of one stream and page may take: what is left then travels without them, so that a slow source
+/// delays the others once, and then rests.
+const READ_TIME: Duration = Duration::from_secs(2);
+/// With less than this left of the invocation nothing is read any more.
+const WORTH_READING: Duration = Duration::from_millis(100);
+
 /// Turns pages into messages, and packs together what belongs to one stream.
 pub struct Outgoing<'a, S, Q> {
     session: &'a S,
     trace: &'a Trace,
+    stop_at: Instant,
     streams: HashMap<String, Stream>,
+    /// Of these the changes wait, to the end of the transaction: what waited is sent before what came later.
+    set_aside: HashSet<String>,
+    rests: &'a mut Rests,
     packers: BTreeMap<String, Packer>,
     sender: Sender<Q>,
     counters: &'a mut Drained,
@@ -39,11 +52,14 @@ impl<'a, S: Session, Q: Queue> Outgoing<'a, S, Q> {
     pub async fn new(
         session: &'a S,
         trace: &'a Trace,
+        stop_at: Instant,
+        rests: &'a mut Rests,
         sender: Sender<Q>,
         counters: &'a mut Drained,
     ) -> Result<Self, Error> {
         let streams = session.streams().await?;
-        Ok(Self { session, trace, streams, packers: BTreeMap::new(), sender, counters, counts: Counts::default() })
+        let (set_aside, packers, counts) = (HashSet::new(), BTreeMap::new(), Counts::default());
+        Ok(Self { session, trace, stop_at, streams, set_aside, rests, packers, sender, counters, counts })
     }
 
     /// Takes a page: its documents are read now, under this version, which was drawn before.
@@ -57,8 +73,10 @@ impl<'a, S: Session, Q: Queue> Outgoing<'a, S, Q> {
         for (name, rows) in by_stream {
             self.counts.add(&name, delivery::DRAINED, as_count(rows.len()));
             let Some(stream) = self.live_stream(&name, &rows).await? else { continue };
-            // One write for each key: the last row stands for those before it.
-            let latest: HashMap<String, log::Row> = rows.into_iter().map(|row| (row.key.clone(), row)).collect();
+            // One write for each key: the last row stands for those before it. Of a key that may have been cut, each.
+            let whole = |row: &log::Row| if row.key.len() < KEY_BYTES { 0 } else { row.id };
+            let latest: HashMap<(String, i64), log::Row> =
+                rows.into_iter().map(|row| ((row.key.clone(), whole(&row)), row)).collect();
             let mut latest: Vec<log::Row> = latest.into_values().collect();
             latest.sort_unstable_by_key(|row| row.id);
             if stream.source.is_some() {
@@ -88,29 +106,53 @@ impl<'a, S: Session, Q: Queue> Outgoing<'a, S, Q> {
     /// The stream, if its changes can travel. Those of a stream without an index are set aside until it has one; those
     /// of a stream that was dropped are passed over.
     async fn live_stream(&mut self, name: &str, rows: &[log::Row]) -> Result<Option<Stream>, Error> {
-        let is_live = |streams: &HashMap<String, Stream>| streams.get(name).is_some_and(|s| s.live_index.is_some());
-        if !is_live(&self.streams) {
-            let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
-            if self.session.wait(name, &ids).await? {
-                self.counters.waiting += ids.len() as u64;
-                return Ok(None);
-            }
+        if !self.streams.contains_key(name) {
+            // Defined since this transaction began, or dropped.
             self.streams = self.session.streams().await?;
-            if !is_live(&self.streams) {
-                warn!(stream = name, changes = ids.len(), "passed over changes of a stream that was dropped");
-                self.counters.unknown += ids.len() as u64;
-                return Ok(None);
-            }
         }
-        Ok(self.streams.get(name).cloned())
+        let Some(stream) = self.streams.get(name) else {
+            warn!(stream = name, changes = rows.len(), "passed over changes of a stream that was dropped");
+            self.counters.unknown += rows.len() as u64;
+            return Ok(None);
+        };
+        if stream.live_index.is_some() && !self.set_aside.contains(name) {
+            return Ok(Some(stream.clone()));
+        }
+        let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
+        self.session.wait(&ids).await?;
+        self.set_aside.insert(name.to_owned());
+        self.counters.waiting += ids.len() as u64;
+        Ok(None)
     }
 
-    /// Reads the documents and packs them as they come. Where they cannot be read, the changes travel without them, and
-    /// the indexer tries until the source is mended: the other streams go on, and nothing is skipped.
+    /// Reads the documents and packs them as they come. Where they cannot be read, or not soon, the changes travel without
+    /// them, and the indexer tries until the source is mended: the other streams go on, and nothing is skipped.
     async fn read(&mut self, stream: &Stream, rows: &[log::Row], version: i64, read_at_ms: i64) -> Result<(), Error> {
+        let time = READ_TIME.min(self.stop_at.saturating_duration_since(Instant::now()));
+        let left = if time < WORTH_READING || self.rests.is_resting(&stream.name) {
+            (0..rows.len()).collect()
+        } else {
+            self.read_within(time, stream, rows, version, read_at_ms).await?
+        };
+        for index in left {
+            self.pack(&stream.name, &rows[index], version, Op::Read, read_at_ms, None).await?;
+        }
+        Ok(())
+    }
+
+    /// The indexes of the rows whose documents could not be read.
+    async fn read_within(
+        &mut self,
+        time: Duration,
+        stream: &Stream,
+        rows: &[log::Row],
+        version: i64,
+        read_at_ms: i64,
+    ) -> Result<Vec<usize>, Error> {
         let keys = rows.iter().map(|row| row.key.clone()).collect();
-        let mut documents = self.session.read(stream, keys, DOCUMENT_BYTES, true);
-        let left = loop {
+        let session = self.session;
+        let mut documents = session.read(stream, keys, DOCUMENT_BYTES, Some(time));
+        loop {
             match documents.next().await {
                 Ok(Some((index, read))) => {
                     let (op, document) = match read {
@@ -121,22 +163,24 @@ impl<'a, S: Session, Q: Queue> Outgoing<'a, S, Q> {
                     };
                     self.pack(&stream.name, &rows[index], version, op, read_at_ms, document.as_deref()).await?;
                 }
-                Ok(None) => return Ok(()),
+                Ok(None) => {
+                    if self.rests.end(&stream.name) || stream.has_fault {
+                        session.note_fault(&stream.name, None).await?;
+                    }
+                    return Ok(vec![]);
+                }
                 Err(failure) if failure.is_connection_lost() => return Err(failure.into()),
                 Err(failure) => {
-                    let reason = std::error::Error::source(&failure)
-                        .and_then(|source| source.downcast_ref().map(database::describe))
-                        .unwrap_or_default();
+                    let reason = failure.reason();
                     error!(stream = stream.name, error = %failure, reason, "changes travel without their documents");
-                    break documents.into_unanswered();
+                    self.counters.source_errors += 1;
+                    let left = documents.into_unanswered();
+                    self.rests.begin(&stream.name);
+                    session.note_fault(&stream.name, Some(&reason)).await?;
+                    return Ok(left);
                 }
             }
-        };
-        self.counters.source_errors += 1;
-        for index in left {
-            self.pack(&stream.name, &rows[index], version, Op::Read, read_at_ms, None).await?;
         }
-        Ok(())
     }
 
     async fn pack(

@@ -203,8 +203,19 @@ impl Session for SimulatedSession {
         self.compare("finish", (), async |client| client.finish(subscription).await).await
     }
 
-    async fn wait(&self, stream: &str, _ids: &[i64]) -> Result<bool, Error> {
-        panic!("the stream {stream} has an index")
+    async fn waited(&self, size: i32) -> Result<(Vec<Row>, i64), Error> {
+        self.begin_request().await?;
+        let twin = async |client: &Client| Ok(client.waited(size).await?.0.len());
+        self.compare("waited", 0, twin).await?;
+        Ok((vec![], 0))
+    }
+
+    async fn wait(&self, ids: &[i64]) -> Result<(), Error> {
+        panic!("each stream has an index, and {ids:?} wait for one")
+    }
+
+    async fn note_fault(&self, stream: &str, problem: Option<&str>) -> Result<(), Error> {
+        panic!("the stream {stream} has a fault: {problem:?}")
     }
 
     async fn collect(&self) -> Result<i64, Error> {
@@ -259,7 +270,7 @@ impl Session for SimulatedSession {
         stream: &'a Stream,
         keys: Vec<String>,
         limit_bytes: i32,
-        in_transaction: bool,
+        in_transaction: Option<Duration>,
     ) -> impl Answers + 'a {
         Reading { session: self, stream, keys, limit_bytes, in_transaction, answers: None, answered: 0 }
     }
@@ -270,7 +281,7 @@ fn stream(name: &str) -> (String, Stream) {
         name: name.to_owned(),
         source: Some(format!("demo.{name}")),
         live_index: Some(names::index(name, &json!({}))),
-        query: None,
+        ..Stream::default()
     };
     (name.to_owned(), stream)
 }
@@ -281,7 +292,7 @@ struct Reading<'a> {
     stream: &'a Stream,
     keys: Vec<String>,
     limit_bytes: i32,
-    in_transaction: bool,
+    in_transaction: Option<Duration>,
     answers: Option<Vec<Read>>,
     answered: usize,
 }

@@ -25,13 +25,17 @@ const SESSION: &str = "
     SET row_security = off;
     SET TimeZone = 'UTC';
     SET DateStyle = 'ISO';
+    SET IntervalStyle = 'postgres';
+    SET extra_float_digits = 1;
+    SET default_transaction_isolation = 'read committed';
     SET bytea_output = 'hex';
     SET jit = off;
-    SET lock_timeout = '5s';
     SET idle_in_transaction_session_timeout = '60s';
     SET tcp_user_timeout = '30s';";
-/// Not for migrations, which may build an index.
-const STATEMENT_TIMEOUT: &str = "SET statement_timeout = '30s'";
+/// Of each statement; not of migrations, which may build an index.
+pub(crate) const STATEMENT_TIMEOUT: &str = "30s";
+/// Of each wait for a lock.
+pub(crate) const LOCK_TIMEOUT: &str = "5s";
 const SCHEMA_VERSION: &str = "SELECT coalesce(max(version), 0) FROM sluice.schema_history";
 
 /// Where the database is and how it is reached. What the parameters leave out, the secret says.
@@ -180,7 +184,8 @@ pub enum ConnectError {
 /// been rotated. The connection ends when the client is dropped.
 pub async fn connect(settings: &Settings, secrets: &Secrets, application_name: &str) -> Result<Client, ConnectError> {
     let (client, target) = open(settings, secrets, application_name).await?;
-    client.batch_execute(STATEMENT_TIMEOUT).await.map_err(|source| target.no_session(source))?;
+    let limit = format!("SET statement_timeout = '{STATEMENT_TIMEOUT}'");
+    client.batch_execute(&limit).await.map_err(|source| target.no_session(source))?;
     target.check_schema(&client).await?;
     Ok(client)
 }
@@ -212,7 +217,8 @@ async fn open(
         }
         opened => (opened?, target),
     };
-    client.batch_execute(SESSION).await.map_err(|source| target.no_session(source))?;
+    let session = format!("{SESSION} SET lock_timeout = '{LOCK_TIMEOUT}'");
+    client.batch_execute(&session).await.map_err(|source| target.no_session(source))?;
     Ok((client, target))
 }
 

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error};
+use tracing::error;
 
 use crate::source::one_line;
 
@@ -110,16 +111,40 @@ pub async fn page(client: &Client, subscription: &str, after: i64, size: i32) ->
     let rows =
         client.query_typed(query, &[(&subscription, Type::TEXT), (&after, Type::INT8), (&size, Type::INT4)]).await?;
     let read_at_ms = rows.first().map_or(0, |row| milliseconds(row.get(5)));
-    let rows = rows.iter().map(|row| Row {
-        id: row.get(0),
-        stream: row.get(1),
-        key: row.get(2),
-        is_delete: row.get(3),
-        payload: row.get::<_, Option<String>>(4).map(one_line),
-        logged_ms: milliseconds(row.get(6)),
-        traceparent: row.get(7),
-    });
-    Ok((rows.collect(), read_at_ms))
+    Ok((rows.iter().map(Row::of).collect::<Result<_, _>>()?, read_at_ms))
+}
+
+/// Takes back rows that were set aside and whose streams have an index now, `size` at most, and the database's clock as
+/// [`page`] gives it. They are to be sent in this transaction, before any page.
+pub async fn waited(client: &Client, size: i32) -> Result<(Vec<Row>, i64), Error> {
+    let query = "SELECT id, stream, key, op = 'delete', payload::text, clock_timestamp(), clock_timestamp(), NULL::text \
+                 FROM sluice.waited($1)";
+    let rows = client.query_typed(query, &[(&size, Type::INT4)]).await?;
+    let read_at_ms = rows.first().map_or(0, |row| milliseconds(row.get(5)));
+    Ok((rows.iter().map(Row::of).collect::<Result<_, _>>()?, read_at_ms))
+}
+
+impl Row {
+    /// One that nobody can read is a change of no key, which ends as a dead letter with its id: it holds up nothing.
+    fn of(row: &tokio_postgres::Row) -> Result<Self, Error> {
+        let id = row.try_get(0)?;
+        let read = || {
+            Ok::<Self, Error>(Self {
+                id,
+                stream: row.try_get(1)?,
+                key: row.try_get::<_, Option<String>>(2)?.unwrap_or_default(),
+                is_delete: row.try_get(3)?,
+                payload: row.try_get::<_, Option<String>>(4)?.map(one_line),
+                logged_ms: row.try_get(6).map_or(0, milliseconds),
+                traceparent: row.try_get(7)?,
+            })
+        };
+        Ok(read().unwrap_or_else(|error| {
+            error!(id, error = crate::describe(&error), "a row of the log cannot be read");
+            let stream = row.try_get(1).unwrap_or_default();
+            Self { id, stream, key: String::new(), is_delete: false, payload: None, logged_ms: 0, traceparent: None }
+        }))
+    }
 }
 
 /// Since 1970.
@@ -137,9 +162,14 @@ pub async fn finish(client: &Client, subscription: &str) -> Result<(), Error> {
     client.execute("SELECT sluice.finish($1)", &[&subscription]).await.map(drop)
 }
 
-/// Sets rows of a stream that has no index aside until it has one. `false`: it has one, look again.
-pub async fn wait(client: &Client, stream: &str, ids: &[i64]) -> Result<bool, Error> {
-    Ok(client.query_one("SELECT sluice.wait($1, $2)", &[&stream, &ids]).await?.get(0))
+/// Sets rows of a stream that has no index aside until it has one.
+pub async fn wait(client: &Client, ids: &[i64]) -> Result<(), Error> {
+    client.execute("SELECT sluice.wait($1)", &[&ids]).await.map(drop)
+}
+
+/// Notes why a stream's documents could not be read; `None`: they could.
+pub async fn note_fault(client: &Client, stream: &str, problem: Option<&str>) -> Result<(), Error> {
+    client.execute("SELECT sluice.note_fault($1, $2)", &[&stream, &problem]).await.map(drop)
 }
 
 /// Collects what is to be fanned out: how many expansions were begun.

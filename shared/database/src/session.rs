@@ -40,7 +40,9 @@ pub trait Session {
     async fn page(&self, subscription: &str, after: i64, size: i32) -> Result<(Vec<Row>, i64), Error>;
     async fn advance(&self, subscription: &str, id: i64) -> Result<(), Error>;
     async fn finish(&self, subscription: &str) -> Result<(), Error>;
-    async fn wait(&self, stream: &str, ids: &[i64]) -> Result<bool, Error>;
+    async fn waited(&self, size: i32) -> Result<(Vec<Row>, i64), Error>;
+    async fn wait(&self, ids: &[i64]) -> Result<(), Error>;
+    async fn note_fault(&self, stream: &str, problem: Option<&str>) -> Result<(), Error>;
 
     async fn collect(&self) -> Result<i64, Error>;
     async fn due_expansion(&self) -> Result<Option<i64>, Error>;
@@ -58,7 +60,7 @@ pub trait Session {
         stream: &'a Stream,
         keys: Vec<String>,
         limit_bytes: i32,
-        in_transaction: bool,
+        in_transaction: Option<Duration>,
     ) -> impl Answers + 'a;
 }
 
@@ -140,8 +142,16 @@ impl Session for Client {
         call(PEER, "finish", log::finish(self, subscription)).await
     }
 
-    async fn wait(&self, stream: &str, ids: &[i64]) -> Result<bool, Error> {
-        call(PEER, "wait", log::wait(self, stream, ids)).await
+    async fn waited(&self, size: i32) -> Result<(Vec<Row>, i64), Error> {
+        call(PEER, "waited", log::waited(self, size)).await
+    }
+
+    async fn wait(&self, ids: &[i64]) -> Result<(), Error> {
+        call(PEER, "wait", log::wait(self, ids)).await
+    }
+
+    async fn note_fault(&self, stream: &str, problem: Option<&str>) -> Result<(), Error> {
+        call(PEER, "note_fault", log::note_fault(self, stream, problem)).await
     }
 
     async fn collect(&self) -> Result<i64, Error> {
@@ -185,7 +195,7 @@ impl Session for Client {
         stream: &'a Stream,
         keys: Vec<String>,
         limit_bytes: i32,
-        in_transaction: bool,
+        in_transaction: Option<Duration>,
     ) -> impl Answers + 'a {
         stream.read(self, keys, limit_bytes, in_transaction)
     }

@@ -3,17 +3,24 @@
 use std::collections::{HashMap, HashSet};
 use std::future::{poll_fn, ready};
 use std::pin::Pin;
+use std::sync::LazyLock;
 use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use config::call;
 use futures_util::StreamExt;
 use futures_util::future::join;
 use memchr::memchr2;
 use thiserror::Error;
+use tokio_postgres::error::{DbError, SqlState};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row, RowStream};
 
+use crate::connect::{LOCK_TIMEOUT, STATEMENT_TIMEOUT};
 use crate::session::PEER;
+
+/// How long a read within a transaction waits for a lock on the source: whoever has it locked holds up its stream alone.
+const READ_LOCK_TIMEOUT: &str = "250ms";
 
 /// A named set of documents, as `sluice.stream` defines it.
 #[derive(Clone, Debug, Default)]
@@ -24,8 +31,12 @@ pub struct Stream {
     pub source: Option<String>,
     /// The index that has its live mapping; `None`: migrate has not made it yet.
     pub live_index: Option<String>,
-    /// What reads its documents by an array of keys; `None`: there is nothing to read, or it is missing.
+    /// What reads its documents by an array of keys; `None`: there is nothing to read, or nobody can.
     pub query: Option<String>,
+    /// Why nobody can read its source, with what to do.
+    pub problem: Option<String>,
+    /// Whether reading it failed when it was last tried.
+    pub has_fault: bool,
 }
 
 /// What a key's document is now.
@@ -38,10 +49,11 @@ pub enum Read {
         /// Its size.
         bytes: i32,
     },
-    /// There is no such row.
+    /// There is no such row, or it prints its key in another way: `7` for `007`. Then the change is logged anew under the
+    /// key as the row prints it.
     Missing,
     /// This key's own data cannot be read, and will not until they are changed: a division by zero in the view, a key
-    /// that is no value of its type (SQLSTATE class 22), or two rows for one key (21000).
+    /// that is no value of its type, two rows for one key (21000), or whatever else fails for this key and not for others.
     Failed {
         /// The SQLSTATE.
         code: String,
@@ -56,13 +68,19 @@ pub enum ReadError {
     /// The stream is fed by `sluice.emit`.
     #[error("stream {0} has no source to read")]
     NoSource(String),
-    /// A table or view that was dropped or renamed.
-    #[error("the source {relation} of stream {name} does not exist: create it, or define the stream anew")]
-    MissingSource {
+    /// A table or view that was dropped or renamed, or that the functions may not read.
+    #[error("stream {name}: {problem}")]
+    UnreadableSource {
         /// The stream.
         name: String,
-        /// What it names.
-        relation: String,
+        /// What is wrong with its source, and what to do.
+        problem: String,
+    },
+    /// There was too little time for the rest.
+    #[error("the documents of stream {name} take longer to read than a page may")]
+    Slow {
+        /// The stream.
+        name: String,
     },
     /// The query failed, or the connection.
     #[error("the documents of stream {name} cannot be read")]
@@ -79,23 +97,62 @@ impl ReadError {
     /// Whether the connection is of no more use, so that another key or stream would fare no better.
     pub fn is_connection_lost(&self) -> bool {
         match self {
-            Self::NoSource(_) | Self::MissingSource { .. } => false,
+            Self::NoSource(_) | Self::UnreadableSource { .. } | Self::Slow { .. } => false,
             Self::Query { source, .. } => {
                 source.as_db_error().is_none_or(|error| error.code().code().starts_with("57P"))
             }
         }
     }
+
+    /// What PostgreSQL said, or else the error itself.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Query { source, .. } => crate::describe(source),
+            Self::NoSource(_) | Self::UnreadableSource { .. } | Self::Slow { .. } => self.to_string(),
+        }
+    }
+
+    /// Of a query that was refused: by what it was given, or by what is wrong with the source.
+    fn refusal(&self) -> Option<&DbError> {
+        match self {
+            Self::Query { source, .. } => source.as_db_error().filter(|_| !self.is_connection_lost()),
+            Self::NoSource(_) | Self::UnreadableSource { .. } | Self::Slow { .. } => None,
+        }
+    }
+}
+
+/// Whether the same query may well succeed in a moment: it waited for too long, or for others. A source that raises such a
+/// code itself means something by it.
+fn is_passing(refusal: &DbError) -> bool {
+    let passing = [
+        &SqlState::QUERY_CANCELED,
+        &SqlState::LOCK_NOT_AVAILABLE,
+        &SqlState::T_R_SERIALIZATION_FAILURE,
+        &SqlState::T_R_DEADLOCK_DETECTED,
+    ];
+    passing.contains(&refusal.code()) && refusal.routine() != Some("exec_stmt_raise")
 }
 
 /// All streams, by name: a fresh look.
 pub async fn streams(client: &Client) -> Result<HashMap<String, Stream>, tokio_postgres::Error> {
     let rows = client
-        .query_typed("SELECT s.name, s.source, s.live_index, sluice.read_query(s) FROM sluice.stream AS s", &[])
+        .query_typed(
+            "SELECT s.name, s.source, s.live_index, sluice.read_query(s), sluice.source_problem(s), \
+             EXISTS (SELECT FROM sluice.stream_fault AS f WHERE f.stream = s.name) FROM sluice.stream AS s",
+            &[],
+        )
         .await?;
     Ok(rows
         .iter()
         .map(|row| {
-            let stream = Stream { name: row.get(0), source: row.get(1), live_index: row.get(2), query: row.get(3) };
+            let stream = Stream {
+                name: row.get(0),
+                source: row.get(1),
+                live_index: row.get(2),
+                query: row.get(3),
+                problem: row.get(4),
+                has_fault: row.get(5),
+            };
             (stream.name.clone(), stream)
         })
         .collect())
@@ -104,32 +161,49 @@ pub async fn streams(client: &Client) -> Result<HashMap<String, Stream>, tokio_p
 impl Stream {
     /// Begins to read the documents of these keys, each of at most `limit_bytes`.
     ///
-    /// Within a transaction set `in_transaction`, and every query gets a savepoint, so that one that fails leaves the
-    /// transaction usable.
+    /// Within a transaction give the longest time that it may take: every query gets a savepoint, so that one that fails
+    /// leaves the transaction usable, and a short wait for locks.
     pub fn read<'a>(
         &'a self,
         client: &'a Client,
         keys: Vec<String>,
         limit_bytes: i32,
-        in_transaction: bool,
+        in_transaction: Option<Duration>,
     ) -> Documents<'a> {
-        let todo = if keys.is_empty() { vec![] } else { vec![(0..keys.len()).collect::<Vec<_>>()] };
-        Documents { stream: self, client, keys, limit_bytes, in_transaction, todo, running: None }
+        Documents {
+            stream: self,
+            client,
+            limit_bytes,
+            until: in_transaction.map(|time| Instant::now() + time),
+            todo: if keys.is_empty() { vec![] } else { vec![(0..keys.len()).collect::<Vec<_>>()] },
+            keys,
+            running: None,
+            is_sound: false,
+            has_answered: false,
+            printed: vec![],
+        }
     }
 }
 
 /// The documents of many keys, streamed: no more of them are in memory than the connection has buffered.
 ///
-/// One query for all keys. Where it fails by data, the keys that were not answered are halved and asked again, until
-/// the one at fault stands alone.
+/// One query for all keys. Where it fails, the keys that were not answered are halved and asked again, until the one at
+/// fault stands alone. It is at fault if others are answered: otherwise the stream is, and that was tried often enough.
 pub struct Documents<'a> {
     stream: &'a Stream,
     client: &'a Client,
     keys: Vec<String>,
     limit_bytes: i32,
-    in_transaction: bool,
+    /// Within a transaction: when to stop.
+    until: Option<Instant>,
     todo: Vec<Vec<usize>>,
     running: Option<Running<'a>>,
+    /// The query itself was found to be in order.
+    is_sound: bool,
+    /// It answered for some key.
+    has_answered: bool,
+    /// Keys as their rows print them, where they were asked for in another way; to be logged.
+    printed: Vec<String>,
 }
 
 struct Running<'a> {
@@ -167,7 +241,10 @@ impl<'a> Documents<'a> {
     pub async fn next(&mut self) -> Result<Option<(usize, Read)>, ReadError> {
         loop {
             let Some(running) = &mut self.running else {
-                let Some(asked) = self.todo.pop() else { return Ok(None) };
+                let Some(asked) = self.todo.pop() else {
+                    self.log_printed().await?;
+                    return Ok(None);
+                };
                 if let Some(failed) = call(PEER, "read", self.start(asked)).await? {
                     return Ok(Some(failed));
                 }
@@ -175,7 +252,14 @@ impl<'a> Documents<'a> {
             };
             match running.rows.next().await {
                 Some(Ok(row)) => {
-                    let (index, read) = answer(&row);
+                    self.has_answered = true;
+                    let (index, read) = match row.get(4) {
+                        Some(printed) => {
+                            self.printed.push(printed);
+                            (index_of(&row), Read::Missing)
+                        }
+                        None => answer(&row),
+                    };
                     match running.held.take() {
                         Some((held, _)) if held == index => {
                             let message = "the source has two rows for this key".to_owned();
@@ -222,30 +306,37 @@ impl<'a> Documents<'a> {
         let Some(query) = &self.stream.query else {
             self.todo.push(asked);
             let name = self.stream.name.clone();
-            return Err(match self.stream.source.clone() {
-                Some(relation) => ReadError::MissingSource { name, relation },
+            return Err(match self.stream.problem.clone() {
+                Some(problem) => ReadError::UnreadableSource { name, problem },
                 None => ReadError::NoSource(name),
             });
+        };
+        let savepoint = match self.savepoint() {
+            Ok(savepoint) => savepoint,
+            Err(slow) => {
+                self.todo.push(asked);
+                return Err(slow);
+            }
         };
         let keys: Vec<&str> = asked.iter().map(|&position| self.keys[position].as_str()).collect();
         let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&keys, Type::TEXT_ARRAY), (&self.limit_bytes, Type::INT4)];
         // Unnamed, hence planned for these keys; a generic plan may be a much worse one.
         let read = self.client.query_typed_raw(query, parameters);
         // Savepoint, query and release are sent one behind the other: nothing is waited for in between.
-        let read = if self.in_transaction {
-            let (savepoint, read) = join(self.client.batch_execute("SAVEPOINT documents"), read).await;
-            if let Err(error) = savepoint {
-                self.todo.push(asked);
-                return Err(self.error(error));
+        let read = match &savepoint {
+            Some(savepoint) => {
+                let (savepoint, read) = join(self.client.batch_execute(savepoint), read).await;
+                if let Err(error) = savepoint {
+                    self.todo.push(asked);
+                    return Err(self.error(error));
+                }
+                read
             }
-            read
-        } else {
-            read.await
+            None => read.await,
         };
         match read {
             Ok(rows) => {
-                let release =
-                    if self.in_transaction { Some(self.send("RELEASE SAVEPOINT documents").await) } else { None };
+                let release = if savepoint.is_some() { Some(self.send(release()).await) } else { None };
                 self.running =
                     Some(Running { rows: Box::pin(rows), release, asked, given: HashSet::new(), held: None });
                 Ok(None)
@@ -261,24 +352,88 @@ impl<'a> Documents<'a> {
         error: tokio_postgres::Error,
     ) -> Result<Option<(usize, Read)>, ReadError> {
         let failure = self.error(error);
-        if !failure.is_connection_lost() && self.in_transaction {
+        if !failure.is_connection_lost() && self.until.is_some() {
             self.control("ROLLBACK TO SAVEPOINT documents").await?;
         }
-        let data = match &failure {
-            ReadError::Query { source, .. } => source.as_db_error().filter(|e| e.code().code().starts_with("22")),
-            ReadError::NoSource(_) | ReadError::MissingSource { .. } => None,
-        };
-        let Some(data) = data else {
+        let Some(refusal) = failure.refusal().filter(|refusal| !is_passing(refusal)) else {
             self.todo.push(asked);
             return Err(failure);
         };
+        let (code, message) = (refusal.code().code().to_owned(), refusal.message().to_owned());
+        let is_data = code.starts_with("22");
+        let is_the_keys = if let [position] = asked[..] {
+            is_data || self.has_answered || self.answers_for_another(&self.keys[position]).await?
+        } else {
+            is_data || self.is_sound().await?
+        };
+        if !is_the_keys {
+            self.todo.push(asked);
+            return Err(failure);
+        }
         if let [position] = asked[..] {
-            let (code, message) = (data.code().code().to_owned(), data.message().to_owned());
             return Ok(Some((position, Read::Failed { code, message })));
         }
         let half = asked.split_off(asked.len() / 2);
         self.todo.extend([half, asked]);
         Ok(None)
+    }
+
+    /// Whether the query can be asked at all: it is, for no key.
+    async fn is_sound(&mut self) -> Result<bool, ReadError> {
+        if !self.is_sound {
+            let query = self.stream.query.as_deref().unwrap_or_default();
+            let none: Vec<&str> = vec![];
+            self.is_sound = self.try_out(query, &[(&none, Type::TEXT_ARRAY), (&0, Type::INT4)]).await?.is_some();
+        }
+        Ok(self.is_sound)
+    }
+
+    /// Whether the query answers for some other key of the source.
+    async fn answers_for_another(&self, key: &str) -> Result<bool, ReadError> {
+        let asked: [(&(dyn ToSql + Sync), Type); 2] = [(&self.stream.name, Type::TEXT), (&key, Type::TEXT)];
+        let rows = self.try_out("SELECT sluice.answers_for_another($1, $2)", &asked).await?;
+        Ok(rows.is_some_and(|rows| rows.first().is_some_and(|row| row.get(0))))
+    }
+
+    /// What a query gives, `None`: it fails.
+    async fn try_out(
+        &self,
+        query: &str,
+        parameters: &[(&(dyn ToSql + Sync), Type)],
+    ) -> Result<Option<Vec<Row>>, ReadError> {
+        let savepoint = self.savepoint()?;
+        if let Some(savepoint) = &savepoint {
+            self.control(savepoint).await?;
+        }
+        let rows = self.client.query_typed(query, parameters).await.map_err(|error| self.error(error));
+        let is_refused = rows.as_ref().is_err_and(|failure| failure.refusal().is_some());
+        if savepoint.is_some() {
+            self.control(if is_refused { "ROLLBACK TO SAVEPOINT documents" } else { release() }).await?;
+        }
+        if is_refused { Ok(None) } else { rows.map(Some) }
+    }
+
+    /// Within a transaction: what goes before a query, with the time that is left for it.
+    fn savepoint(&self) -> Result<Option<String>, ReadError> {
+        let Some(until) = self.until else { return Ok(None) };
+        match until.saturating_duration_since(Instant::now()).as_millis() {
+            0 => Err(ReadError::Slow { name: self.stream.name.clone() }),
+            ms => Ok(Some(format!(
+                "SAVEPOINT documents; SET LOCAL statement_timeout = {ms}; SET LOCAL lock_timeout = '{READ_LOCK_TIMEOUT}'"
+            ))),
+        }
+    }
+
+    /// Has the documents brought up to date that are kept under another text of the same key than was asked for.
+    async fn log_printed(&mut self) -> Result<(), ReadError> {
+        let printed = std::mem::take(&mut self.printed);
+        if !printed.is_empty() {
+            let log =
+                "INSERT INTO sluice.outbox (stream, key, op) SELECT $1, key, 'upsert' FROM unnest($2::text[]) AS key";
+            let logged = self.client.execute(log, &[&self.stream.name, &printed]).await;
+            logged.map_err(|error| self.error(error))?;
+        }
+        Ok(())
     }
 
     /// Sends a statement, whose answer comes behind those of what was sent before.
@@ -300,14 +455,28 @@ impl<'a> Documents<'a> {
     }
 }
 
+/// What ends a savepoint of [`Documents::savepoint`], whose settings would outlive it.
+fn release() -> &'static str {
+    static RELEASE: LazyLock<String> = LazyLock::new(|| {
+        format!(
+            "RELEASE SAVEPOINT documents; SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'; \
+             SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"
+        )
+    });
+    &RELEASE
+}
+
+fn index_of(row: &Row) -> usize {
+    row.get::<_, i32>(0) as usize
+}
+
 fn answer(row: &Row) -> (usize, Read) {
-    let (index, found): (i32, Option<bool>) = (row.get(0), row.get(1));
-    let read = match (found, row.get(2), row.get(3)) {
+    let read = match (row.get::<_, Option<bool>>(1), row.get(2), row.get(3)) {
         (None, _, _) => Read::Missing,
         (Some(_), Some(document), _) => Read::Document(one_line(document)),
         (Some(_), None, bytes) => Read::TooLarge { bytes: Option::unwrap_or_default(bytes) },
     };
-    (index as usize, read)
+    (index_of(row), read)
 }
 
 /// A `json` value keeps its own line breaks, and a document is one line; JSON has them only between tokens.

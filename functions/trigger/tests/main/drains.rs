@@ -89,6 +89,103 @@ async fn versions_rise_from_page_to_page_and_from_drainer_to_drainer() -> Result
     Ok(())
 }
 
+/// A stream that is fed by emit, without an index.
+const LETTERS: &str =
+    "SELECT sluice.define_stream('letters', mapping => '{\"properties\": {\"n\": {\"type\": \"integer\"}}}')";
+const LETTERS_LIVE: &str =
+    "SELECT sluice.set_live('letters', 'letters-1', mapping) FROM sluice.stream WHERE name = 'letters'";
+
+#[tokio::test]
+async fn what_was_emitted_before_the_index_never_overwrites_what_was_emitted_later() -> Result<()> {
+    // Before the stream is live, between that and the next drain, or after it.
+    for later in ["before", "between", "after"] {
+        let bench = Bench::create().await?;
+        let owner = bench.database.owner().await?;
+        let emit = async |n: i32| {
+            let emit = "SELECT sluice.emit('letters', 'a', payload => json_build_object('n', $1::integer))";
+            owner.execute(emit, &[&n]).await
+        };
+        owner.batch_execute(LETTERS).await?;
+        emit(1).await?;
+        assert_eq!(bench.drain().await?.drained.waiting, 1);
+        if later == "before" {
+            emit(2).await?;
+            bench.drain().await?;
+        }
+        owner.batch_execute(LETTERS_LIVE).await?;
+        if later == "between" {
+            emit(2).await?;
+        }
+        bench.drain().await?;
+        if later == "after" {
+            emit(2).await?;
+            bench.drain().await?;
+        }
+        let arrived = bench.receive().await?;
+        let newest = arrived.last().and_then(|change| change.document.as_deref());
+        assert_eq!(newest, Some(r#"{"n" : 2}"#), "{later}: {arrived:?}");
+        assert!(
+            arrived.iter().rev().skip(1).all(|change| change.version < arrived[arrived.len() - 1].version),
+            "{later}"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn all_that_waited_is_sent_however_much_it_is_and_before_what_came_later() -> Result<()> {
+    let bench = Bench::create().await?;
+    let owner = bench.database.owner().await?;
+    let emit =
+        "SELECT sluice.emit('letters', n::text, payload => json_build_object('n', n)) FROM generate_series(1, 25) AS n";
+    owner.batch_execute(&format!("{LETTERS}; {emit}")).await?;
+    assert_eq!(bench.drain().await?.drained.waiting, 25);
+    owner.batch_execute(&format!("{LETTERS_LIVE}; {emit}")).await?;
+    let trigger = bench.trigger(&[("PAGE_SIZE", "10")])?;
+    let summary = trigger.handle(&Trace::of_invocation(None), a_minute_from_now()).await?;
+    assert_eq!((summary.drained.pages, summary.drained.documents), (6, 50));
+    let arrived = bench.receive().await?;
+    let keys = |range: std::ops::Range<usize>| {
+        arrived[range].iter().map(|a| a.key.as_str()).collect::<std::collections::BTreeSet<_>>().len()
+    };
+    assert_eq!((keys(0..25), keys(25..50)), (25, 25), "each once of what waited, then each once of the log");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_slow_or_locked_source_delays_no_other_and_is_told_by_name_until_it_answers() -> Result<()> {
+    let bench = Bench::create().await?;
+    let owner = bench.item().await?;
+    owner
+        .batch_execute(
+            "CREATE TABLE slow (id int PRIMARY KEY, seconds int);
+             CREATE VIEW slow_view AS SELECT id, pg_sleep(seconds)::text AS nap FROM slow;
+             SELECT sluice.define_stream('a_slow', source => 'public.slow_view', key => 'id', mapping => '{\"properties\": {\"nap\": {\"type\": \"text\"}}}');
+             SELECT sluice.track('slow', stream => 'a_slow', key => 'id');
+             CREATE TABLE locked (id int PRIMARY KEY);
+             SELECT sluice.define_stream('a_locked', source => 'public.locked', key => 'id', mapping => '{\"properties\": {\"id\": {\"type\": \"integer\"}}}');
+             SELECT sluice.track('locked', stream => 'a_locked', key => 'id');
+             SELECT sluice.set_live(name, name || '-1', mapping) FROM sluice.stream WHERE name ~ '^a_';
+             INSERT INTO slow VALUES (1, 3600), (2, 3600); INSERT INTO locked VALUES (1); INSERT INTO item VALUES (1, 'a')",
+        )
+        .await?;
+    let locker = bench.database.owner().await?;
+    locker.batch_execute("BEGIN; LOCK TABLE locked IN ACCESS EXCLUSIVE MODE").await?;
+    let summary = bench.drain().await?;
+    assert_eq!((summary.drained.documents, summary.drained.to_read_again, summary.drained.source_errors), (1, 3, 2));
+    let problems = "SELECT stream, problem FROM sluice.stream_status() WHERE problem IS NOT NULL ORDER BY stream";
+    let told = async || -> Result<Vec<String>> {
+        Ok(owner.query(problems, &[]).await?.iter().map(|row| row.get(0)).collect())
+    };
+    assert_eq!(told().await?, ["a_locked", "a_slow"]);
+
+    locker.batch_execute("COMMIT").await?;
+    owner.batch_execute("UPDATE slow SET seconds = 0; INSERT INTO locked VALUES (2)").await?;
+    assert_eq!(bench.drain().await?.drained.documents, 3);
+    assert!(told().await?.is_empty());
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_failing_source_lets_the_other_streams_go_on_and_skips_nothing() -> Result<()> {
     let bench = Bench::create().await?;

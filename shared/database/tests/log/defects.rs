@@ -102,15 +102,19 @@ const COUNTS_ITSELF: Patch =
 #[tokio::test]
 async fn a_position_that_is_an_id_is_caught() -> Result<()> {
     let patches: &[Patch] = &[
-        ("sluice.finish(text)", "first_id = NULL, after_id = 0", "first_id = NULL"),
-        (PAGE, "first_id = position.first_id, after_id = 0", "first_id = position.first_id"),
-        (PAGE, "greatest(after, coalesce(position.first_id, 9223372036854775807) - 1)", "after"),
+        ("sluice.finish(text)", "last_id = NULL, after_id = 0", "last_id = NULL"),
+        (
+            "sluice.begin_interval(sluice.subscription)",
+            "last_id = state.last_id, after_id = 0",
+            "last_id = state.last_id",
+        ),
+        (PAGE, "greatest(after, position.first_id - 1), coalesce(position.last_id, 0)", "after, 9223372036854775807"),
         (
             PAGE,
-            "id > %s AND xid >= %L AND pg_visible_in_snapshot(xid, %L)",
-            "id > %s AND %L IS NOT NULL AND %L IS NOT NULL",
+            "id <= %s AND xid >= %L AND pg_visible_in_snapshot(xid, %L)",
+            "id <= %s AND %L IS NOT NULL AND %L IS NOT NULL",
         ),
-        (PAGE, "WHERE pg_visible_in_snapshot(x, position.target) LOOP", "WHERE false LOOP"),
+        (PAGE, "late <> '{}'", "false"),
     ];
     is_caught("a position that is an id", Defect { patches, ..Defect::default() }, log_beside_writers).await
 }

@@ -334,3 +334,52 @@ async fn a_heartbeat_is_logged_when_the_last_is_a_minute_old() -> Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn an_interval_takes_in_so_many_rows_and_a_whole_transaction_more_and_skips_none() -> Result<()> {
+    let world = World::new().await?;
+    world
+        .owner
+        .batch_execute("CREATE OR REPLACE FUNCTION sluice.interval_rows() RETURNS integer LANGUAGE sql AS 'SELECT 5'")
+        .await?;
+    let open = world.database.app().await?;
+    open.batch_execute("BEGIN; INSERT INTO demo.item VALUES (0)").await?;
+    for first in [1, 4, 7, 30] {
+        let insert = format!("INSERT INTO demo.item SELECT n FROM generate_series({first}, {}) AS n", first + 2);
+        world.app.batch_execute(&insert).await?;
+    }
+    world.app.batch_execute("INSERT INTO demo.item SELECT n FROM generate_series(10, 29) AS n").await?;
+    let mut drainer = world.drainer().await?;
+    let sizes = [6, 6, 20, 0].map(|rows| rows);
+    for rows in sizes {
+        assert_eq!(drainer.drain_pages(4).await?.len(), rows);
+        assert_eq!(
+            one::<i64>(&world.owner, "SELECT pending_rows FROM sluice.status() WHERE subscription = 'elasticsearch'")
+                .await?
+                == 0,
+            rows == 20 || rows == 0
+        );
+    }
+    open.batch_execute("COMMIT").await?;
+    assert_eq!(keys(&drainer.drain().await?), ["0"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_row_without_a_key_or_with_a_huge_one_stops_no_other() -> Result<()> {
+    let world = World::new().await?;
+    let mut drainer = world.drainer().await?;
+    world
+        .owner
+        .batch_execute(
+            "INSERT INTO sluice.outbox (stream, key, op) VALUES ('items', NULL, 'upsert');
+             INSERT INTO sluice.outbox (stream, key, op) SELECT 'items', n || repeat('b', 200000), 'upsert' FROM generate_series(1, 300) AS n;
+             INSERT INTO sluice.outbox (stream, key, op, created_at) VALUES ('items', '1', 'upsert', 'infinity')",
+        )
+        .await?;
+    let rows = drainer.drain().await?;
+    assert_eq!(rows.len(), 302);
+    assert_eq!((rows[0].key.as_str(), rows[301].stream.as_str()), ("", "items"));
+    assert!(rows.iter().all(|row| row.key.len() <= 2048));
+    Ok(())
+}

@@ -1,8 +1,6 @@
 //! A server of the test's own, stopped in the middle.
 
-use std::path::Path;
-
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use database::log;
 use localstack::Server;
 
@@ -11,13 +9,8 @@ pub async fn migrated_server() -> Result<Server> {
     let server = Server::create()?;
     let client = server.connect("postgres").await;
     client.batch_execute("CREATE SCHEMA sluice; CREATE TABLE sluice.schema_history (version int4)").await?;
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../migrations");
-    let mut names: Vec<String> = std::fs::read_dir(&folder)?
-        .map(|entry| entry?.file_name().into_string().map_err(|name| anyhow!("{}", name.display())))
-        .collect::<Result<_>>()?;
-    names.sort_by_key(|name| name[1..].split('_').next().and_then(|version| version.parse::<u32>().ok()));
-    for name in names {
-        client.batch_execute(&format!("BEGIN; {}; COMMIT", std::fs::read_to_string(folder.join(name))?)).await?;
+    for (_, file, sql) in localstack::migrations()? {
+        client.batch_execute(&format!("BEGIN; {sql}; COMMIT")).await.context(file)?;
     }
     Ok(server)
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, reason = "a helper of a test fails the test by its panic")]
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use database::Read;
@@ -210,7 +211,7 @@ pub async fn read_rows(client: &Client, rows: &[Row]) -> Result<Vec<(String, Str
     let mut found = vec![];
     for (name, keys) in keys {
         let stream = streams.get(name).with_context(|| format!("stream {name}"))?;
-        let mut documents = stream.read(client, keys.clone(), DOCUMENT_BYTES, true);
+        let mut documents = stream.read(client, keys.clone(), DOCUMENT_BYTES, Some(Duration::from_secs(60)));
         while let Some((index, read)) = documents.next().await? {
             found.push((name.to_owned(), keys[index].clone(), read));
         }
