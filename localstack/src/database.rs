@@ -38,12 +38,19 @@ impl Database {
 
     /// Without anything, owned by the owner.
     pub async fn create_empty() -> Result<Self> {
+        Self::create_empty_in("UTF8").await
+    }
+
+    /// The same in another encoding.
+    pub async fn create_empty_in(encoding: &str) -> Result<Self> {
         let server = server()?;
         let name = unique_name();
         let postgres = connect(server.clone().dbname("postgres")).await?;
         postgres.execute("SELECT pg_advisory_lock($1)", &[&LOCK]).await?;
         make_logins(&postgres).await?;
-        postgres.batch_execute(&format!("CREATE DATABASE {name} OWNER test_owner")).await?;
+        let create =
+            format!("CREATE DATABASE {name} OWNER test_owner ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0");
+        postgres.batch_execute(&create).await?;
         Ok(Self { server, name })
     }
 

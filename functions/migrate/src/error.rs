@@ -38,6 +38,12 @@ pub enum Error {
         /// The migration that differs.
         version: i32,
     },
+    /// Keys and documents travel as UTF-8.
+    #[error(
+        "the database is in the encoding {0}, and Sluice needs UTF8: what is no UTF-8 could not be read. Make a database \
+         with ENCODING 'UTF8' TEMPLATE template0, and bring the data there"
+    )]
+    Encoding(String),
     /// A statement of migrate's own failed.
     #[error("{doing} failed: {reason}", reason = describe(.source))]
     Query {

@@ -60,6 +60,11 @@ pub(crate) async fn lock(client: &Client) -> Result<(), Error> {
 /// code serves it as well, and is left alone: that is how a release is taken back.
 pub async fn migrate(client: &mut Client, migrations: &[Migration], report: &mut Report) -> Result<bool, Error> {
     let newest = migrations.iter().map(|migration| migration.version).max().unwrap_or_default();
+    let encoding = client.query_one("SHOW server_encoding", &[]).await.map_err(query("asking for the encoding"))?;
+    let encoding: String = encoding.get(0);
+    if encoding != "UTF8" {
+        return Err(Error::Encoding(encoding));
+    }
     let transaction = client.transaction().await.map_err(query("beginning to migrate"))?;
     make_history(&transaction).await.map_err(query("creating the schema sluice"))?;
     let applied = applied(&transaction).await.map_err(query("reading the schema's version"))?;

@@ -2,7 +2,9 @@
 
 use elasticsearch::{
     CountParts, Elasticsearch,
-    indices::{IndicesCreateParts, IndicesGetParts, IndicesPutAliasParts, IndicesPutMappingParts},
+    indices::{
+        IndicesCreateParts, IndicesGetParts, IndicesPutAliasParts, IndicesPutMappingParts, IndicesPutSettingsParts,
+    },
 };
 use search::names;
 use serde_json::{Map, Value, json};
@@ -37,6 +39,13 @@ pub(super) enum Error {
     #[error("the settings have {0} {1}, and Sluice needs {2}; leave it out")]
     Setting(&'static str, Value, &'static str),
     #[error(
+        "{}: an index that exists keeps these settings. Take the change back, or delete the index {index} and run migrate \
+         again, which fills a new one (searches find nothing until then)", .refused.join(", ")
+    )]
+    FixedSettings { refused: Vec<String>, index: String },
+    #[error("{0}")]
+    Unsupported(String),
+    #[error(
         "{change}; an index cannot be changed so, and goes on with the mapping that it has. Take the change back, or \
          delete the index {index} and run migrate again, which fills a new one (searches find nothing until then)"
     )]
@@ -53,6 +62,9 @@ pub(super) async fn bring(
     elasticsearch: &Elasticsearch,
     stream: &Stream,
 ) -> Result<Outcome, Error> {
+    if let Some(problem) = mapping::unsupported(&stream.mapping, &Value::Object(flat(stream))) {
+        return Err(Error::Unsupported(problem));
+    }
     let bearers = indexes(elasticsearch, &stream.alias).await?;
     if bearers.contains_key(&stream.alias) {
         return Err(Error::NameTaken(stream.alias.clone()));
@@ -72,7 +84,7 @@ pub(super) async fn bring(
     let has_alias = bearers.contains_key(index);
     match &stream.live {
         None => adopt(client, elasticsearch, stream, index, has_alias).await,
-        Some(live) => extend(client, elasticsearch, stream, live, has_alias).await,
+        Some(live) => extend(client, elasticsearch, stream, live, has_alias, &found["settings"]).await,
     }
 }
 
@@ -125,26 +137,28 @@ async fn adopt(
     Ok(Outcome::Done(format!("finished the index {index}")))
 }
 
-/// The mapping's new fields, if that is all that is new.
+/// The settings that changed, and the mapping's new fields, if that is all that is new.
 async fn extend(
     client: &mut Client,
     elasticsearch: &Elasticsearch,
     stream: &Stream,
     live: &Live,
     has_alias: bool,
+    has_settings: &Value,
 ) -> Result<Outcome, Error> {
     let index = &live.index;
     let added = mapping::additions(&live.mapping, &stream.mapping)
         .map_err(|change| Error::NotAdditive { change, index: index.clone() })?;
+    let changed = put_settings(elasticsearch, stream, index, has_settings).await?;
     if !has_alias {
         put_alias(elasticsearch, stream, index).await?;
     }
     if added.is_empty() {
         let alias = &stream.alias;
-        return Ok(if has_alias {
-            Outcome::Nothing
-        } else {
-            Outcome::Done(format!("put the alias {alias} back on the index {index}"))
+        return Ok(match (has_alias, changed.is_empty()) {
+            (true, true) => Outcome::Nothing,
+            (true, false) => Outcome::Done(format!("changed {} of the index {index}", changed.join(", "))),
+            (false, _) => Outcome::Done(format!("put the alias {alias} back on the index {index}")),
         });
     }
     let indexes = [index.as_str()];
@@ -172,6 +186,43 @@ async fn set_live(client: &mut Client, stream: &Stream, index: &str, resync: boo
         transaction.commit().await
     };
     set.await.map_err(doing)
+}
+
+/// Brings the index's settings to those of the stream; one by one, since Elasticsearch takes all of a request or none. Which
+/// were changed.
+async fn put_settings(
+    elasticsearch: &Elasticsearch,
+    stream: &Stream,
+    index: &str,
+    has: &Value,
+) -> Result<Vec<String>, Error> {
+    let mut current = Map::new();
+    flatten("", has, &mut current);
+    let (mut changed, mut refused) = (Vec::new(), Vec::new());
+    for (name, wanted) in settings(stream)?.as_object().into_iter().flatten() {
+        if as_told(wanted) == current.get(name).map_or(String::new(), as_told) {
+            continue;
+        }
+        let indexes = [index];
+        let parts = IndicesPutSettingsParts::Index(&indexes);
+        let sent = elasticsearch.indices().put_settings(parts).body(json!({name: wanted})).send().await;
+        match answer(sent, format!("changing {name} of the index {index}")).await {
+            Ok(_) => changed.push(name.clone()),
+            Err(elastic::Error::Refused { status: 400, .. }) => refused.push(format!("{name} {wanted}")),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if refused.is_empty() { Ok(changed) } else { Err(Error::FixedSettings { refused, index: index.to_owned() }) }
+}
+
+/// Elasticsearch tells each setting as a text.
+fn as_told(setting: &Value) -> String {
+    match setting {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Array(values) => values.iter().map(as_told).collect::<Vec<_>>().join(","),
+        other => other.to_string(),
+    }
 }
 
 async fn put_alias(elasticsearch: &Elasticsearch, stream: &Stream, index: &str) -> Result<(), elastic::Error> {
@@ -214,13 +265,19 @@ fn mappings(stream: &Stream) -> Value {
 
 /// The stream's settings with what must hold.
 fn settings(stream: &Stream) -> Result<Value, Error> {
-    let mut settings = Map::new();
-    flatten("", stream.settings.as_ref().unwrap_or(&Value::Null), &mut settings);
+    let mut settings = flat(stream);
     let (name, needed) = GC_DELETES;
     match settings.insert(name.to_owned(), json!(needed)) {
         Some(given) if given != needed => Err(Error::Setting(name, given, needed)),
         _ => Ok(Value::Object(settings)),
     }
+}
+
+/// The stream's own settings, each by its whole name.
+fn flat(stream: &Stream) -> Map<String, Value> {
+    let mut settings = Map::new();
+    flatten("", stream.settings.as_ref().unwrap_or(&Value::Null), &mut settings);
+    settings
 }
 
 /// Settings come nested or dotted, with `index` in front or without.

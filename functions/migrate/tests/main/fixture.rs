@@ -26,11 +26,16 @@ pub struct Fixture {
 
 impl Fixture {
     pub async fn new() -> Self {
+        Self::in_encoding("UTF8").await
+    }
+
+    /// The same in a database of this encoding.
+    pub async fn in_encoding(encoding: &str) -> Self {
         static MADE: AtomicUsize = AtomicUsize::new(0);
         config::install_crypto_provider();
         // The role sluice_app belongs to the whole cluster: this makes it, where no test has run yet.
         Database::create().await.unwrap();
-        let database = Database::create_empty().await.unwrap();
+        let database = Database::create_empty_in(encoding).await.unwrap();
         let prefix = format!("migrate-{}-{}-", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
         let manager = SecretsManager::start().await.unwrap();
         manager.put(DATABASE_SECRET, &database.secret("owner"));

@@ -179,3 +179,60 @@ async fn a_name_that_somebody_else_has_taken_is_told() {
     assert!(told.contains(&format!("stream countries: the alias {countries} points at {other}")), "{told}");
     fixture.remove().await;
 }
+
+#[tokio::test]
+async fn changed_settings_take_effect_or_are_refused_by_name() {
+    let fixture = Fixture::with_streams().await;
+    let define = async |settings: Value| {
+        let mapping = json!({"properties": {"id": {"type": "long"}, "name": {"type": "text"}}});
+        let define = "SELECT sluice.define_stream('cities', source => 'demo.cities', key => 'id', mapping => $1, settings => $2)";
+        fixture.owner.execute(define, &[&mapping, &settings]).await.unwrap();
+    };
+    define(json!({"number_of_replicas": 0, "index": {"refresh_interval": "-1"}})).await;
+    fixture.run(Command::Migrate).await.unwrap();
+    assert!(fixture.run(Command::Migrate).await.unwrap()[0].starts_with("nothing to do"));
+
+    define(json!({"number_of_replicas": 1, "index.refresh_interval": "5s"})).await;
+    let lines = fixture.run(Command::Migrate).await.unwrap();
+    assert!(lines[0].contains("changed index.number_of_replicas, index.refresh_interval"), "{lines:?}");
+    let settings = fixture.index(&fixture.alias("cities")).await.unwrap().1["settings"].clone();
+    assert_eq!(
+        (&settings["index.number_of_replicas"], &settings["index.refresh_interval"]),
+        (&json!("1"), &json!("5s"))
+    );
+    assert!(fixture.run(Command::Migrate).await.unwrap()[0].starts_with("nothing to do"));
+
+    define(json!({"number_of_shards": 3, "number_of_replicas": 0})).await;
+    for _ in 0..2 {
+        let told = fixture.run(Command::Migrate).await.unwrap_err().to_string();
+        assert!(told.contains("index.number_of_shards 3") && told.contains("keeps these settings"), "{told}");
+    }
+    let settings = fixture.index(&fixture.alias("cities")).await.unwrap().1["settings"].clone();
+    assert_eq!(settings["index.number_of_replicas"], "0", "the other setting is applied");
+    fixture.remove().await;
+}
+
+#[tokio::test]
+async fn a_stream_to_whose_index_nothing_could_be_written_is_refused_by_name() {
+    let fixture = Fixture::with_streams().await;
+    let mapping =
+        json!({"_routing": {"required": true}, "properties": {"id": {"type": "long"}, "name": {"type": "text"}}});
+    let define = "SELECT sluice.define_stream('cities', source => 'demo.cities', key => 'id', mapping => $1)";
+    fixture.owner.execute(define, &[&mapping]).await.unwrap();
+    let told = fixture.run(Command::Migrate).await.unwrap_err().to_string();
+    assert!(told.starts_with("stream cities: its mapping asks for a routing"), "{told}");
+    assert!(
+        fixture.index(&fixture.alias("cities")).await.is_none()
+            && fixture.index(&fixture.alias("countries")).await.is_some()
+    );
+    fixture.remove().await;
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_in_utf8_is_refused_by_name() {
+    let fixture = Fixture::in_encoding("SQL_ASCII").await;
+    let told = fixture.run(Command::Migrate).await.unwrap_err().to_string();
+    assert!(told.contains("SQL_ASCII") && told.contains("UTF8"), "{told}");
+    assert!(fixture.value::<bool>("SELECT to_regnamespace('sluice') IS NULL").await);
+    fixture.remove().await;
+}
