@@ -145,6 +145,7 @@ class World:
     def make_empty(self) -> None:
         """A database with nothing in it, and no index of an earlier one."""
         self.sql(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)", "postgres")
+        self.sql(f"DROP ROLE IF EXISTS sluice_app_{DATABASE}, sluice_capture_{DATABASE}", "postgres")
         self.sql(f"CREATE DATABASE {DATABASE} OWNER sluice_owner", "postgres")
         self.clear_index()
 
@@ -158,7 +159,7 @@ class World:
         """Empty but for Sluice."""
         self.make_empty()
         self.migrate(**more)
-        self.sql("GRANT sluice_app TO sluice_functions")
+        self.sql("DO $$ BEGIN EXECUTE (SELECT format('GRANT %s TO sluice_functions', app) FROM sluice.roles); END $$")
         self.sql("SET ROLE sluice_owner; SELECT sluice.drop_stream('sluice_heartbeat')")  # it would be counted
 
     def clear_index(self) -> None:

@@ -4,22 +4,48 @@
 -- subscription's position is not an id, since a row with a lower id may commit later: it is a pair of snapshots, and an
 -- interval is what `target` sees and `seen` did not (the idea of PgQ's ticks), paged by id.
 --
--- Three roles: the owner (whoever runs this), `sluice_app` (the functions: no DDL), and the applications, which need
--- nothing at all, since the triggers on their tables are SECURITY DEFINER.
+-- Who does what: the owner (whoever runs this) defines streams; `sluice_app_DATABASE` are the functions, without DDL; to
+-- `sluice_capture_DATABASE` belong the triggers' functions, which may add to the log and read what a TRUNCATE removes.
+-- The applications need nothing at all.
 
+-- Roles belong to the whole cluster, so each database has two of its own, and notes which: a database may be renamed.
+CREATE TABLE sluice.roles (
+    app regrole NOT NULL,
+    capture regrole NOT NULL
+);
+
+-- CREATEROLE is needed here, unless an administrator made them, and never again.
 DO $$
+DECLARE
+    -- A name has 63 bytes at most.
+    suffix text := (SELECT CASE WHEN octet_length(datname) <= 48 THEN datname::text ELSE oid::text END FROM pg_database WHERE datname = current_database());
+    roles name[] := ARRAY['sluice_app_' || suffix, 'sluice_capture_' || suffix];
+    role name;
+    strangers text;
 BEGIN
-    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'sluice_app') THEN
-        CREATE ROLE sluice_app NOLOGIN;
-    END IF;
-    -- The owner reads what the functions may read: the trigger on TRUNCATE logs the keys of the table.
-    IF NOT pg_has_role(current_user, 'sluice_app', 'USAGE') THEN
-        GRANT sluice_app TO CURRENT_USER;
-    END IF;
+    FOREACH role IN ARRAY roles LOOP
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
+            EXECUTE format('CREATE ROLE %I NOLOGIN', role);
+        END IF;
+        -- It may be left from another database of this name. Since 16 a member may be one who only administers it.
+        strangers := (
+            SELECT string_agg(m.member::regrole::text, ', ')
+            FROM pg_auth_members AS m
+            WHERE m.roleid = quote_ident(role)::regrole AND NOT pg_has_role(current_user, m.member, 'MEMBER')
+              AND (coalesce(to_jsonb(m) ->> 'inherit_option', 'true')::boolean OR coalesce(to_jsonb(m) ->> 'set_option', 'true')::boolean));
+        IF strangers IS NOT NULL THEN
+            RAISE EXCEPTION 'the role % was there before, and what it may do here % could do, too', quote_ident(role), strangers
+                USING HINT = format('As who granted it: REVOKE %I FROM %s;', role, strangers);
+        END IF;
+        IF NOT pg_has_role(current_user, role, 'USAGE') THEN
+            EXECUTE format('GRANT %I TO CURRENT_USER', role);
+        END IF;
+    END LOOP;
+    INSERT INTO sluice.roles VALUES (quote_ident(roles[1])::regrole, quote_ident(roles[2])::regrole);
 EXCEPTION
     WHEN insufficient_privilege THEN
-        RAISE EXCEPTION '% is not a member of the role sluice_app, and may not make itself one', current_user
-            USING HINT = format('As an administrator: CREATE ROLE sluice_app (where it is missing); GRANT sluice_app TO %I;', current_user);
+        RAISE EXCEPTION '% is not a member of the roles % and %, and may not make itself one', current_user, quote_ident(roles[1]), quote_ident(roles[2])
+            USING HINT = format('As an administrator: CREATE ROLE %1$I; CREATE ROLE %2$I; (where they are missing); GRANT %1$I, %2$I TO %3$I;', roles[1], roles[2], current_user);
 END $$;
 
 -- No CHECK: PostgreSQL parses one anew for each statement that inserts, a third of what a row costs its writer. Whoever

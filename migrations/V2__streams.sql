@@ -41,11 +41,13 @@ CREATE TABLE sluice.tracked (
     key text[],                                 -- columns of the relation that are the stream's key, or
     keys text,                                  -- a query that finds the keys, from one row of the relation as $1
     columns text[],                             -- an update of other columns is of no interest; NULL: all are
-    attributes smallint[] NOT NULL,             -- the numbers of the columns that are noted: a rename leaves them alone
+    attributes smallint[] NOT NULL,             -- the numbers of the columns that are noted: found by them when they are renamed
+    made text,                                  -- a digest of what the triggers were made by
     CONSTRAINT tracked_kind CHECK ((key IS NULL) <> (keys IS NULL))
 );
--- By a hash, since an index takes 2.7 kB and a query may be longer.
-CREATE UNIQUE INDEX tracked_once ON sluice.tracked (relation, stream, attributes, md5(keys)) NULLS NOT DISTINCT;
+-- A table may hold two keys of one stream. Other `keys` replace those before.
+CREATE UNIQUE INDEX tracked_key ON sluice.tracked (relation, stream, key) WHERE keys IS NULL;
+CREATE UNIQUE INDEX tracked_keys ON sluice.tracked (relation, stream) WHERE keys IS NOT NULL;
 
 -- What is still to be found out: which documents show a changed row, or all of a source's.
 CREATE TABLE sluice.expansion (

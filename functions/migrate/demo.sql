@@ -105,7 +105,7 @@ SELECT sluice.track('demo.hackathons', stream => 'projects', columns => '{name}'
 
 -- The admin function adds and renames users. Reading, the calls above have granted; an identity column needs no right on
 -- its sequence.
-GRANT INSERT, UPDATE ON demo.users TO sluice_app;
+DO $$ BEGIN EXECUTE (SELECT format('GRANT INSERT, UPDATE ON demo.users TO %s', app) FROM sluice.roles); END $$;
 
 -- Something to look at, unless anybody has written here before.
 WITH organizer AS (

@@ -29,4 +29,4 @@ SELECT sluice.define_stream('profiles', source => 'profiles.users', key => 'id',
 SELECT sluice.track('profiles.users', stream => 'profiles', key => 'id');
 
 -- Reading, the calls above have granted.
-GRANT INSERT, UPDATE ON profiles.users TO sluice_app;
+DO $$ BEGIN EXECUTE (SELECT format('GRANT INSERT, UPDATE ON profiles.users TO %s', app) FROM sluice.roles); END $$;

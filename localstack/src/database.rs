@@ -11,6 +11,8 @@ use tokio_postgres::{Client, Config, NoTls};
 /// The roles of a Sluice database, as logins: the owner, the functions, an application without any grant.
 const LOGINS: [&str; 3] = ["test_owner", "test_functions", "test_app"];
 const PASSWORD: &str = "test";
+/// The role of the functions in a database of [`Database::create`], named after the one that it was made in.
+pub const APP_ROLE: &str = "sluice_app_sluice_unfinished";
 /// Held while the cluster's roles and the template are made.
 const LOCK: i64 = 7_401_185;
 
@@ -69,10 +71,16 @@ impl Database {
         let client = self.login("test_functions").await?;
         client
             .batch_execute(
-                "SET row_security = off; SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET bytea_output = 'hex'",
+                "SET search_path = pg_catalog, pg_temp; SET row_security = off; SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET bytea_output = 'hex'",
             )
             .await?;
         Ok(client)
+    }
+
+    /// Makes the functions' login a member of their role, in a database that began empty and was migrated.
+    pub async fn let_functions_in(&self) -> Result<()> {
+        let client = self.owner().await?;
+        let_functions_in(&client).await
     }
 
     /// A session of an application that was granted nothing on Sluice.
@@ -128,15 +136,12 @@ async fn make_logins(postgres: &Client) -> Result<()> {
             ))
             .await?;
     }
-    // The cluster's own stack may have made it already, as another owner's.
-    postgres
-        .batch_execute(
-            "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'sluice_app') THEN \
-             CREATE ROLE sluice_app; END IF; END $$; \
-             GRANT sluice_app TO test_owner, test_functions",
-        )
-        .await?;
     Ok(())
+}
+
+async fn let_functions_in(owner: &Client) -> Result<()> {
+    let grant = "DO $$ BEGIN EXECUTE (SELECT format('GRANT %s TO test_functions', app) FROM sluice.roles); END $$";
+    Ok(owner.batch_execute(grant).await?)
 }
 
 /// The migrated database that the tests' databases are copies of. Made anew for each state of the migrations; what
@@ -160,6 +165,18 @@ async fn template(server: &Config, postgres: &Client) -> Result<String> {
         postgres.batch_execute(&drop).await?;
     }
     make_logins(postgres).await?;
+    // Of the template before, and of databases that are gone. A role with a member whom migrate does not know is refused.
+    let query = "SELECT rolname FROM pg_roles AS r WHERE rolname ~ '^sluice_(app|capture)_sluice_(test_|unfinished$)' \
+                 AND NOT EXISTS (SELECT FROM pg_database WHERE datname = regexp_replace(rolname, '^sluice_(app|capture)_', ''))";
+    for row in postgres.query(query, &[]).await? {
+        let role: String = row.get(0);
+        // Other templates may still have things that belong to it.
+        if postgres.batch_execute(&format!("DROP ROLE {role}")).await.is_err() {
+            // Since 16 each takes back what they granted themselves.
+            let owner = connect(server.clone().dbname("postgres").user("test_owner").password(PASSWORD)).await?;
+            owner.batch_execute(&format!("REVOKE {role} FROM test_functions")).await?;
+        }
+    }
     postgres.batch_execute("CREATE DATABASE sluice_unfinished OWNER test_owner").await?;
     let owner = connect(server.clone().dbname("sluice_unfinished").user("test_owner").password(PASSWORD)).await?;
     owner
@@ -169,6 +186,7 @@ async fn template(server: &Config, postgres: &Client) -> Result<String> {
         owner.batch_execute(&format!("BEGIN; {sql}; COMMIT")).await.with_context(|| file.clone())?;
         owner.execute("INSERT INTO sluice.schema_history (version, name) VALUES ($1, $2)", &[version, file]).await?;
     }
+    let_functions_in(&owner).await?;
     drop(owner);
     crate::eventually("the session that migrated to end", async || {
         let rename = format!("ALTER DATABASE sluice_unfinished RENAME TO {name}");

@@ -13,7 +13,7 @@ mod wait;
 use std::str::FromStr;
 
 pub use control::Service;
-pub use database::{Database, migrations};
+pub use database::{APP_ROLE, Database, migrations};
 pub use elasticsearch::elasticsearch_secret;
 pub use proxy::{Fate, Proxy};
 pub use server::Server;

@@ -18,7 +18,8 @@ from layout import CACHE, REPOSITORY, TARGET, Stack, lock
 NAMES = sorted(folder.name for folder in (REPOSITORY / "functions").iterdir() if (folder / "Cargo.toml").exists())
 PLACE = TARGET / "lambda"
 DEPLOY = REPOSITORY / "infra" / "deploy.py"
-GRANT = "GRANT sluice_app TO sluice_functions;"  # the migrations make the role; who is in it is the operator's to say
+# The migrations make the role; who is in it is the operator's to say.
+GRANT = "SELECT format('GRANT %s TO sluice_functions', app) FROM sluice.roles \\gexec\n"
 AWS_STACK = "sluice"  # the CloudFormation stack's name in LocalStack; each of our stacks has a LocalStack of its own
 
 
@@ -47,7 +48,7 @@ def _place(binary: Path, bootstrap: Path) -> None:
 
 
 def deploy(stack: Stack, release: Path | None = None) -> None:
-    """Secrets, template, migrations; then the functions' login may do what sluice_app may, and the trigger starts."""
+    """Secrets, template, migrations; then the functions' login may do what the functions need, and the trigger starts."""
     if release:
         template = artifacts.open_folder(release)
         artifacts.require_own_architecture(template)

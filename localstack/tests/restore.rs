@@ -65,7 +65,8 @@ async fn source(client: &Client) -> Result<BTreeMap<String, String>> {
 
 async fn create(server: &Server) -> Result<Client> {
     let postgres = server.connect("postgres").await;
-    postgres.batch_execute("CREATE ROLE sluice_app").await?;
+    // A dump has grants for the two roles, and no roles.
+    postgres.batch_execute("CREATE ROLE sluice_app_app; CREATE ROLE sluice_capture_app").await?;
     postgres.batch_execute("CREATE DATABASE app").await?;
     Ok(server.connect("app").await)
 }

@@ -28,10 +28,12 @@ LANGUAGE sql VOLATILE AS $$
 $$;
 
 -- Which rows a subscription reads: `fan_out` those that are still to be expanded, each target all the others.
+-- In plpgsql: one of SQL that has a search_path of its own is not inlined, and parsed at each call.
 CREATE OR REPLACE FUNCTION sluice.reads(reader text) RETURNS text
-LANGUAGE sql IMMUTABLE AS $$
-    SELECT CASE WHEN reader = 'fan_out' THEN 'op = ''fan_out''' ELSE 'op <> ''fan_out''' END
-$$;
+LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    RETURN CASE WHEN reader = 'fan_out' THEN 'op = ''fan_out''' ELSE 'op <> ''fan_out''' END;
+END $$;
 
 -- Is there anything to drain? Read-only: no lock, no xid. By the index on xid, never by a scan of the primary key; a
 -- running transaction's rows are not visited, since it is asked only whether it has ended. A poll's queries are planned

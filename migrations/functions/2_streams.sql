@@ -27,18 +27,23 @@ BEGIN
     END IF;
 END $$;
 
--- 'a, b' as an array of column names.
+-- 'a, b' as an array of column names, as they are spelt; one with a comma, or with quotes around it, is quoted: '"a, b"'.
 CREATE OR REPLACE FUNCTION sluice.column_list(names text) RETURNS text[]
 LANGUAGE sql IMMUTABLE AS $$
-    SELECT CASE WHEN names IS NOT NULL THEN ARRAY(SELECT trim(both ' "' FROM name) FROM unnest(string_to_array(names, ',')) AS name) END
+    SELECT CASE WHEN names IS NOT NULL THEN ARRAY(
+        SELECT coalesce(replace(m[1], '""', '"'), trim(m[2]))
+        FROM regexp_matches(names, '\s*(?:"((?:[^"]|"")+)"\s*(?=,|$)|([^,]+))', 'g') WITH ORDINALITY AS found(m, ord)
+        ORDER BY ord) END
 $$;
 
--- An expression for the key's text, the document's _id: the column as text, or the JSON array of the columns' texts.
+-- An expression for the key's text, the document's _id: the column as PostgreSQL prints it, or the JSON array of the
+-- columns' texts. `concat` prints by the type's own output function; a cast to text may be a function of whoever made
+-- the type, and would run with the rights of the log's.
 CREATE OR REPLACE FUNCTION sluice.key_expression(row_name text, columns text[]) RETURNS text
 LANGUAGE sql IMMUTABLE AS $$
     SELECT CASE cardinality(columns)
-        WHEN 1 THEN format('%s.%I::text', row_name, columns[1])
-        ELSE 'jsonb_build_array(' || string_agg(format('%s.%I::text', row_name, name), ', ' ORDER BY ord) || ')::text'
+        WHEN 1 THEN format('pg_catalog.concat(%s.%I)', row_name, columns[1])
+        ELSE 'pg_catalog.jsonb_build_array(' || string_agg(format('pg_catalog.concat(%s.%I)', row_name, name), ', ' ORDER BY ord) || ')::text'
     END
     FROM unnest(columns) WITH ORDINALITY AS c(name, ord)
 $$;
@@ -83,6 +88,7 @@ DECLARE
     relation CONSTANT regclass := sluice.relation_of(stream.source);
     schema_name CONSTANT name := (SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = relation);
     missing text;
+    reader CONSTANT regrole := (SELECT r.app FROM sluice.roles AS r);
 BEGIN
     IF stream.source IS NULL THEN
         RETURN NULL;
@@ -90,11 +96,11 @@ BEGIN
     IF relation IS NULL THEN
         RETURN format('its source %s does not exist: create it, or define the stream anew', stream.source);
     END IF;
-    IF NOT has_schema_privilege('sluice_app', schema_name, 'USAGE') THEN
-        RETURN format('the functions may not use the schema of its source: GRANT USAGE ON SCHEMA %I TO sluice_app', schema_name);
+    IF NOT has_schema_privilege(reader, schema_name, 'USAGE') THEN
+        RETURN format('the functions may not use the schema of its source: GRANT USAGE ON SCHEMA %I TO %s', schema_name, reader);
     END IF;
-    IF NOT has_table_privilege('sluice_app', relation, 'SELECT') THEN
-        RETURN format('the functions may not read its source: GRANT SELECT ON %s TO sluice_app', stream.source);
+    IF NOT has_table_privilege(reader, relation, 'SELECT') THEN
+        RETURN format('the functions may not read its source: GRANT SELECT ON %s TO %s', stream.source, reader);
     END IF;
     SELECT string_agg(quote_ident(c.name), ', ') INTO missing
     FROM (SELECT unnest(stream.key) UNION SELECT jsonb_object_keys(coalesce(stream.live_mapping, stream.mapping) -> 'properties')) AS c(name)
@@ -127,29 +133,6 @@ LANGUAGE sql STABLE AS $$
     WHERE stream.source IS NOT NULL AND sluice.source_problem(stream) IS NULL
 $$;
 
--- Lets the functions read a relation. The caller must own it, or hold its privileges with grant option.
-CREATE OR REPLACE FUNCTION sluice.grant_read(relation regclass) RETURNS void
-LANGUAGE plpgsql VOLATILE AS $$
-DECLARE
-    schema_name name := (SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = relation);
-BEGIN
-    IF NOT has_schema_privilege('sluice_app', schema_name, 'USAGE') THEN
-        EXECUTE format('GRANT USAGE ON SCHEMA %I TO sluice_app', schema_name);
-    END IF;
-    IF NOT has_table_privilege('sluice_app', relation, 'SELECT') THEN
-        EXECUTE format('GRANT SELECT ON %s TO sluice_app', relation);
-    END IF;
-    -- Without the grant option GRANT is but a warning.
-    IF NOT has_schema_privilege('sluice_app', schema_name, 'USAGE') OR NOT has_table_privilege('sluice_app', relation, 'SELECT') THEN
-        RAISE insufficient_privilege;
-    END IF;
-EXCEPTION
-    WHEN insufficient_privilege THEN
-        RAISE EXCEPTION '% may not let sluice_app read %', current_user, relation
-            USING ERRCODE = 'insufficient_privilege',
-                  HINT = format('As the owner: GRANT USAGE ON SCHEMA %I TO sluice_app; GRANT SELECT ON %s TO sluice_app;', schema_name, relation);
-END $$;
-
 -- Defines a stream, or changes its definition; the same again changes nothing. `source` is a table or a view; without
 -- one, the stream is fed by emit with payloads. `mapping` is the body of Elasticsearch's mappings: its top-level
 -- properties are the document's fields and must be columns of the source. A changed mapping is wanted until migrate has
@@ -159,7 +142,7 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     known sluice.stream;
-    relation regclass := to_regclass(source);
+    relation regclass := sluice.resolve_source(name, source);
     columns text[] := coalesce(sluice.column_list(key), '{}');
 BEGIN
     IF name !~ '^[a-z][a-z0-9_-]{0,99}$' THEN
@@ -190,12 +173,20 @@ BEGIN
         END IF;
         PERFORM sluice.check_columns(relation, columns, format('the key of stream %s', name));
         PERFORM sluice.check_columns(relation, ARRAY(SELECT jsonb_object_keys(mapping -> 'properties')), format('a field of the mapping of stream %s', name));
-        PERFORM sluice.grant_read(relation);
+        PERFORM sluice.check_source(name, relation, columns);
+        IF mapping -> 'properties' = '{}' THEN
+            RAISE WARNING 'stream %: the mapping has no properties, so its documents have no field', name;
+        END IF;
     END IF;
     source := (
         SELECT format('%I.%I', n.nspname, c.relname)
         FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = relation
     );
+    SELECT * INTO known FROM sluice.stream AS s WHERE s.name = define_stream.name;
+    IF (known.source, known.key, known.mapping, known.settings) IS NOT DISTINCT FROM (source, columns, mapping, settings) AND known.name IS NOT NULL THEN
+        RETURN;
+    END IF;
+    PERFORM sluice.lock_definitions();
     SELECT * INTO known FROM sluice.stream AS s WHERE s.name = define_stream.name FOR UPDATE;
     IF known.name IS NULL THEN
         INSERT INTO sluice.stream (name, source, key, mapping, settings) VALUES (name, source, columns, mapping, settings);

@@ -3,20 +3,6 @@
 -- An event says which document changed; the drain reads what it is now. So the triggers are cheap: they know the key (or,
 -- for a table that a view joins, an image of the few columns from which the keys can be found) and nothing else.
 
--- The tables below a relation that a view reads, through other views; the relation itself where it is a table.
-CREATE OR REPLACE FUNCTION sluice.tables_of(relation regclass) RETURNS SETOF regclass
-LANGUAGE sql STABLE AS $$
-    WITH RECURSIVE reads AS (
-        SELECT relation::oid AS oid
-        UNION
-        SELECT d.refobjid
-        FROM reads
-        JOIN pg_rewrite AS r ON r.ev_class = reads.oid
-        JOIN pg_depend AS d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
-    )
-    SELECT c.oid::regclass FROM reads JOIN pg_class AS c USING (oid) WHERE c.relkind IN ('r', 'p', 'f')
-$$;
-
 -- The columns of its one row that a `keys` query names: $1.id, $1."Id", ($1).id.
 CREATE OR REPLACE FUNCTION sluice.image_columns(keys text) RETURNS text[]
 LANGUAGE sql IMMUTABLE AS $$
@@ -24,119 +10,67 @@ LANGUAGE sql IMMUTABLE AS $$
     FROM regexp_matches(keys, '\(?\$1\)?\s*\.\s*(?:"((?:[^"]|"")+)"|([[:alpha:]_][[:alnum:]_$]*))', 'g') AS m
 $$;
 
--- A `keys` query with its row in place of $1, as an expression.
+-- A `keys` query with its row in place of $1, as an expression; not within a literal or a quoted name.
 CREATE OR REPLACE FUNCTION sluice.keys_query(keys text, image text) RETURNS text
 LANGUAGE sql IMMUTABLE AS $$
-    SELECT regexp_replace(keys, '\(\$1\)|\$1(?![0-9])', '(' || image || ')', 'g')
+    SELECT string_agg(CASE WHEN m[1] IN ('$1', '($1)') THEN '(' || image || ')' ELSE m[1] END, '' ORDER BY ord)
+    FROM regexp_matches(keys, $re$("(?:[^"]|"")*"|'(?:[^']|'')*'|\(\$1\)|\$1(?![0-9])|[^"'$(]+|.)$re$, 'g') WITH ORDINALITY AS part(m, ord)
 $$;
 
--- Notes the changes of a table for a stream. `key`: the columns that are the document's key (or a foreign key to it).
--- `keys`: for a table whose rows other documents show, a query that finds their keys from one row of this table, $1.
--- `columns`: the columns that documents show; an update of others is passed over. The same again changes nothing.
-CREATE OR REPLACE FUNCTION sluice.track(relation regclass, stream text, key text DEFAULT NULL, keys text DEFAULT NULL, columns text[] DEFAULT NULL)
-RETURNS void
-LANGUAGE plpgsql VOLATILE AS $$
-DECLARE
-    target sluice.stream;
-    known sluice.tracked;
-    key_columns text[] := sluice.column_list(key);
-    image text[] := sluice.image_columns(keys);
-    noted smallint[];
-    referenced regclass;
-    width integer;
-BEGIN
-    SELECT * INTO target FROM sluice.stream AS s WHERE s.name = track.stream FOR UPDATE;
-    IF target.name IS NULL THEN
-        RAISE EXCEPTION 'there is no stream %', quote_ident(stream) USING HINT = 'Define it first: SELECT sluice.define_stream(…).';
-    END IF;
-    IF target.source IS NULL THEN
-        RAISE EXCEPTION 'stream % has no source: it is fed by sluice.emit', stream USING HINT = 'Define it with a source and a key.';
-    END IF;
-    IF (key IS NULL) = (keys IS NULL) THEN
-        RAISE EXCEPTION 'track %: give either key or keys', relation
-            USING HINT = 'key => ''id'' names columns of the table; keys => ''SELECT …'' finds the keys from its row $1.';
-    END IF;
-    IF (SELECT relkind FROM pg_class WHERE oid = relation) NOT IN ('r', 'p') THEN
-        RAISE EXCEPTION '% is not a table', relation USING HINT = 'Track the tables that the view reads.';
-    END IF;
-    PERFORM sluice.check_columns(relation, columns, 'columns => …');
-    PERFORM sluice.grant_read(relation);
-    IF key IS NOT NULL THEN
-        PERFORM sluice.check_columns(relation, key_columns, format('the key of stream %s', stream));
-        width := cardinality(key_columns);
-    ELSE
-        PERFORM sluice.check_columns(relation, image, 'keys => …');
-        IF cardinality(image) = 0 THEN
-            RAISE EXCEPTION 'track %: keys names no column of its row', relation USING HINT = 'The row is $1, as in $1.id.';
-        END IF;
-        -- As a view, so that PostgreSQL checks it and tells which tables it reads.
-        EXECUTE format('CREATE TEMPORARY VIEW sluice_keys AS SELECT k.* FROM (SELECT NULL::%s AS image) AS i CROSS JOIN LATERAL (%s) AS k',
-            relation, sluice.keys_query(keys, 'i.image'));
-        SELECT count(*) INTO width FROM pg_attribute WHERE attrelid = 'pg_temp.sluice_keys'::regclass AND attnum > 0;
-        FOR referenced IN
-            SELECT DISTINCT d.refobjid::regclass
-            FROM pg_rewrite AS r
-            JOIN pg_depend AS d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
-            WHERE r.ev_class = 'pg_temp.sluice_keys'::regclass AND d.refobjid <> r.ev_class
-        LOOP
-            PERFORM sluice.grant_read(referenced);
-        END LOOP;
-        DROP VIEW pg_temp.sluice_keys;
-    END IF;
-    IF width <> cardinality(target.key) THEN
-        RAISE EXCEPTION 'track %: stream % is keyed by % column(s), not %', relation, stream, cardinality(target.key), width
-            USING HINT = format('Its key: %s.', array_to_string(target.key, ', '));
-    END IF;
-    noted := ARRAY(
-        SELECT a.attnum FROM unnest(coalesce(key_columns, image)) WITH ORDINALITY AS c(name, ord)
-        JOIN pg_attribute AS a ON a.attrelid = relation AND a.attname = c.name ORDER BY c.ord);
-    SELECT * INTO known FROM sluice.tracked AS t
-    WHERE t.relation = track.relation AND t.stream = track.stream AND t.attributes = noted AND t.keys IS NOT DISTINCT FROM track.keys;
-    IF known.id IS NULL THEN
-        INSERT INTO sluice.tracked (relation, stream, key, keys, columns, attributes)
-        VALUES (relation, stream, key_columns, keys, columns, noted) RETURNING * INTO known;
-    ELSE
-        UPDATE sluice.tracked AS t SET key = key_columns, columns = track.columns WHERE t.id = known.id RETURNING * INTO known;
-    END IF;
-    PERFORM sluice.make_triggers(known);
-END $$;
+-- What a domain is made of; any other type is itself.
+CREATE OR REPLACE FUNCTION sluice.base_type(type oid) RETURNS oid
+LANGUAGE sql STABLE AS $$
+    WITH RECURSIVE below AS (
+        SELECT t.oid, t.typbasetype FROM pg_type AS t WHERE t.oid = type
+        UNION ALL SELECT t.oid, t.typbasetype FROM below JOIN pg_type AS t ON t.oid = below.typbasetype
+    )
+    SELECT oid FROM below WHERE typbasetype = 0
+$$;
 
--- What is noted of one row, as text: the key, NULL where a part of it is; or the image of these columns.
-CREATE OR REPLACE FUNCTION sluice.noted_expression(row_name text, names text[], is_key boolean) RETURNS text
-LANGUAGE sql IMMUTABLE AS $$
+-- What is noted of one row, as text: the key, NULL where a part of it is; or the image of these columns. All values are
+-- printed (see key_expression), since to json each would be cast by a function of whoever made its type, or of whoever
+-- gives the column another type later on; json is read again from its text.
+CREATE OR REPLACE FUNCTION sluice.noted_expression(row_name text, relation regclass, names text[], is_key boolean) RETURNS text
+LANGUAGE sql STABLE AS $$
     SELECT CASE WHEN is_key
-        THEN format('CASE WHEN %s THEN %s END', string_agg(format('%s.%I IS NOT NULL', row_name, name), ' AND '), sluice.key_expression(row_name, names))
-        ELSE format('json_build_object(%s)::text', string_agg(format('%L, %s.%I', name, row_name, name), ', ')) END
-    FROM unnest(names) AS name
+        THEN format('CASE WHEN %s THEN %s END', string_agg(format('%s.%I IS NOT NULL', row_name, c.name), ' AND '), sluice.key_expression(row_name, names))
+        ELSE format('pg_catalog.json_build_object(%s)::text', string_agg(
+            format('%L, CASE WHEN %2$s.%1$I IS DISTINCT FROM NULL THEN pg_catalog.concat(%2$s.%1$I)%3$s END', c.name, row_name,
+                CASE WHEN sluice.base_type(a.atttypid) IN ('json'::regtype, 'jsonb'::regtype) THEN '::json' END), ', ' ORDER BY c.ord)) END
+    FROM unnest(names) WITH ORDINALITY AS c(name, ord)
+    JOIN pg_attribute AS a ON a.attrelid = relation AND a.attname = c.name AND a.attnum > 0 AND NOT a.attisdropped
 $$;
 
--- The same by the names that the columns have now.
+-- The same by the names that the columns have now: another column may have taken a name, or it was given away.
 CREATE OR REPLACE FUNCTION sluice.noted_now(tracked integer, row_name text) RETURNS text
 LANGUAGE sql STABLE AS $$
-    SELECT sluice.noted_expression(row_name, array_agg(a.attname::text ORDER BY n.ord), bool_and(t.keys IS NULL))
-    FROM sluice.tracked AS t
-    CROSS JOIN LATERAL unnest(t.attributes) WITH ORDINALITY AS n(number, ord)
-    JOIN pg_attribute AS a ON a.attrelid = t.relation AND a.attnum = n.number
-    WHERE t.id = tracked
+    SELECT sluice.noted_expression(row_name, t.relation, ARRAY(
+        SELECT (
+            SELECT a.attname::text FROM pg_attribute AS a
+            WHERE a.attrelid = t.relation AND a.attnum > 0 AND NOT a.attisdropped AND (a.attname = n.name OR a.attnum = n.number)
+            ORDER BY a.attname = n.name DESC LIMIT 1)
+        FROM unnest(coalesce(t.key, sluice.image_columns(t.keys)), t.attributes) WITH ORDINALITY AS n(name, number, ord)
+        ORDER BY n.ord), t.keys IS NULL)
+    FROM sluice.tracked AS t WHERE t.id = tracked
 $$;
 
--- The triggers of one tracked table, by a function of its own: `NEW.id` compiled once is several times as fast as a
--- column found by name for each row. SECURITY DEFINER: the application needs no privilege here.
-CREATE OR REPLACE FUNCTION sluice.make_triggers(tracked sluice.tracked) RETURNS void
-LANGUAGE plpgsql VOLATILE AS $$
+-- The statements that make the functions and the row triggers of one tracked table. A function of its own for each: `NEW.id` compiled
+-- once is several times as fast as a column found by name for each row. SECURITY DEFINER: the application needs no
+-- privilege here. Each body is quoted as a literal, whatever names are in it.
+CREATE OR REPLACE FUNCTION sluice.trigger_statements(tracked sluice.tracked) RETURNS text[]
+LANGUAGE plpgsql STABLE AS $$
 DECLARE
     function_name text := format('sluice.capture_%s', tracked.id);
-    owner name := (SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'sluice.outbox'::regclass);
+    owner regrole := (SELECT r.capture FROM sluice.roles AS r);
     named text[] := coalesce(tracked.key, sluice.image_columns(tracked.keys));
-    types text[] := sluice.column_types(tracked.relation, coalesce(tracked.key, sluice.image_columns(tracked.keys)));
     -- Only the text of these types hangs on a session's settings; a SET costs each row a microsecond.
-    pinned text := CASE WHEN types <@ '{smallint,integer,bigint,numeric,text,"character varying",bpchar,uuid,boolean}' THEN ''
+    pinned text := 'SECURITY DEFINER SET search_path = pg_catalog, pg_temp ' || CASE
+        WHEN sluice.column_types(tracked.relation, named) <@ '{smallint,integer,bigint,numeric,text,"character varying",bpchar,uuid,boolean}' THEN ''
         ELSE 'SET "TimeZone" = ''UTC'' SET "DateStyle" = ''ISO'' SET "IntervalStyle" = ''postgres'' SET bytea_output = ''hex'' SET extra_float_digits = 1 ' END;
     is_key boolean := tracked.keys IS NULL;
     log_into text;                              -- INSERT INTO …, to be followed by the values or a query for them
     log_values text;                            -- what of it follows from one row's text
     changed text;                               -- unless the function sees to it
-    part regclass;
 BEGIN
     IF is_key THEN
         log_into := 'INSERT INTO sluice.outbox (stream, key, op) ';
@@ -145,88 +79,132 @@ BEGIN
         log_into := 'INSERT INTO sluice.outbox (stream, payload, op, tracked) ';
         log_values := format('%L, %%s::json, ''fan_out'', %s', tracked.stream, tracked.id);
     END IF;
-    EXECUTE format($f$
-        CREATE OR REPLACE FUNCTION %1$s() RETURNS trigger
-        LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp %2$s AS $t$
-        DECLARE
-            was text;
-            becomes text;
-        BEGIN
-            %9$s
-            BEGIN
-                IF TG_OP <> 'INSERT' THEN
-                    was := %3$s;
-                END IF;
-                IF TG_OP <> 'DELETE' THEN
-                    becomes := %4$s;
-                END IF;
-            EXCEPTION
-                -- A column has another name than when this was made. Slower, but no write fails for it.
-                WHEN undefined_column THEN
-                    IF TG_OP <> 'INSERT' THEN
-                        EXECUTE 'SELECT ' || sluice.noted_now(%5$s, '($1)') INTO was USING OLD;
-                    END IF;
-                    IF TG_OP <> 'DELETE' THEN
-                        EXECUTE 'SELECT ' || sluice.noted_now(%5$s, '($1)') INTO becomes USING NEW;
-                    END IF;
-            END;
-            IF was <> becomes OR becomes IS NULL THEN
-                IF was IS NOT NULL THEN
-                    %6$s VALUES (%7$s);
-                END IF;
-            END IF;
-            IF becomes IS NOT NULL THEN
-                %6$s VALUES (%8$s);
-            END IF;
-            RETURN NULL;
-        END $t$ $f$,
-        function_name, pinned, sluice.noted_expression('OLD', named, is_key), sluice.noted_expression('NEW', named, is_key),
-        tracked.id, log_into, format(log_values, 'was', 'delete'), format(log_values, 'becomes', 'upsert'),
-        CASE WHEN tracked.columns IS NULL THEN 'IF TG_OP = ''UPDATE'' AND NOT OLD *<> NEW THEN RETURN NULL; END IF;' END);
-    EXECUTE format($f$
-        CREATE OR REPLACE FUNCTION %s_truncate() RETURNS trigger
-        LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = off %s AS $t$
-        DECLARE
-            noted text := sluice.noted_now(%s, 'r');
-            younger oid[];
-        BEGIN
-            IF current_setting('transaction_isolation') <> 'read committed' THEN
-                RAISE EXCEPTION 'TRUNCATE of %% is refused outside READ COMMITTED: rows that this transaction does not see would stay in the index', TG_RELID::regclass
-                    USING HINT = 'Use READ COMMITTED, or DELETE.';
-            END IF;
-            EXECUTE %L || noted || ' AS noted FROM ONLY ' || TG_RELID::regclass || ' AS r) AS rows WHERE noted IS NOT NULL';
-            -- Partitions that were made since have no such trigger, and are read by way of their parent.
-            younger := ARRAY(SELECT p.relid FROM pg_partition_tree(TG_RELID) AS p
-                WHERE NOT EXISTS (SELECT FROM pg_trigger AS t WHERE t.tgrelid = p.relid AND t.tgname = TG_NAME));
-            IF younger <> '{}' THEN
-                EXECUTE %L || noted || ' AS noted FROM ' || TG_RELID::regclass || ' AS r WHERE r.tableoid = ANY ($1)) AS rows WHERE noted IS NOT NULL'
-                    USING younger;
-            END IF;
-            RETURN NULL;
-        END $t$ $f$,
-        function_name, pinned, tracked.id,
-        log_into || 'SELECT ' || format(log_values, 'noted', 'delete') || ' FROM (SELECT ',
-        log_into || 'SELECT ' || format(log_values, 'noted', 'delete') || ' FROM (SELECT ');
-    EXECUTE format('ALTER FUNCTION %s() OWNER TO %I', function_name, owner);
-    EXECUTE format('ALTER FUNCTION %s_truncate() OWNER TO %I', function_name, owner);
-    EXECUTE format('REVOKE ALL ON FUNCTION %s(), %s_truncate() FROM PUBLIC', function_name, function_name);
-    EXECUTE format('CREATE OR REPLACE TRIGGER sluice_%s AFTER INSERT OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION %s()',
-        tracked.id, tracked.relation, function_name);
     -- Byte for byte: IS DISTINCT FROM fails on json columns, and takes 1.0 and 1.00 for the same.
     changed := CASE WHEN tracked.columns IS NOT NULL THEN (
-        SELECT format('WHEN (record_image_ne(ROW(%s), ROW(%s)))', string_agg(format('OLD.%I', name), ', '), string_agg(format('NEW.%I', name), ', '))
+        SELECT format('WHEN (pg_catalog.record_image_ne(ROW(%s), ROW(%s)))', string_agg(format('OLD.%I', name), ', '), string_agg(format('NEW.%I', name), ', '))
         FROM (SELECT unnest(tracked.columns || named) AS name GROUP BY 1) AS c) END;
-    EXECUTE format('CREATE OR REPLACE TRIGGER sluice_%s_update AFTER UPDATE ON %s FOR EACH ROW %s EXECUTE FUNCTION %s()',
-        tracked.id, tracked.relation, changed, function_name);
-    -- Never fires: it names the noted columns, so that nobody drops one of them while it is needed.
-    EXECUTE format('CREATE OR REPLACE TRIGGER sluice_%s_noted BEFORE UPDATE OF %s ON %s FOR EACH STATEMENT WHEN (false) EXECUTE FUNCTION %s()',
-        tracked.id, (SELECT string_agg(DISTINCT format('%I', name), ', ') FROM unnest(named) AS name), tracked.relation, function_name);
-    -- A TRUNCATE of the parent fires on its partitions, too, and ONLY makes each log its own rows.
-    FOR part IN SELECT relid FROM pg_partition_tree(tracked.relation) UNION SELECT tracked.relation LOOP
-        PERFORM sluice.grant_read(part);
-        EXECUTE format('CREATE OR REPLACE TRIGGER sluice_%s_truncate BEFORE TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION %s_truncate()',
-            tracked.id, part, function_name);
+    RETURN ARRAY[
+        format('CREATE OR REPLACE FUNCTION %s() RETURNS trigger LANGUAGE plpgsql %s AS %L', function_name, pinned, format($f$
+DECLARE
+    was text;
+    becomes text;
+BEGIN
+    %1$s
+    BEGIN
+        IF TG_OP <> 'INSERT' THEN
+            was := %2$s;
+        END IF;
+        IF TG_OP <> 'DELETE' THEN
+            becomes := %3$s;
+        END IF;
+    EXCEPTION
+        -- A column has another name than when this was made, or another type than when this session first came here.
+        -- Slower, but no write fails for it.
+        WHEN undefined_column OR datatype_mismatch THEN
+            IF TG_OP <> 'INSERT' THEN
+                EXECUTE 'SELECT ' || sluice.noted_now(%4$s, '($1)') INTO was USING OLD;
+            END IF;
+            IF TG_OP <> 'DELETE' THEN
+                EXECUTE 'SELECT ' || sluice.noted_now(%4$s, '($1)') INTO becomes USING NEW;
+            END IF;
+    END;
+    IF was <> becomes OR becomes IS NULL THEN
+        IF was IS NOT NULL THEN
+            %5$s VALUES (%6$s);
+        END IF;
+    END IF;
+    IF becomes IS NOT NULL THEN
+        %5$s VALUES (%7$s);
+    END IF;
+    RETURN NULL;
+END $f$,
+            CASE WHEN tracked.columns IS NULL THEN 'IF TG_OP = ''UPDATE'' AND NOT OLD OPERATOR(pg_catalog.*<>) NEW THEN RETURN NULL; END IF;' END,
+            sluice.noted_expression('OLD', tracked.relation, named, is_key), sluice.noted_expression('NEW', tracked.relation, named, is_key),
+            tracked.id, log_into, format(log_values, 'was', 'delete'), format(log_values, 'becomes', 'upsert'))),
+        format('CREATE OR REPLACE FUNCTION %s_truncate() RETURNS trigger LANGUAGE plpgsql %s SET row_security = off AS %L', function_name, pinned, format($f$
+DECLARE
+    noted text;
+    younger oid[];
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'TRUNCATE of %% is refused outside READ COMMITTED: rows that this transaction does not see would stay in the index', TG_RELID::regclass
+            USING HINT = 'Use READ COMMITTED, or DELETE.';
+    END IF;
+    BEGIN
+        noted := sluice.noted_now(%1$s, 'r');
+        EXECUTE %2$L || noted || ' AS noted FROM ONLY ' || TG_RELID::regclass || ' AS r) AS rows WHERE noted IS NOT NULL';
+        -- Partitions that were made since have no such trigger, and are read by way of their parent.
+        younger := ARRAY(SELECT p.relid FROM pg_partition_tree(TG_RELID) AS p
+            WHERE NOT EXISTS (SELECT FROM pg_trigger AS t WHERE t.tgrelid = p.relid AND t.tgname = TG_NAME));
+        IF younger <> '{}' THEN
+            EXECUTE %2$L || noted || ' AS noted FROM ' || TG_RELID::regclass || ' AS r WHERE r.tableoid = ANY ($1)) AS rows WHERE noted IS NOT NULL'
+                USING younger;
+        END IF;
+    EXCEPTION
+        -- Row-level security hides rows, or a grant is gone. No write of the application fails for it: the keys of the
+        -- whole stream, those in the log among them, are looked at instead.
+        WHEN OTHERS THEN
+            RAISE WARNING 'TRUNCATE of %%: its rows cannot be read (%%), so the whole stream %% is', TG_RELID::regclass, SQLERRM, %3$L;
+            INSERT INTO sluice.outbox (stream, op) VALUES (%3$L, 'fan_out');
+    END;
+    RETURN NULL;
+END $f$,
+            tracked.id, log_into || 'SELECT ' || format(log_values, 'noted', 'delete') || ' FROM (SELECT ', tracked.stream)),
+        format('ALTER FUNCTION %s() OWNER TO %s', function_name, owner),
+        format('ALTER FUNCTION %s_truncate() OWNER TO %s', function_name, owner),
+        format('REVOKE ALL ON FUNCTION %s(), %s_truncate() FROM PUBLIC', function_name, function_name),
+        format('CREATE OR REPLACE TRIGGER sluice_%s AFTER INSERT OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION %s()', tracked.id, tracked.relation, function_name),
+        format('CREATE OR REPLACE TRIGGER sluice_%s_update AFTER UPDATE ON %s FOR EACH ROW %s EXECUTE FUNCTION %s()', tracked.id, tracked.relation, changed, function_name),
+        -- Never fires: it names the noted columns, so that nobody drops one of them while it is needed.
+        format('CREATE OR REPLACE TRIGGER sluice_%s_noted BEFORE UPDATE OF %s ON %s FOR EACH STATEMENT WHEN (false) EXECUTE FUNCTION %s()',
+            tracked.id, (SELECT string_agg(DISTINCT format('%I', name), ', ') FROM unnest(named) AS name), tracked.relation, function_name)];
+END $$;
+
+CREATE OR REPLACE FUNCTION sluice.digest(tracked sluice.tracked) RETURNS text
+LANGUAGE sql STABLE AS $$
+    SELECT md5(array_to_string(sluice.trigger_statements(tracked), ';'))
+$$;
+
+-- The triggers that a tracked table has. A TRUNCATE of the parent fires on its partitions, too, and ONLY makes each log
+-- its own rows.
+CREATE OR REPLACE FUNCTION sluice.triggers_of(tracked sluice.tracked) RETURNS TABLE (relation regclass, name text)
+LANGUAGE sql STABLE AS $$
+    SELECT tracked.relation, format('sluice_%s%s', tracked.id, suffix) FROM unnest('{"",_update,_noted}'::text[]) AS suffix
+    UNION ALL SELECT p, format('sluice_%s_truncate', tracked.id) FROM sluice.parts_of(tracked.relation) AS p
+$$;
+
+-- Makes the triggers of one tracked table, or makes them anew. Who was told to fire for replicated rows, too, or not at
+-- all, is as before.
+CREATE OR REPLACE FUNCTION sluice.make_triggers(tracked sluice.tracked) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    -- The new owner of a function must be able to create in its schema, which it is not otherwise.
+    give text := (SELECT format('GRANT CREATE ON SCHEMA sluice TO %s', r.capture) FROM sluice.roles AS r);
+    take text := (SELECT format('REVOKE CREATE ON SCHEMA sluice FROM %s', r.capture) FROM sluice.roles AS r);
+    before record;
+    statement text;
+    was_enabled jsonb := (
+        SELECT coalesce(jsonb_agg(jsonb_build_object('relation', g.tgrelid, 'name', g.tgname, 'enabled', g.tgenabled)), '[]')
+        FROM pg_trigger AS g WHERE g.tgname IN (SELECT t.name FROM sluice.triggers_of(tracked) AS t) AND g.tgenabled <> 'O');
+BEGIN
+    EXECUTE give;
+    FOREACH statement IN ARRAY sluice.trigger_statements(tracked) LOOP
+        EXECUTE statement;
     END LOOP;
+    EXECUTE take;
+    FOR statement IN
+        SELECT format('CREATE OR REPLACE TRIGGER %s BEFORE TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION sluice.capture_%s_truncate()', t.name, t.relation, tracked.id)
+        FROM sluice.triggers_of(tracked) AS t WHERE t.name LIKE '%\_truncate'
+    LOOP
+        EXECUTE statement;
+    END LOOP;
+    FOR statement IN
+        SELECT format('ALTER TABLE %s %s TRIGGER %I', b.relation::regclass, CASE b.enabled WHEN 'A' THEN 'ENABLE ALWAYS' WHEN 'R' THEN 'ENABLE REPLICA' ELSE 'DISABLE' END, b.name)
+        FROM jsonb_to_recordset(was_enabled) AS b(relation oid, name text, enabled text)
+    LOOP
+        EXECUTE statement;
+    END LOOP;
+    UPDATE sluice.tracked AS t SET made = sluice.digest(make_triggers.tracked) WHERE t.id = make_triggers.tracked.id;
 END $$;
 
 CREATE OR REPLACE FUNCTION sluice.drop_triggers(tracked integer) RETURNS void
@@ -240,23 +218,4 @@ BEGIN
         EXECUTE format('DROP TRIGGER %I ON %s', name, relation);
     END LOOP;
     EXECUTE format('DROP FUNCTION IF EXISTS sluice.capture_%s(), sluice.capture_%s_truncate()', tracked, tracked);
-END $$;
-
--- Stops noting the changes of a table for a stream. What is in the log stays in it.
-CREATE OR REPLACE FUNCTION sluice.untrack(relation regclass, stream text) RETURNS void
-LANGUAGE plpgsql VOLATILE AS $$
-BEGIN
-    PERFORM sluice.drop_triggers(t.id) FROM sluice.tracked AS t WHERE t.relation = untrack.relation AND t.stream = untrack.stream;
-    DELETE FROM sluice.tracked AS t WHERE t.relation = untrack.relation AND t.stream = untrack.stream;
-END $$;
-
--- Forgets a stream. Its changes that are still in the log are passed over; its index is left to whoever made it.
-CREATE OR REPLACE FUNCTION sluice.drop_stream(stream text) RETURNS void
-LANGUAGE plpgsql VOLATILE AS $$
-BEGIN
-    PERFORM sluice.drop_triggers(t.id) FROM sluice.tracked AS t WHERE t.stream = drop_stream.stream;
-    DELETE FROM sluice.tracked AS t WHERE t.stream = drop_stream.stream;
-    DELETE FROM sluice.stream AS s WHERE s.name = drop_stream.stream;
-    DELETE FROM sluice.waiting AS w WHERE w.stream = drop_stream.stream;
-    DELETE FROM sluice.stream_fault AS f WHERE f.stream = drop_stream.stream;
 END $$;

@@ -220,11 +220,11 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 
     UPDATE sluice.heartbeat SET at = clock_timestamp() WHERE at < clock_timestamp() - interval '50 s'
 $$;
 
--- Takes Sluice off the application's tables: triggers first, then what sluice_app was granted. The schema is the
+-- Takes Sluice off the application's tables: triggers first, then what its two roles were granted. The schema is the
 -- caller's to drop.
 CREATE OR REPLACE FUNCTION sluice.uninstall() RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     PERFORM sluice.drop_triggers(t.id) FROM sluice.tracked AS t;
-    DROP OWNED BY sluice_app;
+    EXECUTE (SELECT format('DROP OWNED BY %s, %s', r.app, r.capture) FROM sluice.roles AS r);
 END $$;

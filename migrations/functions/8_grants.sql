@@ -1,6 +1,12 @@
--- Who may do what. `sluice_app` are the functions: they read, and move positions and counters; they neither make nor
--- change a stream. The applications need nothing, since the triggers on their tables are SECURITY DEFINER.
+-- Who may do what. `sluice_app` stands for the role that sluice.roles names: the functions. They read, and move positions
+-- and counters; they neither make nor change a stream. `sluice_capture` likewise: the triggers' functions. The
+-- applications need nothing, since the triggers on their tables are SECURITY DEFINER.
 
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA sluice FROM PUBLIC;
+
+DO $do$
+DECLARE
+    granted text := $grants$
 GRANT USAGE ON SCHEMA sluice TO sluice_app;
 GRANT SELECT ON sluice.schema_history, sluice.stream, sluice.waiting, sluice.tracked TO sluice_app;
 GRANT SELECT, INSERT ON sluice.outbox TO sluice_app;
@@ -14,7 +20,6 @@ GRANT SELECT, INSERT ON sluice.audit TO sluice_app;
 GRANT SELECT, INSERT, UPDATE ON sluice.ingest_position, sluice.ingest_stats TO sluice_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.ingest_rejects TO sluice_app;
 
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA sluice FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     sluice.snapshot(), sluice.reads(text), sluice.pending(text),
     sluice.take_over(text, integer, interval), sluice.release(text), sluice.hold(text, bigint),
@@ -25,7 +30,7 @@ GRANT EXECUTE ON FUNCTION
     sluice.column_types(regclass, text[]), sluice.key_expression(text, text[]), sluice.read_query(sluice.stream),
     sluice.answers_for_another(text, text), sluice.wait(bigint[]), sluice.waited(integer), sluice.note_fault(text, text),
     sluice.relation_of(text), sluice.equality(regclass, text), sluice.has_key(sluice.stream, text), sluice.source_problem(sluice.stream),
-    sluice.keys_query(text, text), sluice.tables_of(regclass),
+    sluice.keys_query(text, text), sluice.tables_of(regclass), sluice.behind(regclass),
     sluice.collect(integer), sluice.expand(bigint, integer), sluice.expand_source(bigint, integer),
     sluice.expand_log(sluice.expansion, integer), sluice.logged_keys(text, bigint, bigint, integer),
     sluice.missing_keys(sluice.stream, text[]), sluice.park(bigint, text),
@@ -35,3 +40,32 @@ GRANT EXECUTE ON FUNCTION
     sluice.rfc3339(timestamptz), sluice.redrive(text, text, text, text, text, jsonb),
     sluice.count_ingest(text[], bigint[])
 TO sluice_app;
+
+GRANT SELECT ON sluice.roles TO sluice_app;
+
+GRANT USAGE ON SCHEMA sluice TO sluice_capture;
+GRANT INSERT ON sluice.outbox TO sluice_capture;
+GRANT SELECT ON sluice.tracked TO sluice_capture;   -- what is noted, where a column was renamed, and of a TRUNCATE
+GRANT EXECUTE ON FUNCTION
+    sluice.base_type(oid), sluice.image_columns(text), sluice.key_expression(text, text[]), sluice.noted_now(integer, text),
+    sluice.noted_expression(text, regclass, text[], boolean)
+TO sluice_capture;
+$grants$;
+BEGIN
+    EXECUTE (SELECT replace(replace(granted, 'TO sluice_app', format('TO %s', r.app)), 'TO sluice_capture', format('TO %s', r.capture))
+             FROM sluice.roles AS r);
+END $do$;
+
+-- No function of this schema finds anything by the search_path of whoever calls it: where somebody else may create in a
+-- schema of that path, a `format` of theirs would run with the caller's rights.
+DO $do$
+DECLARE
+    pinned regprocedure;
+BEGIN
+    FOR pinned IN
+        SELECT p.oid FROM pg_proc AS p
+        WHERE p.pronamespace = 'sluice'::regnamespace AND p.prokind = 'f' AND NOT coalesce(p.proconfig @> '{"search_path=pg_catalog, pg_temp"}', false)
+    LOOP
+        EXECUTE format('ALTER FUNCTION %s SET search_path = pg_catalog, pg_temp', pinned);
+    END LOOP;
+END $do$;

@@ -20,10 +20,12 @@ const MIGRATIONS: [(i32, &str, &str); 4] = [
 ];
 
 /// In the order in which one needs the other.
-const FUNCTIONS: [(&str, &str); 9] = [
+const FUNCTIONS: [(&str, &str); 11] = [
     ("1_log", include_str!("../../../migrations/functions/1_log.sql")),
+    ("2_sources", include_str!("../../../migrations/functions/2_sources.sql")),
     ("2_streams", include_str!("../../../migrations/functions/2_streams.sql")),
     ("3_capture", include_str!("../../../migrations/functions/3_capture.sql")),
+    ("3_track", include_str!("../../../migrations/functions/3_track.sql")),
     ("4_fan_out", include_str!("../../../migrations/functions/4_fan_out.sql")),
     ("5_operations", include_str!("../../../migrations/functions/5_operations.sql")),
     ("6_admin", include_str!("../../../migrations/functions/6_admin.sql")),

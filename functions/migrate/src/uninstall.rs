@@ -22,8 +22,13 @@ pub(crate) async fn uninstall(
     prefix: &str,
     report: &mut Report,
 ) -> Result<(), Error> {
-    let mut is_anything_done = drop_schema(client, report).await?;
-    is_anything_done |= drop_role(client, report).await?;
+    let mut is_anything_done = false;
+    if schema::exists(client).await? {
+        let roles = roles(client).await?;
+        drop_schema(client, report).await?;
+        drop_roles(client, &roles, report).await?;
+        is_anything_done = true;
+    }
     is_anything_done |= delete_indexes(elasticsearch, prefix, report).await?;
     is_anything_done |= delete_template(elasticsearch, prefix, report).await?;
     if !is_anything_done {
@@ -32,10 +37,7 @@ pub(crate) async fn uninstall(
     Ok(())
 }
 
-async fn drop_schema(client: &mut Client, report: &mut Report) -> Result<bool, Error> {
-    if !schema::exists(client).await? {
-        return Ok(false);
-    }
+async fn drop_schema(client: &mut Client, report: &mut Report) -> Result<(), Error> {
     let has_functions = schema::version(client).await? > 0;
     let drop = async {
         let transaction = client.transaction().await?;
@@ -47,30 +49,33 @@ async fn drop_schema(client: &mut Client, report: &mut Report) -> Result<bool, E
     };
     drop.await.map_err(query("removing the schema sluice and its triggers"))?;
     report.say("removed the triggers and the schema sluice");
-    Ok(true)
+    Ok(())
 }
 
-/// Roles belong to the whole cluster: another database may have a Sluice of its own.
-async fn drop_role(client: &Client, report: &mut Report) -> Result<bool, Error> {
-    let found = client.query_opt("SELECT FROM pg_roles WHERE rolname = 'sluice_app'", &[]).await;
-    if found.map_err(query("looking for the role sluice_app"))?.is_none() {
-        return Ok(false);
+/// The two roles of this database, quoted; none where it was never migrated.
+async fn roles(client: &Client) -> Result<Vec<String>, Error> {
+    match client.query("SELECT unnest(ARRAY[app, capture])::text FROM sluice.roles", &[]).await {
+        Ok(rows) => Ok(rows.iter().map(|row| row.get(0)).collect()),
+        Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => Ok(vec![]),
+        Err(error) => Err(query("looking for the roles")(error)),
     }
-    match client.batch_execute("DROP ROLE sluice_app").await {
-        Ok(()) => {
-            report.say("removed the role sluice_app");
-            Ok(true)
+}
+
+/// Roles belong to the whole cluster: a copy of this database may use them.
+async fn drop_roles(client: &Client, roles: &[String], report: &mut Report) -> Result<(), Error> {
+    for role in roles {
+        match client.batch_execute(&format!("DROP ROLE {role}")).await {
+            Ok(()) => report.say(format!("removed the role {role}")),
+            Err(error) if error.code() == Some(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST) => {
+                report.say(format!("left the role {role}: another database uses it"));
+            }
+            Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+                report.say(format!("left the role {role}, which an administrator made: DROP ROLE {role}"));
+            }
+            Err(error) => return Err(query("dropping a role")(error)),
         }
-        Err(error) if error.code() == Some(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST) => {
-            report.say("left the role sluice_app: another database uses it");
-            Ok(true)
-        }
-        Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
-            report.say("left the role sluice_app, which an administrator made: DROP ROLE sluice_app");
-            Ok(true)
-        }
-        Err(error) => Err(query("dropping the role sluice_app")(error)),
     }
+    Ok(())
 }
 
 async fn delete_indexes(

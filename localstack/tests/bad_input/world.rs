@@ -40,6 +40,7 @@ impl World {
             ))
             .await?;
         pipeline.migrate(Command::Migrate).await?;
+        database.let_functions_in().await?;
         pipeline.point_to(&database.secret("functions"));
         let waiting = format!("SELECT sluice.define_stream('waiting', mapping => '{mapping}')");
         owner.batch_execute(&waiting).await?;

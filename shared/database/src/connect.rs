@@ -18,10 +18,12 @@ const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Network address translation on the way forgets a silent connection after a few minutes (AWS's after 350 s).
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 
-/// The keys and dates in a document are text: the session decides how they are written, not the role's defaults. With
+/// Nothing is found by a search_path in which somebody else may create: their `format` would run with our rights. The
+/// keys and dates in a document are text: the session decides how they are written, not the role's defaults. With
 /// row_security off, a policy that hides rows is an error instead of a deletion. JIT makes an idle poll 50 times dearer.
 /// The time-outs end what a frozen client left open.
 const SESSION: &str = "
+    SET search_path = pg_catalog, pg_temp;
     SET row_security = off;
     SET TimeZone = 'UTC';
     SET DateStyle = 'ISO';
@@ -157,8 +159,10 @@ pub enum ConnectError {
         found: i32,
     },
     /// The user is a stranger to the schema.
-    #[error("the user {user} may not read the schema sluice; as its owner: GRANT sluice_app TO {user}")]
+    #[error("the user {user} may not read the schema sluice; as its owner: GRANT sluice_app_{database} TO {user}")]
     NotGranted {
+        /// The database, after which the role is named.
+        database: String,
         /// The user in the secret.
         user: String,
         /// The cause.
@@ -332,7 +336,9 @@ impl Target {
                     &SqlState::INVALID_SCHEMA_NAME | &SqlState::UNDEFINED_TABLE | &SqlState::UNDEFINED_FUNCTION => {
                         old(0)
                     }
-                    &SqlState::INSUFFICIENT_PRIVILEGE => ConnectError::NotGranted { user: self.user.clone(), source },
+                    &SqlState::INSUFFICIENT_PRIVILEGE => {
+                        ConnectError::NotGranted { database: self.database.clone(), user: self.user.clone(), source }
+                    }
                     _ => self.no_session(source),
                 });
             }

@@ -308,7 +308,7 @@ async fn a_user_without_grants_is_told_which_one_is_missing() {
     make_schema(&superuser, REQUIRED_SCHEMA).await;
     superuser.batch_execute("REVOKE USAGE ON SCHEMA sluice FROM PUBLIC").await.unwrap();
     let told = connect(&fixture.plain(), &fixture.secrets, "test").await.unwrap_err().to_string();
-    assert!(told.contains(&format!("GRANT sluice_app TO {}", fixture.user)), "{told}");
+    assert!(told.contains(&format!("GRANT sluice_app_{} TO {}", fixture.database, fixture.user)), "{told}");
     fixture.remove().await;
 }
 
@@ -320,6 +320,7 @@ async fn the_session_does_not_follow_the_roles_own_settings() {
     let (user, database) = (&fixture.user, &fixture.database);
     let odd = format!(
         "ALTER ROLE {user} SET DateStyle = 'German';
+         ALTER ROLE {user} SET search_path = '$user', public;
          ALTER ROLE {user} SET TimeZone = 'Asia/Tokyo';
          ALTER ROLE {user} SET statement_timeout = 0;
          ALTER DATABASE {database} SET bytea_output = 'escape';"
@@ -328,6 +329,7 @@ async fn the_session_does_not_follow_the_roles_own_settings() {
 
     let client = connect(&fixture.plain(), &fixture.secrets, "test").await.unwrap();
     for (setting, value) in [
+        ("search_path", "pg_catalog, pg_temp"),
         ("row_security", "off"),
         ("TimeZone", "UTC"),
         ("bytea_output", "hex"),

@@ -15,7 +15,7 @@ async fn cities() -> Fixture {
     let fixture = Fixture::with_database().await;
     let define = r#"CREATE TABLE city (id int PRIMARY KEY, n int);
         INSERT INTO city VALUES (1, 10);
-        SELECT sluice.define_stream('cities', source => 'city', key => 'id', mapping => '{"properties": {"id": {}, "n": {}}}')"#;
+        SELECT sluice.define_stream('cities', source => 'public.city', key => 'id', mapping => '{"properties": {"id": {}, "n": {}}}')"#;
     fixture.owner().await.batch_execute(define).await.unwrap();
     fixture.index("cities", json!({"id": {"type": "long"}, "n": {"type": "long"}})).await;
     fixture

@@ -15,7 +15,7 @@ async fn cities() -> (Fixture, tokio_postgres::Client) {
         .batch_execute(
             r#"CREATE TABLE city (id int PRIMARY KEY, n int, d int NOT NULL DEFAULT 1);
                CREATE VIEW document AS SELECT id, n / d AS n FROM city;
-               SELECT sluice.define_stream('cities', source => 'document', key => 'id',
+               SELECT sluice.define_stream('cities', source => 'public.document', key => 'id',
                    mapping => '{"properties": {"id": {"type": "long"}, "n": {"type": "long"}}}');
                INSERT INTO city VALUES (1, 10), (2, 20), (3, 30);"#,
         )
@@ -93,7 +93,7 @@ async fn a_broken_source_stops_only_what_is_read_from_it_until_it_is_mended() {
     assert_eq!(fixture.handle(&event()).await, ["0"]);
     assert!(fixture.dead_letters.letters().is_empty());
     owner
-        .batch_execute("CREATE VIEW document AS SELECT id, n FROM city; GRANT SELECT ON document TO sluice_app")
+        .batch_execute("CREATE VIEW document AS SELECT id, n FROM city; SELECT sluice.grant_read('document')")
         .await
         .unwrap();
     assert_eq!(fixture.handle(&event()).await, [""; 0]);
@@ -158,7 +158,7 @@ async fn documents_are_read_and_written_in_portions() {
         .batch_execute(
             r#"CREATE TABLE long (id int PRIMARY KEY, text text);
                INSERT INTO long SELECT i, repeat('x', 30000) FROM generate_series(1, 100) AS i;
-               SELECT sluice.define_stream('long', source => 'long', key => 'id',
+               SELECT sluice.define_stream('long', source => 'public.long', key => 'id',
                    mapping => '{"properties": {"id": {"type": "long"}, "text": {"type": "text"}}}')"#,
         )
         .await

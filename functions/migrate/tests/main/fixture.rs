@@ -33,8 +33,6 @@ impl Fixture {
     pub async fn in_encoding(encoding: &str) -> Self {
         static MADE: AtomicUsize = AtomicUsize::new(0);
         config::install_crypto_provider();
-        // The role sluice_app belongs to the whole cluster: this makes it, where no test has run yet.
-        Database::create().await.unwrap();
         let database = Database::create_empty_in(encoding).await.unwrap();
         let prefix = format!("migrate-{}-{}-", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
         let manager = SecretsManager::start().await.unwrap();

@@ -114,3 +114,53 @@ async fn a_schema_that_other_files_made_is_refused_and_left_as_it_was() {
     assert!(fixture.value::<bool>("SELECT to_regclass('sluice.outbox') IS NULL").await);
     fixture.remove().await;
 }
+
+/// A session as a login that may do what the database's owner may, but for making roles.
+async fn session_without_createrole(fixture: &Fixture) -> (tokio_postgres::Client, String) {
+    let client = fixture.database.superuser().await.unwrap();
+    let login = format!("plain_{}", fixture.database.name);
+    let make = format!("CREATE ROLE {login}; GRANT test_owner TO {login}; SET SESSION AUTHORIZATION {login}");
+    client.batch_execute(&make).await.unwrap();
+    (client, login)
+}
+
+async fn remove(fixture: Fixture, client: tokio_postgres::Client, login: &str) {
+    let remove = format!(
+        "RESET SESSION AUTHORIZATION; REASSIGN OWNED BY {login} TO test_owner; DROP OWNED BY {login}; DROP ROLE {login}"
+    );
+    client.batch_execute(&remove).await.unwrap();
+    drop(client);
+    fixture.remove().await;
+}
+
+#[tokio::test]
+async fn a_login_without_createrole_does_all_later_migrates() {
+    let fixture = Fixture::new().await;
+    fixture.run(Command::Migrate).await.unwrap();
+    let (mut client, login) = session_without_createrole(&fixture).await;
+    client.batch_execute("DELETE FROM sluice.schema_history WHERE version = 0").await.unwrap();
+    let mut migrations = schema::migrations();
+    migrations.push(numbered(900, "later", "CREATE TABLE sluice.later (id bigint PRIMARY KEY)"));
+    assert!(schema::migrate(&mut client, &migrations, &mut Report::new(|_| {})).await.unwrap());
+    let track = "CREATE SCHEMA later; CREATE TABLE later.thing (id bigint PRIMARY KEY);
+         SELECT sluice.define_stream('things', source => 'later.thing', key => 'id', mapping => '{\"properties\": {\"id\": {}}}');
+         SELECT sluice.track('later.thing', stream => 'things', key => 'id'); INSERT INTO later.thing VALUES (1)";
+    client.batch_execute(track).await.unwrap();
+    remove(fixture, client, &login).await;
+}
+
+#[tokio::test]
+async fn an_administrator_may_make_the_roles_beforehand() {
+    let fixture = Fixture::new().await;
+    let (mut client, login) = session_without_createrole(&fixture).await;
+    let error = schema::migrate(&mut client, &schema::migrations(), &mut Report::new(|_| {})).await.unwrap_err();
+    let database = &fixture.database.name;
+    let told = error.to_string();
+    assert!(told.contains(&format!("sluice_app_{database}")) && told.contains("capture"), "{told}");
+    let make = format!(
+        "CREATE ROLE sluice_app_{database}; CREATE ROLE sluice_capture_{database}; GRANT sluice_app_{database}, sluice_capture_{database} TO test_owner"
+    );
+    fixture.database.superuser().await.unwrap().batch_execute(&make).await.unwrap();
+    schema::migrate(&mut client, &schema::migrations(), &mut Report::new(|_| {})).await.unwrap();
+    remove(fixture, client, &login).await;
+}

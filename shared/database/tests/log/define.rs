@@ -1,6 +1,7 @@
 //! Defining, tracking and forgetting; every bad input is refused with a clear error.
 
 use anyhow::Result;
+use localstack::APP_ROLE;
 
 use crate::support::{World, facts, keys, one, refused};
 
@@ -179,7 +180,7 @@ async fn untrack_and_drop_stream_leave_the_tables_as_they_were() -> Result<()> {
             "SELECT sluice.track('demo.item', stream => 'items', key => 'id'); SELECT sluice.resync('items')",
         )
         .await?;
-    world.owner.batch_execute("SELECT sluice.drop_stream('items'); SELECT sluice.drop_stream('items')").await?;
+    world.owner.batch_execute("SELECT sluice.drop_stream('items')").await?;
     assert_eq!(one::<i64>(&world.owner, count).await?, 0);
     world.app.batch_execute("INSERT INTO demo.item VALUES (2)").await?;
     assert_eq!(world.fan_out(10).await?, 0, "what was to be fanned out for it is forgotten");
@@ -200,7 +201,7 @@ async fn a_table_that_the_owner_may_not_share_is_named_with_the_grant() -> Resul
     }
     let error = refused(&world.owner, define).await;
     let hint = error.hint().unwrap_or_default();
-    assert!(hint.contains("GRANT SELECT ON other.thing TO sluice_app"), "{error:?}");
+    assert!(hint.contains(&format!("GRANT SELECT ON other.thing TO {APP_ROLE}")), "{error:?}");
     superuser.batch_execute(hint.trim_start_matches("As the owner: ")).await?;
     world.owner.batch_execute(define).await?;
     Ok(())

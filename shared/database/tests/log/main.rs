@@ -1,11 +1,14 @@
 //! The log and the streams on a real PostgreSQL: each invariant of theirs by its name.
 
 mod capture;
+mod changing;
 mod defects;
 mod define;
 mod drainers;
 mod fan_out;
+mod locks;
 mod log;
+mod names;
 mod partitions;
 mod privileges;
 mod property;
@@ -13,6 +16,8 @@ mod reads;
 mod resync;
 mod retention;
 mod server;
+mod sources;
 mod support;
+mod track;
 mod versions;
 mod waiting;

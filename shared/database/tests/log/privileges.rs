@@ -1,9 +1,12 @@
 //! Three roles: the owner, the functions, the applications; and the way out.
 
 use anyhow::Result;
+use localstack::{APP_ROLE, Database};
 use tokio_postgres::error::SqlState;
 
 use crate::support::{Index, World, one, refused};
+
+const CAPTURE_ROLE: &str = "sluice_capture_sluice_unfinished";
 
 #[tokio::test]
 async fn the_functions_may_not_change_what_is_defined() -> Result<()> {
@@ -129,8 +132,201 @@ async fn uninstalling_leaves_no_trigger_of_ours_and_every_other() -> Result<()> 
     world.owner.batch_execute("SELECT sluice.uninstall()").await?;
     let triggers = "SELECT array_agg(tgname::text ORDER BY tgname) FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid WHERE c.relnamespace = 'demo'::regnamespace AND NOT tgisinternal";
     assert_eq!(one::<Vec<String>>(&world.owner, triggers).await?, ["own", "sluice_of_their_own"]);
-    assert!(!one::<bool>(&world.owner, "SELECT has_table_privilege('sluice_app', 'demo.item', 'SELECT') OR has_schema_privilege('sluice_app', 'demo', 'USAGE') AND NOT has_schema_privilege('public', 'demo', 'USAGE')").await?);
+    for role in [APP_ROLE, CAPTURE_ROLE] {
+        let is_left = format!("SELECT has_table_privilege('{role}', 'demo.item', 'SELECT')");
+        assert!(!one::<bool>(&world.owner, &is_left).await?, "{role}");
+    }
     world.owner.batch_execute("DROP SCHEMA sluice CASCADE; GRANT ALL ON ALL TABLES IN SCHEMA demo TO test_app").await?;
     world.app.batch_execute("INSERT INTO demo.item VALUES (2); UPDATE demo.item SET value = 'b'; TRUNCATE demo.item; INSERT INTO demo.event VALUES (1, 150); TRUNCATE demo.event").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_function_has_a_search_path_of_its_own() -> Result<()> {
+    let world = World::new().await?;
+    let unpinned = "SELECT array_agg(p.oid::regprocedure::text) FROM pg_proc AS p
+        WHERE p.pronamespace = 'sluice'::regnamespace AND NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (p.proconfig), false)";
+    assert_eq!(one::<Option<Vec<String>>>(&world.owner, unpinned).await?, None);
+    Ok(())
+}
+
+/// In a database that was upgraded from 14, anybody may create in public, and what they make there is more exact than
+/// what PostgreSQL has: a `format` of three arguments, an operator of text and name.
+#[tokio::test]
+async fn who_may_create_in_public_runs_nothing_with_our_rights() -> Result<()> {
+    let world = World::new().await?;
+    world.database.superuser().await?.batch_execute("GRANT CREATE ON SCHEMA public TO test_app").await?;
+    let mut traps = "CREATE TABLE public.loot (who text, what text); GRANT INSERT ON public.loot TO PUBLIC;".to_owned();
+    let texts = [
+        "text",
+        "text, text",
+        "text, text, text",
+        "text, text, text, text",
+        "text, xid8, text",
+        "text, name",
+        "text, regclass",
+        "text, regclass, text",
+        "text, integer",
+        "text, bigint",
+    ];
+    for arguments in texts {
+        traps += &format!(
+            "CREATE FUNCTION public.format({arguments}) RETURNS text LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.loot VALUES (current_user, 'format'); RETURN NULL; END $$;"
+        );
+    }
+    for (name, arguments, returns) in [
+        ("quote_ident", "name", "text"),
+        ("string_agg", "text, text", "text"),
+        ("array_to_string", "text[], text", "text"),
+        ("to_regclass", "text", "regclass"),
+        ("pg_snapshot_xmax", "pg_snapshot", "xid8"),
+        ("has_table_privilege", "regrole, oid, text", "boolean"),
+        ("md5", "text", "text"),
+        ("coalesce_text", "text", "text"),
+    ] {
+        traps += &format!(
+            "CREATE FUNCTION public.{name}({arguments}) RETURNS {returns} LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.loot VALUES (current_user, '{name}'); RETURN NULL; END $$;"
+        );
+    }
+    for (operator, left, right, returns) in [
+        ("||", "text", "regclass", "text"),
+        ("||", "text", "name", "text"),
+        ("=", "name", "text", "boolean"),
+        ("=", "oid", "regclass", "boolean"),
+        ("<>", "text", "name", "boolean"),
+    ] {
+        let name = format!("op_{}_{left}_{right}", operator.len() + returns.len());
+        traps += &format!(
+            "CREATE FUNCTION public.{name}({left}, {right}) RETURNS {returns} LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.loot VALUES (current_user, '{operator}'); RETURN NULL; END $$;
+             CREATE OPERATOR public.{operator} (LEFTARG = {left}, RIGHTARG = {right}, FUNCTION = public.{name});"
+        );
+    }
+    world.app.batch_execute(&traps).await?;
+    // Sessions whose path has public, as by psql: each call brings its own.
+    world.owner.batch_execute(
+        "SET search_path = public, pg_catalog;
+         CREATE TABLE demo.other (id bigint PRIMARY KEY, value text); GRANT ALL ON demo.other TO test_app;
+         SELECT sluice.define_stream('others', source => 'demo.other', key => 'id', mapping => '{\"properties\": {\"value\": {}}}');
+         SELECT sluice.track('demo.other', stream => 'others', key => 'id', columns => '{value}');
+         SELECT sluice.track('demo.other', stream => 'items', keys => 'SELECT id FROM demo.item WHERE id = $1.id');
+         SELECT sluice.resync('others'); SELECT sluice.untrack('demo.other', 'items'); SELECT sluice.maintain();
+         SELECT sluice.set_live('others', 'others-1', '{\"properties\": {\"value\": {}}}')").await?;
+    world.app.batch_execute("SET search_path = public, pg_catalog; INSERT INTO demo.item VALUES (1, 'a'); UPDATE demo.item SET id = 2; INSERT INTO demo.other VALUES (1, 'a'); TRUNCATE demo.other").await?;
+    let functions = world.database.functions().await?;
+    functions.batch_execute(
+        "SET search_path = public, pg_catalog;
+         SELECT sluice.pending('elasticsearch'), sluice.collect(), sluice.log_bytes(); SELECT * FROM sluice.status(); SELECT * FROM sluice.stream_status();
+         SELECT * FROM sluice.page('elasticsearch', 0, 10); SELECT sluice.finish('elasticsearch'); SELECT sluice.read_query(s) FROM sluice.stream AS s").await?;
+    // The functions' own session.
+    world.settle(&mut Index::default()).await?;
+    world.owner.batch_execute("RESET search_path; SELECT sluice.drop_stream('others')").await?;
+    let loot = "SELECT string_agg(DISTINCT who || ' ' || what, ', ') FROM public.loot";
+    assert_eq!(one::<Option<String>>(&world.app, loot).await?, None);
+    Ok(())
+}
+
+/// A table's owner, who is no member of anything, gives a noted column a type whose casts are functions of their own.
+#[tokio::test]
+async fn a_cast_of_a_tables_owner_is_never_called() -> Result<()> {
+    let world = World::new().await?;
+    let superuser = world.database.superuser().await?;
+    superuser.batch_execute(
+        "CREATE SCHEMA app AUTHORIZATION test_app; SET ROLE test_app; CREATE TABLE app.thing (id bigint PRIMARY KEY, other bigint);
+         GRANT ALL ON app.thing TO test_owner WITH GRANT OPTION; GRANT USAGE ON SCHEMA app TO test_owner WITH GRANT OPTION").await?;
+    world
+        .owner
+        .batch_execute(
+            "SELECT sluice.track('app.thing', stream => 'items', key => 'id');
+         SELECT sluice.track('app.thing', stream => 'items', keys => 'SELECT id FROM demo.item WHERE id = $1.other')",
+        )
+        .await?;
+    world
+        .app
+        .batch_execute(
+            "CREATE TYPE app.mood AS ENUM ('a', 'b'); CREATE TYPE app.pair AS (n int);
+         CREATE TABLE app.loot (who text); GRANT INSERT ON app.loot TO PUBLIC; GRANT USAGE ON SCHEMA app TO PUBLIC",
+        )
+        .await?;
+    for kind in ["mood", "pair", "mood[]"] {
+        let name = kind.trim_end_matches("[]");
+        for target in ["text", "json", "jsonb", "varchar"] {
+            let function = format!("app.to_{target}(app.{kind})");
+            world.app.batch_execute(&format!("CREATE FUNCTION {function} RETURNS {target} LANGUAGE plpgsql AS $$ BEGIN INSERT INTO app.loot VALUES (current_user); RETURN NULL; END $$")).await?;
+            // Nobody owns an array's type but with its element's, and a cast of it is refused by some versions.
+            let cast = world
+                .app
+                .batch_execute(&format!("CREATE CAST (app.{kind} AS {target}) WITH FUNCTION {function} AS IMPLICIT"))
+                .await;
+            assert!(cast.is_ok() || kind.ends_with(']'), "{name} {target}: {cast:?}");
+        }
+    }
+    // The triggers that name the columns are theirs to drop, with the table.
+    world.app.batch_execute(
+        "DO $$ DECLARE n name; BEGIN FOR n IN SELECT tgname FROM pg_trigger WHERE tgrelid = 'app.thing'::regclass AND tgname ~ '_(noted|update)$' LOOP
+             EXECUTE format('DROP TRIGGER %I ON app.thing', n); END LOOP; END $$;
+         ALTER TABLE app.thing DROP CONSTRAINT thing_pkey").await?;
+    for (kind, value) in [("mood", "a"), ("pair", "(1)"), ("mood[]", "{a}")] {
+        world.app.batch_execute(&format!(
+            "TRUNCATE app.thing; ALTER TABLE app.thing ALTER id TYPE app.{kind} USING NULL, ALTER other TYPE app.{kind} USING NULL;
+             INSERT INTO app.thing VALUES ('{value}', '{value}'); DELETE FROM app.thing; INSERT INTO app.thing VALUES ('{value}', '{value}')")).await?;
+    }
+    // Tracked anew, as the owner of the schema would.
+    world
+        .owner
+        .batch_execute("DO $$ BEGIN PERFORM sluice.track('app.thing', stream => 'items', key => 'id'); END $$")
+        .await?;
+    world.app.batch_execute("INSERT INTO app.thing VALUES ('{a}', '{b}'); TRUNCATE app.thing").await?;
+    assert_eq!(one::<Option<String>>(&world.app, "SELECT string_agg(DISTINCT who, ', ') FROM app.loot").await?, None);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_triggers_functions_may_add_to_the_log_and_read_what_is_tracked() -> Result<()> {
+    let world = World::with("CREATE TABLE demo.item (id bigint PRIMARY KEY); CREATE TABLE demo.secret (id bigint);
+        SELECT sluice.define_stream('items', source => 'demo.item', key => 'id', mapping => '{\"properties\": {\"id\": {}}}');
+        SELECT sluice.track('demo.item', stream => 'items', key => 'id')").await?;
+    let owners =
+        "SELECT array_agg(DISTINCT pg_get_userbyid(proowner)::text) FROM pg_proc WHERE proname ~ '^capture_[0-9]'";
+    assert_eq!(one::<Vec<String>>(&world.owner, owners).await?, [CAPTURE_ROLE]);
+    let may = format!("SELECT string_agg(c.oid::regclass || ' ' || p, ', ' ORDER BY c.oid::regclass::text, p) FROM pg_class AS c
+        CROSS JOIN unnest('{{SELECT,INSERT,UPDATE,DELETE,TRUNCATE,REFERENCES,TRIGGER}}'::text[]) AS p
+        WHERE c.relkind IN ('r', 'p', 'v') AND c.relnamespace IN ('sluice'::regnamespace, 'demo'::regnamespace) AND has_table_privilege('{CAPTURE_ROLE}', c.oid, p)");
+    assert_eq!(
+        one::<String>(&world.owner, &may).await?,
+        "demo.item SELECT, sluice.heartbeat SELECT, sluice.outbox INSERT, sluice.tracked SELECT"
+    );
+    let role = format!(
+        "SELECT rolsuper OR rolcreaterole OR rolcreatedb OR rolcanlogin OR rolbypassrls OR rolreplication OR has_schema_privilege(oid, 'sluice', 'CREATE') FROM pg_roles WHERE rolname = '{CAPTURE_ROLE}'"
+    );
+    assert!(!one::<bool>(&world.owner, &role).await?);
+    Ok(())
+}
+
+/// A stage's login in the production's database of the same cluster.
+#[tokio::test]
+async fn the_functions_of_one_database_may_do_nothing_in_another() -> Result<()> {
+    let world = World::new().await?;
+    let other = Database::create_empty().await?;
+    let stranger = world.database.functions().await?;
+    let owner = other.owner().await?;
+    owner.batch_execute("CREATE SCHEMA sluice").await?;
+    owner.batch_execute(include_str!("../../../../migrations/V1__log.sql")).await?;
+    let roles = format!("sluice_app_{0}, sluice_capture_{0}", other.name);
+    assert_eq!(one::<String>(&owner, "SELECT app || ', ' || capture FROM sluice.roles").await?, roles);
+    assert!(!one::<bool>(&owner, "SELECT pg_has_role('test_functions', app, 'MEMBER') FROM sluice.roles").await?);
+    drop(stranger);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_role_of_this_name_whose_members_are_unknown_is_refused() -> Result<()> {
+    let database = Database::create_empty().await?;
+    let (superuser, owner) = (database.superuser().await?, database.owner().await?);
+    superuser.batch_execute(&format!("CREATE ROLE sluice_app_{0}; GRANT sluice_app_{0} TO test_app, test_owner WITH ADMIN OPTION; CREATE SCHEMA sluice AUTHORIZATION test_owner", database.name)).await?;
+    let migrate = include_str!("../../../../migrations/V1__log.sql");
+    let error = refused(&owner, migrate).await;
+    assert!(error.message().contains("test_app"), "{error:?}");
+    superuser.batch_execute(error.hint().unwrap_or_default().trim_start_matches("As who granted it: ")).await?;
+    owner.batch_execute(migrate).await?;
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use database::{Read, ReadError, Stream, streams};
+use localstack::APP_ROLE;
 use tokio_postgres::Client;
 
 use crate::support::{World, keys, one};
@@ -191,7 +192,7 @@ async fn one_stream_whose_relation_schema_column_or_grant_is_gone_is_told_by_nam
             "GRANT USAGE ON SCHEMA shop",
         ),
         ("ALTER SCHEMA shop RENAME TO shop_old", "does not exist"),
-        ("REVOKE ALL ON shop.thing FROM PUBLIC, sluice_app", "GRANT SELECT ON shop.thing"),
+        (&format!("REVOKE ALL ON shop.thing FROM PUBLIC, {APP_ROLE}"), "GRANT SELECT ON shop.thing"),
         ("ALTER TABLE shop.thing RENAME id TO number", "no column id"),
         ("ALTER TABLE shop.thing DROP kind; DROP TYPE shop.mood", "no column kind"),
     ] {
@@ -379,7 +380,7 @@ async fn what_was_answered_before_an_error_is_not_left() -> Result<()> {
     let mut documents = stream.read(&client, ["7", "1", "2"].map(str::to_owned).into(), 1000, None);
     let (first, _) = documents.next().await?.context("an answer")?;
     assert_eq!(first, 0);
-    world.owner.batch_execute("REVOKE SELECT ON demo.ratio_document FROM sluice_app").await?;
+    world.owner.batch_execute(&format!("REVOKE SELECT ON demo.ratio_document FROM {APP_ROLE}")).await?;
     documents.next().await.expect_err("it may not be read any more");
     assert_eq!(documents.into_unanswered(), [1, 2]);
     Ok(())

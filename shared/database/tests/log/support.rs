@@ -266,6 +266,30 @@ pub fn keys(rows: &[Row]) -> Vec<&str> {
     rows.iter().map(|row| row.key.as_str()).collect()
 }
 
+/// What PostgreSQL warns the owner of, each with its hint.
+pub async fn warnings(world: &World, sql: &str) -> Result<Vec<String>> {
+    let login: serde_json::Value = serde_json::from_str(&world.database.secret("owner"))?;
+    let text = |field: &str| login[field].as_str().unwrap_or_default().to_owned();
+    let mut config = tokio_postgres::Config::new();
+    config.host(text("host")).user(text("username")).password(text("password")).dbname(text("dbname"));
+    config.port(login["port"].as_u64().and_then(|port| port.try_into().ok()).context("a port")?);
+    let (client, mut connection) = config.connect(tokio_postgres::NoTls).await?;
+    let told = tokio::spawn(async move {
+        let mut told = vec![];
+        while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
+            if let tokio_postgres::AsyncMessage::Notice(notice) = message
+                && notice.severity() == "WARNING"
+            {
+                told.push(format!("{} {}", notice.message(), notice.hint().unwrap_or_default()));
+            }
+        }
+        told
+    });
+    client.batch_execute(sql).await.with_context(|| sql.to_owned())?;
+    drop(client);
+    Ok(told.await?)
+}
+
 /// What PostgreSQL says to a statement that must fail.
 pub async fn refused(client: &Client, sql: &str) -> DbError {
     let error = client.batch_execute(sql).await.expect_err(sql);

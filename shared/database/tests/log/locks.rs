@@ -1,0 +1,128 @@
+//! Definitions beside writers: nobody who writes is caught in a deadlock, or waits for longer than a lock is tried for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use anyhow::{Context as _, Result};
+use tokio_postgres::error::SqlState;
+
+use crate::support::{World, one, refused};
+
+const TABLES: &str = "
+    CREATE TABLE demo.a (id bigint PRIMARY KEY, n int); CREATE TABLE demo.b (id bigint PRIMARY KEY, n int);
+    INSERT INTO demo.a SELECT n, 0 FROM generate_series(1, 8) AS n; INSERT INTO demo.b SELECT n, 0 FROM generate_series(1, 8) AS n;
+    SELECT sluice.define_stream('a', source => 'demo.a', key => 'id', mapping => '{\"properties\": {\"n\": {}}}');
+    SELECT sluice.define_stream('b', source => 'demo.b', key => 'id', mapping => '{\"properties\": {\"n\": {}}}')";
+
+/// A transaction that has a table already gives up where a writer has the next one and waits for the first.
+fn gives_up_or_is_done(result: Result<(), tokio_postgres::Error>) -> Result<()> {
+    match result {
+        Err(error)
+            if [Some(&SqlState::LOCK_NOT_AVAILABLE), Some(&SqlState::UNDEFINED_OBJECT)].contains(&error.code()) =>
+        {
+            Ok(())
+        }
+        result => Ok(result?),
+    }
+}
+
+/// Defined by two migrations that overlap, beside eight writers that take the tables in both orders.
+#[tokio::test]
+async fn overlapping_definitions_kill_no_writer() -> Result<()> {
+    let world = World::with(TABLES).await?;
+    let is_over = Arc::new(AtomicBool::new(false));
+    let written = Arc::new(AtomicU64::new(0));
+    let mut writers = vec![];
+    for writer in 1..=8 {
+        let client = world.database.app().await?;
+        let (is_over, written) = (is_over.clone(), written.clone());
+        let (first, second) = if writer % 2 == 0 { ("a", "b") } else { ("b", "a") };
+        let write = format!(
+            "BEGIN; UPDATE demo.{first} SET n = n + 1 WHERE id = {writer}; UPDATE demo.{second} SET n = n + 1 WHERE id = {writer}; COMMIT"
+        );
+        writers.push(tokio::spawn(async move {
+            while !is_over.load(Ordering::Relaxed) {
+                client.batch_execute(&write).await?;
+                written.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await; // an application thinks, too
+            }
+            Ok::<_, tokio_postgres::Error>(())
+        }));
+    }
+    let one_table = "SELECT sluice.track('demo.b', stream => 'b', key => 'id', columns => $c$$c$)";
+    let two_tables = "BEGIN; SELECT sluice.track('demo.b', stream => 'a', key => 'id', columns => $c$$c$); SELECT sluice.track('demo.a', stream => 'b', key => 'id', columns => $c$$c$); COMMIT";
+    let ends = "BEGIN; SELECT sluice.untrack('demo.b', 'a'); SELECT sluice.untrack('demo.a', 'b'); COMMIT";
+    let dropped = "SELECT sluice.drop_stream('b'); SELECT sluice.define_stream('b', source => 'demo.b', key => 'id', mapping => '{\"properties\": {\"n\": {}}}')";
+    for round in 0..6 {
+        let columns = if round % 2 == 0 { "'{n}'" } else { "NULL" };
+        let (left, right) = (world.database.owner().await?, world.database.owner().await?);
+        right.batch_execute("SET lock_timeout = '1s'").await?;
+        let (one_table, two_tables) = (one_table.replace("$c$$c$", columns), two_tables.replace("$c$$c$", columns));
+        let (left, right) = tokio::join!(left.batch_execute(&one_table), right.batch_execute(&two_tables));
+        left.context("one table")?;
+        gives_up_or_is_done(right)?;
+        let (left, right) = (world.database.owner().await?, world.database.owner().await?);
+        right.batch_execute("SET lock_timeout = '1s'").await?;
+        let (left, right) = tokio::join!(left.batch_execute(&one_table), right.batch_execute(ends));
+        left.context("one table, beside the end of others")?;
+        gives_up_or_is_done(right)?;
+        world.owner.batch_execute(dropped).await.context("drop_stream")?;
+    }
+    is_over.store(true, Ordering::Relaxed);
+    for writer in writers {
+        writer.await?.context("a writer")?;
+    }
+    assert!(written.load(Ordering::Relaxed) > 0);
+    Ok(())
+}
+
+/// A transaction holds a table; the definition gives up, and whoever came behind it writes.
+#[tokio::test]
+async fn a_definition_that_gets_no_lock_gives_up_and_lets_writers_through() -> Result<()> {
+    let world = World::with(TABLES).await?;
+    let holder = world.database.app().await?;
+    holder.batch_execute("BEGIN; UPDATE demo.a SET n = 1 WHERE id = 1").await?;
+    let patient = world.database.owner().await?;
+    patient.batch_execute("SET lock_timeout = '2s'").await?;
+    world.app.batch_execute("SET statement_timeout = '20s'").await?;
+    let (definition, write) =
+        tokio::join!(refused(&patient, "SELECT sluice.track('demo.a', stream => 'a', key => 'id')"), async {
+            let mut written = 0;
+            for _ in 0..20 {
+                world.app.batch_execute("UPDATE demo.a SET n = n + 1 WHERE id = 2").await?;
+                written += 1;
+            }
+            Ok::<_, tokio_postgres::Error>(written)
+        });
+    assert_eq!(definition.code(), &SqlState::LOCK_NOT_AVAILABLE, "{definition:?}");
+    assert!(definition.message().contains("demo.a"), "{definition:?}");
+    assert_eq!(write?, 20);
+    holder.batch_execute("COMMIT").await?;
+    patient.batch_execute("SELECT sluice.track('demo.a', stream => 'a', key => 'id')").await?;
+    Ok(())
+}
+
+/// Of two tables one is held: neither stays locked by the call that gave up, and another definition is told who.
+#[tokio::test]
+async fn all_tables_of_a_stream_are_locked_or_none() -> Result<()> {
+    let world = World::with(TABLES).await?;
+    world.owner.batch_execute("SELECT sluice.track('demo.a', stream => 'a', key => 'id'); SELECT sluice.track('demo.b', stream => 'a', key => 'id'); SET lock_timeout = '300ms'").await?;
+    world.app.batch_execute("BEGIN; UPDATE demo.b SET n = 1 WHERE id = 1").await?;
+    world.owner.batch_execute("BEGIN; SAVEPOINT before").await?;
+    refused(&world.owner, "SELECT sluice.drop_stream('a')").await;
+    world.owner.batch_execute("ROLLBACK TO before").await?;
+    let held = "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND relation IN ('demo.a'::regclass, 'demo.b'::regclass) AND mode = 'AccessExclusiveLock'";
+    assert_eq!(one::<i64>(&world.owner, held).await?, 0);
+    let other = world.database.owner().await?;
+    other.batch_execute("SET lock_timeout = '300ms'").await?;
+    world.owner.batch_execute("SELECT sluice.lock_definitions()").await?;
+    let error = refused(&other, "SELECT sluice.drop_stream('b')").await;
+    assert!(
+        error.code() == &SqlState::LOCK_NOT_AVAILABLE && error.message().contains("another transaction"),
+        "{error:?}"
+    );
+    world.owner.batch_execute("ROLLBACK").await?;
+    world.app.batch_execute("COMMIT").await?;
+    world.owner.batch_execute("SELECT sluice.drop_stream('a')").await?;
+    Ok(())
+}
