@@ -49,12 +49,12 @@ CREATE TABLE sluice.tracked (
 CREATE UNIQUE INDEX tracked_key ON sluice.tracked (relation, stream, key) WHERE keys IS NULL;
 CREATE UNIQUE INDEX tracked_keys ON sluice.tracked (relation, stream) WHERE keys IS NOT NULL;
 
--- What is still to be found out: which documents show a changed row, or all of a source's.
+-- What is still to be found out: which documents show changed rows, or all of a source's.
 CREATE TABLE sluice.expansion (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     stream text NOT NULL REFERENCES sluice.stream ON DELETE CASCADE,
     tracked integer REFERENCES sluice.tracked ON DELETE CASCADE,   -- NULL: the whole source
-    image json,
+    images json,                                -- of `keys`: the rows that it is to be asked for, an array
     after_key text[],                           -- how far it has come; NULL: not begun
     logged bigint NOT NULL DEFAULT 0,
     attempts integer NOT NULL DEFAULT 0,        -- failed ones
@@ -64,4 +64,19 @@ CREATE TABLE sluice.expansion (
     log_upto bigint,                            -- of the log: up to this id; NULL: of the source, or of `keys`
     log_after bigint NOT NULL DEFAULT 0
 );
-CREATE INDEX expansion_due ON sluice.expansion (due_at, id);
+CREATE INDEX expansion_due ON sluice.expansion (stream, coalesce(tracked, 0), due_at, id);
+CREATE INDEX expansion_tracked ON sluice.expansion (tracked);  -- what goes with it
+CREATE INDEX expansion_failing ON sluice.expansion (id) WHERE error IS NOT NULL;
+
+-- When each tracked table, and each stream's resyncs (tracked = 0), had its turn, and until when it waits for a failure
+-- that all of its expansions would have. A table without a row here has had none.
+CREATE TABLE sluice.expansion_turn (
+    stream text NOT NULL REFERENCES sluice.stream ON DELETE CASCADE,
+    tracked integer NOT NULL,
+    served_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    due_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    attempts integer NOT NULL DEFAULT 0,        -- failed ones, in a row
+    is_slow boolean NOT NULL DEFAULT false,     -- did not end in time, and has a session of its own
+    PRIMARY KEY (stream, tracked)
+) WITH (fillfactor = 50);
+CREATE INDEX expansion_turn_slow ON sluice.expansion_turn (due_at) WHERE is_slow;

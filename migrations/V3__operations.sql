@@ -57,9 +57,12 @@ CREATE TABLE sluice.lease (
     expires_at timestamptz NOT NULL
 );
 
--- A stream like any other, whose one document changes each minute: what its index has tells whether the pipeline runs.
+-- A stream like any other, whose one document changes each minute: what its index has tells whether the pipeline runs. The
+-- document shows a row of another table, so that it goes by way of the fan-out, too.
+CREATE TABLE sluice.heart (name text PRIMARY KEY);
 CREATE TABLE sluice.heartbeat (
     name text PRIMARY KEY,
     at timestamptz NOT NULL
 ) WITH (fillfactor = 50);
+INSERT INTO sluice.heart (name) VALUES ('heartbeat');
 INSERT INTO sluice.heartbeat (name, at) VALUES ('heartbeat', clock_timestamp());

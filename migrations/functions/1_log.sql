@@ -97,8 +97,7 @@ BEGIN
         RAISE EXCEPTION 'this database was restored or copied into another cluster: the position of subscription % means nothing here', reader
             USING ERRCODE = 'SL001', HINT = 'Run migrate with the command rebase (make rebase).';
     END IF;
-    -- While the old default partition is being moved nobody may hold it, and each try would use up a range.
-    IF position.paused OR to_regclass('sluice.outbox_moving') IS NOT NULL THEN
+    IF position.paused THEN
         RETURN;
     END IF;
     -- A holder polls all the time, and says so when it stops (`release`): this keeps two from taking turns.
@@ -139,8 +138,7 @@ BEGIN
     SELECT s.after_id INTO after FROM sluice.subscription AS s
     WHERE s.name = reader AND s.reserved = last AND NOT s.paused
     FOR UPDATE SKIP LOCKED;
-    -- Asked after the lock: while the old default partition is being moved, its rows are out of sight.
-    RETURN CASE WHEN to_regclass('sluice.outbox_moving') IS NULL THEN after END;
+    RETURN after;
 END $$;
 
 -- How many rows of the log an interval takes in, so that the question where it ends is answered soon, however much has

@@ -7,107 +7,145 @@
 -- log up to the row of the resync itself, since the index may have a key whose delete was in a lost message. The source
 -- has no such key, but the log has, for as long as its rows are kept.
 
--- Turns what waits for expansion in the log into expansions: how many. One transaction: they are there if and only if
--- the position has passed their rows. Equal images of one page need one. A row for the whole source begins a walk of the
--- log, too.
-CREATE OR REPLACE FUNCTION sluice.collect(size integer DEFAULT 1000) RETURNS bigint
+-- Turns one page of what waits for expansion in the log into expansions: how many, and whether there may be more. One
+-- transaction: they are there if and only if the position has passed their rows. The images of one page and one table
+-- are one expansion, each image once. A row for the whole source begins a walk of the log, too.
+CREATE OR REPLACE FUNCTION sluice.collect(size integer DEFAULT 1000, OUT begun bigint, OUT has_more boolean)
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    collected bigint := 0;
-    last bigint := 0;
-    page_last bigint;
-    made bigint;
+    after bigint;
+    last bigint;
 BEGIN
+    begun := 0;
+    has_more := false;
     IF NOT sluice.pending('fan_out') THEN
-        RETURN 0;
+        RETURN;
     END IF;
-    SELECT s.after_id INTO last FROM sluice.subscription AS s WHERE s.name = 'fan_out' AND NOT s.paused FOR UPDATE SKIP LOCKED;
-    IF NOT FOUND OR to_regclass('sluice.outbox_moving') IS NOT NULL THEN
-        RETURN 0;
+    SELECT s.after_id INTO after FROM sluice.subscription AS s WHERE s.name = 'fan_out' AND NOT s.paused FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        RETURN;
     END IF;
-    LOOP
-        WITH page AS MATERIALIZED (SELECT * FROM sluice.page('fan_out', last, size)),
-        wanted AS (
-            SELECT DISTINCT ON (p.stream, p.tracked, p.payload::text) p.id, p.stream, p.tracked, p.payload
-            FROM page AS p
-            -- Forgotten by drop_stream or untrack in the meantime.
-            WHERE EXISTS (SELECT FROM sluice.stream AS s WHERE s.name = p.stream)
-              AND (p.tracked IS NULL OR EXISTS (SELECT FROM sluice.tracked AS t WHERE t.id = p.tracked))
-            ORDER BY p.stream, p.tracked, p.payload::text, p.id DESC
-        ),
-        inserted AS (
-            INSERT INTO sluice.expansion (stream, tracked, image, log_upto)
-            SELECT w.stream, w.tracked, w.payload, NULL FROM wanted AS w
-            UNION ALL
-            SELECT w.stream, NULL, NULL, w.id FROM wanted AS w WHERE w.tracked IS NULL
-            RETURNING 1
-        )
-        SELECT (SELECT max(p.id) FROM page AS p), (SELECT count(*) FROM inserted) INTO page_last, made;
-        EXIT WHEN page_last IS NULL;
-        PERFORM sluice.advance('fan_out', page_last);
-        last := page_last;
-        collected := collected + made;
-    END LOOP;
-    PERFORM sluice.finish('fan_out');
-    RETURN collected;
+    WITH page AS MATERIALIZED (SELECT * FROM sluice.page('fan_out', after, size)),
+    wanted AS (
+        SELECT p.stream, p.tracked, p.payload::text AS image, max(p.id) AS id
+        FROM page AS p
+        -- Forgotten by drop_stream or untrack in the meantime.
+        WHERE EXISTS (SELECT FROM sluice.stream AS s WHERE s.name = p.stream)
+          AND (p.tracked IS NULL OR EXISTS (SELECT FROM sluice.tracked AS t WHERE t.id = p.tracked))
+        GROUP BY p.stream, p.tracked, p.payload::text
+    ),
+    inserted AS (
+        INSERT INTO sluice.expansion (stream, tracked, images, log_upto)
+        SELECT w.stream, w.tracked, ('[' || string_agg(w.image, ',' ORDER BY w.id) || ']')::json, NULL
+        FROM wanted AS w
+        GROUP BY w.stream, w.tracked
+        UNION ALL
+        SELECT w.stream, NULL, NULL, w.id FROM wanted AS w WHERE w.tracked IS NULL
+        RETURNING 1
+    )
+    SELECT (SELECT max(p.id) FROM page AS p), (SELECT count(*) FROM inserted) INTO last, begun;
+    IF last IS NULL THEN
+        PERFORM sluice.finish('fan_out');
+    ELSE
+        PERFORM sluice.advance('fan_out', last);
+    END IF;
+    has_more := true;
 END $$;
 
--- Works off one slice of an expansion: how many rows were logged. The last slice, a short one, ends the expansion. Each
--- key once, in the order of the key, after the last one of the slice before.
-CREATE OR REPLACE FUNCTION sluice.expand_source(job_id bigint, slice integer) RETURNS bigint
+-- Is it the fault of one key's data that a query failed with this SQLSTATE? Else it is the query's, its privileges', its
+-- time's or the server's, and fails for every key.
+CREATE OR REPLACE FUNCTION sluice.is_of_a_key(sqlstate text) RETURNS boolean
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT sqlstate !~ '^(0A|0P|08|25|28|3F|40|42|53|55|57|58|F0)'
+$$;
+
+-- Are equal values of the key's columns always one text? Not so 1.0 and 1.00, and not what a collation of its own takes
+-- for equal.
+CREATE OR REPLACE FUNCTION sluice.has_one_text(target sluice.stream) RETURNS boolean
+LANGUAGE sql STABLE AS $$
+    SELECT bool_and(a.atttypid IN ('smallint'::regtype, 'integer'::regtype, 'bigint'::regtype, 'uuid'::regtype, 'boolean'::regtype, 'date'::regtype)
+        OR a.atttypid IN ('text'::regtype, 'character varying'::regtype) AND c.collisdeterministic)
+    FROM pg_attribute AS a LEFT JOIN pg_collation AS c ON c.oid = a.attcollation
+    WHERE a.attrelid = sluice.relation_of(target.source) AND a.attname = ANY (target.key)
+$$;
+
+-- These keys, each followed by the text that the source has for it, where that is another: `7` for `007`. What was asked
+-- for stays, since the index may have a document of that name, which is then found missing. A text that is no value of
+-- the key's type is given as it is: the drain finds out.
+CREATE OR REPLACE FUNCTION sluice.with_found_texts(target sluice.stream, keys text[]) RETURNS text[]
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    half integer := cardinality(keys) / 2;
+    texts text[];
+BEGIN
+    EXECUTE format('SELECT array_agg(v.key ORDER BY k.ord, v.ord) FROM unnest($1) WITH ORDINALITY AS k(key, ord) '
+            'LEFT JOIN %s AS s ON %s CROSS JOIN LATERAL (VALUES (k.key, 1), (nullif(%s, k.key), 2)) AS v(key, ord) WHERE v.key IS NOT NULL',
+        target.source, sluice.has_key(target, 'k.key'), sluice.key_expression('s', target.key)) INTO texts USING keys;
+    RETURN coalesce(texts, '{}');
+EXCEPTION
+    WHEN OTHERS THEN
+        IF NOT sluice.is_of_a_key(SQLSTATE) THEN
+            RAISE;
+        END IF;
+        RETURN CASE WHEN half = 0 THEN keys
+            ELSE sluice.with_found_texts(target, keys[:half]) || sluice.with_found_texts(target, keys[half + 1:]) END;
+END $$;
+
+-- Works off one slice of a source, or of what `keys` finds: how many rows were logged. The last slice, a short one, ends
+-- the expansion. Each key once, in the order of the key, after the last one of the slice before.
+CREATE OR REPLACE FUNCTION sluice.expand_source(job sluice.expansion, slice integer) RETURNS bigint
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    job sluice.expansion;
     target sluice.stream;
     origin sluice.tracked;
     types text[];
     names text;                                 -- k1, k2
     typed text;                                 -- k1::bigint, k2::text
-    texts text;                                 -- k1::text, k2::text
     query text;
-    logged_now bigint;
+    keys text[];
+    found_now bigint;
     last_key text[];
 BEGIN
-    SELECT * INTO job FROM sluice.expansion AS e WHERE e.id = job_id FOR UPDATE SKIP LOCKED;
-    IF NOT FOUND THEN
-        RETURN 0;
-    END IF;
     SELECT * INTO target FROM sluice.stream AS s WHERE s.name = job.stream;
     IF sluice.relation_of(target.source) IS NULL THEN
         RAISE EXCEPTION 'the source % of stream % does not exist', target.source, target.name USING ERRCODE = 'undefined_table';
     END IF;
     types := sluice.column_types(sluice.relation_of(target.source), target.key);
-    SELECT string_agg('k' || ord, ', ' ORDER BY ord), string_agg(format('k%s::%s', ord, type), ', ' ORDER BY ord),
-        string_agg(format('k%s::text', ord), ', ' ORDER BY ord)
-    INTO names, typed, texts FROM unnest(types) WITH ORDINALITY AS t(type, ord);
+    SELECT string_agg('k' || ord, ', ' ORDER BY ord), string_agg(format('k%s::%s', ord, type), ', ' ORDER BY ord)
+    INTO names, typed FROM unnest(types) WITH ORDINALITY AS t(type, ord);
     IF job.tracked IS NULL THEN
         query := format('SELECT %s FROM %s', (SELECT string_agg(quote_ident(name), ', ') FROM unnest(target.key) AS name), target.source);
     ELSE
         SELECT * INTO origin FROM sluice.tracked AS t WHERE t.id = job.tracked;
-        query := format('SELECT k.* FROM (SELECT json_populate_record(NULL::%s, %L) AS image) AS i CROSS JOIN LATERAL (%s) AS k',
-            origin.relation, job.image, sluice.keys_query(origin.keys, 'i.image'));
+        -- OFFSET 0: what is asked of the keys below is asked of those that were found, and not of every row that `keys` looks at.
+        query := format('SELECT k.* FROM (SELECT json_populate_record(NULL::%s, e.image) AS image FROM json_array_elements(%L) AS e(image)) AS i CROSS JOIN LATERAL (%s) AS k OFFSET 0',
+            origin.relation, job.images, sluice.keys_query(origin.keys, 'i.image'));
     END IF;
     EXECUTE format(
         'WITH slice AS MATERIALIZED ('
-            'SELECT DISTINCT %s FROM (%s) AS found(%s) WHERE (%s) IS NOT NULL %s ORDER BY %s LIMIT %s), '
-        'logged AS (INSERT INTO sluice.outbox (stream, key, op) SELECT %L, %s, ''upsert'' FROM slice AS s) '
-        'SELECT (SELECT count(*) FROM slice), (SELECT ARRAY[%s] FROM slice ORDER BY ROW(%s) DESC LIMIT 1)',
+            'SELECT DISTINCT %s FROM (%s) AS found(%s) WHERE (%s) IS NOT NULL %s ORDER BY %s LIMIT %s) '
+        'SELECT count(*), array_agg(%s ORDER BY %s), (SELECT ARRAY[%s] FROM slice ORDER BY ROW(%s) DESC LIMIT 1) FROM slice AS s',
         (SELECT string_agg(format('k%s::%s AS k%s', ord, type, ord), ', ' ORDER BY ord) FROM unnest(types) WITH ORDINALITY AS t(type, ord)),
         query, names, CASE cardinality(types) WHEN 1 THEN names ELSE format('ROW(%s)', names) END,
         CASE WHEN job.after_key IS NOT NULL THEN format('AND (%s) > (%s)', typed,
             (SELECT string_agg(format('%L::%s', part, type), ', ' ORDER BY ord) FROM unnest(job.after_key, types) WITH ORDINALITY AS t(part, type, ord))) END,
-        names, slice, target.name,
-        sluice.key_expression('s', ARRAY(SELECT 'k' || ord FROM generate_series(1, cardinality(types)) AS ord)),
-        texts, names) INTO logged_now, last_key;
-    IF logged_now < slice THEN
-        DELETE FROM sluice.expansion AS e WHERE e.id = job_id;
+        names, slice,
+        sluice.key_expression('s', ARRAY(SELECT 'k' || ord FROM generate_series(1, cardinality(types)) AS ord)), names,
+        (SELECT string_agg(format('k%s::text', ord), ', ' ORDER BY ord) FROM generate_series(1, cardinality(types)) AS ord), names)
+    INTO found_now, keys, last_key;
+    -- Of the source they are its own texts; `keys` may say them in another way than the source.
+    IF job.tracked IS NOT NULL AND NOT sluice.has_one_text(target) THEN
+        keys := sluice.with_found_texts(target, keys);
+    END IF;
+    INSERT INTO sluice.outbox (stream, key, op) SELECT target.name, k.key, 'upsert' FROM unnest(keys) WITH ORDINALITY AS k(key, ord) ORDER BY k.ord;
+    IF found_now < slice THEN
+        DELETE FROM sluice.expansion AS e WHERE e.id = job.id;
     ELSE
         UPDATE sluice.expansion AS e
-        SET after_key = last_key, logged = e.logged + logged_now, attempts = 0, error = NULL,
-            due_at = clock_timestamp()          -- behind the others: a resync does not hold up a rename
-        WHERE e.id = job_id;
+        SET after_key = last_key, logged = e.logged + found_now, attempts = 0, error = NULL, due_at = clock_timestamp()
+        WHERE e.id = job.id;
     END IF;
-    RETURN logged_now;
+    RETURN found_now;
 END $$;
 
 -- A page of the log by id: its last id, NULL where there is none, and the stream's keys in it. Rows that a walk logged
@@ -122,24 +160,28 @@ BEGIN
         stream, after, upto, size) INTO last, keys;
 END $$;
 
--- Those of these keys that the source has not. Compared as values of their type; where one of them is no such value,
--- all are given, and the drain finds out.
+-- Those of these keys that the source has not, compared as values of their type. One that is no such value is given,
+-- and the drain finds out.
 CREATE OR REPLACE FUNCTION sluice.missing_keys(target sluice.stream, keys text[]) RETURNS text[]
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
+    half integer := cardinality(keys) / 2;
     missing text[];
 BEGIN
     EXECUTE format('SELECT array_agg(k.key) FROM unnest($1) AS k(key) WHERE NOT EXISTS (SELECT FROM %s AS s WHERE %s)',
-        target.source, sluice.has_key(target, 'k.key'))
-        INTO missing USING keys;
+        target.source, sluice.has_key(target, 'k.key')) INTO missing USING keys;
     RETURN missing;
 EXCEPTION
-    WHEN data_exception THEN
-        RETURN keys;
+    WHEN OTHERS THEN
+        IF NOT sluice.is_of_a_key(SQLSTATE) THEN
+            RAISE;
+        END IF;
+        RETURN CASE WHEN half = 0 THEN keys
+            ELSE sluice.missing_keys(target, keys[:half]) || sluice.missing_keys(target, keys[half + 1:]) END;
 END $$;
 
 -- Works off one page of the log: how many rows were logged. An empty page, and no other, ends the expansion. Rows are
--- read faster than keys are logged, and the source is asked once for each page: four slices.
+-- read faster than keys are logged, and the source is asked once for each page: two slices.
 CREATE OR REPLACE FUNCTION sluice.expand_log(job sluice.expansion, slice integer) RETURNS bigint
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
@@ -148,17 +190,11 @@ DECLARE
     keys text[];
     logged_now bigint;
 BEGIN
-    -- Asked under a lock: while the old default partition is being moved, its rows are out of sight.
-    LOCK TABLE ONLY sluice.outbox IN ACCESS SHARE MODE;
-    IF to_regclass('sluice.outbox_moving') IS NOT NULL THEN
-        UPDATE sluice.expansion AS e SET due_at = clock_timestamp() + interval '1 s' WHERE e.id = job.id;
-        RETURN 0;
-    END IF;
     SELECT * INTO target FROM sluice.stream AS s WHERE s.name = job.stream;
     IF sluice.relation_of(target.source) IS NULL THEN
         RAISE EXCEPTION 'the source % of stream % does not exist', target.source, target.name USING ERRCODE = 'undefined_table';
     END IF;
-    SELECT k.last, k.keys INTO last, keys FROM sluice.logged_keys(job.stream, job.log_after, job.log_upto, slice * 4) AS k;
+    SELECT k.last, k.keys INTO last, keys FROM sluice.logged_keys(job.stream, job.log_after, job.log_upto, slice * 2) AS k;
     IF last IS NULL THEN
         DELETE FROM sluice.expansion AS e WHERE e.id = job.id;
         RETURN 0;
@@ -172,28 +208,115 @@ BEGIN
     RETURN logged_now;
 END $$;
 
--- Works off one slice of an expansion, of either kind: how many rows were logged.
-CREATE OR REPLACE FUNCTION sluice.expand(job_id bigint, slice integer) RETURNS bigint
+-- The next expansion of each tracked table, and of each stream's resyncs, that is due: whoever was served least recently
+-- comes first, so that a table with many waiting or failing ones takes no more than its turn. By the index, one step for
+-- each of them, a thousand at most.
+CREATE OR REPLACE FUNCTION sluice.due_expansions(slow boolean) RETURNS SETOF bigint
+LANGUAGE sql STABLE
+SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+    WITH RECURSIVE origins AS (
+        (SELECT e.stream, coalesce(e.tracked, 0) AS tracked, 1 AS n
+         FROM sluice.expansion AS e ORDER BY e.stream, coalesce(e.tracked, 0) LIMIT 1)
+        UNION ALL
+        SELECT following.stream, following.tracked, o.n + 1
+        FROM origins AS o
+        CROSS JOIN LATERAL (
+            SELECT e.stream, coalesce(e.tracked, 0) AS tracked
+            FROM sluice.expansion AS e
+            WHERE (e.stream, coalesce(e.tracked, 0)) > (o.stream, o.tracked)
+            ORDER BY e.stream, coalesce(e.tracked, 0) LIMIT 1) AS following
+        WHERE o.n < 1000
+    )
+    SELECT head.id
+    FROM origins AS o
+    LEFT JOIN sluice.expansion_turn AS t ON t.stream = o.stream AND t.tracked = o.tracked
+    CROSS JOIN LATERAL (
+        SELECT e.id, e.due_at FROM sluice.expansion AS e
+        WHERE e.stream = o.stream AND coalesce(e.tracked, 0) = o.tracked AND e.due_at <= clock_timestamp()
+        ORDER BY e.due_at, e.id LIMIT 1) AS head
+    WHERE coalesce(t.is_slow, false) = slow AND coalesce(t.due_at, '-infinity') <= clock_timestamp()
+    ORDER BY t.served_at NULLS FIRST, head.due_at, head.id
+$$;
+
+-- Works off one slice of what is due: of which expansion (NULL: nothing is due), how many rows were logged, and why none
+-- was. `slow`: of what did not end in time before, which has a session of its own with more patience; `slow_waits`: there
+-- is such a one.
+--
+-- What fails is put aside, and stops nobody. If the data of one image may be at fault, they are halved until it is alone,
+-- and it waits alone, up to five minutes. If the query is at fault, or its time was over, the tracked table waits.
+CREATE OR REPLACE FUNCTION sluice.expand(slice integer DEFAULT 5000, slow boolean DEFAULT false,
+    OUT expansion bigint, OUT logged bigint, OUT failure text, OUT slow_waits boolean)
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     job sluice.expansion;
+    due bigint;
+    began CONSTANT timestamptz := clock_timestamp();
+    message text;
 BEGIN
-    SELECT * INTO job FROM sluice.expansion AS e WHERE e.id = job_id FOR UPDATE SKIP LOCKED;
-    RETURN CASE
-        WHEN job.id IS NULL THEN 0
-        WHEN job.log_upto IS NULL THEN sluice.expand_source(job_id, slice)
-        ELSE sluice.expand_log(job, slice)
+    logged := 0;
+    slow_waits := slow OR EXISTS (
+        SELECT FROM sluice.expansion_turn AS t
+        WHERE t.is_slow AND t.due_at <= began AND EXISTS (
+            SELECT FROM sluice.expansion AS e WHERE e.stream = t.stream AND coalesce(e.tracked, 0) = t.tracked AND e.due_at <= began));
+    FOR due IN SELECT * FROM sluice.due_expansions(slow) LOOP
+        SELECT * INTO job FROM sluice.expansion AS e WHERE e.id = due FOR UPDATE SKIP LOCKED;
+        EXIT WHEN FOUND;
+    END LOOP;
+    IF job.id IS NULL THEN
+        RETURN;
+    END IF;
+    expansion := job.id;
+    BEGIN
+        logged := CASE WHEN job.log_upto IS NULL THEN sluice.expand_source(job, slice) ELSE sluice.expand_log(job, slice) END;
+        INSERT INTO sluice.expansion_turn AS t (stream, tracked) VALUES (job.stream, coalesce(job.tracked, 0))
+        ON CONFLICT ON CONSTRAINT expansion_turn_pkey DO UPDATE
+        SET served_at = clock_timestamp(), due_at = clock_timestamp(), attempts = 0,
+            is_slow = clock_timestamp() > began + interval '1 s';
+    EXCEPTION
+        WHEN query_canceled OR OTHERS THEN
+            GET STACKED DIAGNOSTICS message = MESSAGE_TEXT;
+            failure := format('%s [%s]', message, SQLSTATE);
+            PERFORM sluice.put_aside(job, SQLSTATE, failure);
     END;
 END $$;
 
--- Puts a failed expansion aside, from a second to five minutes. It stops nobody, and is never dropped.
-CREATE OR REPLACE FUNCTION sluice.park(job_id bigint, error text) RETURNS void
-LANGUAGE sql VOLATILE AS $$
-    UPDATE sluice.expansion
-    SET attempts = attempts + 1, error = park.error,
-        due_at = clock_timestamp() + least(interval '1 s' * 2 ^ least(attempts, 10), interval '5 min')
-    WHERE id = job_id
-$$;
+-- Puts a failed expansion aside, or what of it may be at fault.
+CREATE OR REPLACE FUNCTION sluice.put_aside(job sluice.expansion, state text, failure text) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    is_late CONSTANT boolean := state IN ('57014', '55P03');
+    is_alone CONSTANT boolean := coalesce(json_array_length(job.images), 1) = 1;
+    half integer := json_array_length(job.images) / 2;
+BEGIN
+    IF is_alone OR NOT is_late AND NOT sluice.is_of_a_key(state) THEN
+        UPDATE sluice.expansion AS e
+        SET attempts = e.attempts + 1, error = failure,
+            due_at = clock_timestamp() + CASE WHEN sluice.is_of_a_key(state)
+                THEN least(interval '1 s' * 2 ^ least(e.attempts, 10), interval '5 min') ELSE interval '0' END
+        WHERE e.id = job.id;
+    ELSE
+        -- Where it was begun, each half goes on after the same key.
+        WITH halves AS (
+            SELECT n > half AS is_second, ('[' || string_agg(i.image::text, ',' ORDER BY n) || ']')::json AS images
+            FROM json_array_elements(job.images) WITH ORDINALITY AS i(image, n) GROUP BY 1
+        ),
+        second AS (
+            INSERT INTO sluice.expansion (stream, tracked, images, after_key, created_at)
+            SELECT job.stream, job.tracked, h.images, job.after_key, job.created_at FROM halves AS h WHERE h.is_second
+        )
+        UPDATE sluice.expansion AS e SET images = h.images FROM halves AS h WHERE e.id = job.id AND NOT h.is_second;
+    END IF;
+    IF sluice.is_of_a_key(state) THEN
+        INSERT INTO sluice.expansion_turn AS t (stream, tracked) VALUES (job.stream, coalesce(job.tracked, 0))
+        ON CONFLICT ON CONSTRAINT expansion_turn_pkey DO UPDATE SET served_at = clock_timestamp();
+    ELSE
+        INSERT INTO sluice.expansion_turn AS t (stream, tracked, due_at, attempts, is_slow)
+        VALUES (job.stream, coalesce(job.tracked, 0), clock_timestamp() + interval '1 s', 1, is_late)
+        ON CONFLICT ON CONSTRAINT expansion_turn_pkey DO UPDATE
+        SET served_at = clock_timestamp(), attempts = t.attempts + 1, is_slow = t.is_slow OR excluded.is_slow,
+            due_at = clock_timestamp() + least(interval '1 s' * 2 ^ least(t.attempts, 10), interval '5 min');
+    END IF;
+END $$;
 
 -- Logs every key of the stream's source, for a table that already held rows, or an index that was lost. The drain works
 -- it off in slices, so it may be called in a migration, is resumed after any interruption, and races with nothing: what
@@ -213,14 +336,28 @@ BEGIN
     INSERT INTO sluice.outbox (stream, op) VALUES (stream, 'fan_out');
 END $$;
 
--- Logs these keys of the stream.
+-- Logs these keys of the stream, and the text that its source has for each, where that is another.
 CREATE OR REPLACE FUNCTION sluice.resync(stream text, keys text[]) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    target sluice.stream;
 BEGIN
-    IF NOT EXISTS (SELECT FROM sluice.stream AS s WHERE s.name = resync.stream) THEN
+    SELECT * INTO target FROM sluice.stream AS s WHERE s.name = resync.stream;
+    IF target.name IS NULL THEN
         RAISE EXCEPTION 'there is no stream %', quote_ident(stream);
     END IF;
-    INSERT INTO sluice.outbox (stream, key, op) SELECT stream, key, 'upsert' FROM unnest(keys) AS key;
+    IF array_position(keys, NULL) IS NOT NULL THEN
+        RAISE EXCEPTION 'resync of stream %: key number % is NULL', stream, array_position(keys, NULL)
+            USING ERRCODE = 'null_value_not_allowed', HINT = 'A document has a key. Leave it out: array_agg(key) FILTER (WHERE key IS NOT NULL).';
+    END IF;
+    BEGIN
+        IF sluice.relation_of(target.source) IS NOT NULL THEN
+            keys := sluice.with_found_texts(target, keys);
+        END IF;
+    EXCEPTION
+        WHEN OTHERS THEN NULL;                  -- what cannot be read now is read when they are drained
+    END;
+    INSERT INTO sluice.outbox (stream, key, op) SELECT target.name, k.key, 'upsert' FROM unnest(keys) WITH ORDINALITY AS k(key, ord) ORDER BY k.ord;
 END $$;
 
 -- After a dump was restored into another cluster: every position is now, versions start above the clock and above

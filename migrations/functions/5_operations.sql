@@ -12,14 +12,17 @@ LANGUAGE sql STABLE AS $$
     ORDER BY 2
 $$;
 
--- Made alone, then attached: the parent is locked only so that writers go on (SHARE UPDATE EXCLUSIVE).
+-- Made alone, then attached: the parent is locked only so that writers go on (SHARE UPDATE EXCLUSIVE). It begins where
+-- the last one ends: an id between the two would belong nowhere. The default partition is empty, and begins after it.
 CREATE OR REPLACE FUNCTION sluice.add_partition(first bigint, upto bigint) RETURNS text
-LANGUAGE plpgsql VOLATILE AS $$
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET client_min_messages = warning AS $$
 DECLARE
     name text := format('outbox_%s_%s', first, upto);
 BEGIN
     EXECUTE format('CREATE TABLE sluice.%I (LIKE sluice.outbox INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES)', name);
     EXECUTE format('ALTER TABLE sluice.outbox ATTACH PARTITION sluice.%I FOR VALUES FROM (%s) TO (%s)', name, first, upto);
+    EXECUTE format('ALTER TABLE sluice.outbox_default DROP CONSTRAINT IF EXISTS bounds, ADD CONSTRAINT bounds CHECK (id >= %s AND id < %s)',
+        upto, upto + 100000000000);
     RETURN name;
 END $$;
 
@@ -43,11 +46,11 @@ BEGIN
 END $$;
 
 -- Does the next thing that the log's partitions need, and says what; NULL: nothing is to be done. Call it until then, a
--- transaction each; on lock_not_available, later. Rows stay in the log for `keep` after they were passed.
+-- transaction each; on lock_not_available, later. Rows stay in the log for `keep` after they were passed, and an eighth
+-- of it longer at most: a partition ends when it is full, or that old. No step reads rows.
 --
--- Where nobody made a partition in time, the default one holds rows. A partition cannot be attached beside it without
--- a scan of it under a lock, so it is moved: taken out and replaced by an empty one in a moment, then checked where
--- nobody waits but the drain (`hold` answers false meanwhile), and attached as an ordinary partition.
+-- Where nobody made a partition in time, the default one holds rows. It becomes an ordinary one in a moment, by the bounds
+-- that it had from the beginning, and the sequence goes on after them.
 CREATE OR REPLACE FUNCTION sluice.maintain(size bigint DEFAULT 1000000, keep interval DEFAULT '7 days', now timestamptz DEFAULT clock_timestamp())
 RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -55,50 +58,54 @@ SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
     top bigint;
     last bigint;
-    low bigint;
-    high bigint;
+    newest record;
     oldest regclass;
-    newest_row timestamptz;
+    row_at timestamptz;
     name text;
 BEGIN
-    IF to_regclass('sluice.outbox_moving') IS NOT NULL THEN
-        SELECT min(o.id), max(o.id) + 1 INTO low, high FROM sluice.outbox_moving AS o;
-        EXECUTE format('ALTER TABLE sluice.outbox_moving ADD CONSTRAINT bounds CHECK (id >= %s AND id < %s)', low, high);
-        LOCK TABLE sluice.outbox_default IN ACCESS EXCLUSIVE MODE;
-        -- Ids that were drawn before the move and inserted after it.
-        EXECUTE format('WITH late AS (DELETE FROM sluice.outbox_default WHERE id >= %s AND id < %s RETURNING *) INSERT INTO sluice.outbox_moving SELECT * FROM late', low, high);
-        name := format('outbox_%s_%s', low, high);
-        EXECUTE format('ALTER TABLE sluice.outbox ATTACH PARTITION sluice.outbox_moving FOR VALUES FROM (%s) TO (%s)', low, high);
-        EXECUTE format('ALTER TABLE sluice.outbox_moving DROP CONSTRAINT bounds');
-        EXECUTE format('ALTER TABLE sluice.outbox_moving RENAME TO %I', name);
-        RETURN 'attached the former default partition as ' || name;
-    END IF;
-
-    SELECT coalesce(max(p.upto), 1) INTO top FROM sluice.partitions() AS p;
-    IF EXISTS (SELECT FROM sluice.outbox_default) THEN
-        PERFORM FROM sluice.subscription FOR UPDATE NOWAIT;     -- no drain is between two reads
-        LOCK TABLE sluice.outbox IN ACCESS EXCLUSIVE MODE;
-        ALTER TABLE sluice.outbox DETACH PARTITION sluice.outbox_default;
-        ALTER TABLE sluice.outbox_default RENAME TO outbox_moving;
-        SELECT last_value INTO last FROM sluice.outbox_id_seq;
-        IF top <= last THEN
-            PERFORM sluice.add_partition(last + 1, last + 1 + size);
-        END IF;
-        CREATE TABLE sluice.outbox_default PARTITION OF sluice.outbox DEFAULT;
-        RETURN 'took out the default partition, to attach it with bounds';
-    END IF;
-
+    SELECT * INTO newest FROM sluice.partitions() AS p ORDER BY p.first DESC LIMIT 1;
+    top := coalesce(newest.upto, 1);
     SELECT last_value INTO last FROM sluice.outbox_id_seq;
+    IF EXISTS (SELECT FROM sluice.outbox_default) THEN
+        PERFORM FROM sluice.subscription FOR UPDATE;            -- behind a drain no writer has to wait
+        LOCK TABLE sluice.outbox IN ACCESS EXCLUSIVE MODE;
+        last := top + 100000000000;
+        name := format('outbox_%s_%s', top, last);
+        ALTER TABLE sluice.outbox DETACH PARTITION sluice.outbox_default;
+        EXECUTE format('ALTER TABLE sluice.outbox ATTACH PARTITION sluice.outbox_default FOR VALUES FROM (%s) TO (%s)', top, last);
+        ALTER TABLE sluice.outbox_default DROP CONSTRAINT bounds;
+        EXECUTE format('ALTER TABLE sluice.outbox_default RENAME TO %I', name);
+        CREATE TABLE sluice.outbox_default PARTITION OF sluice.outbox DEFAULT;
+        PERFORM sluice.add_partition(last, last + size);
+        PERFORM setval('sluice.outbox_id_seq', last, false);
+        RETURN 'made the default partition an ordinary one: ' || name;
+    END IF;
+
     IF top - last < size / 2 THEN
-        RETURN 'added partition ' || sluice.add_partition(greatest(top, last + 1), greatest(top, last + 1) + size);
+        RETURN 'added partition ' || sluice.add_partition(top, greatest(top, last + 1) + size);
+    END IF;
+
+    -- The rows of a partition leave together: where few come, it ends before it is full.
+    SELECT * INTO newest FROM sluice.partitions() AS p WHERE p.first <= last AND p.upto > last;
+    EXECUTE format('SELECT created_at FROM %s ORDER BY id LIMIT 1', newest.relation) INTO row_at;
+    IF row_at < now - keep / 8 THEN
+        LOCK TABLE sluice.outbox IN SHARE MODE;                 -- nobody draws an id
+        SELECT last_value INTO last FROM sluice.outbox_id_seq;
+        IF last < newest.upto THEN
+            IF top = newest.upto THEN
+                PERFORM sluice.add_partition(top, top + size);
+            END IF;
+            PERFORM setval('sluice.outbox_id_seq', newest.upto, false);
+            RETURN 'ended partition ' || newest.relation;
+        END IF;
     END IF;
 
     SELECT p.relation INTO oldest FROM sluice.partitions() AS p WHERE p.upto <= last ORDER BY p.first LIMIT 1;
     IF oldest IS NULL THEN
         RETURN NULL;
     END IF;
-    EXECUTE format('SELECT max(created_at) FROM (SELECT created_at FROM %s ORDER BY id DESC LIMIT 100) AS newest', oldest) INTO newest_row;
-    IF newest_row >= now - keep THEN
+    EXECUTE format('SELECT max(created_at) FROM (SELECT created_at FROM %s ORDER BY id DESC LIMIT 100) AS newest', oldest) INTO row_at;
+    IF row_at >= now - keep THEN
         RETURN NULL;
     END IF;
     EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', oldest);
@@ -197,21 +204,39 @@ LANGUAGE sql VOLATILE AS $$
     ON CONFLICT (stream, measure) DO UPDATE SET value = s.value + excluded.value
 $$;
 
--- Takes a sample, unless there is one that is seconds old: two drainers overlap once a minute.
+-- Takes a sample, unless there is one that is seconds old: two drainers overlap once a minute. What is counted has a
+-- bound; how long the oldest has waited to be fanned out leaves out resyncs, which take their time, and what failed.
 CREATE OR REPLACE FUNCTION sluice.sample(reader text, keep interval DEFAULT '65 minutes')
-RETURNS TABLE (pending_rows bigint, oldest_pending_ms bigint, log_bytes bigint)
+RETURNS TABLE (pending_rows bigint, oldest_pending_ms bigint, log_bytes bigint, fan_out_rows bigint, fan_out_oldest_ms bigint, expansions_failing bigint, waiting_rows bigint, stream_problems bigint)
 LANGUAGE sql VOLATILE AS $$
-    DELETE FROM sluice.delivery_history WHERE at < clock_timestamp() - keep;
-    INSERT INTO sluice.delivery_history (subscription, at, pending_rows, oldest_pending_ms, totals)
-    SELECT s.subscription, clock_timestamp(), s.pending_rows, extract(epoch FROM s.oldest_pending_age) * 1000,
-        (SELECT coalesce(jsonb_object_agg(t.measure, t.value), '{}')
-         FROM (SELECT measure, sum(value) AS value FROM sluice.delivery_stats GROUP BY measure) AS t)
-    FROM sluice.status() AS s
-    WHERE s.subscription = reader
-      AND NOT EXISTS (
-          SELECT FROM sluice.delivery_history AS h
-          WHERE h.subscription = reader AND h.at > clock_timestamp() - interval '10 s')
-    RETURNING pending_rows, coalesce(oldest_pending_ms, 0), sluice.log_bytes()
+    DELETE FROM sluice.delivery_history
+    WHERE (subscription, at) IN (
+        SELECT h.subscription, h.at FROM sluice.delivery_history AS h
+        WHERE h.subscription = reader AND h.at < clock_timestamp() - keep ORDER BY h.at LIMIT 1000);
+    WITH state AS MATERIALIZED (
+        SELECT s.subscription, s.pending_rows, (extract(epoch FROM s.oldest_pending_age) * 1000)::bigint AS oldest_ms FROM sluice.status() AS s
+    ),
+    noted AS (
+        INSERT INTO sluice.delivery_history (subscription, at, pending_rows, oldest_pending_ms, totals)
+        SELECT s.subscription, clock_timestamp(), s.pending_rows, s.oldest_ms,
+            (SELECT coalesce(jsonb_object_agg(t.measure, t.value), '{}')
+             FROM (SELECT measure, sum(value) AS value FROM sluice.delivery_stats GROUP BY measure) AS t)
+        FROM state AS s
+        WHERE s.subscription = reader
+          AND NOT EXISTS (
+              SELECT FROM sluice.delivery_history AS h
+              WHERE h.subscription = reader AND h.at > clock_timestamp() - interval '10 s')
+        RETURNING pending_rows, oldest_pending_ms
+    )
+    SELECT n.pending_rows, coalesce(n.oldest_pending_ms, 0), sluice.log_bytes(),
+        coalesce(f.pending_rows, 0) + (SELECT count(*) FROM (SELECT FROM sluice.expansion LIMIT 10000) AS e),
+        greatest(0, f.oldest_ms, (
+            SELECT (extract(epoch FROM clock_timestamp() - e.created_at) * 1000)::bigint FROM sluice.expansion AS e
+            WHERE e.tracked IS NOT NULL AND e.error IS NULL ORDER BY e.id LIMIT 1)),
+        (SELECT count(*) FROM (SELECT FROM sluice.expansion AS e WHERE e.error IS NOT NULL LIMIT 10000) AS e),
+        (SELECT count(*) FROM (SELECT FROM sluice.waiting LIMIT 10000) AS w),
+        (SELECT count(*) FROM sluice.stream_status() AS s WHERE s.problem IS NOT NULL)
+    FROM noted AS n LEFT JOIN state AS f ON f.subscription = 'fan_out'
 $$;
 
 -- The next one, unless the last is seconds old: two drainers overlap once a minute.
@@ -219,6 +244,158 @@ CREATE OR REPLACE FUNCTION sluice.beat() RETURNS void
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     UPDATE sluice.heartbeat SET at = clock_timestamp() WHERE at < clock_timestamp() - interval '50 s'
 $$;
+
+-- Is a value of this document one of these texts, in whatever case? Where it is no JSON that PostgreSQL can take apart: does
+-- it contain one?
+CREATE OR REPLACE FUNCTION sluice.mentions(document text, texts text[]) RETURNS boolean
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN EXISTS (
+        SELECT FROM jsonb_path_query(document::jsonb, '$.**') AS v, unnest(texts) AS t
+        WHERE jsonb_typeof(v) IN ('string', 'number') AND lower(v #>> '{}') = lower(t));
+EXCEPTION
+    WHEN data_exception THEN
+        RETURN EXISTS (SELECT FROM unnest(texts) AS t WHERE strpos(lower(document), lower(t)) > 0);
+END $$;
+
+-- Removes what these tables have of one document, and of the person that it is about: from the log, from what waits, and
+-- from what is kept for operators. `also` are other texts by which the person is known, an email say, and are looked for in
+-- all streams. Delete the row of the source first. How many rows were removed, and how many are left because they are still
+-- to be delivered (`waiting`): then call it again a moment later.
+--
+-- It may be called as often as one likes. The log is read by id: all of it, or `size` ids after `after`; then call it
+-- again with `next_id`, until that is NULL.
+CREATE OR REPLACE FUNCTION sluice.forget(stream text, key text, also text[] DEFAULT '{}', after bigint DEFAULT 0, size bigint DEFAULT NULL,
+    OUT removed bigint, OUT waiting bigint, OUT next_id bigint)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    others CONSTANT text[] := array_remove(array_remove(also, NULL), '');
+    texts CONSTANT text[] := others || key;
+    upto CONSTANT bigint := coalesce(after + size, 9223372036854775807);
+    rows bigint;
+BEGIN
+    IF stream IS NULL OR coalesce(key, '') = '' THEN
+        RAISE EXCEPTION 'forget takes a stream and a key';
+    END IF;
+    -- What everybody has read goes. Of what is still to be delivered the newest row of the key is enough.
+    WITH found AS MATERIALIZED (
+        SELECT o.id, o.op, o.key, NOT EXISTS (
+            SELECT FROM sluice.subscription AS s
+            WHERE (s.name = 'fan_out') = (o.op = 'fan_out')
+              AND NOT (pg_visible_in_snapshot(o.xid, s.seen) OR coalesce(pg_visible_in_snapshot(o.xid, s.target) AND o.id <= s.after_id, false))) AS is_passed
+        FROM sluice.outbox AS o
+        WHERE o.id > after AND o.id <= upto
+          AND (o.stream = forget.stream AND o.key = forget.key
+            OR o.payload IS NOT NULL AND sluice.mentions(o.payload::text, CASE o.stream WHEN forget.stream THEN texts ELSE others END))
+    ),
+    deleted AS (
+        DELETE FROM sluice.outbox AS o USING found AS f
+        WHERE o.id = f.id
+          AND (f.is_passed OR f.key = forget.key AND f.id < (SELECT max(n.id) FROM found AS n WHERE n.key = forget.key AND NOT n.is_passed))
+        RETURNING o.id
+    )
+    SELECT (SELECT count(*) FROM deleted), (SELECT count(*) FROM found) - (SELECT count(*) FROM deleted) INTO removed, waiting;
+    IF EXISTS (SELECT FROM sluice.outbox AS o WHERE o.id > upto) THEN
+        next_id := upto;
+        RETURN;
+    END IF;
+
+    -- A resync finds whatever these images would have.
+    WITH deleted AS (
+        DELETE FROM sluice.expansion AS e
+        WHERE e.images IS NOT NULL AND sluice.mentions(e.images::text, CASE e.stream WHEN forget.stream THEN texts ELSE others END)
+        RETURNING e.stream
+    )
+    INSERT INTO sluice.outbox (stream, op) SELECT DISTINCT d.stream, 'fan_out' FROM deleted AS d;
+    GET DIAGNOSTICS rows = ROW_COUNT;
+    removed := removed + rows;
+    UPDATE sluice.expansion AS e SET after_key = NULL        -- begins anew
+    WHERE e.stream = forget.stream AND (e.after_key = ARRAY[forget.key] OR to_jsonb(e.after_key)::text = forget.key);
+    UPDATE sluice.expansion AS e SET error = '(removed)'
+    WHERE EXISTS (SELECT FROM unnest(CASE e.stream WHEN forget.stream THEN texts ELSE others END) AS t WHERE strpos(e.error, t) > 0);
+    UPDATE sluice.stream_fault AS f SET problem = '(removed)'
+    WHERE EXISTS (SELECT FROM unnest(CASE f.stream WHEN forget.stream THEN texts ELSE others END) AS t WHERE strpos(f.problem, t) > 0);
+    DELETE FROM sluice.waiting AS w WHERE w.stream = forget.stream AND w.key = forget.key;
+    GET DIAGNOSTICS rows = ROW_COUNT;
+    removed := removed + rows;
+
+    -- That somebody did something stays on record, and to whom does not.
+    UPDATE sluice.audit AS a
+    SET subject = CASE WHEN a.subject = ANY (texts) THEN '(removed)' ELSE a.subject END,
+        detail = (SELECT jsonb_object_agg(d.name, d.value) FROM jsonb_each(a.detail) AS d(name, value)
+                  WHERE d.name <> ALL ('{key,reason}') AND NOT sluice.mentions(d.value::text, texts))
+    WHERE a.subject = ANY (texts) OR sluice.mentions(a.detail::text, texts);
+    GET DIAGNOSTICS rows = ROW_COUNT;
+    removed := removed + rows;
+    UPDATE sluice.redrive_task AS t SET selection = '{}', error = NULL
+    WHERE t.state = 'done' AND (sluice.mentions(t.selection::text, texts) OR sluice.mentions(t.error, texts));
+    GET DIAGNOSTICS rows = ROW_COUNT;
+    removed := removed + rows;
+    DELETE FROM sluice.ingest_rejects AS r
+    WHERE r.profile_id::text = forget.key OR sluice.mentions(r.payload::text, texts)
+       OR EXISTS (SELECT FROM unnest(others) AS t WHERE strpos(lower(r.payload::text), lower(t)) > 0);
+    GET DIAGNOSTICS rows = ROW_COUNT;
+    removed := removed + rows;
+    waiting := forget.waiting
+        + (SELECT count(*) FROM sluice.waiting AS w WHERE w.payload IS NOT NULL AND sluice.mentions(w.payload::text, others))
+        + (SELECT count(*) FROM sluice.redrive_task AS t WHERE t.state <> 'done' AND sluice.mentions(t.selection::text, texts));
+END $$;
+
+-- Removes what has grown old, 500 rows of each kind at most: how many; 0: nothing is left. The trigger calls it each
+-- minute. `keep`: for as long as rows stay in the log. The audit and the redrives stay for a year, rejects and what waits for
+-- an index for 30 days.
+CREATE OR REPLACE FUNCTION sluice.forget_old(keep interval DEFAULT '7 days', now timestamptz DEFAULT clock_timestamp()) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    removed bigint := 0;
+    rows bigint;
+BEGIN
+    -- Images of `keys` that fail, and keys and payloads of a stream that gets no index. A resync finds what they would have,
+    -- where there is a source; a payload is gone.
+    WITH old AS (
+        DELETE FROM sluice.expansion AS e
+        WHERE e.id IN (
+            SELECT first.id FROM (SELECT x.id, x.images, x.created_at FROM sluice.expansion AS x WHERE x.images IS NOT NULL ORDER BY x.id LIMIT 500) AS first
+            WHERE first.created_at < now - keep)
+        RETURNING e.stream
+    ),
+    waited AS (
+        DELETE FROM sluice.waiting AS w
+        WHERE w.id IN (
+            SELECT first.id FROM (SELECT x.id, x.created_at FROM sluice.waiting AS x ORDER BY x.id LIMIT 500) AS first
+            WHERE first.created_at < now - interval '30 days')
+        RETURNING w.stream
+    ),
+    gone AS (SELECT o.stream FROM old AS o UNION ALL SELECT w.stream FROM waited AS w),
+    resynced AS (
+        INSERT INTO sluice.outbox (stream, op)
+        SELECT s.name, 'fan_out' FROM sluice.stream AS s WHERE s.source IS NOT NULL AND s.name IN (SELECT g.stream FROM gone AS g)
+    )
+    SELECT count(*) INTO removed FROM gone;
+    DELETE FROM sluice.audit AS a
+    WHERE a.id IN (
+        SELECT first.id FROM (SELECT x.id, x.at FROM sluice.audit AS x ORDER BY x.id LIMIT 500) AS first
+        WHERE first.at < now - interval '1 year');
+    GET DIAGNOSTICS rows = ROW_COUNT;
+    removed := removed + rows;
+    DELETE FROM sluice.redrive_task AS t
+    WHERE t.id IN (
+        SELECT first.id FROM (SELECT x.id, x.updated_at FROM sluice.redrive_task AS x ORDER BY x.id LIMIT 500) AS first
+        WHERE first.updated_at < now - interval '1 year');
+    GET DIAGNOSTICS rows = ROW_COUNT;
+    removed := removed + rows;
+    DELETE FROM sluice.ingest_rejects AS r
+    WHERE r.id IN (SELECT x.id FROM sluice.ingest_rejects AS x WHERE x.last_at < now - interval '30 days' ORDER BY x.last_at LIMIT 500);
+    GET DIAGNOSTICS rows = ROW_COUNT;
+    removed := removed + rows;
+    DELETE FROM sluice.stream_fault AS f WHERE f.at < now - keep;   -- its words may quote a value
+    -- Of tables that are not tracked any more.
+    DELETE FROM sluice.expansion_turn AS t
+    WHERE (t.stream, t.tracked) IN (
+        SELECT first.stream, first.tracked FROM (SELECT x.stream, x.tracked FROM sluice.expansion_turn AS x ORDER BY x.stream, x.tracked LIMIT 500) AS first
+        WHERE first.tracked <> 0 AND NOT EXISTS (SELECT FROM sluice.tracked AS k WHERE k.id = first.tracked));
+    RETURN removed;
+END $$;
 
 -- Takes Sluice off the application's tables: triggers first, then what its two roles were granted. The schema is the
 -- caller's to drop.

@@ -11,7 +11,7 @@ GRANT USAGE ON SCHEMA sluice TO sluice_app;
 GRANT SELECT ON sluice.schema_history, sluice.stream, sluice.waiting, sluice.tracked TO sluice_app;
 GRANT SELECT, INSERT ON sluice.outbox TO sluice_app;
 GRANT SELECT, UPDATE ON sluice.subscription TO sluice_app;
-GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.expansion, sluice.stream_fault TO sluice_app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.expansion, sluice.expansion_turn, sluice.stream_fault TO sluice_app;
 GRANT SELECT, INSERT, UPDATE ON sluice.delivery_stats, sluice.redrive_task TO sluice_app;
 GRANT SELECT, INSERT, DELETE ON sluice.delivery_history TO sluice_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.lease TO sluice_app;
@@ -31,10 +31,12 @@ GRANT EXECUTE ON FUNCTION
     sluice.answers_for_another(text, text), sluice.wait(bigint[]), sluice.waited(integer), sluice.note_fault(text, text),
     sluice.relation_of(text), sluice.equality(regclass, text), sluice.has_key(sluice.stream, text), sluice.source_problem(sluice.stream),
     sluice.keys_query(text, text), sluice.tables_of(regclass), sluice.behind(regclass),
-    sluice.collect(integer), sluice.expand(bigint, integer), sluice.expand_source(bigint, integer),
-    sluice.expand_log(sluice.expansion, integer), sluice.logged_keys(text, bigint, bigint, integer),
-    sluice.missing_keys(sluice.stream, text[]), sluice.park(bigint, text),
-    sluice.partitions(), sluice.maintain(bigint, interval, timestamptz), sluice.status(), sluice.stream_status(),
+    sluice.collect(integer), sluice.due_expansions(boolean), sluice.expand(integer, boolean),
+    sluice.expand_source(sluice.expansion, integer), sluice.expand_log(sluice.expansion, integer),
+    sluice.put_aside(sluice.expansion, text, text), sluice.logged_keys(text, bigint, bigint, integer),
+    sluice.is_of_a_key(text), sluice.has_one_text(sluice.stream),
+    sluice.with_found_texts(sluice.stream, text[]), sluice.missing_keys(sluice.stream, text[]),
+    sluice.partitions(), sluice.maintain(bigint, interval, timestamptz), sluice.forget_old(interval, timestamptz), sluice.status(), sluice.stream_status(),
     sluice.pending_by_stream(text), sluice.log_bytes(), sluice.count_deliveries(text[], text[], bigint[]),
     sluice.sample(text, interval), sluice.beat(),
     sluice.rfc3339(timestamptz), sluice.redrive(text, text, text, text, text, jsonb),

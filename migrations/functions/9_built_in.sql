@@ -3,6 +3,10 @@
 SELECT sluice.subscribe('fan_out');
 SELECT sluice.subscribe('elasticsearch');
 
-SELECT sluice.define_stream('sluice_heartbeat', source => 'sluice.heartbeat', key => 'name',
+CREATE OR REPLACE VIEW sluice.heartbeat_document AS
+    SELECT h.name, b.at FROM sluice.heart AS h JOIN sluice.heartbeat AS b ON b.name = h.name;
+SELECT sluice.define_stream('sluice_heartbeat', source => 'sluice.heartbeat_document', key => 'name',
     mapping => '{"properties": {"name": {"type": "keyword"}, "at": {"type": "date"}}}');
-SELECT sluice.track('sluice.heartbeat', stream => 'sluice_heartbeat', key => 'name');
+SELECT sluice.track('sluice.heart', stream => 'sluice_heartbeat', key => 'name');
+SELECT sluice.track('sluice.heartbeat', stream => 'sluice_heartbeat', columns => '{at}',
+    keys => 'SELECT h.name FROM sluice.heart AS h WHERE h.name = $1.name');

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 use tokio_postgres::error::SqlState;
 use tracing::{error, info, warn};
 
+use crate::guard::guard;
 use crate::page::Outgoing;
 use crate::rests::Rests;
 use crate::sender::Sender;
@@ -102,7 +103,7 @@ impl<D: Connect, Q: Queue> Drain<D, Q> {
         let mut outcome = Ok(());
         let mut pause = Duration::ZERO;
         while Instant::now() < stop_at {
-            match self.step(trace, stop_at, drained).await {
+            match guard(stop_at, self.step(trace, stop_at, drained)).await {
                 Ok(has_more) => {
                     outcome = Ok(());
                     pause = Duration::ZERO;
@@ -112,6 +113,7 @@ impl<D: Connect, Q: Queue> Drain<D, Q> {
                 }
                 Err(failure) => {
                     error!(error = %failure, "the drain failed, and is tried again");
+                    self.close();
                     outcome = Err(failure);
                     pause = (pause * 2).clamp(Duration::from_millis(500), Duration::from_secs(10));
                     sleep(pause.min(stop_at.saturating_duration_since(Instant::now()))).await;
@@ -128,11 +130,15 @@ impl<D: Connect, Q: Queue> Drain<D, Q> {
     pub async fn step(&mut self, trace: &Trace, stop_at: Instant, drained: &mut Drained) -> Result<bool, Error> {
         let outcome = self.try_step(trace, stop_at, drained).await;
         if outcome.is_err() {
-            // The range of versions belongs to the session, which may be in the middle of anything.
-            self.session.close();
-            self.versions = None;
+            self.close();
         }
         outcome
+    }
+
+    /// The range of versions belongs to the session, which may be in the middle of anything.
+    pub(crate) fn close(&mut self) {
+        self.session.close();
+        self.versions = None;
     }
 
     /// Lets the next drainer begin at once.

@@ -21,6 +21,12 @@ pub enum Error {
     /// SQS does not tell its depth.
     #[error(transparent)]
     Queue(#[from] queue::Error),
+    /// The invocation's time was over in the middle of a step.
+    #[error("a step was not done when the time of the invocation was over; the next one does it again")]
+    Late,
+    /// A broken invariant; what it was about is in the message.
+    #[error("a defect of this program: {0}")]
+    Panic(String),
 }
 
 impl From<tokio_postgres::Error> for Error {

@@ -1,28 +1,29 @@
-//! Finding out which documents show a changed row; and what the log needs now and then: its partitions, its samples.
+//! Finding out which documents show a changed row; and the pulse of it all: heartbeats and samples.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use database::log::Sample;
 use database::{Connect, Session as _};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
-use tokio_postgres::error::SqlState;
-use tracing::{debug, error, info, warn};
+use tracing::{error, warn};
 
+use crate::guard::guard;
 use crate::session::Session;
 use crate::{Config, Error};
 
 /// Keys that one transaction logs: some tens of milliseconds.
-const SLICE: i32 = 5000;
-/// Between two looks at the partitions: one is made when the newest is half full, so there is time.
-const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
-/// And where a lock was in the way, which each attempt holds up writers for a tenth of a second to wait for.
-const MAINTENANCE_RETRY: Duration = Duration::from_secs(5);
-
+pub(crate) const SLICE: i32 = 5000;
+/// What one statement may take: a slice of `keys` that takes longer is put aside for the [`crate::Chores`], and nobody
+/// has waited longer for it.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// How often it is asked whether a heartbeat is due, so that no minute goes without.
 const BEAT_INTERVAL: Duration = Duration::from_secs(5);
 /// Between two samples of the pipeline's state, from which the charts of the last hour are drawn.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(15);
+/// Until what could not be collected is tried again, at the most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// What the fan-out did.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
@@ -33,19 +34,20 @@ pub struct Expanded {
     pub rows: i64,
     /// Slices that failed, and are tried again later.
     pub parked: u64,
-    /// Rows of the log that waited when it was last looked at.
-    pub pending_rows: Option<i64>,
-    /// For how long the oldest had waited at the worst, in milliseconds.
-    pub oldest_pending_ms: i64,
-    /// What the log took on disk, in bytes.
-    pub log_bytes: Option<i64>,
+    /// Samples that could not be taken.
+    pub sample_failures: u64,
+    /// What the last sample saw; of its ages the worst.
+    #[serde(skip)]
+    pub sample: Option<Sample>,
 }
 
 impl Expanded {
-    fn note(&mut self, sample: Sample) {
-        self.pending_rows = Some(sample.pending_rows);
-        self.oldest_pending_ms = self.oldest_pending_ms.max(sample.oldest_pending_ms);
-        self.log_bytes = Some(sample.log_bytes);
+    fn note(&mut self, mut sample: Sample) {
+        if let Some(before) = self.sample {
+            sample.oldest_pending_ms = sample.oldest_pending_ms.max(before.oldest_pending_ms);
+            sample.fan_out_oldest_ms = sample.fan_out_oldest_ms.max(before.fan_out_oldest_ms);
+        }
+        self.sample = Some(sample);
     }
 }
 
@@ -53,54 +55,35 @@ impl Expanded {
 pub struct FanOut<D: Connect> {
     session: Session<D>,
     poll_interval: Duration,
-    retention: Duration,
     subscription: String,
-    maintain_at: Instant,
     beat_at: Instant,
     sample_at: Instant,
+    collect_at: Instant,
+    collect_pause: Duration,
 }
 
 impl<D: Connect> FanOut<D> {
     /// Connects to nothing yet.
     pub fn new(config: &Config, database: D) -> Self {
+        let now = Instant::now();
         Self {
             session: Session::new(database, "sluice trigger (fan-out)"),
             poll_interval: config.poll_interval,
-            retention: config.retention,
             subscription: config.subscription.clone(),
-            maintain_at: Instant::now(),
-            beat_at: Instant::now(),
-            sample_at: Instant::now(),
+            beat_at: now,
+            sample_at: now,
+            collect_at: now,
+            collect_pause: Duration::ZERO,
         }
     }
 
-    /// Notes how far behind the drain is, now and then.
-    ///
-    /// # Errors
-    /// It could not be found out.
-    pub async fn sample(&mut self, expanded: &mut Expanded) -> Result<(), Error> {
-        if Instant::now() < self.sample_at {
-            return Ok(());
-        }
-        self.sample_at = Instant::now() + SAMPLE_INTERVAL;
-        let (session, _) = self.session.get().await?;
-        match session.sample(&self.subscription).await {
-            Ok(Some(sample)) => expanded.note(sample),
-            Ok(None) => {}
-            Err(failure) => {
-                self.session.close();
-                return Err(failure.into());
-            }
-        }
-        Ok(())
-    }
-
-    /// Works until it is time to stop. What fails is logged and tried again: it stops nobody.
-    pub async fn stay(&mut self, stop_at: Instant, expanded: &mut Expanded) {
+    /// Works until it is time to stop. What fails is logged and tried again: it stops nobody. `slow_waits` tells the
+    /// [`crate::Chores`] of expansions that are theirs.
+    pub async fn stay(&mut self, stop_at: Instant, slow_waits: &AtomicBool, expanded: &mut Expanded) {
         let mut pause = Duration::ZERO;
         while Instant::now() < stop_at {
-            let sampled = self.sample(expanded).await;
-            match sampled.and(self.step(expanded).await) {
+            self.sample(stop_at, expanded).await;
+            match guard(stop_at, self.step_beside(slow_waits, expanded)).await {
                 Ok(has_more) => {
                     pause = Duration::ZERO;
                     if !has_more {
@@ -109,62 +92,123 @@ impl<D: Connect> FanOut<D> {
                 }
                 Err(failure) => {
                     error!(error = %failure, "the fan-out failed, and is tried again");
-                    pause = (pause * 2).clamp(Duration::from_secs(1), Duration::from_secs(10));
+                    self.session.close();
+                    pause = (pause * 2).clamp(Duration::from_secs(1), LONGEST_PAUSE);
                     sleep(pause.min(stop_at.saturating_duration_since(Instant::now()))).await;
                 }
             }
         }
     }
 
-    /// Collects what is new and works off one slice: whether there was anything to do.
+    /// Notes how far behind the drain and the fan-out are, now and then. One that fails is counted, and stops nobody.
+    pub async fn sample(&mut self, stop_at: Instant, expanded: &mut Expanded) {
+        if Instant::now() < self.sample_at {
+            return;
+        }
+        self.sample_at = Instant::now() + SAMPLE_INTERVAL;
+        match guard(stop_at, self.try_sample()).await {
+            Ok(Some(sample)) => expanded.note(sample),
+            Ok(None) => {}
+            Err(failure) => {
+                warn!(error = %failure, "the state of the pipeline could not be sampled");
+                expanded.sample_failures += 1;
+                self.session.close();
+            }
+        }
+    }
+
+    async fn try_sample(&mut self) -> Result<Option<Sample>, Error> {
+        let session = get(&mut self.session, PATIENCE).await?;
+        Ok(session.sample(&self.subscription).await?)
+    }
+
+    /// Collects a page of what is new and works off one slice: whether there was anything to do.
     ///
     /// # Errors
     /// Nothing is lost: what was not committed is done again.
     pub async fn step(&mut self, expanded: &mut Expanded) -> Result<bool, Error> {
-        let outcome = self.try_step(expanded).await;
+        self.step_beside(&AtomicBool::default(), expanded).await
+    }
+
+    pub(crate) async fn step_beside(
+        &mut self,
+        slow_waits: &AtomicBool,
+        expanded: &mut Expanded,
+    ) -> Result<bool, Error> {
+        let outcome = self.try_step(slow_waits, expanded).await;
         if outcome.is_err() {
             self.session.close();
         }
         outcome
     }
 
-    async fn try_step(&mut self, expanded: &mut Expanded) -> Result<bool, Error> {
-        let (session, _) = self.session.get().await?;
-        if Instant::now() >= self.maintain_at {
-            self.maintain_at = Instant::now() + maintain(session, self.retention).await?;
-        }
+    /// Nobody knows what its session still waits for.
+    pub(crate) fn close(&mut self) {
+        self.session.close();
+    }
+
+    async fn try_step(&mut self, slow_waits: &AtomicBool, expanded: &mut Expanded) -> Result<bool, Error> {
+        let session = get(&mut self.session, PATIENCE).await?;
         if Instant::now() >= self.beat_at {
             self.beat_at = Instant::now() + BEAT_INTERVAL;
-            session.beat().await?;
-        }
-        let begun = session.collect().await?;
-        expanded.expansions += begun;
-        let Some(expansion) = session.due_expansion().await? else { return Ok(begun > 0) };
-        match session.expand(expansion, SLICE).await {
-            Ok(rows) => expanded.rows += rows,
-            Err(failure) if failure.as_db_error().is_some() && !session.is_closed() => {
-                let reason = database::describe(&failure);
-                warn!(expansion, error = reason, "an expansion failed, and is put aside for a while");
-                session.park(expansion, &reason).await?;
-                expanded.parked += 1;
+            if let Err(failure) = session.beat().await {
+                bear(session, "a heartbeat", failure)?;
             }
-            Err(failure) => return Err(failure.into()),
         }
-        Ok(true)
+        let mut has_more = false;
+        if Instant::now() >= self.collect_at {
+            match session.collect().await {
+                Ok(collected) => {
+                    expanded.expansions += collected.begun;
+                    has_more = collected.has_more;
+                    self.collect_pause = Duration::ZERO;
+                }
+                Err(failure) => {
+                    bear(session, "collecting what is to be fanned out", failure)?;
+                    self.collect_pause = (self.collect_pause * 2).clamp(Duration::from_secs(1), LONGEST_PAUSE);
+                    self.collect_at = Instant::now() + self.collect_pause;
+                }
+            }
+        }
+        let (worked, waits) = expand(session, false, expanded).await?;
+        slow_waits.store(waits, Ordering::Relaxed);
+        Ok(has_more || worked)
     }
 }
 
-/// Does what the partitions need, and tells how long it can be left at that.
-async fn maintain(session: &impl database::Session, retention: Duration) -> Result<Duration, Error> {
-    loop {
-        match session.maintain(retention).await {
-            Ok(Some(done)) => info!(done, "kept the log's partitions"),
-            Ok(None) => return Ok(MAINTENANCE_INTERVAL),
-            Err(failure) if failure.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
-                debug!("the log's partitions are in use: later");
-                return Ok(MAINTENANCE_RETRY);
-            }
-            Err(failure) => return Err(failure.into()),
-        }
+/// An open session, whose statements end in time.
+pub(crate) async fn get<D: Connect>(session: &mut Session<D>, patience: Duration) -> Result<&D::Session, Error> {
+    let (session, is_new) = session.get().await?;
+    if is_new {
+        session.set_statement_timeout(patience).await?;
     }
+    Ok(session)
+}
+
+/// A failure of one statement, while the session goes on. Its words are logged here and nowhere else.
+pub(crate) fn bear(
+    session: &impl database::Session,
+    doing: &'static str,
+    failure: tokio_postgres::Error,
+) -> Result<(), Error> {
+    if failure.as_db_error().is_none() || session.is_closed() {
+        return Err(failure.into());
+    }
+    error!(doing, error = database::describe(&failure), "one thing failed, and is tried again; the others go on");
+    Ok(())
+}
+
+/// Works off one slice of what is due: whether there was one, and whether a slow one waits.
+pub(crate) async fn expand(
+    session: &impl database::Session,
+    is_slow: bool,
+    expanded: &mut Expanded,
+) -> Result<(bool, bool), Error> {
+    let slice = session.expand(SLICE, is_slow).await?;
+    expanded.rows += slice.rows;
+    if let (Some(expansion), Some(reason)) = (slice.expansion, &slice.failure) {
+        warn!(expansion, error = reason, "an expansion failed, and is put aside for a while");
+        expanded.parked += 1;
+    }
+    Ok((slice.expansion.is_some(), slice.slow_waits))
 }

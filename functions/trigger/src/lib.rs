@@ -1,19 +1,22 @@
 //! The trigger: drains the log into SQS.
 //!
-//! One invocation stays for its time and polls; the next one takes over through the lock on the subscription's row. Two
+//! One invocation stays for its time and polls; the next one takes over through the lock on the subscription's row. Three
 //! loops run side by side, each on a connection of its own: [`Drain`] reads pages, reads what their documents are
-//! now, and sends them; [`FanOut`] finds out which documents show a changed row. A query of the one that is slow
-//! or fails holds up nothing of the other.
+//! now, and sends them; [`FanOut`] finds out which documents show a changed row; [`Chores`] are what may take its time. What
+//! is slow, fails or panics in one of them holds up nothing of the others.
 
+mod chores;
 mod config;
 mod drain;
 mod error;
 mod fan_out;
+mod guard;
 mod page;
 mod rests;
 mod sender;
 mod session;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use ::config::{Secrets, Trace};
@@ -22,8 +25,11 @@ use queue::{Queue, Sqs};
 use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
-use tracing::info;
+use tracing::{error, info};
 
+use crate::guard::guard;
+
+pub use chores::Chores;
 pub use config::Config;
 pub use drain::{Drain, Drained};
 pub use error::Error;
@@ -47,7 +53,7 @@ pub struct Summary {
 /// The function's value: its clients, kept from one invocation to the next.
 pub struct Trigger {
     config: Config,
-    state: Mutex<(Drain<Postgres, Sqs>, FanOut<Postgres>)>,
+    state: Mutex<(Drain<Postgres, Sqs>, FanOut<Postgres>, Chores<Postgres>)>,
 }
 
 impl Trigger {
@@ -56,8 +62,9 @@ impl Trigger {
         let database = Postgres::new(config.database.clone(), secrets.clone());
         let queue = Sqs::new(sqs, config.queue_url.as_str());
         let drain = Drain::new(&config, database.clone(), queue);
-        let fan_out = FanOut::new(&config, database);
-        Self { config, state: Mutex::new((drain, fan_out)) }
+        let fan_out = FanOut::new(&config, database.clone());
+        let chores = Chores::new(&config, database);
+        Self { config, state: Mutex::new((drain, fan_out, chores)) }
     }
 
     /// Drains until its time is over or, by DRAIN=once, until nothing is left. What it sends is in this trace.
@@ -69,19 +76,28 @@ impl Trigger {
         let left = deadline.duration_since(SystemTime::now()).unwrap_or_default().saturating_sub(MARGIN);
         let stop_at = Instant::now() + left.min(self.config.stay);
         let mut state = self.state.lock().await;
-        let (drain, fan_out) = &mut *state;
+        let (drain, fan_out, chores) = &mut *state;
         let mut summary = Summary::default();
+        let slow_waits = AtomicBool::new(false);
+        let mut done = Expanded::default();
         let outcome = if self.config.is_once {
-            let drained = self.drain_once(drain, fan_out, trace, stop_at, &mut summary).await;
+            let drained = drain_once(drain, fan_out, trace, stop_at, &slow_waits, &mut summary).await;
             // Only now: what came since the minute before has waited for its turn, and for nothing else.
-            drained.and(fan_out.sample(&mut summary.expanded).await)
+            fan_out.sample(stop_at, &mut summary.expanded).await;
+            if let Err(failure) = chores.step(stop_at, slow_waits.load(Ordering::Relaxed), &mut done).await {
+                error!(error = %failure, "the chores failed, and are tried again");
+            }
+            drained
         } else {
-            let (drained, ()) = tokio::join!(
+            let (drained, (), ()) = tokio::join!(
                 drain.stay(trace, stop_at, &mut summary.drained),
-                fan_out.stay(stop_at, &mut summary.expanded)
+                fan_out.stay(stop_at, &slow_waits, &mut summary.expanded),
+                chores.stay(stop_at, &slow_waits, &mut done)
             );
             drained
         };
+        summary.expanded.rows += done.rows;
+        summary.expanded.parked += done.parked;
         drain.release().await;
         let Summary { drained, expanded } = &summary;
         info!(
@@ -111,33 +127,50 @@ impl Trigger {
             .count("Published", drained.documents + drained.deletes + drained.to_read_again)
             .count("PublishedBytes", drained.bytes)
             .count("SourceErrors", drained.source_errors + expanded.parked);
-        if let Some(pending_rows) = expanded.pending_rows {
-            line.gauge("Backlog", "Count", pending_rows.unsigned_abs());
-            line.gauge("OldestPendingAge", "Milliseconds", expanded.oldest_pending_ms.unsigned_abs());
-        }
-        if let Some(log_bytes) = expanded.log_bytes {
-            line.gauge("LogBytes", "Bytes", log_bytes.unsigned_abs());
+        line.count("SampleFailures", expanded.sample_failures);
+        if let Some(sample) = expanded.sample {
+            line.gauge("Backlog", "Count", sample.pending_rows.unsigned_abs())
+                .gauge("OldestPendingAge", "Milliseconds", sample.oldest_pending_ms.unsigned_abs())
+                .gauge("LogBytes", "Bytes", sample.log_bytes.unsigned_abs())
+                .gauge("FanOutBacklog", "Count", sample.fan_out_rows.unsigned_abs())
+                .gauge("FanOutOldestPendingAge", "Milliseconds", sample.fan_out_oldest_ms.unsigned_abs())
+                .gauge("ExpansionsFailing", "Count", sample.expansions_failing.unsigned_abs())
+                .gauge("WaitingRows", "Count", sample.waiting_rows.unsigned_abs())
+                .gauge("StreamProblems", "Count", sample.stream_problems.unsigned_abs());
         }
         line.fact("streams", drained.counts.by_stream());
         line.print(SystemTime::now());
     }
+}
 
-    async fn drain_once(
-        &self,
-        drain: &mut Drain<impl Connect, impl Queue>,
-        fan_out: &mut FanOut<impl Connect>,
-        trace: &Trace,
-        stop_at: Instant,
-        summary: &mut Summary,
-    ) -> Result<(), Error> {
-        // What is expanded has to be drained, and what is drained later may be read by an expansion: until both are done.
-        while Instant::now() < stop_at {
-            let expanded = fan_out.step(&mut summary.expanded).await?;
-            let drained = drain.step(trace, stop_at, &mut summary.drained).await?;
-            if !expanded && !drained {
-                break;
+/// Until nothing is left: what is expanded has to be drained, and what is drained later may be read by an expansion. One
+/// that fails is tried again with the next invocation, and does not keep the other from its work.
+async fn drain_once(
+    drain: &mut Drain<impl Connect, impl Queue>,
+    fan_out: &mut FanOut<impl Connect>,
+    trace: &Trace,
+    stop_at: Instant,
+    slow_waits: &AtomicBool,
+    summary: &mut Summary,
+) -> Result<(), Error> {
+    let mut fan_out_failed = false;
+    while Instant::now() < stop_at {
+        let mut has_more = false;
+        if !fan_out_failed {
+            match guard(stop_at, fan_out.step_beside(slow_waits, &mut summary.expanded)).await {
+                Ok(expanded) => has_more = expanded,
+                Err(failure) => {
+                    error!(error = %failure, "the fan-out failed, and is tried again");
+                    fan_out.close();
+                    fan_out_failed = true;
+                }
             }
         }
-        Ok(())
+        let drained = guard(stop_at, drain.step(trace, stop_at, &mut summary.drained)).await;
+        has_more |= drained.inspect_err(|_| drain.close())?;
+        if !has_more {
+            break;
+        }
     }
+    Ok(())
 }

@@ -77,7 +77,7 @@ pub struct Log {
     subscriptions: BTreeMap<&'static str, Subscription>,
     sessions: BTreeMap<SessionId, Transaction>,
     next_session: SessionId,
-    expansions: BTreeMap<i64, i64>,
+    expansions: BTreeMap<i64, BTreeSet<i64>>,
     next_expansion: i64,
     locked: BTreeMap<Place, SessionId>,
     /// Of the defect that draws versions from a sequence: what it gave, and what of that is on the disk.
@@ -370,46 +370,37 @@ impl Log {
         (position.first_id, position.after_id) = (None, 0);
     }
 
-    pub fn collect(&mut self, session: SessionId) -> i64 {
+    /// One page: how many expansions were begun, and whether there may be more.
+    pub fn collect(&mut self, session: SessionId) -> (i64, bool) {
         if !self.is_pending(session, FAN_OUT) {
-            return 0;
+            return (0, false);
         }
         self.statement(session, |log, session| {
-            let mut people = BTreeSet::new();
-            let mut after = log.subscriptions[FAN_OUT].after_id;
-            loop {
-                let rows = log.page(session, FAN_OUT, after, 1000);
-                let Some(last) = rows.last() else { break };
-                after = last.id;
-                log.advance(FAN_OUT, after);
-                people.extend(
-                    rows.iter()
-                        .filter_map(|row| if let Event::FanOut(person) = row.event { Some(person) } else { None }),
-                );
-            }
-            log.finish(FAN_OUT);
-            for person in &people {
-                log.expansions.insert(log.next_expansion, *person);
-                log.next_expansion += 1;
-            }
-            i64::try_from(people.len()).unwrap()
+            let rows = log.page(session, FAN_OUT, log.subscriptions[FAN_OUT].after_id, 1000);
+            let Some(last) = rows.last() else {
+                log.finish(FAN_OUT);
+                return (0, false);
+            };
+            log.advance(FAN_OUT, last.id);
+            let person = |row: &Row| if let Event::FanOut(person) = row.event { Some(person) } else { None };
+            log.expansions.insert(log.next_expansion, rows.iter().filter_map(person).collect());
+            log.next_expansion += 1;
+            (1, true)
         })
     }
 
-    pub fn due_expansion(&self) -> Option<i64> {
-        self.expansions.keys().next().copied()
-    }
-
-    pub fn expand(&mut self, session: SessionId, expansion: i64) -> i64 {
-        let Some(person) = self.expansions.remove(&expansion) else { return 0 };
-        let keys = self.tables.owned_by(person);
+    /// The expansion that was worked off, and how many rows it logged.
+    pub fn expand(&mut self, session: SessionId) -> Option<(i64, i64)> {
+        let (expansion, people) = self.expansions.pop_first()?;
+        let owned = people.into_iter().flat_map(|person| self.tables.owned_by(person));
+        let keys: BTreeSet<String> = owned.collect();
         let count = keys.len();
         self.statement(session, |log, session| {
             for key in keys {
                 log.add(session, "projects", Event::Upsert(key));
             }
         });
-        i64::try_from(count).unwrap()
+        Some((expansion, i64::try_from(count).unwrap()))
     }
 
     // What anybody reads.

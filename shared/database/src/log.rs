@@ -69,7 +69,7 @@ pub struct Count {
     pub value: i64,
 }
 
-/// How far behind a subscription is.
+/// How far behind a subscription is, and what else waits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sample {
     /// Rows that wait for it.
@@ -78,6 +78,38 @@ pub struct Sample {
     pub oldest_pending_ms: i64,
     /// What the log takes on disk.
     pub log_bytes: i64,
+    /// Rows of the log, and expansions, that wait to be fanned out.
+    pub fan_out_rows: i64,
+    /// For how long the oldest of them has that is no resync, in milliseconds.
+    pub fan_out_oldest_ms: i64,
+    /// Expansions that failed when they were last tried.
+    pub expansions_failing: i64,
+    /// Changes of streams that have no index yet.
+    pub waiting_rows: i64,
+    /// Streams that do not keep up.
+    pub stream_problems: i64,
+}
+
+/// What was collected of the rows that are to be fanned out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Expansions begun.
+    pub begun: i64,
+    /// There may be more.
+    pub has_more: bool,
+}
+
+/// One slice of an expansion.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Slice {
+    /// Of which one; none was due.
+    pub expansion: Option<i64>,
+    /// Rows logged.
+    pub rows: i64,
+    /// Why it was put aside.
+    pub failure: Option<String>,
+    /// One waits for the session that has more patience.
+    pub slow_waits: bool,
 }
 
 /// Whether anything waits for the subscription. Takes no lock and no transaction id.
@@ -172,25 +204,22 @@ pub async fn note_fault(client: &Client, stream: &str, problem: Option<&str>) ->
     client.execute("SELECT sluice.note_fault($1, $2)", &[&stream, &problem]).await.map(drop)
 }
 
-/// Collects what is to be fanned out: how many expansions were begun.
-pub async fn collect(client: &Client) -> Result<i64, Error> {
-    Ok(client.query_one("SELECT sluice.collect()", &[]).await?.get(0))
+/// Collects a page of what is to be fanned out.
+pub async fn collect(client: &Client) -> Result<Collected, Error> {
+    let row = client.query_one("SELECT begun, has_more FROM sluice.collect()", &[]).await?;
+    Ok(Collected { begun: row.get(0), has_more: row.get(1) })
 }
 
-/// The expansion that has been due for longest.
-pub async fn due_expansion(client: &Client) -> Result<Option<i64>, Error> {
-    let query = "SELECT id FROM sluice.expansion WHERE due_at <= clock_timestamp() ORDER BY due_at, id LIMIT 1";
-    Ok(client.query_opt(query, &[]).await?.map(|row| row.get(0)))
+/// Works off one slice of the expansion whose turn it is. What fails is put aside, and is no error of this.
+pub async fn expand(client: &Client, slice: i32, is_slow: bool) -> Result<Slice, Error> {
+    let query = "SELECT expansion, logged, failure, slow_waits FROM sluice.expand($1, $2)";
+    let row = client.query_one(query, &[&slice, &is_slow]).await?;
+    Ok(Slice { expansion: row.get(0), rows: row.get(1), failure: row.get(2), slow_waits: row.get(3) })
 }
 
-/// Works off one slice of an expansion: how many rows were logged.
-pub async fn expand(client: &Client, expansion: i64, slice: i32) -> Result<i64, Error> {
-    Ok(client.query_one("SELECT sluice.expand($1, $2)", &[&expansion, &slice]).await?.get(0))
-}
-
-/// Puts a failed expansion aside for a while, with its error.
-pub async fn park(client: &Client, expansion: i64, error: &str) -> Result<(), Error> {
-    client.execute("SELECT sluice.park($1, $2)", &[&expansion, &error]).await.map(drop)
+/// Lets a statement of this session take so long.
+pub async fn set_statement_timeout(client: &Client, limit: Duration) -> Result<(), Error> {
+    client.batch_execute(&format!("SET statement_timeout = {}", limit.as_millis())).await
 }
 
 /// Adds to the counters of what was delivered.
@@ -204,9 +233,19 @@ pub async fn count_deliveries(client: &Client, counts: &[Count]) -> Result<(), E
 /// Notes how far the subscription is and what was delivered until now, for the charts of the last hour. `None`: somebody
 /// else has just done so.
 pub async fn sample(client: &Client, subscription: &str) -> Result<Option<Sample>, Error> {
-    let query = "SELECT pending_rows, oldest_pending_ms, log_bytes FROM sluice.sample($1)";
+    let query = "SELECT pending_rows, oldest_pending_ms, log_bytes, fan_out_rows, fan_out_oldest_ms, expansions_failing, \
+                 waiting_rows, stream_problems FROM sluice.sample($1)";
     let row = client.query_opt(query, &[&subscription]).await?;
-    Ok(row.map(|row| Sample { pending_rows: row.get(0), oldest_pending_ms: row.get(1), log_bytes: row.get(2) }))
+    Ok(row.map(|row| Sample {
+        pending_rows: row.get(0),
+        oldest_pending_ms: row.get(1),
+        log_bytes: row.get(2),
+        fan_out_rows: row.get(3),
+        fan_out_oldest_ms: row.get(4),
+        expansions_failing: row.get(5),
+        waiting_rows: row.get(6),
+        stream_problems: row.get(7),
+    }))
 }
 
 /// Changes the heartbeat's document, once a minute at most.
@@ -218,5 +257,11 @@ pub async fn beat(client: &Client) -> Result<(), Error> {
 /// `lock_not_available`: somebody writes, later will do.
 pub async fn maintain(client: &Client, keep: Duration) -> Result<Option<String>, Error> {
     let query = "SELECT sluice.maintain(keep => make_interval(secs => $1))";
+    Ok(client.query_one(query, &[&keep.as_secs_f64()]).await?.get(0))
+}
+
+/// Removes some of what has grown old: how many rows; none: all of it is removed.
+pub async fn forget_old(client: &Client, keep: Duration) -> Result<i64, Error> {
+    let query = "SELECT sluice.forget_old(make_interval(secs => $1))";
     Ok(client.query_one(query, &[&keep.as_secs_f64()]).await?.get(0))
 }

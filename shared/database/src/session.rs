@@ -6,7 +6,7 @@ use std::time::Duration;
 use config::{Secrets, call};
 use tokio_postgres::{Client, Error};
 
-use crate::log::{self, Count, Row, Sample, Versions};
+use crate::log::{self, Collected, Count, Row, Sample, Slice, Versions};
 use crate::{ConnectError, Documents, Read, ReadError, Settings, Stream};
 
 /// In the spans of calls.
@@ -44,11 +44,11 @@ pub trait Session {
     async fn wait(&self, ids: &[i64]) -> Result<(), Error>;
     async fn note_fault(&self, stream: &str, problem: Option<&str>) -> Result<(), Error>;
 
-    async fn collect(&self) -> Result<i64, Error>;
-    async fn due_expansion(&self) -> Result<Option<i64>, Error>;
-    async fn expand(&self, expansion: i64, slice: i32) -> Result<i64, Error>;
-    async fn park(&self, expansion: i64, error: &str) -> Result<(), Error>;
+    async fn set_statement_timeout(&self, limit: Duration) -> Result<(), Error>;
+    async fn collect(&self) -> Result<Collected, Error>;
+    async fn expand(&self, slice: i32, is_slow: bool) -> Result<Slice, Error>;
     async fn maintain(&self, keep: Duration) -> Result<Option<String>, Error>;
+    async fn forget_old(&self, keep: Duration) -> Result<i64, Error>;
 
     async fn count_deliveries(&self, counts: &[Count]) -> Result<(), Error>;
     async fn sample(&self, subscription: &str) -> Result<Option<Sample>, Error>;
@@ -154,24 +154,24 @@ impl Session for Client {
         call(PEER, "note_fault", log::note_fault(self, stream, problem)).await
     }
 
-    async fn collect(&self) -> Result<i64, Error> {
+    async fn set_statement_timeout(&self, limit: Duration) -> Result<(), Error> {
+        call(PEER, "set_statement_timeout", log::set_statement_timeout(self, limit)).await
+    }
+
+    async fn collect(&self) -> Result<Collected, Error> {
         call(PEER, "collect", log::collect(self)).await
     }
 
-    async fn due_expansion(&self) -> Result<Option<i64>, Error> {
-        call(PEER, "due_expansion", log::due_expansion(self)).await
-    }
-
-    async fn expand(&self, expansion: i64, slice: i32) -> Result<i64, Error> {
-        call(PEER, "expand", log::expand(self, expansion, slice)).await
-    }
-
-    async fn park(&self, expansion: i64, error: &str) -> Result<(), Error> {
-        call(PEER, "park", log::park(self, expansion, error)).await
+    async fn expand(&self, slice: i32, is_slow: bool) -> Result<Slice, Error> {
+        call(PEER, "expand", log::expand(self, slice, is_slow)).await
     }
 
     async fn maintain(&self, keep: Duration) -> Result<Option<String>, Error> {
         call(PEER, "maintain", log::maintain(self, keep)).await
+    }
+
+    async fn forget_old(&self, keep: Duration) -> Result<i64, Error> {
+        call(PEER, "forget_old", log::forget_old(self, keep)).await
     }
 
     async fn count_deliveries(&self, counts: &[Count]) -> Result<(), Error> {

@@ -309,3 +309,19 @@ async fn two_drainers_send_everything_once() -> Result<()> {
     assert_eq!(arrived.len(), 400, "once each");
     Ok(())
 }
+
+/// In both kinds of an invocation; nothing of the fan-out's can be called, so each step of it fails.
+#[tokio::test]
+async fn a_fan_out_that_fails_lets_the_drain_go_on() -> Result<()> {
+    let bench = Bench::create().await?;
+    let owner = bench.item().await?;
+    owner.batch_execute("REVOKE ALL ON FUNCTION sluice.collect(integer), sluice.expand(integer, boolean), sluice.maintain(bigint, interval, timestamptz), sluice.sample(text, interval) FROM sluice_app").await?;
+    for (id, variables) in [(1, &[][..]), (2, &[("DRAIN", "stay"), ("STAY", "2s")])] {
+        owner.execute("INSERT INTO item VALUES ($1)", &[&id]).await?;
+        let summary = bench.trigger(variables)?.handle(&Trace::of_invocation(None), a_minute_from_now()).await?;
+        assert_eq!(summary.drained.documents, 1);
+        assert!(summary.expanded.sample_failures > 0);
+        assert_eq!(bench.receive().await?.len(), 1);
+    }
+    Ok(())
+}

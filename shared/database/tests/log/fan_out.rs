@@ -6,7 +6,7 @@ use anyhow::Result;
 use database::log;
 use serde_json::json;
 
-use crate::support::{Index, World, expand, keys, one};
+use crate::support::{Index, World, collect, expand, keys, one};
 
 const KEYS: &str = "SELECT id FROM demo.project WHERE owner_id = $1.id";
 const JOINED: &str = "
@@ -91,10 +91,10 @@ async fn renaming_the_owner_of_100_000_documents_costs_the_writer_one_row() -> R
     assert_eq!(one::<i64>(&world.owner, "SELECT count(*) FROM sluice.outbox").await?, before + 1);
 
     let client = world.database.functions().await?;
-    assert_eq!(log::collect(&client).await?, 1);
+    assert_eq!(collect(&client).await?, 1);
     let mut slices = vec![];
-    while let Some(expansion) = log::due_expansion(&client).await? {
-        slices.push(log::expand(&client, expansion, 30_000).await?);
+    while let done @ log::Slice { expansion: Some(_), .. } = log::expand(&client, 30_000, false).await? {
+        slices.push(done.rows);
     }
     assert_eq!(slices, [30_000, 30_000, 30_000, 10_000]);
     let mut drainer = world.drainer().await?;
@@ -186,17 +186,17 @@ async fn keys_that_fail_are_parked_with_their_error_and_done_after_mending() -> 
     world.owner.batch_execute("ALTER TABLE demo.project RENAME COLUMN owner_id TO held_by").await?;
     world.app.batch_execute("UPDATE demo.person SET name = 'new' WHERE id = 1").await?;
     world.owner.batch_execute("SELECT sluice.resync('projects')").await?;
-    log::collect(&client).await?;
+    collect(&client).await?;
     assert_eq!(expand(&client, 10).await?, 1, "the other expansion goes on");
     assert_eq!(keys(&world.drain().await?), ["7"]);
     let error: String = one(&client, "SELECT last_error FROM sluice.stream_status() WHERE stream = 'projects'").await?;
     assert!(error.contains("owner_id"), "{error}");
-    assert_eq!(log::due_expansion(&client).await?, None, "it waits before it is tried again");
+    assert_eq!(log::expand(&client, 10, false).await?.expansion, None, "it waits before it is tried again");
 
     world
         .owner
         .batch_execute(
-            "ALTER TABLE demo.project RENAME COLUMN held_by TO owner_id; UPDATE sluice.expansion SET due_at = now()",
+            "ALTER TABLE demo.project RENAME COLUMN held_by TO owner_id; UPDATE sluice.expansion_turn SET due_at = now()",
         )
         .await?;
     assert_eq!(expand(&client, 10).await?, 1);
@@ -213,20 +213,124 @@ async fn a_crash_in_a_slice_repeats_it() -> Result<()> {
     world.app.batch_execute("UPDATE demo.person SET name = 'new' WHERE id = 1").await?;
     let client = world.database.functions().await?;
     client.batch_execute("BEGIN").await?;
-    log::collect(&client).await?;
+    collect(&client).await?;
     drop(client);
     let client = world.database.functions().await?;
-    localstack::eventually("the crashed session's lock to be gone", async || match log::collect(&client).await {
+    localstack::eventually("the crashed session's lock to be gone", async || match collect(&client).await {
         Ok(1) => Ok(()),
         seen => Err(format!("{seen:?}")),
     })
     .await;
-    let expansion = log::due_expansion(&client).await?.expect("it was collected");
-    log::expand(&client, expansion, 2).await?;
+    log::expand(&client, 2, false).await?;
     client.batch_execute("BEGIN").await?;
-    log::expand(&client, expansion, 2).await?;
+    assert_eq!(log::expand(&client, 2, false).await?.rows, 2);
     client.batch_execute("ROLLBACK").await?;
     expand(&client, 2).await?;
     assert_eq!(keys(&world.drain().await?), ["1", "2", "3", "4", "5"]);
+    Ok(())
+}
+
+/// A bulk change of a table that many documents show, collected in steps that each end in time, and worked off many at
+/// once.
+#[tokio::test]
+async fn a_bulk_change_is_collected_in_steps_and_asked_for_many_rows_at_once() -> Result<()> {
+    let world = World::with(JOINED).await?;
+    world
+        .owner
+        .batch_execute(
+            "INSERT INTO demo.person SELECT n FROM generate_series(3, 20002) AS n;
+             INSERT INTO demo.project SELECT n, n FROM generate_series(3, 20002) AS n; ANALYZE demo.project",
+        )
+        .await?;
+    world.drain().await?;
+    world.fan_out(5000).await?;
+    world.drain().await?;
+    world.app.batch_execute("UPDATE demo.person SET name = 'new' WHERE id > 2").await?;
+    let client = world.database.functions().await?;
+    client.batch_execute("SET statement_timeout = '500ms'").await?;
+    let first = log::collect(&client).await?;
+    assert_eq!((first.begun, first.has_more), (1, true), "a page");
+    assert_eq!(log::expand(&client, 5000, false).await?.rows, 1000, "before the rest is collected");
+    assert_eq!(collect(&client).await?, 19);
+    assert_eq!(expand(&client, 5000).await?, 19_000);
+    assert_eq!(world.drain().await?.len(), 20_000);
+    Ok(())
+}
+
+/// Whatever SQLSTATE it has.
+#[tokio::test]
+async fn a_row_whose_keys_fail_waits_alone() -> Result<()> {
+    let world = World::with(
+        "CREATE FUNCTION demo.checked(id bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+         BEGIN IF id = 13 THEN RAISE EXCEPTION 'no such person'; END IF; RETURN id; END $$;
+         CREATE TABLE demo.person (id bigint PRIMARY KEY, name text);
+         CREATE TABLE demo.project (id bigint PRIMARY KEY, owner_id bigint);
+         INSERT INTO demo.person SELECT n FROM generate_series(1, 100) AS n;
+         INSERT INTO demo.project SELECT n, n FROM generate_series(1, 100) AS n;
+         SELECT sluice.define_stream('projects', source => 'demo.project', key => 'id', mapping => '{\"properties\": {\"id\": {}}}');
+         SELECT sluice.track('demo.person', stream => 'projects', keys => 'SELECT id / ($1.id - 7) * 0 + id FROM demo.project WHERE owner_id = demo.checked($1.id)')",
+    )
+    .await?;
+    world.app.batch_execute("UPDATE demo.person SET name = 'new'").await?;
+    assert_eq!(world.fan_out(1000).await?, 98);
+    let found: BTreeSet<String> = world.drain().await?.into_iter().map(|row| row.key).collect();
+    assert!(found.len() == 98 && !found.contains("7") && !found.contains("13"), "{found:?}");
+    let errors = "SELECT string_agg(images::text || error, ' ' ORDER BY error) FROM sluice.expansion";
+    let errors: String = one(&world.owner, errors).await?;
+    assert_eq!(errors, r#"[{"id" : 7}]division by zero [22012] [{"id" : 13}]no such person [P0001]"#);
+    Ok(())
+}
+
+/// A hundred of them, with one page each, beside a rename and a resync: these wait for one time-out at most.
+#[tokio::test]
+async fn slow_keys_hold_up_neither_another_rename_nor_a_resync() -> Result<()> {
+    let world = World::with(
+        "CREATE TABLE demo.a (id bigint PRIMARY KEY, n int); CREATE TABLE demo.b (id bigint PRIMARY KEY, n int);
+         INSERT INTO demo.a SELECT n FROM generate_series(1, 100) AS n; INSERT INTO demo.b VALUES (7);
+         CREATE TABLE demo.doc (id bigint PRIMARY KEY); INSERT INTO demo.doc VALUES (1), (7);
+         SELECT sluice.define_stream('docs', source => 'demo.doc', key => 'id', mapping => '{\"properties\": {\"id\": {}}}');
+         SELECT sluice.track('demo.a', stream => 'docs', keys => 'SELECT $1.id FROM pg_catalog.pg_sleep(40)');
+         SELECT sluice.track('demo.b', stream => 'docs', keys => 'SELECT id FROM demo.doc WHERE id = $1.id')",
+    )
+    .await?;
+    let client = world.database.functions().await?;
+    for id in 1..=100 {
+        world.app.execute("UPDATE demo.a SET n = 1 WHERE id = $1", &[&i64::from(id)]).await?;
+        collect(&client).await?;
+    }
+    world.app.batch_execute("UPDATE demo.b SET n = 1").await?;
+    world.owner.batch_execute("SELECT sluice.resync('docs')").await?;
+    assert_eq!(collect(&client).await?, 3);
+    client.batch_execute("SET statement_timeout = '300ms'").await?;
+    let mut failures = 0;
+    while let done @ log::Slice { expansion: Some(_), .. } = log::expand(&client, 10, false).await? {
+        failures += usize::from(done.failure.is_some());
+    }
+    assert_eq!(failures, 1, "of the slow table one was tried, and the others have all been worked off");
+    let found: BTreeSet<String> = world.drain().await?.into_iter().map(|row| row.key).collect();
+    assert_eq!(found, ["1", "7"].map(str::to_owned).into());
+    assert_eq!(one::<i64>(&client, "SELECT count(*) FROM sluice.expansion").await?, 100, "nothing is dropped");
+
+    // With more patience, once it is its time.
+    world.owner.batch_execute("UPDATE sluice.expansion_turn SET due_at = now()").await?;
+    assert!(log::expand(&client, 10, false).await?.slow_waits);
+    assert!(log::expand(&client, 10, true).await?.failure.is_some());
+    assert_eq!(log::expand(&client, 10, true).await?.expansion, None, "the table waits, and not each of its rows");
+    Ok(())
+}
+
+#[tokio::test]
+async fn keys_that_are_written_in_another_way_are_logged_as_the_source_has_them() -> Result<()> {
+    let world = World::with(
+        "CREATE TABLE demo.doc (id numeric PRIMARY KEY); INSERT INTO demo.doc VALUES (1.50);
+         CREATE TABLE demo.line (id bigint PRIMARY KEY, doc text, n int); INSERT INTO demo.line VALUES (1, '1.5'), (2, '2.0'), (3, '01.5');
+         SELECT sluice.define_stream('docs', source => 'demo.doc', key => 'id', mapping => '{\"properties\": {\"id\": {}}}');
+         SELECT sluice.track('demo.line', stream => 'docs', keys => 'SELECT $1.doc')",
+    )
+    .await?;
+    world.app.batch_execute("UPDATE demo.line SET n = 1").await?;
+    world.fan_out(10).await?;
+    let found: BTreeSet<String> = world.drain().await?.into_iter().map(|row| row.key).collect();
+    assert!(found.contains("1.50") && found.contains("2.0"), "{found:?}");
     Ok(())
 }

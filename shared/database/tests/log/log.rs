@@ -383,3 +383,18 @@ async fn a_row_without_a_key_or_with_a_huge_one_stops_no_other() -> Result<()> {
     assert!(rows.iter().all(|row| row.key.len() <= 2048));
     Ok(())
 }
+
+#[tokio::test]
+async fn a_heartbeat_goes_by_way_of_the_fan_out() -> Result<()> {
+    let database = Database::create().await?;
+    let (owner, functions) = (database.owner().await?, database.functions().await?);
+    owner.execute("UPDATE sluice.heartbeat SET at = at - interval '1 minute'", &[]).await?;
+    sluice::beat(&functions).await?;
+    let logged = "SELECT string_agg(DISTINCT op || ' ' || coalesce(key, payload ->> 'name'), ', ') FROM sluice.outbox WHERE op <> 'upsert' OR key IS NOT NULL";
+    assert_eq!(one::<String>(&owner, logged).await?, "fan_out heartbeat");
+    while sluice::collect(&functions).await?.has_more {}
+    assert_eq!(sluice::expand(&functions, 10, false).await?.rows, 1);
+    let logged = "SELECT string_agg(key, ', ') FROM sluice.outbox WHERE op = 'upsert'";
+    assert_eq!(one::<String>(&owner, logged).await?, "heartbeat");
+    Ok(())
+}

@@ -1,11 +1,13 @@
 //! The log and the streams on a real PostgreSQL: each invariant of theirs by its name.
 
+mod bounds;
 mod capture;
 mod changing;
 mod defects;
 mod define;
 mod drainers;
 mod fan_out;
+mod forget;
 mod locks;
 mod log;
 mod names;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 use database::log;
 
-use crate::support::{Index, World, expand, keys, one, source};
+use crate::support::{Index, World, collect, expand, keys, one, refused, source};
 
 const SEED: &str = "INSERT INTO demo.item SELECT n, 'before' FROM generate_series(1, 500) AS n";
 
@@ -23,9 +23,8 @@ async fn a_resync_logs_every_key_in_slices_and_shows_its_progress() -> Result<()
     let world = world_with_rows().await?;
     world.owner.batch_execute("SELECT sluice.resync('items')").await?;
     let client = world.database.functions().await?;
-    log::collect(&client).await?;
-    let expansion = log::due_expansion(&client).await?.expect("a resync, of the source first");
-    assert_eq!(log::expand(&client, expansion, 200).await?, 200);
+    collect(&client).await?;
+    assert_eq!(log::expand(&client, 200, false).await?.rows, 200, "a resync, of the source first");
     let progress = "SELECT expanded_rows FROM sluice.stream_status() WHERE stream = 'items'";
     assert_eq!(one::<i64>(&client, progress).await?, 200);
     assert_eq!(expand(&client, 200).await?, 300);
@@ -163,22 +162,22 @@ async fn a_resync_of_the_log_goes_on_where_it_was_up_to_its_own_row() -> Result<
     world.app.batch_execute("INSERT INTO demo.item VALUES (100); DELETE FROM demo.item").await?;
     assert_eq!(keys(&world.drain().await?), ["100", "100"]);
     let client = world.database.functions().await?;
-    log::collect(&client).await?;
-    let walk: i64 = one(&client, "SELECT id FROM sluice.expansion WHERE log_upto IS NOT NULL").await?;
+    collect(&client).await?;
+    assert_eq!(log::expand(&client, 1, false).await?.rows, 0, "the source is empty");
     let mut logged = vec![];
     loop {
         // Each page is lost once.
         client.batch_execute("BEGIN").await?;
-        log::expand(&client, walk, 1).await?;
+        log::expand(&client, 1, false).await?;
         client.batch_execute("ROLLBACK").await?;
-        logged.push(log::expand(&client, walk, 1).await?);
+        logged.push(log::expand(&client, 1, false).await?.rows);
         if one::<i64>(&client, "SELECT count(*) FROM sluice.expansion WHERE log_upto IS NOT NULL").await? == 0 {
             break;
         }
         let progress = "SELECT logged FROM sluice.expansion WHERE log_upto IS NOT NULL";
         assert_eq!(one::<i64>(&client, progress).await?, logged.iter().sum::<i64>());
     }
-    assert_eq!(logged, [4, 4, 4, 4, 0], "four rows of the log, and each key of them once");
+    assert_eq!(logged, [2, 2, 2, 2, 2, 2, 2, 2, 0], "two rows of the log, and each key of them once");
     expand(&client, 100).await?;
     let drained = world.drain().await?;
     assert_eq!(
@@ -188,9 +187,9 @@ async fn a_resync_of_the_log_goes_on_where_it_was_up_to_its_own_row() -> Result<
     Ok(())
 }
 
-/// Rows in ordinary partitions, in the default one, and in the one that takes its place.
+/// Rows in ordinary partitions, in the default one, and in the one that it becomes.
 #[tokio::test]
-async fn a_resync_finds_the_rows_of_every_partition_and_waits_for_one_that_is_moved() -> Result<()> {
+async fn a_resync_finds_the_rows_of_every_partition() -> Result<()> {
     let world = World::new().await?;
     let superuser = world.database.superuser().await?;
     let client = world.database.functions().await?;
@@ -200,18 +199,60 @@ async fn a_resync_finds_the_rows_of_every_partition_and_waits_for_one_that_is_mo
     lose(&world).await?;
     assert_eq!(resynced(&world, 10).await?, ["1", "2"]);
 
-    let steps = "SELECT sluice.maintain()";
-    let moved: String = one(&client, steps).await?;
-    assert!(moved.starts_with("took out the default partition"), "{moved}");
-    // Collected before the default partition was taken out.
-    superuser.batch_execute("INSERT INTO sluice.expansion (stream, log_upto) VALUES ('items', 60000000)").await?;
-    let walk = log::due_expansion(&client).await?.expect("a walk of the log");
-    assert_eq!(log::expand(&client, walk, 10).await?, 0);
-    assert_eq!(log::due_expansion(&client).await?, None, "it waits a second");
-    let attached: String = one(&client, steps).await?;
-    assert!(attached.starts_with("attached"), "{attached}");
-    assert_eq!(log::expand(&client, walk, 10).await?, 2);
+    // Begun before the default partition becomes an ordinary one.
+    world.owner.batch_execute("SELECT sluice.resync('items')").await?;
+    collect(&client).await?;
+    let moved: String = one(&client, "SELECT sluice.maintain()").await?;
+    assert!(moved.starts_with("made the default partition an ordinary one"), "{moved}");
+    assert_eq!(expand(&client, 10).await?, 2);
     assert_eq!(keys(&world.drain().await?).into_iter().collect::<BTreeSet<_>>(), ["1", "2"].into());
+    assert_eq!(resynced(&world, 10).await?, ["1", "2"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_null_among_the_keys_is_refused_with_its_number() -> Result<()> {
+    let world = World::new().await?;
+    let error = refused(&world.owner, "SELECT sluice.resync('items', '{1,NULL}')").await;
+    assert!(error.message().contains("key number 2 is NULL"), "{error:?}");
+    assert_eq!(world.drain().await?.len(), 0);
+    Ok(())
+}
+
+/// The text that was asked for stays: the index may have a document of that name, which is found missing.
+#[tokio::test]
+async fn a_key_that_is_written_in_another_way_is_logged_as_the_source_has_it_too() -> Result<()> {
+    let world = World::with(
+        "CREATE TABLE demo.n (id numeric PRIMARY KEY); INSERT INTO demo.n VALUES (7), (1.50);
+         CREATE TABLE demo.u (id uuid PRIMARY KEY); INSERT INTO demo.u VALUES ('a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11');
+         CREATE TABLE demo.d (day date, room int, PRIMARY KEY (day, room)); INSERT INTO demo.d VALUES ('2026-01-05', 7);
+         SELECT sluice.define_stream('n', source => 'demo.n', key => 'id', mapping => '{\"properties\": {\"id\": {}}}');
+         SELECT sluice.define_stream('u', source => 'demo.u', key => 'id', mapping => '{\"properties\": {\"id\": {}}}');
+         SELECT sluice.define_stream('d', source => 'demo.d', key => 'day, room', mapping => '{\"properties\": {\"room\": {}}}')",
+    )
+    .await?;
+    let ask = async |stream: &str, keys: &str| {
+        world.owner.execute(&format!("SELECT sluice.resync('{stream}', '{keys}')"), &[]).await?;
+        world.drain().await
+    };
+    assert_eq!(keys(&ask("n", "{7,007,1.5,no number,8}").await?), ["7", "007", "7", "1.5", "1.50", "no number", "8"]);
+    let upper = "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11";
+    assert_eq!(keys(&ask("u", &format!("{{{upper}}}")).await?), [upper, &upper.to_lowercase()]);
+    let asked = r#"["2026-1-5","07"]"#;
+    let quoted = asked.replace('"', "\\\"");
+    assert_eq!(keys(&ask("d", &format!("{{\"{quoted}\"}}")).await?), [asked, r#"["2026-01-05", "7"]"#]);
+    Ok(())
+}
+
+/// The key's column had another type once, and the log still has keys of then.
+#[tokio::test]
+async fn a_key_of_another_type_in_the_log_keeps_no_other_key_from_being_compared() -> Result<()> {
+    let world = World::new().await?;
+    world.app.batch_execute("INSERT INTO demo.item SELECT n FROM generate_series(1, 40) AS n").await?;
+    world.owner.batch_execute("SELECT sluice.resync('items', '{no number}')").await?;
+    lose(&world).await?;
+    let logged = resynced(&world, 100).await?;
+    assert_eq!(logged.len(), 41, "the source's keys once, and the one that it cannot have: {logged:?}");
     Ok(())
 }
 
@@ -256,17 +297,17 @@ async fn a_resync_beside_eight_writers_interrupted_and_resumed_ends_with_the_sou
     loop {
         let client = world.database.functions().await?;
         client.batch_execute("SET lock_timeout = '5s'").await?;
-        log::collect(&client).await?;
-        let Some(expansion) = log::due_expansion(&client).await? else {
+        collect(&client).await?;
+        client.batch_execute("BEGIN").await?;
+        if log::expand(&client, 60, false).await?.expansion.is_none() {
             if interrupted > 0 {
                 break;
             }
             continue;
-        };
-        if interrupted % 2 == 0 {
-            client.batch_execute("BEGIN").await?;
         }
-        log::expand(&client, expansion, 60).await?;
+        if interrupted % 2 == 1 {
+            client.batch_execute("COMMIT").await?;
+        }
         interrupted += 1;
         // Dropped with its slice uncommitted, every other time.
         drop(client);

@@ -1,6 +1,7 @@
 //! Rows leave the log when every subscription has passed them, and not before.
 
 use anyhow::Result;
+use database::log;
 use fastrand::Rng;
 use localstack::eventually;
 use tokio_postgres::Client;
@@ -183,5 +184,92 @@ pub async fn drops_beside_a_commit(seed: u64, defect: &Defect) -> Result<()> {
     if keys(&rows) != committed {
         return Err(Violated(format!("{outcome:?}: of the keys {committed:?} {:?} were delivered", keys(&rows))).into());
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn where_few_changes_come_a_partition_ends_with_its_time_and_its_rows_leave() -> Result<()> {
+    let world = World::new().await?;
+    let client = world.database.functions().await?;
+    let maintain = async |later: &str| -> Result<Vec<String>> {
+        let mut steps = vec![];
+        let query = format!("SELECT sluice.maintain(keep => '7 days', now => clock_timestamp() + interval '{later}')");
+        while let Some(step) = one::<Option<String>>(&client, &query).await? {
+            steps.push(step);
+        }
+        Ok(steps)
+    };
+    world.app.batch_execute("INSERT INTO demo.item VALUES (1)").await?;
+    assert_eq!(maintain("20 hours").await?, Vec::<String>::new());
+    assert_eq!(maintain("22 hours").await?, ["ended partition sluice.outbox_1_1000001"]);
+    assert_eq!(maintain("22 hours").await?, Vec::<String>::new(), "the new one is empty");
+    world.app.batch_execute("INSERT INTO demo.item VALUES (2)").await?;
+    assert_eq!(keys(&world.drain().await?), ["1", "2"]);
+    world.fan_out(10).await?;
+    let steps = maintain("8 days").await?;
+    assert!(steps.contains(&"dropped partition sluice.outbox_1_1000001".to_owned()), "{steps:?}");
+    world.app.batch_execute("INSERT INTO demo.item VALUES (3)").await?;
+    assert_eq!(keys(&world.drain().await?), ["3"]);
+    Ok(())
+}
+
+/// Beside a writer, which draws no id twice and loses no row.
+#[tokio::test]
+async fn a_partition_that_ends_with_its_time_fails_no_writer() -> Result<()> {
+    let world = World::new().await?;
+    let client = world.database.functions().await?;
+    world.app.batch_execute("INSERT INTO demo.item VALUES (0)").await?;
+    let app = world.database.app().await?;
+    let writer = tokio::spawn(async move {
+        for id in 1..=300_i64 {
+            app.execute("INSERT INTO demo.item VALUES ($1)", &[&id]).await?;
+        }
+        Ok::<_, tokio_postgres::Error>(())
+    });
+    let mut ended = 0;
+    while !writer.is_finished() || ended == 0 {
+        if let Ok(Some(step)) = a_month_later(&client).await? {
+            ended += usize::from(step.starts_with("ended partition"));
+        }
+    }
+    writer.await??;
+    assert_eq!(world.drain().await?.len(), 301);
+    Ok(())
+}
+
+/// Each table that may hold something about somebody.
+#[tokio::test]
+async fn what_has_grown_old_is_forgotten_in_steps() -> Result<()> {
+    let world = World::new().await?;
+    world
+        .owner
+        .batch_execute(
+            "CREATE TABLE demo.part (id bigint PRIMARY KEY);
+             SELECT sluice.track('demo.part', stream => 'items', keys => 'SELECT $1.id');
+             SELECT sluice.define_stream('letters', mapping => '{\"properties\": {}}');
+             INSERT INTO sluice.audit (at, actor, action, subject, result)
+                 SELECT now() - interval '2 years', 'operator', 'discard', n::text, 'discarded' FROM generate_series(1, 2500) AS n;
+             INSERT INTO sluice.audit (actor, action, subject, result) VALUES ('operator', 'discard', 'new', 'discarded');
+             INSERT INTO sluice.redrive_task (selection, actor, total, updated_at) VALUES ('{\"key\": \"a\"}', 'operator', 1, now() - interval '2 years');
+             INSERT INTO sluice.waiting (id, stream, key, op, payload, created_at) VALUES (1, 'letters', 'a', 'upsert', '{}', now() - interval '40 days'), (2, 'letters', 'b', 'upsert', '{}', now());
+             INSERT INTO sluice.ingest_rejects (reason, message, payload, digest, last_at) VALUES ('invalid', 'x', '{}', 'a', now() - interval '40 days'), ('invalid', 'x', '{}', 'b', now());
+             INSERT INTO sluice.expansion (stream, tracked, images, error, created_at)
+                 SELECT 'items', max(id), '[{\"id\": 7}]', 'failed', now() - interval '8 days' FROM sluice.tracked",
+        )
+        .await?;
+    let client = world.database.functions().await?;
+    let mut steps = vec![];
+    loop {
+        match one::<i64>(&client, "SELECT sluice.forget_old()").await? {
+            0 => break,
+            rows => steps.push(rows),
+        }
+    }
+    assert_eq!(steps, [504, 500, 500, 500, 500]);
+    let left = "SELECT (SELECT count(*) FROM sluice.audit) || ' ' || (SELECT count(*) FROM sluice.redrive_task) || ' ' ||
+        (SELECT string_agg(key, ',') FROM sluice.waiting) || ' ' || (SELECT count(*) FROM sluice.ingest_rejects) || ' ' || (SELECT count(*) FROM sluice.expansion)";
+    assert_eq!(one::<String>(&world.owner, left).await?, "1 0 b 1 0");
+    // What the images would have found is found by a resync.
+    assert_eq!(log::collect(&client).await?.begun, 2);
     Ok(())
 }

@@ -75,7 +75,7 @@ impl World {
     /// Works off all that is to be fanned out and is due: how many rows were logged.
     pub async fn fan_out(&self, slice: i32) -> Result<i64> {
         let client = self.database.functions().await?;
-        log::collect(&client).await?;
+        collect(&client).await?;
         expand(&client, slice).await
     }
 
@@ -94,16 +94,28 @@ pub async fn set_live(owner: &Client) -> Result<()> {
     Ok(())
 }
 
-/// Works off the expansions that are due, and parks those that fail.
-pub async fn expand(client: &Client, slice: i32) -> Result<i64> {
-    let mut rows = 0;
-    while let Some(expansion) = log::due_expansion(client).await? {
-        match log::expand(client, expansion, slice).await {
-            Ok(logged) => rows += logged,
-            Err(error) => log::park(client, expansion, &database::describe(&error)).await?,
+/// Collects all that is to be fanned out: how many expansions were begun.
+pub async fn collect(client: &Client) -> Result<i64> {
+    let mut begun = 0;
+    loop {
+        let collected = log::collect(client).await?;
+        begun += collected.begun;
+        if !collected.has_more {
+            return Ok(begun);
         }
     }
-    Ok(rows)
+}
+
+/// Works off the expansions that are due. Those that fail are put aside.
+pub async fn expand(client: &Client, slice: i32) -> Result<i64> {
+    let mut rows = 0;
+    loop {
+        let done = log::expand(client, slice, false).await?;
+        rows += done.rows;
+        if done.expansion.is_none() {
+            return Ok(rows);
+        }
+    }
 }
 
 /// One drainer, step by step.

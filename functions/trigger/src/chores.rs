@@ -1,0 +1,114 @@
+//! What may take its time, on a session of its own: `keys` that did not end in time, and what the log needs now and then.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use database::{Connect, Session as _};
+use tokio::time::{Instant, sleep};
+use tokio_postgres::error::SqlState;
+use tracing::{debug, error, info};
+
+use crate::fan_out::{bear, expand, get};
+use crate::guard::guard;
+use crate::session::Session;
+use crate::{Config, Error, Expanded};
+
+/// What one statement may take. A third of an invocation, so that two of them end in it.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Between two looks at the partitions: one is made when the newest is half full, so there is time.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
+/// And where a lock was in the way, which each attempt holds up writers for a tenth of a second to wait for.
+const MAINTENANCE_RETRY: Duration = Duration::from_secs(5);
+
+/// Does them.
+pub struct Chores<D: Connect> {
+    session: Session<D>,
+    retention: Duration,
+    maintain_at: Instant,
+}
+
+impl<D: Connect> Chores<D> {
+    /// Connects to nothing yet.
+    pub fn new(config: &Config, database: D) -> Self {
+        Self {
+            session: Session::new(database, "sluice trigger (chores)"),
+            retention: config.retention,
+            maintain_at: Instant::now(),
+        }
+    }
+
+    /// Works until it is time to stop. What fails is logged and tried again: it stops nobody.
+    pub async fn stay(&mut self, stop_at: Instant, slow_waits: &AtomicBool, expanded: &mut Expanded) {
+        let mut pause = Duration::ZERO;
+        while Instant::now() < stop_at {
+            match self.step(stop_at, slow_waits.load(Ordering::Relaxed), expanded).await {
+                Ok(true) => pause = Duration::ZERO,
+                Ok(false) => {
+                    slow_waits.store(false, Ordering::Relaxed);
+                    pause = Duration::from_millis(250);
+                }
+                Err(failure) => {
+                    error!(error = %failure, "the chores failed, and are tried again");
+                    pause = (pause * 2).clamp(Duration::from_secs(1), Duration::from_secs(10));
+                }
+            }
+            sleep(pause.min(stop_at.saturating_duration_since(Instant::now()))).await;
+        }
+    }
+
+    /// Does the chores that are due, and one slice of a slow expansion where one waits: whether there was one.
+    ///
+    /// # Errors
+    /// Nothing is lost: what was not committed is done again.
+    pub async fn step(&mut self, stop_at: Instant, slow_waits: bool, expanded: &mut Expanded) -> Result<bool, Error> {
+        let outcome = guard(stop_at, self.try_step(slow_waits, expanded)).await;
+        if outcome.is_err() {
+            self.session.close();
+        }
+        outcome
+    }
+
+    async fn try_step(&mut self, slow_waits: bool, expanded: &mut Expanded) -> Result<bool, Error> {
+        if Instant::now() >= self.maintain_at {
+            let session = get(&mut self.session, PATIENCE).await?;
+            self.maintain_at = Instant::now() + MAINTENANCE_INTERVAL;
+            let pause = maintain(session, self.retention).await?;
+            self.maintain_at = Instant::now() + pause;
+            forget_old(session, self.retention).await?;
+        }
+        if !slow_waits {
+            return Ok(false);
+        }
+        let session = get(&mut self.session, PATIENCE).await?;
+        Ok(expand(session, true, expanded).await?.0)
+    }
+}
+
+/// Does what the partitions need, and tells how long it can be left at that.
+async fn maintain(session: &impl database::Session, retention: Duration) -> Result<Duration, Error> {
+    loop {
+        match session.maintain(retention).await {
+            Ok(Some(done)) => info!(done, "kept the log's partitions"),
+            Ok(None) => return Ok(MAINTENANCE_INTERVAL),
+            Err(failure) if failure.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+                debug!("the log's partitions are in use: later");
+                return Ok(MAINTENANCE_RETRY);
+            }
+            Err(failure) => {
+                bear(session, "keeping the log's partitions", failure)?;
+                return Ok(MAINTENANCE_INTERVAL);
+            }
+        }
+    }
+}
+
+/// Removes what has grown old, in steps.
+async fn forget_old(session: &impl database::Session, retention: Duration) -> Result<(), Error> {
+    loop {
+        match session.forget_old(retention).await {
+            Ok(0) => return Ok(()),
+            Ok(rows) => info!(rows, "removed what had grown old"),
+            Err(failure) => return bear(session, "removing what has grown old", failure),
+        }
+    }
+}

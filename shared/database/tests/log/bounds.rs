@@ -1,0 +1,191 @@
+//! Everything that the functions call ends within a tenth of a second at any size, or does a bounded part.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result};
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+use crate::support::World;
+
+/// A tenth of it would do; a busy machine gets the rest.
+const LIMIT: &str = "100ms";
+
+/// 50,000 rows of each kind: of a live stream, of one without an index, of one without a source.
+const WORLD: &str = "
+    CREATE TABLE demo.item (id bigint PRIMARY KEY, value text);
+    CREATE TABLE demo.part (id bigint PRIMARY KEY, item_id bigint);
+    INSERT INTO demo.item SELECT n FROM generate_series(1, 50000) AS n;
+    INSERT INTO demo.part SELECT n, n FROM generate_series(1, 50000) AS n;
+    SELECT sluice.define_stream('items', source => 'demo.item', key => 'id', mapping => '{\"properties\": {\"id\": {}}}');
+    SELECT sluice.track('demo.item', stream => 'items', key => 'id');
+    SELECT sluice.track('demo.part', stream => 'items', keys => 'SELECT id FROM demo.item WHERE id = $1.item_id');
+    SELECT sluice.define_stream('letters', mapping => '{\"properties\": {}}')";
+const UNBORN: &str = "
+    SELECT sluice.define_stream('unborn', source => 'demo.item', key => 'id', mapping => '{\"properties\": {\"id\": {}}}')";
+/// In this order: what is noted now must be pending for both readers.
+const ROWS: &str = "
+    INSERT INTO sluice.tracked (relation, stream, keys, attributes)
+        SELECT 'demo.part'::regclass, 'items', format('SELECT %s + $1.id', n), '{1}' FROM generate_series(1, 50000) AS n;
+    INSERT INTO sluice.waiting (id, stream, key, op, created_at)
+        SELECT n, 'unborn', n, 'upsert', now() - interval '40 days' FROM generate_series(1, 50000) AS n;
+    INSERT INTO sluice.expansion (stream, tracked, images, error, created_at)
+        SELECT 'items', t.id, format('[{\"id\": %s, \"item_id\": %s}]', n, n)::json, CASE WHEN n % 2 = 0 THEN 'failed' END, now() - interval '8 days'
+        FROM generate_series(1, 50000) AS n, (SELECT min(id) AS id FROM sluice.tracked WHERE keys IS NOT NULL) AS t;
+    INSERT INTO sluice.expansion (stream) VALUES ('items');
+    INSERT INTO sluice.expansion (stream, log_upto) VALUES ('items', 1000000);
+    INSERT INTO sluice.audit (at, actor, action, subject, result, detail)
+        SELECT now() - interval '2 years', 'operator', 'redrive', n, 'redriven', '{}' FROM generate_series(1, 50000) AS n;
+    INSERT INTO sluice.redrive_task (selection, actor, total, updated_at)
+        SELECT '{}', 'operator', 1, now() - interval '2 years' FROM generate_series(1, 50000) AS n;
+    INSERT INTO sluice.ingest_rejects (reason, message, payload, digest, last_at)
+        SELECT 'invalid', 'x', '{}', n::text::bytea, now() - interval '40 days' FROM generate_series(1, 50000) AS n;
+    INSERT INTO sluice.delivery_history (subscription, at, pending_rows, totals)
+        SELECT 'elasticsearch', now() - interval '1 day' + n * interval '1 ms', 1, '{}' FROM generate_series(1, 50000) AS n;
+    INSERT INTO sluice.outbox (stream, key, op) SELECT 'items', n, 'upsert' FROM generate_series(1, 50000) AS n;
+    INSERT INTO sluice.outbox (stream, op, tracked, payload)
+        SELECT 'items', 'fan_out', (SELECT min(id) FROM sluice.tracked WHERE keys IS NOT NULL), format('{\"id\": %s, \"item_id\": %s}', n, n)::json
+        FROM generate_series(1, 50000) AS n;
+    INSERT INTO sluice.outbox (stream, key, op) SELECT 'unborn', n, 'upsert' FROM generate_series(1, 2000) AS n";
+
+/// How each function is called as its caller calls it, or in a harder way. One that has no line here fails the test.
+const CALLS: [(&str, &str); 58] = [
+    ("advance", "SELECT sluice.advance('elasticsearch', 1)"),
+    ("answers_for_another", "SELECT sluice.answers_for_another('items', '7')"),
+    ("beat", "SELECT sluice.beat()"),
+    ("begin_interval", "SELECT sluice.begin_interval(s) FROM sluice.subscription AS s"),
+    ("collect", "SELECT sluice.collect()"),
+    ("column_types", "SELECT sluice.column_types('demo.item', '{id}')"),
+    ("count_deliveries", "SELECT sluice.count_deliveries('{items}', '{indexed}', '{1}')"),
+    ("count_ingest", "SELECT sluice.count_ingest('{rounds}', '{1}')"),
+    ("counted_rows", "SELECT sluice.counted_rows()"),
+    ("due_expansions", "SELECT sluice.due_expansions(false)"),
+    ("ended", "SELECT sluice.ended(pg_snapshot_xmin(seen), seen) FROM sluice.subscription"),
+    ("equality", "SELECT sluice.equality('demo.item', 'id')"),
+    ("expand", "SELECT sluice.expand(5000)"),
+    ("expand_log", "SELECT sluice.expand_log(e, 5000) FROM sluice.expansion AS e WHERE log_upto IS NOT NULL"),
+    (
+        "expand_source",
+        "SELECT sluice.expand_source(e, 5000) FROM sluice.expansion AS e WHERE tracked IS NULL AND log_upto IS NULL",
+    ),
+    ("finish", "SELECT sluice.finish('elasticsearch')"),
+    ("forget_old", "SELECT sluice.forget_old()"),
+    ("has_key", "SELECT sluice.has_key(s, 'k.key') FROM sluice.stream AS s"),
+    ("has_one_text", "SELECT sluice.has_one_text(s) FROM sluice.stream AS s"),
+    ("hold", "SELECT sluice.hold('elasticsearch', 0)"),
+    ("interval_rows", "SELECT sluice.interval_rows()"),
+    ("is_of_a_key", "SELECT sluice.is_of_a_key('22012')"),
+    ("key_expression", "SELECT sluice.key_expression('s', '{id}')"),
+    ("keys_query", "SELECT sluice.keys_query('SELECT $1.id', 'x')"),
+    ("log_bytes", "SELECT sluice.log_bytes()"),
+    ("logged_keys", "SELECT sluice.logged_keys('items', 0, 1000000000, 20000)"),
+    ("maintain", "SELECT sluice.maintain()"),
+    (
+        "missing_keys",
+        "SELECT sluice.missing_keys(s, ARRAY(SELECT n::text FROM generate_series(45000, 55000) AS n)) FROM sluice.stream AS s WHERE name = 'items'",
+    ),
+    ("note_fault", "SELECT sluice.note_fault('items', 'slow')"),
+    ("page", "SELECT sluice.page('elasticsearch', 0, 2000)"),
+    ("page", "SELECT sluice.page('fan_out', 0, 1000)"),
+    ("page", "SELECT sluice.page('elasticsearch', 0, 10000)"),
+    ("partitions", "SELECT sluice.partitions()"),
+    ("pause", "SELECT sluice.pause('elasticsearch')"),
+    ("pending", "SELECT sluice.pending('elasticsearch')"),
+    ("pending", "SELECT sluice.pending('fan_out')"),
+    ("pending_by_stream", "SELECT sluice.pending_by_stream('elasticsearch')"),
+    ("pending_rows", "SELECT sluice.pending_rows(s, 10000) FROM sluice.subscription AS s"),
+    ("put_aside", "SELECT sluice.put_aside(e, '57014', 'too slow') FROM sluice.expansion AS e ORDER BY id LIMIT 1"),
+    ("read_query", "SELECT sluice.read_query(s) FROM sluice.stream AS s"),
+    ("reads", "SELECT sluice.reads('fan_out')"),
+    ("redrive", "SELECT sluice.redrive('m', 'items', '7', 'operator', NULL, '{}')"),
+    ("relation_of", "SELECT sluice.relation_of('demo.item')"),
+    ("release", "SELECT sluice.release('elasticsearch')"),
+    ("resume", "SELECT sluice.resume('elasticsearch')"),
+    ("rfc3339", "SELECT sluice.rfc3339(now())"),
+    ("sample", "SELECT sluice.sample('elasticsearch')"),
+    ("snapshot", "SELECT sluice.snapshot()"),
+    ("snapshot_before", "SELECT sluice.snapshot_before(seen, pg_snapshot_xmax(seen)) FROM sluice.subscription"),
+    ("source_problem", "SELECT sluice.source_problem(s) FROM sluice.stream AS s"),
+    ("status", "SELECT sluice.status()"),
+    ("stream_status", "SELECT sluice.stream_status()"),
+    ("tables_of", "SELECT sluice.tables_of('demo.item')"),
+    ("take_over", "SELECT sluice.take_over('elasticsearch', 100000)"),
+    ("take_over", "SELECT sluice.take_over('fan_out', 100000)"),
+    (
+        "wait",
+        "SELECT sluice.wait(ARRAY(SELECT (SELECT max(id) FROM sluice.outbox) - n FROM generate_series(0, 1999) AS n))",
+    ),
+    ("waited", "SELECT sluice.waited(2000)"),
+    (
+        "with_found_texts",
+        "SELECT sluice.with_found_texts(s, ARRAY(SELECT n::text FROM generate_series(48000, 53000) AS n)) FROM sluice.stream AS s WHERE name = 'items'",
+    ),
+];
+
+/// 80 partitions, and a position that lists 60 transactions as running which have ended since, each with a row.
+async fn age(world: &World, superuser: &Client) -> Result<()> {
+    superuser
+        .batch_execute(
+            "DO $$ BEGIN
+                 FOR n IN 1..79 LOOP PERFORM sluice.add_partition(n * 1000000 + 1, (n + 1) * 1000000 + 1); END LOOP;
+             END $$",
+        )
+        .await?;
+    let first: String = superuser.query_one("SELECT pg_snapshot_xmax(pg_current_snapshot())::text", &[]).await?.get(0);
+    let mut ended = vec![];
+    for n in 0..60_i64 {
+        let query = "INSERT INTO sluice.outbox (stream, key, op) VALUES ('items', $1, 'upsert') RETURNING xid::text";
+        ended.push(world.owner.query_one(query, &[&n.to_string()]).await?.get::<_, String>(0));
+    }
+    let seen = format!("{first}:{}:{}", ended.last().context("sixty")?.parse::<u64>()? + 1, ended.join(","));
+    superuser.execute("UPDATE sluice.subscription SET seen = $1::text::pg_snapshot", &[&seen]).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn whatever_the_functions_call_ends_in_time_at_any_size() -> Result<()> {
+    let world = World::with(WORLD).await?;
+    world.owner.batch_execute(UNBORN).await?;
+    let superuser = world.database.superuser().await?;
+    age(&world, &superuser).await?;
+    superuser.batch_execute(ROWS).await?;
+
+    let query = "SELECT DISTINCT proname::text FROM pg_proc WHERE pronamespace = 'sluice'::regnamespace \
+                 AND has_function_privilege('sluice_app', oid, 'EXECUTE')";
+    let rows = superuser.query(query, &[]).await?;
+    let mut calls: BTreeMap<String, Vec<&str>> = rows.iter().map(|row| (row.get(0), vec![])).collect();
+    for (name, call) in CALLS {
+        calls.get_mut(name).with_context(|| format!("the functions may not call {name}"))?.push(call);
+    }
+    let unknown: Vec<_> = calls.iter().filter(|(_, calls)| calls.is_empty()).map(|(name, _)| name).collect();
+    assert!(unknown.is_empty(), "the functions may call these, too, and nobody says how: {unknown:?}");
+
+    let client = world.database.functions().await?;
+    client.batch_execute(&format!("SET statement_timeout = '{LIMIT}'; SET jit = off")).await?;
+    let mut late = vec![];
+    for call in calls.values().flatten() {
+        // A busy machine may interrupt one for as long; what has no bound ends in none of them.
+        let ends = (0..5).map(async |_| -> Result<bool> {
+            client.batch_execute("BEGIN").await?;
+            let outcome = client.query(*call, &[]).await;
+            client.batch_execute("ROLLBACK").await?;
+            match outcome {
+                Ok(_) => Ok(true),
+                Err(error) if error.code() == Some(&SqlState::QUERY_CANCELED) => Ok(false),
+                Err(error) => Err(error).context((*call).to_owned()),
+            }
+        });
+        let mut is_late = true;
+        for end in ends {
+            if end.await? {
+                is_late = false;
+                break;
+            }
+        }
+        if is_late {
+            late.push(*call);
+        }
+    }
+    assert!(late.is_empty(), "these took longer than {LIMIT}:\n{}", late.join("\n"));
+    Ok(())
+}
