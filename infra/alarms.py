@@ -6,7 +6,8 @@ was meant, over made-up lines and over those that functions really printed.
 What not: that CloudWatch does the same. The rules here are those of its documentation, with these simplifications: a
 period begins at a multiple of its length, and an alarm is evaluated once, when a period is over and all of its lines are
 there; CloudWatch looks each minute, and lines may come late. How far it looks back beyond N is documented by one example,
-two periods, and taken for the rule. Nobody compared this with an alarm in an account.
+two periods, and taken for the rule. Whether FILL fills a series that has no value in all that time is not documented: both
+are computed, and an alarm may not depend on it. Nobody compared this with an alarm in an account.
 """
 
 import ast
@@ -15,7 +16,7 @@ import math
 import operator
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 
 import template
@@ -101,6 +102,12 @@ class Alarm:
     def metrics(self) -> list[Metric]:
         return [statistic.metric for statistic in self.statistics.values()]
 
+    @property
+    def unfilled(self) -> list[Metric]:
+        """Those that an expression reads as they come."""
+        filled = {call.args[0].id for one in self.expressions.values() for call in ast.walk(one) if isinstance(call, ast.Call) and call.func.id == "FILL"}
+        return [statistic.metric for name, statistic in self.statistics.items() if name not in filled]
+
     def state(self, values: list[float | None], before: str) -> str:
         """By the values of the last periods, oldest first; `None` is missing."""
         real = [self.is_breached_by(value, self.threshold) for value in values if value is not None][-self.evaluation_periods :]
@@ -113,29 +120,33 @@ class Alarm:
         # Where each value there is breaches, but they are too few, `ignore` leaves it as it was.
         return before if self.missing == "ignore" and lacking and breaching == len(real) else OK
 
-    def history(self, measured: Iterable[Point], start: float, end: float, scale: float = 1) -> list[tuple[float, str]]:
+    def history(
+        self, measured: Iterable[Point], start: float, end: float, scale: float = 1, does_fill_nothing: bool = True
+    ) -> list[tuple[float, str]]:
         """Its changes of state. Nothing is known before `start`, and that is not taken for missing where missing is a fault.
 
-        `scale` shortens its period, for runs that are too short for it.
+        `scale` shortens its period, for runs that are too short for it. `does_fill_nothing`: FILL gives values to a series
+        without any.
         """
         period = self.period * scale
         first, last = math.ceil(start / period), math.floor(end / period)
         buckets = defaultdict(lambda: defaultdict(list))
         for point in measured:
             buckets[point.metric][math.floor(point.at / period)].append(point.value)
-        values = [self._value(buckets, number) for number in range(first, last)]
+        known = [self._known(buckets, number) for number in range(first, last)]
         state, changes = INSUFFICIENT_DATA, []
         enough = self.evaluation_periods if self.missing == "breaching" else self.datapoints_to_alarm
-        for count in range(enough, len(values) + 1):
-            now = self.state(values[max(0, count - self.evaluation_periods - LOOK_BACK) : count], state)
+        for count in range(enough, len(known) + 1):
+            window = known[max(0, count - self.evaluation_periods - LOOK_BACK) : count]
+            empty = set() if does_fill_nothing else {name for name in self.statistics if all(one[name] is None for one in window)}
+            now = self.state([compute(ast.Name(self.result), one, self.expressions, empty) for one in window], state)
             if now != state:
                 changes.append(((first + count) * period, now))
             state = now
         return changes
 
-    def _value(self, buckets: dict, number: int) -> float | None:
-        known = {name: statistic.of(buckets[statistic.metric][number]) for name, statistic in self.statistics.items()}
-        return compute(ast.Name(self.result), known, self.expressions)
+    def _known(self, buckets: dict, number: int) -> dict[str, float | None]:
+        return {name: statistic.of(buckets[statistic.metric][number]) for name, statistic in self.statistics.items()}
 
 
 OPERATORS = {
@@ -151,27 +162,34 @@ OPERATORS = {
 }
 
 
-def compute(node: ast.expr, known: dict[str, float | None], expressions: dict[str, ast.expr]) -> float | None:
-    """Metric math for one period. What is computed from something missing is missing, but for FILL."""
+def compute(node: ast.expr, known: dict[str, float | None], expressions: dict[str, ast.expr], empty: Set[str] = frozenset()) -> float | None:
+    """Metric math for one period. Beside something that is there, what is missing counts as 0; alone it is missing.
+
+    `empty` are the series that FILL gives nothing to.
+    """
 
     def value(part: ast.expr) -> float | None:
-        return compute(part, known, expressions)
+        return compute(part, known, expressions, empty)
+
+    def filled(parts: list[ast.expr]) -> list[float | None]:
+        values = [value(part) for part in parts]
+        return values if values == [None] * len(values) else [one or 0 for one in values]
 
     match node:
         case ast.Constant(value=number):
             return number
         case ast.Name(id=name):
             return known[name] if name in known else value(expressions[name])
-        case ast.Call(func=ast.Name(id="FILL"), args=[series, filling]):
-            return value(filling) if value(series) is None else value(series)
+        case ast.Call(func=ast.Name(id="FILL"), args=[ast.Name(id=name), filling]):
+            return value(filling) if known[name] is None and name not in empty else known[name]
         case ast.Call(func=ast.Name(id="IF"), args=[condition, yes, no]):
             decided = value(condition)
             return None if decided is None else value(yes if decided else no)
         case ast.BoolOp(op=ast.And(), values=parts):
-            truths = [value(part) for part in parts]
+            truths = filled(parts)
             return None if None in truths else float(all(truths))
         case ast.BinOp(left=left, op=op, right=right) | ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in OPERATORS:
-            sides = value(left), value(right)
+            sides = filled([left, right])
             return None if None in sides else OPERATORS[type(op)](*sides)
     raise ValueError(f"alarms: {ast.unparse(node)} is no metric math that alarms.py knows; teach it, and test that")
 

@@ -33,6 +33,7 @@ PRICES = {
     "secret": (0.40, "Secrets Manager", "secret and month", "aws.amazon.com/secrets-manager/pricing"),
     "secret_request": (0.05e-4, "Secrets Manager", "request", "aws.amazon.com/secrets-manager/pricing"),
     "schedule": (0.0, "EventBridge, rule with a schedule", "event", "aws.amazon.com/eventbridge/pricing"),
+    "trace": (5e-6, "X-Ray", "trace that is recorded", "aws.amazon.com/xray/pricing"),
     "nat_hour": (0.045, "NAT gateway", "hour", "aws.amazon.com/vpc/pricing"),
     "nat_gb": (0.045, "NAT gateway", "GB", "aws.amazon.com/vpc/pricing"),
     "ipv4_hour": (0.005, "public IPv4 address", "hour", "aws.amazon.com/vpc/pricing"),
@@ -63,9 +64,12 @@ POLLERS, LONG_POLL_S = 5, 20
 SECRETS = 4
 # Each hour of a metric in which it has a value is billed: those of each minute, since the heartbeat is a change, and those of
 # whatever goes wrong.
-ALWAYS_METRICS = ("Backlog", "OldestPendingAge", "LogBytes", "Drained", "Published", "PublishedBytes", "Written", "CommitToIndexed", "HeartbeatAge")
+ALWAYS_METRICS = (
+    "Backlog", "OldestPendingAge", "LogBytes", "FanOutBacklog", "FanOutOldestPendingAge", "ExpansionsFailing", "WaitingRows", "StreamProblems",
+    "Drained", "Published", "PublishedBytes", "Written", "CommitToIndexed", "HeartbeatAge",
+)  # fmt: skip
 OTHER_METRICS = (
-    "Stale", "Gone", "ReRead", "Retried", "ConfigurationErrors", "SourceErrors", "DeadLettered", "RefusedTokens", "SecretRefreshes",
+    "Stale", "Gone", "ReRead", "Retried", "ConfigurationErrors", "SourceErrors", "SampleFailures", "DeadLettered", "RefusedTokens", "SecretRefreshes",
 )  # fmt: skip
 
 # Rounded up from what a local stack shows; nobody measured them on AWS.
@@ -186,6 +190,8 @@ def apart() -> list[tuple[str, float]]:
         (f"{len(OTHER_METRICS)} more, if every hour has all of them: {told(OTHER_METRICS)}", len(OTHER_METRICS) * PRICE["metric"]),
         (f"an ingest: its function, {stay():g} seconds of each minute", ingest),
         (f"its {ingests} alarms, of {ingest_metrics} metrics", ingest_metrics * PRICE["alarm"]),
+        ("X-Ray, if `Tracing` is `Active`: three invocations of each minute", 3 * MINUTES * PRICE["trace"]),
+        ("and one of each second, which is what X-Ray takes of a busy function, besides one in twenty", SECONDS * PRICE["trace"]),
         (f"its {len(INGEST_METRICS)} custom metrics: {told(INGEST_METRICS)}", len(INGEST_METRICS) * PRICE["metric"]),
     ]
 
@@ -301,4 +307,5 @@ def main() -> None:
     tell(int(given["EVENTS_PER_DAY"]), int(given["DOC_BYTES"]))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -10,6 +10,7 @@ import blocks
 import template
 
 PAGE = Path(__file__).with_name("README.md")
+FOR_ALL = "NotForTheCode"  # the policy that denies; each function has it
 
 
 def listed(value: object) -> list:
@@ -36,7 +37,11 @@ def rows(name: str, function: dict) -> list[list[str]]:
     if strangers := [event for event in function.get("Events", {}).values() if event["Type"] != "Schedule"]:
         sys.exit(f"roles: for an event of type {strangers[0]['Type']}, SAM lets {name} read from all there are; write an AWS::Lambda::EventSourceMapping")
     found = []
-    for policy in function.get("Policies", []):
+    policies = list(function.get("Policies", []))
+    if {"Ref": FOR_ALL} not in policies:
+        sys.exit(f"roles: {name} may do what {FOR_ALL} denies to all others; add it to its policies")
+    policies.remove({"Ref": FOR_ALL})
+    for policy in policies:
         if not isinstance(policy, dict) or policy.keys() != {"Statement"}:
             sys.exit(f"roles: {name} has the policy {policy}; write its statements out")
         for statement in policy["Statement"]:
@@ -50,13 +55,25 @@ def rows(name: str, function: dict) -> list[list[str]]:
     return found
 
 
+def denied(policy: dict) -> list[list[str]]:
+    """One row for each action that no function may do, and when."""
+    found = []
+    for statement in policy["PolicyDocument"]["Statement"]:
+        if statement["Effect"] != "Deny" or statement["Resource"] != "*":
+            sys.exit(f"roles: {FOR_ALL} is for what is denied everywhere; {statement.get('Sid')} is something else")
+        who = "the code; Lambda itself may" if "Condition" in statement else "the code and Lambda"
+        found += [[f"`{action}`", who] for action in listed(statement["Action"])]
+    return found
+
+
 def main() -> None:
     resources = template.load()["Resources"]
-    if strangers := [name for name, resource in resources.items() if resource["Type"].startswith("AWS::IAM::")]:
+    if strangers := [name for name, resource in resources.items() if resource["Type"].startswith("AWS::IAM::") and name != FOR_ALL]:
         sys.exit(f"roles: {', '.join(strangers)} would be missing from the page; put statements beside their function")
     functions = template.functions({"Resources": resources})
     table = blocks.table(["function", "action", "resource"], [row for name, function in functions.items() for row in rows(name, function)])
-    blocks.main("infra/roles.py", PAGE, {"roles": table})
+    denials = blocks.table(["action", "denied to"], denied(resources[FOR_ALL]["Properties"]))
+    blocks.main("infra/roles.py", PAGE, {"roles": table, "denied": denials})
 
 
 main()

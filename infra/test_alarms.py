@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import alarms
+import cost
+import telemetry
 import template
 from alarms import ALARM, INSUFFICIENT_DATA, OK, Metric, Point
 
@@ -27,8 +29,14 @@ CASES = {
     "PendingAgeCriticalAlarm": ({"OldestPendingAge": 300_001}, {"OldestPendingAge": 300_000}, 3, KEPT),
     "LowThroughputAlarm": ({"Backlog": 1_001, "Drained": 2_999}, {"Backlog": 1_001, "Drained": 3_000}, 15, OK),
     "LogSizeAlarm": ({"LogBytes": 10 * 2**30 + 1}, {"LogBytes": 10 * 2**30}, 15, KEPT),
+    "StreamProblemsAlarm": ({"StreamProblems": 1}, {"StreamProblems": 0}, 15, KEPT),
+    "FanOutAgeAlarm": ({"FanOutOldestPendingAge": 60_001}, {"FanOutOldestPendingAge": 60_000}, 3, KEPT),
+    "ExpansionsFailingAlarm": ({"ExpansionsFailing": 1}, {"ExpansionsFailing": 0}, 15, KEPT),
+    "WaitingRowsAlarm": ({"WaitingRows": 100_001}, {"WaitingRows": 100_000}, 15, KEPT),
+    "SamplesFailAlarm": ({"SampleFailures": 3}, {"SampleFailures": 2}, 15, OK),
     "OldestMessageAlarm": ({"Queue/ApproximateAgeOfOldestMessage": 1_801}, {"Queue/ApproximateAgeOfOldestMessage": 1_800}, 10, OK),
     "QueueAgeAlarm": ({"Queue/ApproximateAgeOfOldestMessage": 345_601}, {"Queue/ApproximateAgeOfOldestMessage": 345_600}, 5, OK),
+    "RecursionAlarm": ({"IndexerFunction/RecursiveInvocationsDropped": 1}, {"IndexerFunction/RecursiveInvocationsDropped": 0}, 5, OK),
     "HeartbeatAlarm": ({"HeartbeatAge": 300_001}, {"HeartbeatAge": 300_000}, 7, ALARM),
     "ErrorRateAlarm": ({"Written": 940, "Stale": 5, "Gone": 4, "Retried": 40, "DeadLettered": 10}, {"Written": 950, "Retried": 50}, 15, OK),
     "ErrorRateCriticalAlarm": ({"Written": 799, "Retried": 201}, {"Written": 800, "Retried": 200}, 15, OK),
@@ -38,7 +46,9 @@ CASES = {
     "DeadLettersAlarm": (
         {"DeadLetterQueue/ApproximateNumberOfMessagesVisible": 1}, {"DeadLetterQueue/ApproximateNumberOfMessagesVisible": 0}, 5, OK,
     ),
-    "DeadLetterAgeAlarm": ({"DeadLetterQueue/ApproximateAgeOfOldestMessage": 604_801}, {"DeadLetterQueue/ApproximateAgeOfOldestMessage": 604_800}, 5, OK),
+    "DeadLetterAgeAlarm": (
+        {"DeadLetterQueue/ApproximateNumberOfMessagesVisible": 1}, {"DeadLetterQueue/ApproximateNumberOfMessagesVisible": 0}, 7 * 24 * 60, KEPT,
+    ),
     "RefusedTokensAlarm": ({"RefusedTokens": 11}, {"RefusedTokens": 10}, 5, OK),
 }  # fmt: skip
 
@@ -67,7 +77,7 @@ def measured(at: float, values: dict[str, float]) -> list[Point]:
     return found
 
 
-def run(name: str, periods: list[dict[str, float]]) -> str:
+def run(name: str, periods: list[dict[str, float]], does_fill_nothing: bool = True) -> str:
     """Its state after these periods."""
     alarm = ALARMS[name]
     spread = {statistic.metric: SPREAD[statistic.name] for statistic in alarm.statistics.values()}
@@ -75,8 +85,13 @@ def run(name: str, periods: list[dict[str, float]]) -> str:
     for number, values in enumerate(periods):
         for point in measured((number + 0.5) * alarm.period, values):
             points += [replace(point, value=value) for value in spread.get(point.metric, lambda value: [value])(point.value)]
-    history = alarm.history(points, 0, len(periods) * alarm.period)
+    history = alarm.history(points, 0, len(periods) * alarm.period, does_fill_nothing=does_fill_nothing)
     return history[-1][1] if history else INSUFFICIENT_DATA
+
+
+def long(name: str) -> int:
+    """So many periods that nothing before them counts."""
+    return max(20, ALARMS[name].evaluation_periods + alarms.LOOK_BACK)
 
 
 def states(minutes: int, at: Callable[[int], list[str]]) -> dict[str, set[str]]:
@@ -109,9 +124,20 @@ class Thresholds(unittest.TestCase):
     def test_just_past_the_threshold_it_fires_and_just_below_it_is_silent(self):
         for name, (past, below, _, _) in CASES.items():
             with self.subTest(name):
-                self.assertEqual(run(name, [below] * 20), OK)
-                self.assertEqual(run(name, [past] * 20), ALARM)
-                self.assertEqual(run(name, [past] * 20 + [below] * 20), OK)
+                self.assertEqual(run(name, [below] * long(name)), OK)
+                self.assertEqual(run(name, [past] * long(name)), ALARM)
+                self.assertEqual(run(name, [past] * long(name) + [below] * long(name)), OK)
+
+    def test_none_depends_on_what_fill_makes_of_a_series_without_any_value(self):
+        for name, alarm in ALARMS.items():
+            for values in (*CASES[name][:2], {"Written": 1}, {"Retried": 50}, {"Backlog": 1_001}):
+                with self.subTest(name, values=values):
+                    told = {run(name, [values] * long(name), does_fill_nothing) for does_fill_nothing in (True, False)}
+                    self.assertEqual(len(told), 1, told)
+
+    def test_what_an_alarm_does_not_fill_is_printed_with_its_zeros(self):
+        bare = {metric.name for alarm in ALARMS.values() if alarm.expressions for metric in alarm.unfilled}
+        self.assertLessEqual(bare, {name for name, kind in telemetry.printed().items() if kind == "gauge"})
 
     def test_it_takes_as_many_minutes_as_were_meant(self):
         for name, (past, below, minutes, _) in CASES.items():
@@ -125,7 +151,7 @@ class Thresholds(unittest.TestCase):
         for name, (past, below, _, meant) in CASES.items():
             with self.subTest(name):
                 for before, values in ((OK, below), (ALARM, past)):
-                    self.assertEqual(run(name, [values] * 20 + [{}] * 20), before if meant == KEPT else meant)
+                    self.assertEqual(run(name, [values] * long(name) + [{}] * 20), before if meant == KEPT else meant)
 
     def test_a_trigger_that_is_not_invoked_is_told_of_within_seven_minutes(self):
         went = [{"TriggerFunction/Invocations": 1}] * 20
@@ -136,6 +162,21 @@ class Thresholds(unittest.TestCase):
         went = [{"HeartbeatAge": 200}] * 20
         self.assertEqual(run("HeartbeatAlarm", went + [{}] * 6), OK)
         self.assertEqual(run("HeartbeatAlarm", went + [{}] * 10), ALARM)
+
+
+    def test_a_log_that_nothing_leaves_is_told_of(self):
+        stopped = states(60, lambda minute: [line(minute * MINUTE + 5, Drained=0, Backlog=5_000, OldestPendingAge=0), *idle(minute)[1:]])
+        self.assertIn(ALARM, stopped["LowThroughputAlarm"])
+
+    def test_a_letter_is_told_of_after_a_week_though_its_age_is_not(self):
+        """SQS leaves the age of a message out that was received three times, as the dashboard does within seconds."""
+        listed = {"DeadLetterQueue/ApproximateNumberOfMessagesVisible": 1, "DeadLetterQueue/ApproximateAgeOfOldestMessage": 0}
+        periods = 8 * 24 * 60 * MINUTE // ALARMS["DeadLetterAgeAlarm"].period
+        self.assertEqual(run("DeadLetterAgeAlarm", [listed] * periods), ALARM)
+
+    def test_an_hour_that_was_not_measured_begins_no_new_week_of_a_letter(self):
+        there = [{"DeadLetterQueue/ApproximateNumberOfMessagesVisible": 1}]
+        self.assertEqual(run("DeadLetterAgeAlarm", there * 100 + [{}] + there * 70), ALARM)
 
 
 class Silence(unittest.TestCase):
@@ -293,12 +334,36 @@ class Told(unittest.TestCase):
             self.assertNotEqual(alarm.notifies, name in paged, name)
 
     def test_each_metric_is_one_that_a_function_prints(self):
-        sources = [file for folder in ("functions", "shared") for file in (REPOSITORY / folder).glob("*/src/**/*.rs")]
-        printed = {name for file in sources for name in re.findall(r'"(\w+)"', file.read_text().partition("#[cfg(test)]")[0])}
+        printed = set(telemetry.printed())
         charts = self.widgets(has_ingest=True)
         shown = {row[1] for chart in charts for row in chart["properties"].get("metrics", []) if row[0] == "Sluice"}
         watched = {metric.name for alarm in ALARMS.values() for metric in alarm.metrics if metric.namespace == "Sluice"}
         self.assertEqual((shown | watched) - printed, set())
+
+    def test_whatever_can_fail_has_an_alarm_or_a_reason_to_have_none(self):
+        """The page's table, the template's alarms and the metrics that the code prints, each against the two others."""
+        page = (REPOSITORY / "docs" / "runbooks.md").read_text().partition("\n## What can fail\n")[2].partition("\n## ")[0]
+        rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| ")][1:]
+        told, of_an_alarm = set(), {}
+        for what, metrics, alarm in rows:
+            names = set(re.findall(r"`([\w/ ]+)`", metrics))
+            told |= names
+            linked = re.findall(r"\[(\w+)\]\(#(\w+)\)", alarm)
+            with self.subTest(what):
+                self.assertTrue(names, "a row names the metric that tells of it")
+                self.assertTrue(linked or re.match(r"none[^:]*: .{10,}", alarm), "it has an alarm, or says why not: `none: …`")
+                self.assertEqual([name.lower() for name, _ in linked], [anchor for _, anchor in linked])
+            for name, _ in linked:
+                of_an_alarm.setdefault(name, set()).update(names)
+        self.assertEqual({name for name in told if "/" not in name}, set(telemetry.printed()))
+        meant = {
+            name: {metric.name if metric.namespace == "Sluice" else f"{metric.namespace} {metric.name}" for metric in alarm.metrics}
+            for name, alarm in ALARMS.items()
+        }
+        self.assertEqual(of_an_alarm, meant)
+
+    def test_each_metric_is_in_the_bill(self):
+        self.assertEqual({*cost.ALWAYS_METRICS, *cost.OTHER_METRICS, *cost.INGEST_METRICS}, set(telemetry.printed()))
 
     def test_each_line_that_a_query_looks_for_is_one_that_a_function_prints(self):
         sources = [file.read_text() for file in (REPOSITORY / "functions").glob("*/src/**/*.rs")]

@@ -36,7 +36,7 @@ IS_LONG = HEALTHY_SECONDS > 0
 PATIENCE_S = 240 if IS_LONG else 90
 ALARMS = alarms.load()
 # What LocalStack has no metric of: these are tested over made-up lines alone.
-NOT_HERE = {"OldestMessageAlarm", "QueueAgeAlarm", "DeadLetterAgeAlarm", "ThrottlesAlarm"}
+NOT_HERE = {"OldestMessageAlarm", "QueueAgeAlarm", "RecursionAlarm", "ThrottlesAlarm"}
 WRITES = "INSERT INTO demo.users (name, email, role) SELECT 'Watch', gen_random_uuid() || '@example.org', 'participant' FROM generate_series(1, 20);"
 HEARTBEAT = "UPDATE sluice.heartbeat SET at = clock_timestamp();"
 

@@ -122,17 +122,13 @@ impl Tally {
 
     /// The same for CloudWatch.
     pub(crate) fn measure(&self, line: &mut Line) {
-        for (name, count) in [
-            ("Written", self.written),
-            ("Stale", self.stale),
-            ("Gone", self.gone),
-            ("Retried", self.retried),
-            ("ConfigurationErrors", self.configuration),
-            ("DeadLettered", self.dead_lettered),
-            ("ReRead", self.re_read),
-        ] {
-            line.count(name, count as u64);
-        }
+        line.count("Written", self.written as u64)
+            .count("Stale", self.stale as u64)
+            .count("Gone", self.gone as u64)
+            .count("Retried", self.retried as u64)
+            .count("ConfigurationErrors", self.configuration as u64)
+            .count("DeadLettered", self.dead_lettered as u64)
+            .count("ReRead", self.re_read as u64);
         line.times("CommitToIndexed", &self.times_ms);
         if let Some(ms) = self.heartbeat_ms {
             line.gauge("HeartbeatAge", "Milliseconds", ms);

@@ -123,7 +123,8 @@ impl Trigger {
     fn measure(&self, Summary { drained, expanded }: &Summary) {
         let Some(metrics) = &self.config.metrics else { return };
         let mut line = metrics.line();
-        line.count("Drained", drained.changes)
+        // Its zeros, too: a log that nothing leaves is what an alarm looks for.
+        line.gauge("Drained", "Count", drained.changes)
             .count("Published", drained.documents + drained.deletes + drained.to_read_again)
             .count("PublishedBytes", drained.bytes)
             .count("SourceErrors", drained.source_errors + expanded.parked);
