@@ -3,7 +3,7 @@
 # These are arguments of a command (`make up STACK=mine`). Of the same names in the environment nothing is taken: a shell
 # that was set up for one database must not send a test, or a deploy, to it.
 ARGUMENTS := STACK USE_DATABASE USE_ELASTICSEARCH ELASTICSEARCH_VERSION POSTGRES_BIN MAVEN_REPOSITORY DOCKER SERVICE \
-	SIGNAL FUNCTION STACK_NAME STAGE ARCH ARTIFACTS RELEASE YES SECONDS NAME QUICK EVENTS_PER_DAY DOC_BYTES
+	SIGNAL FUNCTION STACK_NAME STAGE ARCH ARTIFACTS RELEASE YES BUCKET SECONDS NAME QUICK EVENTS_PER_DAY DOC_BYTES
 given = $(foreach v,$(ARGUMENTS),$(if $(findstring command,$(origin $v)),'$v=$(subst ','\'',$(value $v))'))
 stack = @localstack/stack/run $@ $(given)
 
@@ -56,7 +56,7 @@ build: ## Build the functions for Lambda: target/lambda/*/bootstrap.zip, for arm
 	$(stack)
 release: ## The same as a folder that is deployed without Rust: dist, or RELEASE=folder
 	$(stack)
-deploy: ## Build, or take ARTIFACTS=folder, deploy, migrate: the local stack, or by STAGE=prod what .env.prod says, on AWS
+deploy: ## Build, or take ARTIFACTS=folder, deploy, migrate: the local stack, or by STAGE=prod what .env.prod says, on AWS; BUCKET=name takes your own for the code
 	$(stack)
 destroy: ## Delete the CloudFormation stack, once its name was typed: the local one, or by STAGE=prod on AWS
 	$(stack)

@@ -13,9 +13,9 @@
 """
 
 import argparse
-import hashlib
 import json
 import re
+import socket
 import sys
 import time
 from pathlib import Path
@@ -24,30 +24,31 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+import parameters
+import template
 from archive import pack
+from bucket import Bucket, BucketRefused
 
-TEMPLATE = Path(__file__).with_name("template.yaml")
 MIGRATE_COMMANDS = ("migrate", "uninstall", "rebase")
 CHANGES = {"Add": "add", "Modify": "change", "Remove": "remove", "Import": "import", "Dynamic": "maybe change"}
+# A stack's states that no deploy leads out of, and what does.
+STUCK = {
+    "ROLLBACK_FAILED": "delete it (make destroy), once what is in the way is gone",
+    "DELETE_FAILED": "delete it again (make destroy), once what is in the way is gone",
+    "UPDATE_ROLLBACK_FAILED": "mend what is in the way, then: aws cloudformation continue-update-rollback --stack-name {}",
+}
+KEEP_ALIVE_S = 60  # a NAT gateway forgets a silent connection after 350 s, a router at home sooner
+WAKE_UP_S = 300  # a function that nobody has invoked for weeks; in a VPC, with its network interfaces
 
 
-def read_parameters(file: Path) -> dict[str, str]:
-    """Template parameters: a JSON object, or lines `DATABASE_SECRET_ARN=…` as in .env (`@file` stands for its text)."""
-    if file.suffix == ".json":
-        return json.loads(file.read_text())
-    parameters = {}
-    for number, line in enumerate(file.read_text().splitlines(), 1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        name, equals, value = line.partition("=")
-        if not equals or not re.fullmatch(r"[A-Z0-9_]+", name.strip()):
-            sys.exit(f"{file}, line {number}: expected NAME=value")
-        value = value.strip().strip("'\"")
-        if value:
-            parameters["".join(word.capitalize() for word in name.strip().split("_"))] = (
-                Path(value[1:]).read_text() if value.startswith("@") else value
-            )
-    return parameters
+def lambda_client():
+    """A migration may take as long as Lambda lets it, and must not be started twice by an impatient client."""
+    client = boto3.client("lambda", config=Config(read_timeout=910, retries={"max_attempts": 0}, tcp_keepalive=True))
+    # Until the answer comes nothing is said. The kernel alone would keep the connection alive only after two hours.
+    options = [("TCP_KEEPIDLE", KEEP_ALIVE_S), ("TCP_KEEPINTVL", KEEP_ALIVE_S // 4)]
+    own = [(socket.IPPROTO_TCP, getattr(socket, name), value) for name, value in options if hasattr(socket, name)]
+    client._endpoint.http_session._socket_options.extend(own)
+    return client
 
 
 class Deployment:
@@ -55,40 +56,40 @@ class Deployment:
 
     step = "deploy"  # which one is under way
     former = None  # template and parameters of before, once `deploy` has replaced them
+    _bucket = None  # once it was looked for
 
     def __init__(self, arguments: argparse.Namespace):
         self.arguments, self.stack = arguments, arguments.stack
         self.cloudformation = boto3.client("cloudformation")
-        self.s3 = boto3.client("s3")
-        self.sqs = boto3.client("sqs")
-        # A migration may take as long as Lambda lets it, and must not be started twice by an impatient client.
-        self.functions = boto3.client("lambda", config=Config(read_timeout=910, retries={"max_attempts": 0}))
+        self.region = self.cloudformation.meta.region_name
+        self.sqs, self.logs = boto3.client("sqs"), boto3.client("logs")
+        self.functions = lambda_client()
+        self.account = boto3.client("sts").get_caller_identity()["Account"]
+
+    def say_where(self) -> None:
+        """Whose account it is, before anything is done there."""
+        endpoint = self.cloudformation.meta.endpoint_url
+        elsewhere = "" if "amazonaws" in endpoint else f", at {endpoint}"
+        self._say(f"{' '.join(self.arguments.steps)}: the stack {self.stack} of account {self.account}, region {self.region}{elsewhere}")
 
     def deploy(self) -> None:
         """Packages, then makes the stack what the template says."""
-        template = self.arguments.template.read_text()
-        known = self.cloudformation.validate_template(TemplateBody=template)["Parameters"]
-        parameters = read_parameters(self.arguments.parameters) | self._write_secrets() | dict(self.arguments.set)
-        names = {parameter["ParameterKey"] for parameter in known}
-        if unknown := sorted(parameters.keys() - names):
-            sys.exit(f"deploy: the template has no parameter {', '.join(unknown)}; see {self.arguments.parameters}")
-        needed = {parameter["ParameterKey"] for parameter in known if "DefaultValue" not in parameter}
-        if missing := sorted(needed - parameters.keys()):
-            wanted = ", ".join(re.sub(r"(?<!^)(?=[A-Z])", "_", name).upper() for name in missing)
-            sys.exit(f"deploy: {self.arguments.parameters} has no value for {wanted}")
-        body = re.sub(r"(?<=CodeUri: )\S+", lambda uri: "s3://{}/{}".format(*self._upload(Path(uri[0]))), template)
+        text = self.arguments.template.read_text()
+        given = parameters.read(self.arguments.parameters) | self._write_secrets() | dict(self.arguments.set)
+        if problems := parameters.problems(template.load(text), given, self.region):
+            sys.exit("deploy: nothing was changed:" + "".join(f"\n  {problem}" for problem in problems))
         kind = self._change_set_type()
+        body = re.sub(r"(?<=CodeUri: )\S+", lambda uri: "s3://{}/{}".format(*self._upload(Path(uri[0]))), text)
         former = self._deployed() if kind == "UPDATE" else None
-        if self._become(kind, body, parameters):
+        if self._become(kind, body, given):
             self.former = former
         if self.arguments.outputs:
-            self.arguments.outputs.write_text(json.dumps(parameters | self.outputs(), indent=2))
+            self.arguments.outputs.write_text(json.dumps(given | self.outputs(), indent=2))
 
     def invoke_migrate(self, command: str) -> None:
         """Runs a command of the migrate function and prints its words."""
         self._say(f"invoking {command}")
-        payload = json.dumps({"command": command})
-        answer = self.functions.invoke(FunctionName=self.outputs()["MigrateFunction"], Payload=payload)
+        answer = self._invoke(self.outputs()["MigrateFunction"], {"command": command})
         words = json.load(answer["Payload"])
         has_failed = "FunctionError" in answer
         for line in words["errorMessage"].splitlines() if has_failed else words["lines"]:
@@ -97,6 +98,18 @@ class Deployment:
             if self.former:
                 self._take_back()
             sys.exit(f"deploy: {command} failed")
+
+    def _invoke(self, function: str, payload: dict) -> dict:
+        """Its answer. One that slept for weeks refuses the first call, which wakes it."""
+        deadline = time.monotonic() + WAKE_UP_S
+        while True:
+            try:
+                return self.functions.invoke(FunctionName=function, Payload=json.dumps(payload))
+            except self.functions.exceptions.ResourceNotReadyException:
+                if time.monotonic() > deadline:
+                    raise
+                self._say("the function was inactive, and is made ready")
+                self.functions.get_waiter("function_active_v2").wait(FunctionName=function, WaiterConfig={"Delay": 2, "MaxAttempts": WAKE_UP_S // 2})
 
     def start(self) -> None:
         """Wakes the trigger."""
@@ -129,12 +142,28 @@ class Deployment:
         self._say(f"{self.stack} goes, with its functions, their logs, roles and alarms")
         self._say("the queues stay (LocalStack takes them along), and so do the schema and the indexes, unless `uninstall` was before")
         self._confirm()
+        groups = self._log_groups()
         self.cloudformation.delete_stack(StackName=self.stack)
         self._wait("deleted", "DELETE_COMPLETE")
+        self._delete_what_came_back(groups)
         for url in queues.values():
             if self._depth(url) is not None:
                 self._say(f"kept: {url}")
         self._say("kept: your secrets, and the bucket of the functions' code, which all stacks of the account share")
+
+    def _log_groups(self) -> list[str]:
+        pages = self.cloudformation.get_paginator("list_stack_resources").paginate(StackName=self.stack)
+        resources = [one for page in pages for one in page["StackResourceSummaries"]]
+        return [one["PhysicalResourceId"] for one in resources if one["ResourceType"] == "AWS::Logs::LogGroup" and "PhysicalResourceId" in one]
+
+    def _delete_what_came_back(self, groups: list[str]) -> None:
+        """Log groups: a function's last lines come late, and may make its group anew, to be kept for ever."""
+        for group in groups:
+            try:
+                self.logs.delete_log_group(logGroupName=group)
+                self._say(f"{group} was made anew by late lines, and is deleted again")
+            except self.logs.exceptions.ResourceNotFoundException:
+                pass
 
     def _depth(self, queue: str) -> int | None:
         """How many messages wait or are under way; None if there is no such queue."""
@@ -174,6 +203,11 @@ class Deployment:
                 arns[parameter] = client.put_secret_value(SecretId=name, SecretString=text)["ARN"]
         return arns
 
+    @property
+    def bucket(self) -> Bucket:
+        self._bucket = self._bucket or Bucket(self.arguments.bucket, self.account)
+        return self._bucket
+
     def _upload(self, code: Path) -> tuple[str, str]:
         """Puts a function's zip where Lambda finds it, under its content's hash, so that equal code is no change."""
         folder = self.arguments.functions
@@ -181,23 +215,10 @@ class Deployment:
         if not file.exists():
             sys.exit(f"deploy: {file} does not exist; build the functions first")
         packed = pack(file.read_bytes(), level=1) if folder else file.read_bytes()
-        bucket, key = self._bucket(), f"{hashlib.sha256(packed).hexdigest()}.zip"
-        if not self.s3.list_objects_v2(Bucket=bucket, Prefix=key).get("KeyCount"):
-            self._say(f"uploading {Path(*code.parts[-2:])}, {len(packed) / 1e6:.1f} MB")
-            self.s3.put_object(Bucket=bucket, Key=key, Body=packed)
-        return bucket, key
-
-    def _bucket(self) -> str:
-        """The bucket that was named, or one for this account and region, which is made."""
-        if not self.arguments.bucket:
-            account, region = boto3.client("sts").get_caller_identity()["Account"], self.s3.meta.region_name
-            self.arguments.bucket = f"sluice-code-{account}-{region}"
-            where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
-            try:
-                self.s3.create_bucket(Bucket=self.arguments.bucket, **where)
-            except self.s3.exceptions.BucketAlreadyOwnedByYou:
-                pass
-        return self.arguments.bucket
+        key, is_new = self.bucket.put(packed, ".zip")
+        if is_new:
+            self._say(f"uploaded {Path(*code.parts[-2:])}, {len(packed) / 1e6:.1f} MB")
+        return self.bucket.name, key
 
     def _status(self) -> str | None:
         try:
@@ -209,9 +230,9 @@ class Deployment:
 
     def _deployed(self) -> tuple[str, dict[str, str]]:
         """Template and parameters of the stack as it is."""
-        template = self.cloudformation.get_template(StackName=self.stack, TemplateStage="Original")["TemplateBody"]
-        parameters = self.cloudformation.describe_stacks(StackName=self.stack)["Stacks"][0].get("Parameters", [])
-        return template, {parameter["ParameterKey"]: parameter["ParameterValue"] for parameter in parameters}
+        body = self.cloudformation.get_template(StackName=self.stack, TemplateStage="Original")["TemplateBody"]
+        given = self.cloudformation.describe_stacks(StackName=self.stack)["Stacks"][0].get("Parameters", [])
+        return body, {parameter["ParameterKey"]: parameter["ParameterValue"] for parameter in given}
 
     def _take_back(self) -> None:
         """The stack as it was before this deploy."""
@@ -219,9 +240,9 @@ class Deployment:
         self._become("UPDATE", *self.former)
         self.start()
 
-    def _become(self, kind: str, body: str, parameters: dict[str, str]) -> bool:
+    def _become(self, kind: str, body: str, given: dict[str, str]) -> bool:
         """Shows the change set and executes it; False if it is empty."""
-        change_set = self._create_change_set(kind, body, parameters)
+        change_set = self._create_change_set(kind, body, given)
         if change_set:
             self.cloudformation.execute_change_set(StackName=self.stack, ChangeSetName=change_set)
             self._wait("deployed", "CREATE_COMPLETE", "UPDATE_COMPLETE")
@@ -229,19 +250,23 @@ class Deployment:
 
     def _change_set_type(self) -> str:
         status = self._status()
+        if status in STUCK:
+            sys.exit(f"deploy: the stack {self.stack} is in {status}: {STUCK[status].format(self.stack)}")
         if status in ("ROLLBACK_COMPLETE", "CREATE_FAILED"):  # CloudFormation can only delete such a stack
             self._say(f"the stack {self.stack} was never complete ({status}): deleting it first")
             self.cloudformation.delete_stack(StackName=self.stack)
-            while self._status() not in (None, "DELETE_COMPLETE"):
+            while (status := self._status()) not in (None, "DELETE_COMPLETE"):
+                if status in STUCK:
+                    sys.exit(f"deploy: the stack {self.stack} is in {status}: {STUCK[status].format(self.stack)}")
                 time.sleep(1)
-            status = None
         return "CREATE" if status in (None, "REVIEW_IN_PROGRESS", "DELETE_COMPLETE") else "UPDATE"
 
-    def _create_change_set(self, kind: str, body: str, parameters: dict[str, str]) -> str | None:
+    def _create_change_set(self, kind: str, body: str, given: dict[str, str]) -> str | None:
         """Creates it and says what it will do; None if that is nothing."""
+        key, _ = self.bucket.put(body.encode(), ".yaml")
         change_set = self.cloudformation.create_change_set(
-            StackName=self.stack, ChangeSetName=f"deploy-{time.time_ns()}", ChangeSetType=kind, TemplateBody=body,
-            Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()],
+            StackName=self.stack, ChangeSetName=f"deploy-{time.time_ns()}", ChangeSetType=kind, TemplateURL=self.bucket.url(key),
+            Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in given.items()],
             Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
         )["Id"]  # fmt: skip
         while True:
@@ -271,18 +296,30 @@ class Deployment:
                 told = time.monotonic()
                 self._say(f"  … {status.lower().replace('_', ' ')}, {told - began:.0f} s")
         if status not in ends:
-            for event in self.cloudformation.describe_stack_events(StackName=self.stack)["StackEvents"]:
-                if event["ResourceStatus"].endswith("_FAILED"):
-                    self._say(f"  {event['LogicalResourceId']}: {event.get('ResourceStatusReason', event['ResourceStatus'])}")
-            sys.exit(f"{self.step}: the stack {self.stack} is in {status}")
+            for event in self._failed_events():
+                self._say(f"  {event['LogicalResourceId']}: {event.get('ResourceStatusReason', event['ResourceStatus'])}")
+            remedy = f": {STUCK[status].format(self.stack)}" if status in STUCK else ""
+            sys.exit(f"{self.step}: the stack {self.stack} is in {status}{remedy}")
         self._say(f"{self.stack} is {words} ({time.monotonic() - began:.0f} s)")
+
+    def _failed_events(self) -> list[dict]:
+        """Those of the operation that ended last, the first one first: what follows a failure is mostly its consequence."""
+        found = []
+        for page in self.cloudformation.get_paginator("describe_stack_events").paginate(StackName=self.stack):
+            for event in page["StackEvents"]:
+                is_of_the_stack = event["PhysicalResourceId"] == event["StackId"]
+                if event["ResourceStatus"].endswith("_FAILED"):
+                    found.insert(0, event)
+                elif is_of_the_stack and event["ResourceStatus"] in ("CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "DELETE_IN_PROGRESS"):
+                    return found
+        return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stack", help="name of the CloudFormation stack")
     parser.add_argument("steps", nargs="+", choices=["deploy", *MIGRATE_COMMANDS, "start", "show", "update", "destroy"])
-    parser.add_argument("--template", type=Path, default=TEMPLATE, help="it names the zips, from its own folder")
+    parser.add_argument("--template", type=Path, default=template.FILE, help="it names the zips, from its own folder")
     parser.add_argument("--functions", type=Path, help="folder of trigger/bootstrap, indexer/bootstrap and so on, to be taken in their place")
     parser.add_argument("--parameters", type=Path, help="the template's parameters, .env or .json")
     parser.add_argument("--set", metavar="PARAMETER=VALUE", type=lambda pair: pair.split("=", 1), action="append", default=[], help="a parameter more")
@@ -292,12 +329,15 @@ def main() -> None:
     parser.add_argument("--function", help="for update")
     parser.add_argument("--yes", metavar="STACK", help="for destroy: the name that is typed otherwise")
     deployment = Deployment(parser.parse_args())
+    deployment.step = deployment.arguments.steps[0]
+    deployment.say_where()
     for step in deployment.arguments.steps:
         deployment.step = step
         deployment.invoke_migrate(step) if step in MIGRATE_COMMANDS else getattr(deployment, step)()
 
 
-try:
-    main()
-except (ClientError, BotoCoreError) as error:
-    sys.exit(f"deploy: {error}")
+if __name__ == "__main__":
+    try:
+        main()
+    except (ClientError, BotoCoreError, BucketRefused) as error:
+        sys.exit(f"deploy: {error}")

@@ -26,9 +26,9 @@ def _tag(loader: _Loader, suffix: str, node: yaml.Node) -> dict:
 _Loader.add_multi_constructor("!", _tag)
 
 
-def load() -> dict:
-    """The whole template."""
-    return yaml.load(FILE.read_text(), _Loader)
+def load(text: str | None = None) -> dict:
+    """The whole template, or another one that is given."""
+    return yaml.load(text or FILE.read_text(), _Loader)
 
 
 def functions(template: dict) -> dict[str, dict]:

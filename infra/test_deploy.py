@@ -4,6 +4,7 @@
 The release has the binaries that the stack was brought up with: those of `make build` would take many minutes more.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -169,6 +170,25 @@ class Deploy(unittest.TestCase):
         migrate.write_bytes(migrate.read_bytes() + b"more")
         self.assertIn(f"{migrate} is not what SHA256SUMS says", self.refuse("deploy", f"ARTIFACTS={changed}"))
         self.assertIn("holds no SHA256SUMS", self.refuse("deploy", f"ARTIFACTS={self.scratch}"))
+
+    def test_code_that_somebody_put_under_its_hash_is_not_deployed(self):
+        s3, bucket = boto3.client("s3"), "sluice-code-000000000000-us-east-1"
+        content = next(self.release.glob("trigger-*.zip")).read_bytes()
+        key = f"{hashlib.sha256(content).hexdigest()}.zip"
+        s3.put_object(Bucket=bucket, Key=key, Body=self.pack("planted", b"#!/bin/sh").read_bytes())
+        self.deploy()
+        self.assertEqual(s3.get_object(Bucket=bucket, Key=key)["Body"].read(), content)
+
+    def test_parameters_that_cannot_be_are_told_before_anything_is_made(self):
+        parameters = self.scratch / "parameters.json"
+        parameters.write_text(json.dumps({"SubnetId": "subnet-1"}))
+        command = [sys.executable, "-B", REPOSITORY / "infra" / "deploy.py", "sluice-none", "deploy", "--parameters", parameters]
+        done = subprocess.run(command, capture_output=True, text=True)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertRegex(done.stderr, r"^deploy +deploy: the stack sluice-none of account 000000000000, region us-east-1, at http://127")
+        self.assertIn("the template has no parameter SubnetId", done.stderr)
+        self.assertIn("there is no value for DATABASE_SECRET_ARN", done.stderr)
+        self.assertNotIn("Traceback", done.stderr)
 
     def test_destroy_leaves_nothing_but_what_it_names(self):
         self.assertIn("nothing was deleted", self.refuse("destroy", "YES=sluice-prod"))

@@ -271,7 +271,7 @@ def deploy(arguments: dict[str, str]) -> None:
     """Builds, or takes a release, deploys and migrates: on AWS with STAGE or STACK_NAME, else in the local stack."""
     taken = Path(arguments["ARTIFACTS"]) if arguments.get("ARTIFACTS") else None
     if name := on_aws(arguments):
-        return functions.deploy_on_aws(name, parameters_file(arguments), taken, arguments.get("ARCH", "arm64"))
+        return functions.deploy_on_aws(name, parameters_file(arguments), taken, arguments.get("ARCH", "arm64"), arguments.get("BUCKET", ""))
     stack = existing(arguments)
     with lock(stack.folder, "this stack"):
         if stack.facts.get("docker"):

@@ -114,18 +114,21 @@ def run_migrate(stack: Stack, command: str) -> None:
         postgres.psql(stack, GRANT)
 
 
-def deploy_on_aws(name: str, parameters: Path, release: Path | None, arch: str) -> None:
+def deploy_on_aws(name: str, parameters: Path, release: Path | None, arch: str, bucket: str) -> None:
     """A release, or what is checked out, as a CloudFormation stack of the caller's own AWS account."""
     if not parameters.exists():
         stage = parameters.name.removeprefix(".env").replace(".", " STAGE=")
         raise Failure(f"there is no {parameters.name} with the parameters: make init{stage}, fill it in, and try again")
     code = ["--template", artifacts.open_folder(release)] if release else settings(artifacts.build(NAMES, arch))
-    on_aws(name, "deploy", "migrate", "start", "show", "--parameters", parameters, *code)
+    own = ["--bucket", bucket] if bucket else []
+    on_aws(name, "deploy", "migrate", "start", "show", "--parameters", parameters, *code, *own)
 
 
 def on_aws(name: str, *arguments) -> None:
-    """Steps of the deploy there, with their options."""
-    if subprocess.run([packages.install(), DEPLOY, name, *arguments]).returncode:
+    """Steps of the deploy there, with their options. The shell says whose account it is, and never that it is another endpoint's:
+    one that `make env` has set up for a local stack must not take a deploy of production there."""
+    env = {variable: value for variable, value in os.environ.items() if not variable.startswith("AWS_ENDPOINT_URL")}
+    if subprocess.run([packages.install(), DEPLOY, name, *arguments], env=env).returncode:
         raise Failure(f"{name} on AWS: that failed; the reason is above")
 
 
@@ -158,9 +161,7 @@ def _run_deploy(stack: Stack, *arguments) -> None:
 
 def _parameters(stack: Stack) -> dict[str, str]:
     if not stack.facts.get("use_database"):
-        if stack.facts["tls"]:
-            return {"DatabaseCa": (stack.tls / "ca.pem").read_text()}
-        return {"DatabaseSslmode": "disable"}
+        return {} if stack.facts["tls"] else {"DatabaseSslmode": "disable"}
     connection = postgres.connection(stack.database_url)
     is_local = connection["PGHOST"] in ("localhost", "127.0.0.1")
     mode = connection.get("PGSSLMODE", "disable" if is_local else "verify-full")
@@ -170,6 +171,8 @@ def _parameters(stack: Stack) -> dict[str, str]:
 def _secrets(stack: Stack) -> dict[str, dict]:
     connection = postgres.connection(stack.database_url)
     where = {"host": connection["PGHOST"], "port": int(connection["PGPORT"]), "dbname": connection["PGDATABASE"]}
+    if not stack.facts.get("use_database") and stack.facts["tls"]:
+        where["ca"] = (stack.tls / "ca.pem").read_text()
     return secrets(stack, where, stack.elasticsearch_url)
 
 

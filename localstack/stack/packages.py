@@ -48,7 +48,7 @@ def once(name: str, sources: list[Path], install_it, venv: Path = VENV) -> None:
 
 def _install_requirements(requirements: Path) -> None:
     # The file is the whole set: nothing is resolved, so nothing can change by itself.
-    command = [PYTHON, "-m", "pip", "install", "--progress-bar=off", "--no-deps", "-r", requirements]
+    command = [PYTHON, "-m", "pip", "install", "--progress-bar=off", "--no-deps", "--require-hashes", "-r", requirements]
     run("packages", "installing LocalStack, boto3 and cfn-lint from PyPI (2 to 5 minutes, 500 MB)", command, CACHE / "pip.log")
     (VENV / "executor.sha256").unlink(missing_ok=True)
 

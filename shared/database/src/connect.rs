@@ -210,14 +210,14 @@ async fn open(
     application_name: &str,
 ) -> Result<(Client, Target), ConnectError> {
     let target = Target::new(settings, secrets.get(&settings.secret_arn).await?)?;
-    let (client, target) = match target.open(&settings.tls, application_name).await {
+    let (client, target) = match target.open(application_name).await {
         Err(ConnectError::Refused { .. }) => {
             tracing::info!(
                 secret_arn = settings.secret_arn,
                 "PostgreSQL refuses the credentials, looking them up again"
             );
             let target = Target::new(settings, secrets.refresh(&settings.secret_arn).await?)?;
-            (target.open(&settings.tls, application_name).await?, target)
+            (target.open(application_name).await?, target)
         }
         opened => (opened?, target),
     };
@@ -234,6 +234,8 @@ struct Login {
     host: Option<String>,
     port: Option<Port>,
     dbname: Option<String>,
+    /// The PEM of the authority that signed the server's certificate, where it is no public one.
+    ca: Option<String>,
 }
 
 /// RDS writes a number, people write text.
@@ -252,6 +254,7 @@ struct Target {
     database: String,
     user: String,
     password: String,
+    tls: Tls,
 }
 
 impl Target {
@@ -274,11 +277,18 @@ impl Target {
                 problem: "its port is not a number from 1 to 65535".to_owned(),
             })?,
         };
-        Ok(Self { secret_arn, host, port, database, user: login.username, password: login.password })
+        let tls = match given(login.ca) {
+            None => settings.tls.clone(),
+            Some(pem) => settings
+                .tls
+                .with_authority(&pem)
+                .map_err(|problem| SecretError::Malformed { arn: secret_arn.clone(), problem: problem.to_owned() })?,
+        };
+        Ok(Self { secret_arn, host, port, database, user: login.username, password: login.password, tls })
     }
 
-    async fn open(&self, tls: &Tls, application_name: &str) -> Result<Client, ConnectError> {
-        let client_config = tls.client_config().map_err(|error| self.unreachable(error.to_string(), None))?;
+    async fn open(&self, application_name: &str) -> Result<Client, ConnectError> {
+        let client_config = self.tls.client_config().map_err(|error| self.unreachable(error.to_string(), None))?;
         let opening = async {
             match client_config {
                 Some(config) => {
@@ -288,7 +298,7 @@ impl Target {
             }
         };
         match timeout(CONNECT_TIMEOUT, opening).await {
-            Ok(opened) => opened.map_err(|error| self.refusal(tls, error)),
+            Ok(opened) => opened.map_err(|error| self.refusal(error)),
             Err(_) => Err(self.unreachable(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()), None)),
         }
     }
@@ -346,9 +356,9 @@ impl Target {
         if found < REQUIRED_SCHEMA { Err(old(found)) } else { Ok(()) }
     }
 
-    fn refusal(&self, tls: &Tls, source: tokio_postgres::Error) -> ConnectError {
+    fn refusal(&self, source: tokio_postgres::Error) -> ConnectError {
         let host = self.host.clone();
-        if let Some(problem) = tls.explain(&source) {
+        if let Some(problem) = self.tls.explain(&source) {
             return ConnectError::Certificate { host, problem, source };
         }
         let Some(code) = source.code() else {

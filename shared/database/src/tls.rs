@@ -28,7 +28,10 @@ pub(crate) enum Tls {
 pub(crate) enum Authority {
     Public,
     Rds,
+    /// By DATABASE_CA.
     Given,
+    /// By the field `ca` of the secret.
+    Secret,
 }
 
 enum Mode {
@@ -76,6 +79,20 @@ impl Tls {
         }
     }
 
+    /// The same with the authority that the secret names; where DATABASE_CA names one, that one stays.
+    pub(crate) fn with_authority(&self, pem: &str) -> Result<Self, &'static str> {
+        match self {
+            Self::Disabled | Self::Unverified => {
+                Err("its ca needs DATABASE_SSLMODE verify-full: nothing is verified otherwise")
+            }
+            Self::Verified(_, Authority::Rds | Authority::Given) => Ok(self.clone()),
+            Self::Verified(..) => {
+                let roots = roots(pem.as_bytes()).ok_or("its ca is not one or more certificates in PEM")?;
+                Ok(Self::Verified(Arc::new(roots), Authority::Secret))
+            }
+        }
+    }
+
     /// The client side of it; nothing where TLS is disabled.
     pub(crate) fn client_config(&self) -> Result<Option<ClientConfig>, rustls::Error> {
         let provider = Arc::new(aws_lc_rs::default_provider());
@@ -103,14 +120,19 @@ impl Tls {
                      or `rds` for Amazon RDS"
                         .to_owned()
                 }
+                Self::Verified(_, Authority::Secret) => {
+                    "it is not signed by the authority in the field `ca` of the secret; put there the PEM of the authority \
+                     that signed it"
+                        .to_owned()
+                }
                 Self::Verified(_, Authority::Rds) => {
-                    "it is not signed by an authority of Amazon RDS, which DATABASE_CA asks for; set DATABASE_CA to the \
-                     PEM of the authority that signed it, or empty for the public ones"
+                    "it is not signed by an authority of Amazon RDS, which DATABASE_CA asks for; set DATABASE_CA to nothing, \
+                     and put the PEM of the authority that signed it into the secret, as its field `ca`, unless it is a public one"
                         .to_owned()
                 }
                 Self::Verified(_, Authority::Public) | Self::Unverified | Self::Disabled => {
-                    "it is not signed by a public authority; set DATABASE_CA to the PEM of the authority that signed it, \
-                     or to `rds` for Amazon RDS"
+                    "it is not signed by a public authority; put the PEM of the authority that signed it into the secret, \
+                     as its field `ca`, or set DATABASE_CA to `rds` for Amazon RDS"
                         .to_owned()
                 }
             },
@@ -232,5 +254,9 @@ mod tests {
         let told = tls(&[("DATABASE_CA", "rds"), ("DATABASE_SSLMODE", "require")]).1.unwrap_err().to_string();
         assert!(told.contains("DATABASE_CA needs DATABASE_SSLMODE verify-full"), "{told}");
         assert!(tls(&[("DATABASE_SSLMODE", "verify-ca")]).1.is_err());
+        for mode in ["require", "disable"] {
+            let told = tls(&[("DATABASE_SSLMODE", mode)]).0.with_authority("s3cret").unwrap_err();
+            assert!(told.contains("its ca needs DATABASE_SSLMODE verify-full"), "{told}");
+        }
     }
 }

@@ -179,6 +179,25 @@ async fn a_server_that_the_private_authority_signed_for_is_trusted() {
 }
 
 #[tokio::test]
+async fn the_secret_may_name_the_authority() {
+    let fixture = Fixture::new().await;
+    let authority = Authority::new();
+    let port = authority.serve(&fixture, &["127.0.0.1"]).await;
+    let settings = fixture.settings([("DATABASE_HOST", "127.0.0.1"), ("DATABASE_PORT", &port)]);
+    let connect_with = async |ca: &str| {
+        fixture.manager.put(ARN, &json!({"username": fixture.user, "password": "first", "ca": ca}));
+        connect_unchecked(&settings, &Secrets::new(fixture.manager.client()), "test").await
+    };
+    assert_eq!(shown(&connect_with(&authority.pem).await.unwrap(), "application_name").await, "test");
+
+    let told = connect_with(&Authority::new().pem).await.unwrap_err().to_string();
+    assert!(told.contains("not signed by the authority in the field `ca` of the secret"), "{told}");
+    let told = connect_with("s3cret").await.unwrap_err().to_string();
+    assert!(told.contains(ARN) && told.contains("its ca is not") && !told.contains("s3cret"), "{told}");
+    fixture.remove().await;
+}
+
+#[tokio::test]
 async fn a_wrong_authority_is_refused_by_name() {
     let fixture = Fixture::new().await;
     let port = Authority::new().serve(&fixture, &["127.0.0.1"]).await;
@@ -186,7 +205,7 @@ async fn a_wrong_authority_is_refused_by_name() {
     for (authority, remedy) in [
         (other.pem.as_str(), "not signed by the authority in DATABASE_CA"),
         ("rds", "not signed by an authority of Amazon RDS"),
-        ("", "not signed by a public authority; set DATABASE_CA"),
+        ("", "not signed by a public authority; put the PEM"),
     ] {
         let settings =
             fixture.settings([("DATABASE_HOST", "127.0.0.1"), ("DATABASE_PORT", &port), ("DATABASE_CA", authority)]);

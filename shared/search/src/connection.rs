@@ -105,11 +105,20 @@ impl Connection {
         if let Some(auth) = credentials.auth().map_err(unusable)? {
             transport = transport.auth(auth);
         }
-        if let Some(pem) = &self.settings.ca {
-            let authority = Certificate::from_pem(pem.as_bytes()).map_err(ConnectError::Authority)?;
+        // What the parameters leave out, the secret says.
+        let (ca, is_of_the_secret) = match &self.settings.ca {
+            Some(pem) => (Some(pem.as_str()), false),
+            None => (credentials.ca(), true),
+        };
+        let malformed = |error| match is_of_the_secret {
+            true => unusable("its ca is not one or more certificates in PEM".to_owned()),
+            false => ConnectError::Authority(error),
+        };
+        if let Some(pem) = ca {
+            let authority = Certificate::from_pem(pem.as_bytes()).map_err(malformed)?;
             transport = transport.cert_validation(CertificateValidation::Full(authority));
         }
-        let transport = transport.build().map_err(|error| ConnectError::Authority(error.into()))?;
+        let transport = transport.build().map_err(|error| malformed(error.into()))?;
         Ok(Elasticsearch::new(transport))
     }
 

@@ -1,13 +1,14 @@
 use elasticsearch::{auth, http::Url};
 use serde::Deserialize;
 
-/// The secret: `{"url","api_key"}` or `{"url","username","password"}`.
+/// The secret: `{"url","api_key"}` or `{"url","username","password"}`, and perhaps `ca`, the PEM of an authority.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct Credentials {
     url: String,
     api_key: Option<String>,
     username: Option<String>,
     password: Option<String>,
+    ca: Option<String>,
 }
 
 impl std::fmt::Debug for Credentials {
@@ -27,6 +28,11 @@ impl Credentials {
             return Err("its url must not hold a username and password: they have fields of their own".to_owned());
         }
         Ok(url)
+    }
+
+    /// The authority that signed the server's certificate, where it is no public one.
+    pub(crate) fn ca(&self) -> Option<&str> {
+        self.ca.as_deref().filter(|pem| !pem.trim().is_empty())
     }
 
     /// As whom. `None`: an Elasticsearch without security.

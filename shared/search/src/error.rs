@@ -20,7 +20,10 @@ pub enum ConnectError {
     #[error("ELASTICSEARCH_CA cannot be used as an authority")]
     Authority(#[source] elasticsearch::Error),
     /// The server's certificate is not by an authority that we trust, or not for this name.
-    #[error("the certificate of Elasticsearch at {url} is refused: {problem}; set ELASTICSEARCH_CA to its authority")]
+    #[error(
+        "the certificate of Elasticsearch at {url} is refused: {problem}; put the PEM of its authority \
+             into the secret, as its field `ca`"
+    )]
     Certificate {
         /// What was asked.
         url: String,

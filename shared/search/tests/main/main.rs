@@ -58,7 +58,29 @@ async fn a_wrong_authority_is_told_by_name() -> Result<()> {
     for ca in [Authority::new()?.pem(), String::new()] {
         let error = connect(&settings(&ca)?, &secrets).await.unwrap_err();
         assert!(matches!(error, ConnectError::Certificate { .. }), "{error:?}");
-        assert!(error.to_string().contains("set ELASTICSEARCH_CA"), "{error}");
+        assert!(error.to_string().contains("into the secret, as its field `ca`"), "{error}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_secret_may_name_the_authority() -> Result<()> {
+    let authority = Authority::new()?;
+    let url = authority.serve(|_| (200, r#"{"status":"green"}"#)).await?;
+    let (manager, secrets) = secrets(&json!({ "url": url, "ca": Authority::new()?.pem() })).await?;
+    let connection = search::Connection::new(settings("")?, secrets.clone());
+    let error = connection.probe().await.unwrap_err();
+    assert!(matches!(error, ConnectError::Certificate { .. }), "{error:?}");
+
+    // Renewed with the secret, without a deploy.
+    manager.put(ARN, &json!({ "url": url, "ca": authority.pem() }));
+    connection.renew().await?;
+    connection.probe().await?;
+
+    for ca in ["s3cret", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"] {
+        manager.put(ARN, &json!({ "url": url, "ca": ca }));
+        let told = connection.renew().await.unwrap_err().to_string();
+        assert!(told.contains(ARN) && told.contains("its ca is not") && !told.contains("s3cret"), "{told}");
     }
     Ok(())
 }

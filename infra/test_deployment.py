@@ -1,0 +1,199 @@
+"""What a deploy does where AWS behaves as LocalStack never does: pages of events, functions that sleep, silent connections.
+
+Needs nothing: AWS's answers are made up, as its documentation has them.
+"""
+
+import os
+import socket
+import sys
+import threading
+import unittest
+from argparse import Namespace
+from base64 import b64encode
+from contextlib import redirect_stderr
+from hashlib import sha256
+from io import StringIO
+from pathlib import Path
+from unittest import mock
+
+import boto3
+from botocore.stub import ANY, Stubber
+
+import deploy
+from bucket import Bucket, BucketRefused
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.append(str(REPOSITORY / "localstack" / "stack"))
+
+import commands  # noqa: E402
+import functions  # noqa: E402
+
+HERE = {"AWS_DEFAULT_REGION": "eu-central-1", "AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
+CODE_SHA256 = b64encode(sha256(b"code").digest()).decode()
+STACK_ID = "arn:aws:cloudformation:eu-central-1:123456789012:stack/sluice-prod/1"
+
+
+class Made(unittest.TestCase):
+    """A deployment whose clients are told AWS's answers."""
+
+    @classmethod
+    def setUpClass(cls):
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        cls.enterClassContext(mock.patch.dict(os.environ, kept | HERE, clear=True))
+        cls.clients = {name: boto3.client(name) for name in ("cloudformation", "lambda", "logs", "s3", "sqs", "sts")}
+
+    def setUp(self):
+        self.stubs = {name: self.enterContext(Stubber(client)) for name, client in self.clients.items()}
+        self.words = self.enterContext(redirect_stderr(StringIO()))
+        self.answer("sts", "get_caller_identity", {"Account": "123456789012"})
+        self.enterContext(mock.patch("boto3.client", lambda service, **_: self.clients[service]))
+        self.enterContext(mock.patch("deploy.lambda_client", lambda: self.clients["lambda"]))
+        self.deployment = deploy.Deployment(Namespace(stack="sluice-prod", steps=["deploy"], bucket=None))
+
+    def answer(self, service: str, call: str, answer: dict, asked: dict | None = None) -> None:
+        self.stubs[service].add_response(call, answer, asked)
+
+
+def event(number: int, name: str, status: str, reason: str = "") -> dict:
+    """The stack's own events have its id as the physical one."""
+    told = {"StackId": STACK_ID, "EventId": str(number), "StackName": "sluice-prod", "Timestamp": 1_790_000_000 + number, "LogicalResourceId": name}
+    physical = STACK_ID if name == "sluice-prod" else f"{name}-1"
+    return told | {"PhysicalResourceId": physical, "ResourceStatus": status} | ({"ResourceStatusReason": reason} if reason else {})
+
+
+class Events(Made):
+    def test_each_failure_of_this_operation_is_told_the_first_one_first_however_many_pages_follow(self):
+        happened = [
+            event(1, "sluice-prod", "CREATE_IN_PROGRESS"), event(2, "Old", "CREATE_FAILED", "an earlier deploy"), event(3, "sluice-prod", "ROLLBACK_COMPLETE"),
+            event(4, "sluice-prod", "UPDATE_IN_PROGRESS"), event(5, "TriggerLogs", "UPDATE_FAILED", "31 is no number of days"),
+            event(6, "Queue", "UPDATE_FAILED", "Resource update cancelled"), event(7, "sluice-prod", "UPDATE_ROLLBACK_IN_PROGRESS"),
+            *(event(8 + number, f"Alarm{number}", "UPDATE_COMPLETE") for number in range(250)),
+            event(300, "sluice-prod", "UPDATE_ROLLBACK_COMPLETE"),
+        ]  # fmt: skip
+        newest_first = happened[::-1]
+        pages = [newest_first[first : first + 100] for first in range(0, len(newest_first), 100)]
+        for number, page in enumerate(pages):
+            self.answer("cloudformation", "describe_stack_events", {"StackEvents": page} | ({"NextToken": str(number)} if number < len(pages) - 1 else {}))
+        told = [(one["LogicalResourceId"], one["ResourceStatusReason"]) for one in self.deployment._failed_events()]
+        self.assertEqual(told, [("TriggerLogs", "31 is no number of days"), ("Queue", "Resource update cancelled")])
+
+    def test_a_state_that_no_deploy_leads_out_of_is_told_with_what_does(self):
+        for status, remedy in (("ROLLBACK_FAILED", "make destroy"), ("DELETE_FAILED", "make destroy"), ("UPDATE_ROLLBACK_FAILED", "continue-update-rollback --stack-name sluice-prod")):
+            stack = {"StackName": "sluice-prod", "CreationTime": 0, "StackStatus": status}
+            self.answer("cloudformation", "describe_stacks", {"Stacks": [stack]})
+            with self.assertRaisesRegex(SystemExit, f"is in {status}: .*{remedy}"):
+                self.deployment._change_set_type()
+
+
+class Buckets(Made):
+    """Where the code is put."""
+
+    def bucket(self, *answers: str | None, name: str | None = None) -> Bucket:
+        """Made where S3 answers a look for it so, and each later request with success."""
+        stub = self.stubs["s3"]
+        for code in answers:
+            if code:
+                stub.add_client_error("head_bucket", code, http_status_code=int(code))
+            else:
+                stub.add_response("head_bucket", {}, {"Bucket": name or "sluice-code-123456789012-eu-central-1", "ExpectedBucketOwner": "123456789012"})
+        if "404" in answers:
+            stub.add_response("create_bucket", {})
+        made = Bucket(name, "123456789012")
+        stub.assert_no_pending_responses()
+        return made
+
+    def test_one_that_is_there_is_used_and_not_made(self):
+        self.assertEqual(self.bucket(None).name, "sluice-code-123456789012-eu-central-1")
+        self.assertEqual(self.bucket(None, name="ours").name, "ours")
+
+    def test_one_that_is_not_there_is_made(self):
+        self.bucket("404")
+
+    def test_one_of_another_account_is_refused(self):
+        with self.assertRaisesRegex(BucketRefused, "another account's.*BUCKET="):
+            self.bucket("403")
+
+    def test_what_another_put_there_under_a_known_hash_is_put_anew(self):
+        for planted in ({"ChecksumSHA256": "cGxhbnRlZA=="}, {}):  # with another content, or in a way without a checksum
+            bucket = self.bucket(None)
+            owned = {"Bucket": bucket.name, "Key": ANY, "ExpectedBucketOwner": "123456789012"}
+            self.stubs["s3"].add_response("head_object", planted, {**owned, "ChecksumMode": "ENABLED"})
+            self.stubs["s3"].add_response("put_object", {}, {**owned, "Body": b"code", "ChecksumSHA256": CODE_SHA256})
+            self.assertEqual(bucket.put(b"code", ".zip")[1], True)
+            self.stubs["s3"].assert_no_pending_responses()
+
+    def test_what_is_there_with_its_own_checksum_is_not_put_again(self):
+        bucket = self.bucket(None)
+        self.stubs["s3"].add_response("head_object", {"ChecksumSHA256": CODE_SHA256})
+        self.assertEqual(bucket.put(b"code", ".zip")[1], False)
+
+
+class Logs(Made):
+    def test_a_log_group_that_late_lines_made_anew_is_deleted_again(self):
+        self.answer("logs", "delete_log_group", {}, {"logGroupName": "sluice-prod-TriggerLogs-1"})
+        self.stubs["logs"].add_client_error("delete_log_group", "ResourceNotFoundException")
+        self.deployment._delete_what_came_back(["sluice-prod-TriggerLogs-1", "sluice-prod-AdminLogs-1"])
+        self.stubs["logs"].assert_no_pending_responses()
+        self.assertIn("sluice-prod-TriggerLogs-1 was made anew", self.words.getvalue())
+        self.assertNotIn("AdminLogs", self.words.getvalue())
+
+
+class Functions(Made):
+    def test_a_function_that_slept_for_weeks_is_waited_for_and_invoked_again(self):
+        self.stubs["lambda"].add_client_error("invoke", "ResourceNotReadyException")
+        self.answer("lambda", "get_function", {"Configuration": {"State": "Active"}})
+        self.answer("lambda", "invoke", {"StatusCode": 200})
+        self.assertEqual(self.deployment._invoke("migrate", {"command": "migrate"})["StatusCode"], 200)
+        self.stubs["lambda"].assert_no_pending_responses()
+        self.assertIn("inactive", self.words.getvalue())
+
+
+class Connections(unittest.TestCase):
+    def test_a_long_migrate_keeps_its_connection_alive(self):
+        """By what the kernel says of the connection while nobody answers."""
+        with socket.create_server(("127.0.0.1", 0)) as server, mock.patch.dict(os.environ, HERE | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.getsockname()[1]}"}):
+            client = deploy.lambda_client()
+            caller = threading.Thread(target=lambda: client.invoke(FunctionName="migrate", Payload=b"{}"), daemon=True)
+            caller.start()
+            connection, (_, port) = server.accept()
+            with connection:
+                connection.recv(65536)
+                self.assertLessEqual(keep_alive_s(port), 60)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            caller.join(timeout=30)
+            self.assertFalse(caller.is_alive())
+
+
+def keep_alive_s(port: int) -> float:
+    """Until the kernel asks whether the other side of the local connection of this port is there."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if int(fields[1].rpartition(":")[2], 16) == port:
+            kind, left = fields[5].split(":")
+            assert kind == "02", f"the timer of the connection is {kind}, and should be that of keep-alive"
+            return int(left, 16) / os.sysconf("SC_CLK_TCK")
+    raise AssertionError(f"there is no connection of port {port}")
+
+
+class Shell(unittest.TestCase):
+    """What a deploy to AWS takes of the shell."""
+
+    def test_a_shell_that_was_set_up_for_a_local_stack_takes_no_deploy_there(self):
+        local = {"AWS_ENDPOINT_URL": "http://127.0.0.1:4566", "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:4566", "AWS_PROFILE": "prod"}
+        for run in (lambda: commands.destroy({"STAGE": "prod", "YES": "sluice-prod"}), lambda: commands.migrate({"STAGE": "prod"})):
+            with mock.patch.dict(os.environ, local), mock.patch.object(functions.subprocess, "run") as called, mock.patch.object(functions.packages, "install"):
+                called.return_value.returncode = 0
+                run()
+            env = called.call_args.kwargs["env"]
+            self.assertEqual({name for name in env if name.startswith("AWS_ENDPOINT_URL")}, set())
+            self.assertEqual(env["AWS_PROFILE"], "prod")
+
+    def test_the_bucket_of_the_code_may_be_named(self):
+        with mock.patch.object(functions, "on_aws") as called, mock.patch.object(functions.artifacts, "open_folder"):
+            functions.deploy_on_aws("sluice-prod", Path(__file__), Path("dist"), "arm64", "ours")
+        arguments = list(called.call_args.args)
+        self.assertEqual(arguments[arguments.index("--bucket") + 1], "ours")
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,68 @@
+"""What is wrong with parameters is told before anything is made. Needs nothing."""
+
+import tempfile
+import unittest
+from pathlib import Path
+
+import parameters
+import template
+
+WHOLE = template.load()
+ARN = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:sluice-AbC1d2"
+GIVEN = {"DatabaseSecretArn": ARN, "DatabaseOwnerSecretArn": ARN, "ElasticsearchSecretArn": ARN}
+
+
+class Problems(unittest.TestCase):
+    def problems(self, region: str = "eu-central-1", **more: str) -> list[str]:
+        return parameters.problems(WHOLE, GIVEN | more, region)
+
+    def test_what_is_complete_has_none(self):
+        self.assertEqual(self.problems(), [])
+
+    def test_all_that_is_missing_or_unknown_is_told_at_once(self):
+        told = parameters.problems(WHOLE, {"ElasticsearchSecretArn": ARN, "ElasticSearchUrl": "x"}, "eu-central-1")
+        self.assertEqual(len(told), 3)
+        for name in ("ElasticSearchUrl", "DATABASE_SECRET_ARN", "DATABASE_OWNER_SECRET_ARN"):
+            self.assertTrue(any(name in one for one in told), name)
+
+    def test_a_region_without_function_urls_is_told_with_what_to_set(self):
+        for region in ("eu-south-2", "il-central-1"):
+            for how in ("token", "iam"):
+                self.assertRegex("".join(self.problems(region, AdminUrl=how)), f"no function URLs in {region}.*ADMIN_URL=none")
+            self.assertEqual(self.problems(region, AdminUrl="none"), [])
+            self.assertRegex("".join(self.problems(region, AdminUrl="none", Demo="true")), "DEMO=false")
+            self.assertEqual(self.problems(region, AdminUrl="none", Demo="true", SourceUrl="https://profiles.example.com"), [])
+
+    def test_variables_that_would_not_fit_are_told_by_their_function(self):
+        """Bytes, which a letter with an accent has two of."""
+        self.assertEqual(self.problems(SourceUrl="https://example.com/" + "e" * 980), [])
+        told = self.problems(SourceUrl="https://example.com/" + "\N{LATIN SMALL LETTER E WITH ACUTE}" * 1_960)
+        self.assertRegex("".join(told), r"the variables of ingest would have \d,\d+ bytes, and Lambda takes 4,096")
+
+    def test_a_value_is_counted_with_its_name_and_never_as_less_than_it_will_be(self):
+        whole = {
+            "Globals": {"Function": {"Environment": {"Variables": {"STACK_NAME": {"Ref": "AWS::StackName"}}}}},
+            "Resources": {
+                "Q": {"Type": "AWS::SQS::Queue"},
+                "OneFunction": {
+                    "Type": "AWS::Serverless::Function",
+                    "Properties": {"Environment": {"Variables": {"A": {"Ref": "P"}, "B": {"Fn::If": ["C", {"Ref": "P"}, "12345"]}, "QUEUE": {"Ref": "Q"}, "N": 1000}}},
+                },
+            },
+        }
+        name, queue = "s" * 128, "https://sqs.ap-southeast-1.amazonaws.com/123456789012/" + "q" * 80
+        least = len("STACK_NAME" + name + "A" + "pp" + "B" + "12345" + "QUEUE" + queue + "N" + "1000")
+        found = parameters.environments(whole, {"P": 2})["one"]
+        self.assertGreaterEqual(found, least)
+        self.assertLess(found, least + 20)
+
+    def test_a_file_takes_a_text_by_its_path(self):
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "url").write_text("https://profiles.example.com")
+            (Path(folder) / ".env").write_text(f"# a comment\nDATABASE_SECRET_ARN='{ARN}'\nSOURCE_URL=@{folder}/url\nDATABASE_HOST=\n")
+            found = parameters.read(Path(folder) / ".env")
+        self.assertEqual(found, {"DatabaseSecretArn": ARN, "SourceUrl": "https://profiles.example.com"})
+
+
+if __name__ == "__main__":
+    unittest.main()
