@@ -3,7 +3,7 @@
 # These are arguments of a command (`make up STACK=mine`). Of the same names in the environment nothing is taken: a shell
 # that was set up for one database must not send a test, or a deploy, to it.
 ARGUMENTS := STACK USE_DATABASE USE_ELASTICSEARCH ELASTICSEARCH_VERSION POSTGRES_BIN MAVEN_REPOSITORY DOCKER SERVICE \
-	SIGNAL FUNCTION STACK_NAME STAGE ARCH ARTIFACTS RELEASE YES BUCKET SECONDS NAME QUICK EVENTS_PER_DAY DOC_BYTES
+	SIGNAL FUNCTION STACK_NAME STAGE ARCH ARTIFACTS RELEASE YES BUCKET REGION SERVERS SECONDS NAME QUICK EVENTS_PER_DAY DOC_BYTES
 given = $(foreach v,$(ARGUMENTS),$(if $(findstring command,$(origin $v)),'$v=$(subst ','\'',$(value $v))'))
 stack = @localstack/stack/run $@ $(given)
 
@@ -60,6 +60,8 @@ deploy: ## Build, or take ARTIFACTS=folder, deploy, migrate: the local stack, or
 	$(stack)
 destroy: ## Delete the CloudFormation stack, once its name was typed: the local one, or by STAGE=prod on AWS
 	$(stack)
+trial: ## Try a release in an AWS account, and delete all of it: make trial REGION=eu-central-1, ARTIFACTS=dist, SERVERS=.env.trial
+	$(stack)
 redeploy: ## Replace one function's code: make redeploy FUNCTION=indexer
 	$(stack)
 dashboard: ## Build the dashboard's page, and check its types
@@ -75,4 +77,4 @@ init: ## Write .env, the parameters of a deploy to AWS
 cost: ## What a month on AWS costs: make cost EVENTS_PER_DAY=1000000 DOC_BYTES=1024
 	@python3 -B infra/cost.py $(given)
 
-.PHONY: help demo test soak bench up down signal start status health logs psql env clean servers fetch build release deploy destroy redeploy dashboard migrate rebase uninstall init cost
+.PHONY: help demo test soak bench up down signal start status health logs psql env clean servers fetch build release deploy destroy trial redeploy dashboard migrate rebase uninstall init cost

@@ -14,8 +14,8 @@ class Bucket:
     has a checksum of its own for each object, and what has another one is put anew. A bucket of another account is refused.
     """
 
-    def __init__(self, name: str | None, account: str):
-        self.s3, self.owner = boto3.client("s3"), {"ExpectedBucketOwner": account}
+    def __init__(self, name: str | None, account: str, session=boto3):
+        self.s3, self.owner = session.client("s3"), {"ExpectedBucketOwner": account}
         region = self.s3.meta.region_name
         self.name = name or f"sluice-code-{account}-{region}"
         if not self._is_there():

@@ -268,6 +268,7 @@ class Deployment:
             StackName=self.stack, ChangeSetName=f"deploy-{time.time_ns()}", ChangeSetType=kind, TemplateURL=self.bucket.url(key),
             Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in given.items()],
             Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
+            Tags=[{"Key": name, "Value": value} for name, value in self.arguments.tag],
         )["Id"]  # fmt: skip
         while True:
             found = self.cloudformation.describe_change_set(StackName=self.stack, ChangeSetName=change_set)
@@ -323,6 +324,7 @@ def main() -> None:
     parser.add_argument("--functions", type=Path, help="folder of trigger/bootstrap, indexer/bootstrap and so on, to be taken in their place")
     parser.add_argument("--parameters", type=Path, help="the template's parameters, .env or .json")
     parser.add_argument("--set", metavar="PARAMETER=VALUE", type=lambda pair: pair.split("=", 1), action="append", default=[], help="a parameter more")
+    parser.add_argument("--tag", metavar="NAME=VALUE", type=lambda pair: pair.split("=", 1), action="append", default=[], help="a tag of all that the stack makes")
     parser.add_argument("--secrets", type=Path, help="secrets to make first: {parameter: {…}} (LocalStack)")
     parser.add_argument("--outputs", type=Path, help="where to write the stack's outputs and parameters, as JSON")
     parser.add_argument("--bucket", help="where the code is put; made, if none is named")

@@ -293,6 +293,18 @@ def destroy(arguments: dict[str, str]) -> None:
         docker.invoke(stack, "destroy", *given) if stack.facts.get("docker") else functions.destroy(stack, *given)
 
 
+def trial(arguments: dict[str, str]) -> None:
+    """Asks an account of AWS what only AWS can answer, by a stack that is deleted in the end."""
+    if not arguments.get("REGION"):
+        raise Failure("in which region? make trial REGION=eu-central-1")
+    if not arguments.get("ARTIFACTS"):
+        release(arguments)
+    folder = Path(arguments.get("ARTIFACTS") or arguments.get("RELEASE", REPOSITORY / "dist"))
+    artifacts.open_folder(folder)
+    servers = ["--servers", arguments["SERVERS"]] if arguments.get("SERVERS") else []
+    functions.try_on_aws(arguments["REGION"], folder, *servers, *(["--yes"] if arguments.get("YES") else []))
+
+
 def migrate(arguments: dict[str, str], command: str = "migrate") -> None:
     """The migrate function's code: from this shell, or with STAGE or STACK_NAME on AWS."""
     if name := on_aws(arguments):
@@ -412,5 +424,5 @@ def run_tests(command: list[str], env: dict[str, str]) -> None:
 
 COMMANDS = {
     command.__name__: command
-    for command in (up, down, signal, start, status, health, logs, psql, clean, servers, env, build, release, bench, deploy, destroy, redeploy, migrate, rebase, uninstall, dashboard, init, test, soak, fetch)
+    for command in (up, down, signal, start, status, health, logs, psql, clean, servers, env, build, release, bench, deploy, destroy, trial, redeploy, migrate, rebase, uninstall, dashboard, init, test, soak, fetch)
 }

@@ -20,6 +20,7 @@ PLACE = TARGET / "lambda"
 DEPLOY = REPOSITORY / "infra" / "deploy.py"
 # The migrations make the role; who is in it is the operator's to say.
 GRANT = "SELECT format('GRANT %s TO sluice_functions', app) FROM sluice.roles \\gexec\n"
+TRIAL = REPOSITORY / "infra" / "try_on_aws.py"
 AWS_STACK = "sluice"  # the CloudFormation stack's name in LocalStack; each of our stacks has a LocalStack of its own
 
 
@@ -127,9 +128,18 @@ def deploy_on_aws(name: str, parameters: Path, release: Path | None, arch: str, 
 def on_aws(name: str, *arguments) -> None:
     """Steps of the deploy there, with their options. The shell says whose account it is, and never that it is another endpoint's:
     one that `make env` has set up for a local stack must not take a deploy of production there."""
-    env = {variable: value for variable, value in os.environ.items() if not variable.startswith("AWS_ENDPOINT_URL")}
-    if subprocess.run([packages.install(), DEPLOY, name, *arguments], env=env).returncode:
+    if subprocess.run([packages.install(), DEPLOY, name, *arguments], env=_without_endpoints()).returncode:
         raise Failure(f"{name} on AWS: that failed; the reason is above")
+
+
+def try_on_aws(region: str, release: Path, *options) -> None:
+    """A stack of its own, tried and deleted."""
+    if subprocess.run([packages.install(), TRIAL, region, "--artifacts", release, *options], env=_without_endpoints()).returncode:
+        raise Failure("the trial on AWS: not all is as it should be, see above")
+
+
+def _without_endpoints() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("AWS_ENDPOINT_URL")}
 
 
 def destroy(stack: Stack, *options: str) -> None:

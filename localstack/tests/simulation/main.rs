@@ -27,7 +27,7 @@ use anyhow::{Context, Result, ensure};
 use localstack::{parameter, variable};
 
 use crate::defects::Defect;
-use crate::run::{run, run_on_postgres};
+use crate::run::{run, run_all_day, run_on_postgres};
 
 /// Seeds of one run, unless SEEDS says otherwise.
 const SEEDS: u64 = 5000;
@@ -36,6 +36,7 @@ const SEEDS_ON_POSTGRES: u64 = 50;
 /// A defect is caught by one of so many seeds.
 const SEEDS_FOR_A_DEFECT: u64 = 5000;
 const SEEDS_TWICE: u64 = 20;
+const SEEDS_OF_A_DAY: u64 = 3;
 
 #[test]
 fn the_index_equals_the_source_whatever_happens() -> Result<()> {
@@ -84,6 +85,17 @@ fn compare_with_postgres(seed: u64) -> Result<()> {
     eprintln!("SEED={seed} on PostgreSQL");
     let real = run_on_postgres(seed).with_context(|| format!("repeat with SEED={seed}"))?;
     assert_eq!(real, run(seed, None)?, "SEED={seed}");
+    Ok(())
+}
+
+#[test]
+fn a_day_of_deletes_is_no_loop_that_lambda_stops() -> Result<()> {
+    for seed in 0..SEEDS_OF_A_DAY {
+        run_all_day(seed, None).with_context(|| format!("a day by the seed {seed}"))?;
+        let told = format!("{:#}", run_all_day(seed, Some(Defect::LoopsAreStopped)).expect_err("nothing was stopped"));
+        eprintln!("by the seed {seed}: {told}");
+        ensure!(told.contains("Lambda takes the indexer for a loop"), "it failed otherwise: {told}");
+    }
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use crate::defects::Defect;
 use crate::elastic::is_refused;
 use crate::real::Real;
 use crate::scheduler::Scheduler;
+use crate::sqs::Refused;
 use crate::world::{State, World};
 
 /// Enough for a few dozen changes to go all the way.
@@ -48,6 +49,18 @@ pub fn run_on_postgres(seed: u64) -> Result<Outcome> {
     }))
 }
 
+/// A day on the model, in which rows come and go and nothing fails.
+pub fn run_all_day(seed: u64, defect: Option<Defect>) -> Result<Outcome> {
+    Builder::new_current_thread().enable_time().start_paused(true).build()?.block_on(LocalSet::new().run_until(async {
+        fastrand::seed(seed);
+        let world = World::new(seed, defect);
+        let mut scheduler = Scheduler::new(world.clone(), None)?;
+        scheduler.go_on_all_day().await?;
+        scheduler.come_to_rest().await?;
+        check(&world.state())
+    }))
+}
+
 async fn simulate(seed: u64, defect: Option<Defect>, real: Option<Arc<Real>>) -> Result<Outcome> {
     fastrand::seed(seed);
     let world = World::new(seed, defect);
@@ -66,6 +79,12 @@ fn check(state: &State) -> Result<Outcome> {
         let documents = state.elastic.documents(stream).into_iter();
         indexed.extend(documents.map(|(key, document)| ((stream, key), document)));
     }
+    let Refused { batches, messages, fresh } = state.refused;
+    ensure!(
+        batches == 0,
+        "Lambda takes the indexer for a loop and refused {batches} batches of {messages} messages, {fresh} of them as they \
+         came from the trigger: each waits until it is received again, and in the end is a dead letter without a reason"
+    );
     let keys = state.log.keys();
     for (stream, key) in &keys {
         let source = state.log.document(stream, key).map(|text| serde_json::from_str::<Value>(&text).unwrap());

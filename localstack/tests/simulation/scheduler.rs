@@ -1,6 +1,7 @@
 //! Who does what next: chance decides, and the seed decides over chance.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
@@ -30,6 +31,10 @@ type Invocation = (SimulatedIndexer, SqsEvent, SqsBatchResponse);
 const MINUTE: Duration = Duration::from_secs(60);
 /// A request whose client is gone is carried out within this time, or never. Second looks come later.
 const LONGEST_UNDER_WAY_MS: i64 = 5 * 60_000;
+/// A day goes on in rounds.
+const ROUND: Duration = Duration::from_secs(5 * 60);
+const ROUNDS_A_DAY: usize = 24 * 12;
+const WRITES_A_ROUND: usize = 20;
 /// More of them is no rest but a circle.
 const STEPS_TO_REST: usize = 20_000;
 
@@ -43,6 +48,8 @@ pub struct Scheduler {
     drainers: Vec<Process<Drain<Postgres, SimulatedQueue>>>,
     fan_outs: Vec<Process<FanOut<Postgres>>>,
     indexers: Vec<Process<SimulatedIndexer, Invocation>>,
+    /// Of each indexer's invocation.
+    lineages: Vec<Arc<AtomicU32>>,
     writers: Vec<SessionId>,
     delete_share: f32,
     is_unsettled: bool,
@@ -75,6 +82,7 @@ impl Scheduler {
         let drainers = (0..2).map(|_| Process::new()).collect();
         let fan_outs = (0..2).map(|_| Process::new()).collect();
         let indexers = (0..3).map(|_| Process::new()).collect();
+        let lineages = (0..3).map(|_| Arc::default()).collect();
         Ok(Self {
             world,
             real,
@@ -84,6 +92,7 @@ impl Scheduler {
             drainers,
             fan_outs,
             indexers,
+            lineages,
             writers: vec![],
             delete_share,
             is_unsettled: false,
@@ -114,6 +123,31 @@ impl Scheduler {
                 _ => self.restart_postgres().await?,
             }
             self.reap().await?;
+        }
+        Ok(())
+    }
+
+    /// Rows come and go, and each is delivered at once: second looks travel beside what is new, hour after hour.
+    pub async fn go_on_all_day(&mut self) -> Result<()> {
+        self.world.state().is_calm = true;
+        for _ in 0..ROUNDS_A_DAY {
+            for _ in 0..WRITES_A_ROUND {
+                self.write().await?;
+            }
+            for is_sent in [false, true] {
+                for _ in 0..WRITES_A_ROUND {
+                    if is_sent {
+                        self.index()
+                    } else {
+                        self.drain()
+                    }
+                    self.reap().await?;
+                    while self.world.give_a_turn().await {
+                        self.reap().await?;
+                    }
+                }
+            }
+            self.pass(ROUND).await;
         }
         Ok(())
     }
@@ -203,7 +237,7 @@ impl Scheduler {
         if process.is_at_work() {
             return;
         }
-        let queue = SimulatedQueue { world: self.world.clone(), is_for_dead_letters: false };
+        let queue = SimulatedQueue { world: self.world.clone(), is_for_dead_letters: false, lineage: Arc::default() };
         let mut drain =
             process.resting.take().unwrap_or_else(|| Drain::new(&self.config, self.postgres.clone(), queue));
         self.is_unsettled = true;
@@ -233,18 +267,23 @@ impl Scheduler {
     }
 
     fn index(&mut self) {
-        let process = self.world.state().random.usize(..self.indexers.len());
-        let process = &mut self.indexers[process];
+        let chosen = self.world.state().random.usize(..self.indexers.len());
+        let process = &mut self.indexers[chosen];
         if process.is_at_work() {
             return;
         }
         let now_ms = self.world.now_ms();
-        let event = receive(&mut self.world.state(), now_ms);
+        let (event, lineage) = receive(&mut self.world.state(), now_ms);
         if event.records.is_empty() {
             return;
         }
-        let world = &self.world;
-        let queue = |is_for_dead_letters| SimulatedQueue { world: world.clone(), is_for_dead_letters };
+        self.lineages[chosen].store(lineage, Ordering::Relaxed);
+        let (world, lineage) = (&self.world, &self.lineages[chosen]);
+        let queue = |is_for_dead_letters| SimulatedQueue {
+            world: world.clone(),
+            is_for_dead_letters,
+            lineage: lineage.clone(),
+        };
         let indexer = process.resting.take().unwrap_or_else(|| {
             let source = Source::of(self.postgres.clone());
             Indexer::of(SimulatedCluster(world.clone()), source, queue(false), queue(true), self.settings.clone())
@@ -335,7 +374,7 @@ impl Scheduler {
             let Some(id) = state.random.choice(&letters) else { return Ok(()) };
             let Some(letter) = state.dead_letters.delete(*id) else { return Ok(()) };
             if letter.attribute("error_type").is_empty() || state.random.bool() {
-                state.queue.put(letter.body, letter.attributes, now_ms, 0);
+                state.queue.put(letter.body, letter.attributes, now_ms);
                 return Ok(());
             }
             let stream = if letter.attribute("stream") == "items" { "items" } else { "projects" };
@@ -361,7 +400,7 @@ impl Scheduler {
             .collect();
         for id in &unexplained {
             if let Some(letter) = state.dead_letters.delete(*id) {
-                state.queue.put(letter.body, letter.attributes, now_ms, 0);
+                state.queue.put(letter.body, letter.attributes, now_ms);
             }
         }
         !unexplained.is_empty()

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use aws_lambda_events::event::sqs::{SqsEvent, SqsMessage};
@@ -16,6 +17,8 @@ use crate::world::{State, World};
 pub const MAX_RECEIVE_COUNT: u32 = 10;
 /// How long a message that was handed out stays invisible.
 const VISIBILITY_MS: i64 = 360_000;
+/// Lambda takes what comes from more invocations of the same function than this for a loop, unless that is allowed.
+const LONGEST_LINEAGE: u32 = 16;
 
 /// What a queue has.
 #[derive(Debug, Default)]
@@ -31,6 +34,8 @@ pub struct Stored {
     sent_ms: i64,
     visible_ms: i64,
     receive_count: u32,
+    /// How many of the indexer's invocations it comes from, one out of the other.
+    lineage: u32,
 }
 
 /// One of the two queues.
@@ -38,6 +43,17 @@ pub struct Stored {
 pub struct SimulatedQueue {
     pub world: Arc<World>,
     pub is_for_dead_letters: bool,
+    /// Of the invocation that sends.
+    pub lineage: Arc<AtomicU32>,
+}
+
+/// What Lambda refused to give to the function.
+#[derive(Debug, Default)]
+pub struct Refused {
+    pub batches: usize,
+    pub messages: usize,
+    /// Of these, those that the trigger had sent: nothing was wrong with them but their company.
+    pub fresh: usize,
 }
 
 impl Stored {
@@ -47,8 +63,12 @@ impl Stored {
 }
 
 impl Messages {
-    pub fn put(&mut self, body: String, attributes: Vec<(String, String)>, now_ms: i64, delay_ms: i64) {
-        let stored = Stored { body, attributes, sent_ms: now_ms, visible_ms: now_ms + delay_ms, receive_count: 0 };
+    /// By somebody outside of the functions.
+    pub fn put(&mut self, body: String, attributes: Vec<(String, String)>, now_ms: i64) {
+        self.add(Stored { body, attributes, sent_ms: now_ms, visible_ms: now_ms, receive_count: 0, lineage: 0 });
+    }
+
+    fn add(&mut self, stored: Stored) {
         self.messages.insert(self.next_id, stored);
         self.next_id += 1;
     }
@@ -68,12 +88,16 @@ impl Messages {
 }
 
 /// Hands out a batch, as the event source mapping gets it. What was handed out too often goes to the dead-letter queue.
-pub fn receive(state: &mut State, now_ms: i64) -> SqsEvent {
+///
+/// The batch has one lineage, the longest of its messages': AWS does not say which one it is, and this is the worst.
+/// What Lambda takes for a loop it gives to nobody, whole as it is; the messages come back after a while.
+pub fn receive(state: &mut State, now_ms: i64) -> (SqsEvent, u32) {
     let mut visible: Vec<u64> =
         state.queue.messages.iter().filter(|(_, m)| m.visible_ms <= now_ms).map(|(id, _)| *id).collect();
     state.random.shuffle(&mut visible);
     visible.truncate(state.random.usize(1..=10));
     let mut event = SqsEvent::default();
+    let (mut lineage, mut fresh) = (0, 0);
     for id in visible {
         // Now and then it is handed out to two at once.
         let is_doubled = state.fails(30);
@@ -81,10 +105,12 @@ pub fn receive(state: &mut State, now_ms: i64) -> SqsEvent {
         stored.receive_count += 1;
         if stored.receive_count > MAX_RECEIVE_COUNT {
             if let Some(stored) = state.queue.messages.remove(&id) {
-                state.dead_letters.put(stored.body, stored.attributes, now_ms, 0);
+                state.dead_letters.put(stored.body, stored.attributes, now_ms);
             }
             continue;
         }
+        lineage = lineage.max(stored.lineage + 1);
+        fresh += usize::from(stored.lineage == 0);
         stored.visible_ms = if is_doubled { now_ms } else { now_ms + VISIBILITY_MS };
         let told = if state.defect == Some(Defect::NoReRead) { 1 } else { stored.receive_count };
         let mut record = SqsMessage::default();
@@ -99,7 +125,14 @@ pub fn receive(state: &mut State, now_ms: i64) -> SqsEvent {
         }
         event.records.push(record);
     }
-    event
+    if lineage > LONGEST_LINEAGE && !state.is_loop_allowed {
+        let refused = &mut state.refused;
+        refused.batches += 1;
+        refused.messages += event.records.len();
+        refused.fresh += fresh;
+        event.records.clear();
+    }
+    (event, lineage)
 }
 
 impl Queue for SimulatedQueue {
@@ -137,7 +170,9 @@ impl Queue for SimulatedQueue {
                 message.attributes.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
             let delay_ms = i64::try_from(message.delay.as_millis()).unwrap();
             let queue = if self.is_for_dead_letters { &mut state.dead_letters } else { &mut state.queue };
-            queue.put(body, attributes, now_ms, delay_ms);
+            let lineage = self.lineage.load(Ordering::Relaxed);
+            let visible_ms = now_ms + delay_ms;
+            queue.add(Stored { body, attributes, sent_ms: now_ms, visible_ms, receive_count: 0, lineage });
         }
         if self.is_for_dead_letters && state.defect == Some(Defect::AcknowledgeBeforeTheLetterIsSent) {
             taken.positions = (0..batch.len()).collect();

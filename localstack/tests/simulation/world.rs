@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -14,7 +14,17 @@ use tokio::time::Instant;
 use crate::defects::Defect;
 use crate::elastic::Elastic;
 use crate::log::Log;
-use crate::sqs::Messages;
+use crate::sqs::{Messages, Refused};
+
+/// Whether the template lets the indexer send to its own queue: Lambda's own default is to stop it.
+static IS_LOOP_ALLOWED: LazyLock<bool> = LazyLock::new(|| {
+    let template = include_str!("../../../infra/template.yaml");
+    let indexer = template.split("\n  IndexerFunction:\n").nth(1).unwrap_or_default();
+    indexer
+        .split("\n  IndexerFunctionQueue:\n")
+        .next()
+        .is_some_and(|text| text.contains("\n      RecursiveLoop: Allow\n"))
+});
 
 /// When the simulation begins, in milliseconds since 1970.
 const BEGIN_MS: i64 = 1_790_000_000_000;
@@ -37,6 +47,8 @@ pub struct State {
     pub is_postgres_away: bool,
     pub elastic: Elastic,
     pub queue: Messages,
+    pub is_loop_allowed: bool,
+    pub refused: Refused,
     pub dead_letters: Messages,
     pub faults: usize,
     /// Of each stream and key, the highest version that was ever on its way.
@@ -54,6 +66,8 @@ impl World {
             is_postgres_away: false,
             elastic: Elastic::default(),
             queue: Messages::default(),
+            is_loop_allowed: *IS_LOOP_ALLOWED && defect != Some(Defect::LoopsAreStopped),
+            refused: Refused::default(),
             dead_letters: Messages::default(),
             faults: 0,
             newest: BTreeMap::new(),
