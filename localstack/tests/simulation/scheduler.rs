@@ -32,9 +32,10 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// A request whose client is gone is carried out within this time, or never. Second looks come later.
 const LONGEST_UNDER_WAY_MS: i64 = 5 * 60_000;
 /// A day goes on in rounds.
-const ROUND: Duration = Duration::from_secs(5 * 60);
-const ROUNDS_A_DAY: usize = 24 * 12;
-const WRITES_A_ROUND: usize = 20;
+const ROUND: Duration = Duration::from_secs(15 * 60);
+const ROUNDS_A_DAY: usize = 24 * 4;
+const WRITES_A_ROUND: usize = 100;
+const STEPS_A_ROUND: usize = 20;
 /// More of them is no rest but a circle.
 const STEPS_TO_REST: usize = 20_000;
 
@@ -127,15 +128,16 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Rows come and go, and each is delivered at once: second looks travel beside what is new, hour after hour.
+    /// Rows come and go each quarter of an hour, and are delivered at once, beside the second looks at those before.
     pub async fn go_on_all_day(&mut self) -> Result<()> {
         self.world.state().is_calm = true;
+        self.delete_share = 0.5;
         for _ in 0..ROUNDS_A_DAY {
             for _ in 0..WRITES_A_ROUND {
                 self.write().await?;
             }
             for is_sent in [false, true] {
-                for _ in 0..WRITES_A_ROUND {
+                for _ in 0..STEPS_A_ROUND {
                     if is_sent {
                         self.index()
                     } else {
@@ -145,6 +147,7 @@ impl Scheduler {
                     while self.world.give_a_turn().await {
                         self.reap().await?;
                     }
+                    self.pass(Duration::from_millis(200)).await;
                 }
             }
             self.pass(ROUND).await;
