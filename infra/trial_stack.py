@@ -93,7 +93,7 @@ def the_queue_has_its_limits(trial) -> None:
 
 
 def letters_that_were_sent_have_no_source(trial) -> None:
-    if not trial.only_aws("SQS's own redrive", "moves what was sent, too"):
+    if not trial.only_aws("SQS's own redrive", "has an answer of its own"):
         return
     sqs = trial.client("sqs")
     arn = sqs.get_queue_attributes(QueueUrl=trial.outputs()["DeadLetterQueueUrl"], AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
