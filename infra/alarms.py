@@ -120,15 +120,12 @@ class Alarm:
         # Where each value there is breaches, but they are too few, `ignore` leaves it as it was.
         return before if self.missing == "ignore" and lacking and breaching == len(real) else OK
 
-    def history(
-        self, measured: Iterable[Point], start: float, end: float, scale: float = 1, does_fill_nothing: bool = True
-    ) -> list[tuple[float, str]]:
+    def history(self, measured: Iterable[Point], start: float, end: float, does_fill_nothing: bool = True) -> list[tuple[float, str]]:
         """Its changes of state. Nothing is known before `start`, and that is not taken for missing where missing is a fault.
 
-        `scale` shortens its period, for runs that are too short for it. `does_fill_nothing`: FILL gives values to a series
-        without any.
+        `does_fill_nothing`: FILL gives values to a series without any.
         """
-        period = self.period * scale
+        period = self.period
         first, last = math.ceil(start / period), math.floor(end / period)
         buckets = defaultdict(lambda: defaultdict(list))
         for point in measured:

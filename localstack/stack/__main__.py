@@ -6,8 +6,11 @@
 import os
 import sys
 
-from commands import COMMANDS
+import commands
+import tests
 from console import Failure
+
+COMMANDS = commands.COMMANDS | tests.COMMANDS
 
 
 def main() -> None:

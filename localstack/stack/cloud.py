@@ -65,7 +65,7 @@ def start(stack: Stack) -> subprocess.Popen | None:
 
 def wait(stack: Stack, launched: subprocess.Popen | None) -> None:
     """Waits for health."""
-    process.wait_until(lambda: is_healthy(stack), "LocalStack", launched, log(stack), 120)
+    process.wait_until(lambda: is_healthy(stack), "LocalStack", launched, log(stack), 240)
 
 
 def stop(stack: Stack) -> bool:

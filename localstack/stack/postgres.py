@@ -66,7 +66,7 @@ def start(stack: Stack) -> subprocess.Popen | None:
 def wait(stack: Stack, launched: subprocess.Popen | None) -> None:
     """Waits for health, then sees to roles and database."""
     if not stack.facts.get("use_database"):
-        process.wait_until(lambda: is_healthy(stack), "PostgreSQL", launched, log(stack), 60)
+        process.wait_until(lambda: is_healthy(stack), "PostgreSQL", launched, log(stack), 240)
     psql(stack, roles(stack), database=None if stack.facts.get("use_database") else "postgres")
 
 

@@ -1,11 +1,13 @@
 """The alarms over what the deployed functions really print: silent while all is well, and fired by real faults.
 
-A minute of the alarms' is some seconds here, with the schedule, the trigger's stay and the heartbeat shortened alike; with
-HEALTHY_SECONDS the healthy run has real minutes, and nothing is shortened in it. infra/alarms.py evaluates all of them.
+A minute of the alarms' is a second or more here, with the schedule, the trigger's stay and the heartbeat shortened alike: as
+long as its work takes, so that a busy machine has longer minutes, and no other alarms. With HEALTHY_SECONDS the healthy run has
+real minutes, and nothing is shortened in it. infra/alarms.py evaluates all of them.
 LocalStack's own CloudWatch evaluates those that it can, as they are deployed but for their period, whose least is ten
 seconds there. It is given what the functions print, as CloudWatch Logs does it on AWS.
 """
 
+import bisect
 import json
 import os
 import sys
@@ -28,12 +30,14 @@ sys.path += [str(REPOSITORY / "infra"), str(REPOSITORY / "localstack" / "stack")
 import alarms  # noqa: E402
 import commands  # noqa: E402
 import postgres  # noqa: E402
+import tests  # noqa: E402
 from alarms import ALARM, OK, Point  # noqa: E402
 
 STACK = commands.existing({"STACK": os.environ["SLUICE_STACK"]})
 HEALTHY_SECONDS = float(os.environ.get("HEALTHY_SECONDS", 0))
 IS_LONG = HEALTHY_SECONDS > 0
-PATIENCE_S = 240 if IS_LONG else 90
+PATIENCE_S = 300
+LATE = 2  # seconds, or shortened minutes, in which a line may still come: it is written when its invocation ends
 ALARMS = alarms.load()
 # What LocalStack has no metric of: these are tested over made-up lines alone.
 NOT_HERE = {"OldestMessageAlarm", "QueueAgeAlarm", "RecursionAlarm", "ThrottlesAlarm"}
@@ -77,19 +81,36 @@ def admin(path: str, token: str, body: dict | None = None) -> int:
 
 
 class Clock(threading.Thread):
-    """A shortened minute's work: the schedule's, the heartbeat's, and an application's."""
+    """A minute's work: an application's and, where minutes are shortened, the schedule's and the heartbeat's."""
 
-    def __init__(self, minute_s: float, names: dict[str, str], is_shortened: bool):
+    def __init__(self, minute_s: float, trigger: str | None = None, is_well: bool = False):
         super().__init__(daemon=True)
-        self.minute_s, self.trigger, self.is_shortened = minute_s, names["TriggerFunction"], is_shortened
+        self.minute_s, self.trigger = minute_s, trigger
+        self.beats = Watched({}) if is_well else None
+        self.ticks = [time.time()]
         self.ended = threading.Event()
         self.start()
 
     def run(self) -> None:
-        while not self.ended.wait(self.minute_s):
-            postgres.psql(STACK, WRITES + (HEARTBEAT if self.is_shortened else ""))
-            if self.is_shortened:
+        while not self.ended.is_set():
+            postgres.psql(STACK, WRITES + (HEARTBEAT if self.trigger else ""))
+            if self.trigger:
                 LAMBDA.invoke(FunctionName=self.trigger, InvocationType="Event")
+            self.ended.wait(self.minute_s)
+            while self.beats and not self.has_beaten() and not self.ended.is_set():
+                self.ended.wait(0.1)
+            self.ticks.append(time.time())
+
+    def has_beaten(self) -> bool:
+        """Whether a heartbeat of this minute has arrived."""
+        return any(one.metric.name == "HeartbeatAge" and one.at > self.ticks[-1] for one in self.beats.read()[-100:])
+
+    def at(self, moment: float) -> float:
+        """The time that the alarms see: of each minute sixty seconds."""
+        number = max(bisect.bisect(self.ticks, moment) - 1, 0)
+        begin, *end = self.ticks[number : number + 2]
+        share = (moment - begin) / (end[0] - begin) if end else 0
+        return self.ticks[0] + 60 * (number + share)
 
     def end(self) -> None:
         self.ended.set()
@@ -97,10 +118,10 @@ class Clock(threading.Thread):
 
 
 class Watched:
-    """What was printed and measured since a moment."""
+    """What was printed and measured since a moment, in a clock's minutes or in real ones."""
 
-    def __init__(self, minute_s: float, names: dict[str, str]):
-        self.scale, self.names, self.start = minute_s / 60, names, time.time()
+    def __init__(self, names: dict[str, str], clock: Clock | None = None):
+        self.clock, self.names, self.start = clock, names, time.time()
         self.offsets = {file: file.stat().st_size for file in self._logs()}
         self.points: list[Point] = []
         self.told = Counter()
@@ -143,18 +164,23 @@ class Watched:
             found += [Point(at.timestamp(), metric, value) for at, value in zip(answer["Timestamps"], answer["Values"])]
         return found
 
-    def histories(self, end: float | None = None) -> dict[str, list[tuple[float, str]]]:
-        """What each alarm would have said. The last seconds are left out, since a line is written when its invocation ends."""
-        points, end = self.read() + self.of_aws(), end or time.time() - 2
-        return {name: alarm.history(points, self.start, end, self.scale) for name, alarm in ALARMS.items() if name not in NOT_HERE}
+    def histories(self) -> dict[str, list[tuple[float, str]]]:
+        """What each alarm would have said. What is too new for all of its lines to be there is left out."""
+        points, start, end = self.read() + self.of_aws(), self.start, time.time() - LATE
+        if self.clock:
+            at, ticks = self.clock.at, self.clock.ticks
+            points = [Point(at(one.at), one.metric, one.value) for one in points]
+            start, end = at(start), at(ticks[max(len(ticks) - 1 - LATE, 0)])
+        return {name: alarm.history(points, start, end) for name, alarm in ALARMS.items() if name not in NOT_HERE}
 
     def in_alarm(self) -> set[str]:
         """Those that are in it now."""
         return {name for name, history in self.histories().items() if history and history[-1][1] == ALARM}
 
     def fired(self) -> dict[str, list[str]]:
-        """Those that ever were, with the seconds after which they changed."""
-        told = {name: [f"{state} after {at - self.start:.0f} s" for at, state in history] for name, history in self.histories().items()}
+        """Those that ever were, with the alarms' seconds after which they changed."""
+        start = self.clock.at(self.start) if self.clock else self.start
+        told = {name: [f"{state} after {at - start:.0f} s" for at, state in history] for name, history in self.histories().items()}
         return {name: states for name, states in told.items() if any(state.startswith(ALARM) for state in states)}
 
 
@@ -166,8 +192,8 @@ class Watch(unittest.TestCase):
         for queue in ("QUEUE_URL", "DEAD_LETTER_QUEUE_URL"):  # of what other tests have left: letters, and messages that are to be
             aws("sqs").purge_queue(QueueUrl=os.environ[queue])
 
-    def shorten(self, minute_s: float) -> None:
-        """Minutes of so many seconds, until the test ends."""
+    def shorten(self, minute_s: float, is_well: bool) -> Clock:
+        """Minutes of so many seconds or more, until the test ends; where all is well, each with a heartbeat."""
         trigger = self.names["TriggerFunction"]
         before = LAMBDA.get_function_configuration(FunctionName=trigger)["Environment"]["Variables"]
 
@@ -179,7 +205,9 @@ class Watch(unittest.TestCase):
 
         configure(before | {"STAY": f"{minute_s * 1000:.0f}ms"})
         self.addCleanup(configure, before)
-        self.addCleanup(Clock(minute_s, self.names, is_shortened=True).end)
+        clock = Clock(minute_s, trigger, is_well)
+        self.addCleanup(clock.end)
+        return clock
 
     def asked(self, name: str, period_s: int) -> str:
         """LocalStack's opinion of a deployed alarm, with a shorter period. It evaluates one at once when it is put."""
@@ -195,7 +223,7 @@ class Watch(unittest.TestCase):
         def state() -> str:
             return CLOUDWATCH.describe_alarms(AlarmNames=[alarm["AlarmName"]])["MetricAlarms"][0]["StateValue"]
 
-        wait_for(lambda: state() == "INSUFFICIENT_DATA" and "it was not evaluated", f"LocalStack to look at {name}", 20)
+        wait_for(lambda: state() == "INSUFFICIENT_DATA" and "it was not evaluated", f"LocalStack to look at {name}")
         return state()
 
     def pager(self) -> str:
@@ -203,26 +231,26 @@ class Watch(unittest.TestCase):
         return found["CompositeAlarms"][0]["StateValue"]
 
     def test_a_healthy_run_is_silent(self):
-        minute_s = 60 if IS_LONG else 1
+        clock = None if IS_LONG else self.shorten(1, is_well=True)
         if IS_LONG:
-            self.addCleanup(Clock(3, self.names, is_shortened=False).end)
-        else:
-            self.shorten(minute_s)
-        watched = Watched(minute_s, self.names)
-        end = watched.start + (HEALTHY_SECONDS if IS_LONG else 22 * minute_s)  # with three periods of five minutes, wherever it begins
+            self.addCleanup(Clock(3).end)
+        watched = Watched(self.names, clock)
+        minutes = 22 + LATE  # with three periods of five minutes, wherever it begins
 
         def lacking() -> set[str]:
-            """The metrics that were not printed at all, and the heartbeat after the last minute."""
+            """Minutes, metrics that were not printed at all, and the heartbeat after the last minute."""
+            if len(clock.ticks) <= minutes if clock else time.time() < watched.start + HEALTHY_SECONDS:
+                return {"minutes"}
+            end = clock.ticks[minutes - LATE] if clock else watched.start + HEALTHY_SECONDS
             seen = {one.metric.name for one in watched.read() if one.at > end or one.metric.name != "HeartbeatAge"}
             return {"Backlog", "OldestPendingAge", "LogBytes", "Drained", "Written", "HeartbeatAge"} - seen
 
-        wait_for(lacking, "a healthy run", end - time.time() + PATIENCE_S)
+        wait_for(lacking, "a healthy run", HEALTHY_SECONDS + PATIENCE_S)
         self.assertEqual(watched.fired(), {})
 
     def test_faults_fire_and_what_is_mended_is_silent_again(self):
-        minute_s = 10 if IS_LONG else 1
-        self.shorten(minute_s)
-        watched = Watched(minute_s, self.names)
+        clock = self.shorten(10 if IS_LONG else 1, is_well=False)
+        watched = Watched(self.names, clock)
 
         def is_said(name: str, wanted: str) -> Callable[[], str]:
             def lacking() -> str:
@@ -233,13 +261,13 @@ class Watch(unittest.TestCase):
             return lacking
 
         # A letter, and a stranger at the door.
-        postgres.psql(STACK, f"{commands.MEND}; {commands.POISON}")
-        self.addCleanup(postgres.psql, STACK, commands.MEND)
+        postgres.psql(STACK, f"{tests.MEND}; {tests.POISON}")
+        self.addCleanup(postgres.psql, STACK, tests.MEND)
         for _ in range(12):
             self.assertEqual(admin("/api/streams", "wrong"), 401)
         for name in ("DeadLettersAlarm", "RefusedTokensAlarm"):
             wait_for(is_said(name, ALARM), f"{name} to fire")
-        postgres.psql(STACK, commands.MEND)
+        postgres.psql(STACK, tests.MEND)
         self.assertLess(admin("/api/dlq/redrive", os.environ["ADMIN_TOKEN"], {}), 300)
 
         # Elasticsearch is away.

@@ -15,6 +15,9 @@ const FLAGS = [
   '--disable-sync',
 ];
 
+/** Far more than anything takes on a machine that is busy with other things. */
+const PATIENCE_MS = 300_000;
+
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const SCREENSHOTS = process.env.SCREENSHOTS ?? mkdtempSync(join(tmpdir(), 'sluice-dashboard-'));
 mkdirSync(SCREENSHOTS, { recursive: true });
@@ -44,6 +47,7 @@ export async function open(browser, { colorScheme = 'light', width = 1360 } = {}
     reducedMotion: 'reduce',
     viewport: { width, height: 1000 },
   });
+  context.setDefaultTimeout(PATIENCE_MS);
   const page = await context.newPage();
   /** @type {string[]} */
   const faults = [];

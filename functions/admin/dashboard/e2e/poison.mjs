@@ -3,8 +3,6 @@ import { promisify } from 'node:util';
 
 const run = promisify(execFile);
 
-const ARRIVED_MS = 60_000;
-
 /**
  * Puts a letter into the dead-letter queue, which comes back until its cause is mended: its row on the page.
  * @param {import('playwright-core').Page} page the dead letters
@@ -19,10 +17,11 @@ export async function poison(page) {
         .map((row) => row.getAttribute('data-row'))
         .find((row) => !known.includes(row)),
     known,
-    { timeout: ARRIVED_MS },
   );
   return page.locator(`tr[data-row="${await id.jsonValue()}"]`);
 }
+
+export const reject = () => command('REJECT', 'a shell command that makes one rejected profile');
 
 export const mend = () => command('MEND', 'a shell command that mends the cause of that letter');
 
