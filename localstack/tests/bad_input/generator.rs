@@ -105,11 +105,18 @@ const ODD_DOCUMENTS: [&str; 10] = [
 
 pub struct Generator {
     random: Rng,
+    /// Keys begin with it.
+    name: String,
     streams: Streams,
     now_ms: i64,
     messages: u64,
     version: i64,
+    /// Of all changes so far, but for what no index takes as one.
+    keys: Vec<String>,
 }
+
+/// What a key may have.
+const KEY_BYTES: usize = 512;
 
 impl Message {
     /// Of no bytes, or of none at all.
@@ -119,11 +126,20 @@ impl Message {
 }
 
 impl Generator {
-    pub fn new(seed: u64, streams: Streams) -> Self {
+    /// `name` is that of nobody else, and so are the keys of the changes.
+    pub fn new(seed: u64, name: &str, streams: Streams) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         // Far enough from now that a slow machine does not make them old.
         let now_ms = i64::try_from(now.as_millis()).unwrap() + 24 * 3_600_000;
-        Self { random: Rng::with_seed(seed), streams, now_ms, messages: 0, version: 1000 }
+        Self {
+            random: Rng::with_seed(seed),
+            name: name.to_owned(),
+            streams,
+            now_ms,
+            messages: 0,
+            version: 1000,
+            keys: vec![injected(name)],
+        }
     }
 
     /// The next message, of any category.
@@ -151,6 +167,11 @@ impl Generator {
         Message { category, body, content }
     }
 
+    /// What a document would have as its key, if a message were written where it should not.
+    pub fn keys(&self) -> &[String] {
+        &self.keys
+    }
+
     fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.random.usize(..from.len())]
     }
@@ -166,7 +187,7 @@ impl Generator {
     /// An upsert of a good document, with a key and a version of its own.
     fn upsert(&mut self) -> Expected {
         self.version += 1;
-        let key = format!("{}-{}", self.trace(), self.version);
+        let key = format!("{}{}-{}", self.name, self.trace(), self.version);
         let change = Change {
             id: self.version,
             key: key.into(),
@@ -193,6 +214,8 @@ impl Generator {
     }
 
     fn of(&mut self, stream: String, changes: Vec<Expected>) -> (String, Content) {
+        let keys = changes.iter().map(|expected| expected.change.key.to_string());
+        self.keys.extend(keys.filter(|key| (1..=KEY_BYTES).contains(&key.len())));
         let trace = self.trace();
         let header = json!({"v": 1, "stream": stream, "changes": changes.len(), "trace": trace}).to_string();
         let mut lines = vec![header];
@@ -231,4 +254,9 @@ impl Generator {
         }
         Expected { fate: Fate::ReadAnew, ..it }
     }
+}
+
+/// The key of a write that is no change, but a part of one's text.
+fn injected(name: &str) -> String {
+    format!("{name}injected")
 }

@@ -2,7 +2,7 @@
 
 use message::{Change, Op};
 
-use super::{Content, Expected, Fate, Generator};
+use super::{Content, Expected, Fate, Generator, injected};
 
 const HOSTILE_KEYS: [&str; 20] = [
     "\"",
@@ -252,8 +252,9 @@ impl Generator {
     pub(super) fn injection(&mut self) -> (String, Content) {
         let stream = self.stream();
         let action = format!(
-            r#"{{"index":{{"_index":"{}","_id":"injected"}}}}"#,
-            self.random.choice(&self.streams.foreign).unwrap()
+            r#"{{"index":{{"_index":"{}","_id":"{}"}}}}"#,
+            self.random.choice(&self.streams.foreign).unwrap(),
+            injected(&self.name)
         );
         let mut it = self.upsert();
         let document = it.document.clone().unwrap();

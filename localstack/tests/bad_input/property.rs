@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use aws_lambda_events::event::sqs::SqsEvent;
 use aws_sdk_sqs::types::{QueueAttributeName, SendMessageBatchRequestEntry};
 use indexer::Indexer;
-use localstack::{eventually_within, parameter};
+use localstack::{eventually, parameter};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
@@ -51,7 +51,7 @@ async fn each_message_is_written_or_refused_with_a_reason_or_given_back_whatever
 impl Run {
     async fn all(self, seed: u64, messages: usize) -> Result<()> {
         let elsewhere = self.world.writes_elsewhere().await?;
-        let mut generator = Generator::new(seed, self.world.streams.clone());
+        let mut generator = Generator::new(seed, &self.world.pipeline.prefix, self.world.streams.clone());
         let messages: Vec<Message> = (0..messages).map(|_| generator.message()).collect();
         let refused_by_sqs = self.put_on_the_queue(messages).await?;
         println!("{} messages are refused by SQS itself", refused_by_sqs.len());
@@ -75,7 +75,10 @@ impl Run {
             }
             println!("{stream}: {} documents are as they should be", indexed.len());
         }
-        ensure!(self.world.writes_elsewhere().await? == elsewhere, "an index was written to, or made");
+        let now = self.world.writes_elsewhere().await?;
+        ensure!(now == elsewhere, "an index was written to, or made: {now:?} instead of {elsewhere:?}");
+        let strays = self.world.strays(generator.keys()).await?;
+        ensure!(strays.is_empty(), "documents in indexes of others: {strays:?}");
         account.print();
         self.world.remove().await
     }
@@ -260,7 +263,7 @@ impl Run {
         };
         let (expected, _) = self.account.lock().await.missing_letters();
         println!("{expected} dead letters are expected");
-        eventually_within(Duration::from_secs(120), "the dead letters", async || {
+        eventually("the dead letters", async || {
             let taken = tokio::try_join!(take(), take(), take()).map_err(|error| format!("{error:?}"));
             let missing = self.account.lock().await.missing_letters();
             match taken {

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
-use database::delivery::HEARTBEAT;
 use elasticsearch::Elasticsearch;
 use elasticsearch::http::Method;
 use elasticsearch::http::headers::HeaderMap;
@@ -120,17 +119,32 @@ impl World {
         Ok(answer.hits.hits.into_iter().map(|hit| (hit.id, (hit.version, hit.source.get().to_owned()))).collect())
     }
 
-    /// How often each index was written to, but for those of the two streams that may be, and the deployed heartbeat's.
+    /// How often each index of this test's was written to, but for those of the two streams that may be. All others are
+    /// written to by whatever else the stack does.
     pub async fn writes_elsewhere(&self) -> Result<BTreeMap<String, Value>> {
-        let path = "/_all/_stats/indexing?expand_wildcards=all&filter_path=indices.*.total.indexing.*_total";
-        let stats: Value = serde_json::from_str(&self.request(Method::Get, path, None).await?)?;
+        let prefix = &self.pipeline.prefix;
+        let path =
+            format!("/{prefix}*/_stats/indexing?expand_wildcards=all&filter_path=indices.*.total.indexing.*_total");
+        let stats: Value = serde_json::from_str(&self.request(Method::Get, &path, None).await?)?;
         let mut indexes: BTreeMap<String, Value> = serde_json::from_value(stats["indices"].clone())?;
-        indexes.retain(|index, _| !index.starts_with(HEARTBEAT));
         for stream in [&self.streams.sourced, &self.streams.payloads] {
             let index = self.index_of(stream).await?;
             indexes.remove(&index).with_context(|| format!("{index} is gone"))?;
         }
         Ok(indexes)
+    }
+
+    /// Where documents with one of these keys are, but for this test's own indexes. Nobody else has such keys.
+    pub async fn strays(&self, keys: &[String]) -> Result<Vec<Value>> {
+        let prefix = &self.pipeline.prefix;
+        let path = format!("/*,-{prefix}*/_search?expand_wildcards=all&ignore_unavailable=true&filter_path=hits.hits");
+        let mut found = vec![];
+        for some in keys.chunks(5000) {
+            let query = json!({"_source": false, "query": {"ids": {"values": some}}});
+            let answer: Value = serde_json::from_str(&self.request(Method::Post, &path, Some(query)).await?)?;
+            found.extend(answer["hits"]["hits"].as_array().into_iter().flatten().cloned());
+        }
+        Ok(found)
     }
 
     async fn index_of(&self, stream: &str) -> Result<String> {
