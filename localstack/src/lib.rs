@@ -17,7 +17,7 @@ pub use database::{APP_ROLE, Database, migrations};
 pub use elasticsearch::elasticsearch_secret;
 pub use proxy::{Fate, Proxy};
 pub use server::Server;
-pub use wait::{eventually, eventually_within};
+pub use wait::{PATIENCE, eventually, eventually_within};
 
 /// A variable that `make test` sets.
 ///

@@ -17,6 +17,8 @@ pub enum Fate {
     CutAnswer(usize),
     /// The proxy keeps the request until [`Proxy::release`]; the client's connection is cut.
     Hold,
+    /// Nobody gets the request; the client's connection is cut.
+    Refuse,
 }
 
 /// A proxy on 127.0.0.1 that passes everything on, until it is told otherwise. It ends with the runtime that started it.
@@ -143,6 +145,7 @@ async fn relay(client: TcpStream, way: &Way) -> Result<()> {
                 way.held.lock().unwrap_or_else(PoisonError::into_inner).push(request);
                 return Ok(());
             }
+            Fate::Refuse => return Ok(()),
         };
         server.write_all(&request).await?;
         loop {

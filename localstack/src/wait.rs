@@ -3,12 +3,15 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-/// Polls until `look` gives a value, for a minute at most.
+/// Far more than anything takes on a machine that is busy with other things: only what never comes is waited for so long.
+pub const PATIENCE: Duration = Duration::from_mins(5);
+
+/// Polls until `look` gives a value, for [`PATIENCE`] at most.
 ///
 /// # Panics
 /// At the deadline, with what it waited for and what it saw last.
 pub async fn eventually<T, S: Debug>(what: &str, look: impl AsyncFnMut() -> Result<T, S>) -> T {
-    eventually_within(Duration::from_secs(60), what, look).await
+    eventually_within(PATIENCE, what, look).await
 }
 
 /// The same with a deadline of one's own: `Ok` ends the wait, `Err` is what was seen instead.

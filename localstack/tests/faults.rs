@@ -2,8 +2,8 @@
 //! the fault is over, the index equals the source and nothing is in the dead-letter queue.
 //!
 //! They do this to servers that everybody shares, so one goes after the other, in a binary of their own, which cargo
-//! runs alone. OUTAGE_SECONDS, FREEZE_SECONDS and KILL_CHANGES make them longer, as `make soak` does; SEED repeats what
-//! is random.
+//! runs alone. A fault lasts until it is felt. OUTAGE_SECONDS, FREEZE_SECONDS and KILL_CHANGES make it longer, as
+//! `make soak` does; SEED repeats what is random.
 
 #![allow(clippy::print_stderr, reason = "the long runs tell how far they are")]
 

@@ -1,10 +1,9 @@
 //! An operator's HTTP client.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use localstack::{eventually, eventually_within, variable};
+use localstack::{PATIENCE, eventually, eventually_within, variable};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard};
@@ -13,8 +12,6 @@ use url::Url;
 use crate::stack::{ARRIVAL, Stack, mapping};
 
 static ALONE: Mutex<()> = Mutex::const_new(());
-/// What a letter that another one has just looked at is hidden for, at most, is less.
-const UNHIDDEN: Duration = Duration::from_secs(90);
 
 /// The deployed function.
 pub struct Admin {
@@ -35,7 +32,7 @@ impl Admin {
         let port = url.port_or_known_default().context("ADMIN_URL has a port")?;
         // The system's resolver knows no names below localhost; browsers do.
         let here = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let http = Client::builder().resolve(host, here).timeout(Duration::from_secs(60)).no_proxy().build()?;
+        let http = Client::builder().resolve(host, here).timeout(PATIENCE).no_proxy().build()?;
         let admin = Self { http, url: url.as_str().trim_end_matches('/').to_owned(), _turn: turn };
         admin.has_no_letters().await;
         Ok(admin)
@@ -115,7 +112,7 @@ impl Admin {
 
     /// Discards whatever is in the dead-letter queue, whose ever it was.
     async fn has_no_letters(&self) {
-        eventually_within(UNHIDDEN, "the dead-letter queue to be empty", async || {
+        eventually("the dead-letter queue to be empty", async || {
             let list = self.get("/api/dlq").await.map_err(|error| format!("{error:#}"))?;
             for letter in list["letters"].as_array().into_iter().flatten() {
                 let path = format!("/api/dlq/{}", letter["message_id"].as_str().unwrap_or_default());

@@ -132,8 +132,7 @@ async fn a_letter_in_other_hands_is_in_flight_and_not_unknown() -> Result<()> {
     let letter = admin.has_letters("admin_flight", 1).await.remove(0);
     let path = format!("/api/dlq/{}/redrive", letter["message_id"].as_str().unwrap_or_default());
     let queue = variable("DEAD_LETTER_QUEUE_URL");
-    let receive = stack.sqs.receive_message().queue_url(&queue).visibility_timeout(60).wait_time_seconds(5);
-    let taken = receive.send().await?.messages.unwrap_or_default().remove(0);
+    let taken = stack.hide_letter(600).await;
     let (status, problem) = admin.call(Method::POST, &path, None).await?;
     assert_eq!(status, StatusCode::CONFLICT, "{problem}");
     assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("in flight")), "{problem}");

@@ -166,8 +166,7 @@ async fn the_consoles_own_redrive_works_too() -> Result<()> {
     // What the console does, which this stack's SQS does not do for letters that were sent to it: the message as it is,
     // attributes and all, from one queue to the other.
     let (from, to) = (variable("DEAD_LETTER_QUEUE_URL"), variable("QUEUE_URL"));
-    let receive = stack.sqs.receive_message().queue_url(&from).message_attribute_names("All").wait_time_seconds(5);
-    let letter = receive.send().await?.messages.unwrap_or_default().remove(0);
+    let letter = stack.hide_letter(600).await;
     let send = stack.sqs.send_message().queue_url(to).message_body(letter.body.unwrap_or_default());
     send.set_message_attributes(letter.message_attributes).send().await?;
     let handle = letter.receipt_handle.unwrap_or_default();

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use fastrand::Rng;
 use localstack::{Service, parameter};
 use tokio::time::sleep;
 
 use crate::chaos;
 use crate::pipeline::alone;
+
+/// At least: on a busy machine the load may be done before some functions were killed.
+const KILLS: u32 = 5;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn functions_that_are_killed_at_any_moment_lose_nothing() -> Result<()> {
@@ -17,7 +20,7 @@ async fn functions_that_are_killed_at_any_moment_lose_nothing() -> Result<()> {
         let mut random = Rng::with_seed(pipeline.seed);
         let load = pipeline.load().await?;
         let mut kills = 0;
-        while load.changes() < wanted {
+        while load.changes() < wanted || kills < KILLS {
             sleep(Duration::from_millis(random.u64(50..1500))).await;
             if random.bool() {
                 Service::Indexer.signal("KILL")?;
@@ -30,7 +33,6 @@ async fn functions_that_are_killed_at_any_moment_lose_nothing() -> Result<()> {
                 pipeline.say(&format!("{kills} kills, {} of {wanted} changes", load.changes()));
             }
         }
-        ensure!(kills > 2, "{kills} kills");
         pipeline.converges(load).await
     })
     .await

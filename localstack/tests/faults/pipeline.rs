@@ -12,9 +12,10 @@ use aws_sdk_sqs::types::QueueAttributeName::{
     ApproximateNumberOfMessages, ApproximateNumberOfMessagesNotVisible, VisibilityTimeout,
 };
 use futures_util::FutureExt;
-use localstack::{Proxy, Service, elasticsearch_secret, eventually, eventually_within, parameter, variable};
+use localstack::{Proxy, Service, elasticsearch_secret, eventually, parameter, variable};
 use serde_json::Value;
 use tokio::sync::Mutex;
+use tokio::time::sleep;
 
 use crate::load::{Load, TABLES};
 use crate::stack::{Stack, attribute, superuser};
@@ -25,8 +26,6 @@ static ALONE: Mutex<()> = Mutex::const_new(());
 /// How long a message of a function that was killed, or that could not give it back, stays away. The template's six
 /// minutes would be the test's length.
 const VISIBILITY_SECONDS: &str = "10";
-/// A message that failed often waits up to a minute for its next try.
-const REST: Duration = Duration::from_secs(300);
 
 /// The deployed pipeline, with two streams of the test's own.
 pub struct Pipeline {
@@ -52,6 +51,13 @@ pub async fn alone(name: &str, test: impl AsyncFnOnce(&mut Pipeline) -> Result<(
     let seed = pipeline.seed;
     outcome.unwrap_or_else(|panic| resume_unwind(panic)).with_context(|| format!("repeat with SEED={seed}"))?;
     restored.context("putting the stack back")
+}
+
+/// A fault that is felt goes on for as long as this variable says. It says so in a soak alone.
+pub async fn lasts(variable_name: &str) {
+    if let Some(seconds) = parameter(variable_name) {
+        sleep(Duration::from_secs(seconds)).await;
+    }
 }
 
 /// A line of progress.
@@ -123,7 +129,7 @@ impl Pipeline {
 
     /// Waits until nothing is in the log or in the queue; second looks may be on their way.
     pub async fn comes_to_rest(&self) {
-        eventually_within(REST, "log and queue to be empty", async || {
+        eventually("log and queue to be empty", async || {
             let has_changes = self.stack.has_changes_in_the_log().await.map_err(|error| format!("{error:#}"))?;
             let counts = self.queue(&[ApproximateNumberOfMessages, ApproximateNumberOfMessagesNotVisible]).await;
             let counts = counts.map_err(|error| format!("{error:#}"))?;

@@ -1,22 +1,19 @@
 //! LocalStack is frozen or cut off, and messages are lost.
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
-use localstack::{Proxy, Service, parameter, variable};
-use tokio::time::sleep;
+use localstack::{Proxy, Service, variable};
 
 use crate::chaos;
-use crate::pipeline::{Pipeline, alone};
+use crate::pipeline::{Pipeline, alone, lasts};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_queue_goes_on_where_it_was() -> Result<()> {
     alone("fault_freeze", async |pipeline| {
-        let seconds = parameter("FREEZE_SECONDS").unwrap_or(8);
         let load = pipeline.load().await?;
         Service::LocalStack.signal("STOP")?;
-        pipeline.say(&format!("LocalStack is frozen for {seconds} s"));
-        sleep(Duration::from_secs(seconds)).await;
+        pipeline.say("LocalStack is frozen");
+        load.goes_on(1000).await;
+        lasts("FREEZE_SECONDS").await;
         Service::LocalStack.signal("CONT")?;
         pipeline.tick().await?;
         load.goes_on(100).await;
@@ -68,6 +65,8 @@ async fn a_resync_mends_what_a_lost_queue_took_along_deletes_included() -> Resul
             stack.sqs.purge_queue().queue_url(variable("QUEUE_URL")).send().await?;
         }
         stack.sqs.purge_queue().queue_url(variable("QUEUE_URL")).send().await?;
+        // It may still have some of it in its hands.
+        Service::Indexer.signal("KILL")?;
         proxy.open();
         pipeline.comes_to_rest().await;
         let indexed = stack.indexed("fault_purge_item").await?;

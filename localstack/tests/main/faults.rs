@@ -2,10 +2,9 @@
 
 use std::fs;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use localstack::eventually_within;
+use localstack::eventually;
 
 use crate::stack::{Stack, mapping};
 
@@ -37,8 +36,6 @@ async fn a_stream_whose_source_fails_stops_no_other_and_is_complete_when_it_is_m
     Ok(())
 }
 
-const TWO_MINUTES: Duration = Duration::from_secs(120);
-
 /// Stopped in the middle of a page, while it holds the subscription's lock.
 #[tokio::test]
 async fn a_frozen_drainer_is_replaced_and_does_no_harm_when_it_wakes() -> Result<()> {
@@ -58,7 +55,7 @@ async fn a_frozen_drainer_is_replaced_and_does_no_harm_when_it_wakes() -> Result
         "SELECT a.client_port, a.pid FROM sluice.subscription s JOIN pg_stat_activity a ON a.pid = s.holder_pid
                   WHERE s.name = 'elasticsearch' AND a.xact_start IS NOT NULL";
     let superuser = crate::stack::superuser().await?;
-    let (process, backend) = eventually_within(TWO_MINUTES, "a drainer in the middle of a page", async || {
+    let (process, backend) = eventually("a drainer in the middle of a page", async || {
         // Kept busy, so that the look below finds it inside a transaction.
         writer.batch_execute("UPDATE item SET name = name || '.'").await.map_err(|error| error.to_string())?;
         let found = superuser.query_opt(holder, &[]).await.map_err(|error| error.to_string())?;
@@ -75,7 +72,7 @@ async fn a_frozen_drainer_is_replaced_and_does_no_harm_when_it_wakes() -> Result
     })
     .await;
     writer.batch_execute("UPDATE item SET name = 'last'; DELETE FROM item WHERE id <= 10").await?;
-    eventually_within(TWO_MINUTES, "another drainer to take over", async || {
+    eventually("another drainer to take over", async || {
         let query = "SELECT holder_pid FROM sluice.subscription WHERE name = 'elasticsearch'";
         let now: Option<i32> =
             superuser.query_one(query, &[]).await.map(|row| row.get(0)).map_err(|error| error.to_string())?;

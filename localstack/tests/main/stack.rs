@@ -12,7 +12,7 @@ use elasticsearch::Elasticsearch;
 use elasticsearch::http::headers::HeaderMap;
 use elasticsearch::http::transport::Transport;
 use elasticsearch::http::{Method, StatusCode};
-use localstack::{eventually_within, variable};
+use localstack::{eventually, eventually_within, variable};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::sync::Mutex;
@@ -21,9 +21,8 @@ use tokio_postgres::{Client, NoTls};
 /// Only one at a time: invocations of migrate would otherwise wait for each other, up to their time-out.
 static MIGRATE: Mutex<()> = Mutex::const_new(());
 
-/// For anything to arrive: on a loaded machine a poll, a batch and a bulk request take a few seconds together, and the
-/// drainer that a test beside this one froze is replaced when its time is over.
-pub const ARRIVAL: Duration = Duration::from_secs(120);
+/// For anything to arrive.
+pub const ARRIVAL: Duration = localstack::PATIENCE;
 
 /// Clients of everything, and a PostgreSQL schema of the test's own.
 pub struct Stack {
@@ -61,6 +60,8 @@ impl Stack {
         let fresh =
             format!("DROP SCHEMA IF EXISTS {schema} CASCADE; CREATE SCHEMA {schema}; SET search_path = {schema}");
         stack.owner.batch_execute(&fresh).await?;
+        // What another test that failed has left.
+        stack.owner.batch_execute("SELECT sluice.resume(name) FROM sluice.subscription WHERE paused").await?;
         Ok(stack)
     }
 
@@ -148,7 +149,9 @@ impl Stack {
         let rows = self.owner.query(&query, &[&keys, &i32::MAX]).await?;
         let document = |row: &tokio_postgres::Row| {
             let index: i32 = row.get(0);
-            (keys[index as usize].clone(), row.get::<_, Option<String>>(2).unwrap_or_default())
+            // A document travels on one line.
+            let text = row.get::<_, Option<String>>(2).unwrap_or_default().replace(['\n', '\r'], " ");
+            (keys[index as usize].clone(), text)
         };
         Ok(rows.iter().map(document).collect())
     }
@@ -181,22 +184,36 @@ impl Stack {
     /// Waits until the dead-letter queue has so many letters that `is_ours`; takes them out of it.
     pub async fn dead_letters(&self, count: usize, is_ours: impl Fn(&Message) -> bool) -> Result<Vec<Message>> {
         let queue = variable("DEAD_LETTER_QUEUE_URL");
-        let mut letters = vec![];
-        eventually_within(ARRIVAL, &format!("{count} dead letters"), async || {
+        let mut letters: BTreeMap<String, Message> = BTreeMap::new();
+        eventually(&format!("{count} dead letters"), async || {
             let request = self.sqs.receive_message().queue_url(&queue).max_number_of_messages(10);
             let request = request.message_attribute_names("All").visibility_timeout(1).wait_time_seconds(1);
             for letter in request.send().await.map_err(|error| format!("{error:?}"))?.messages.unwrap_or_default() {
-                if is_ours(&letter) {
+                let id = letter.message_id.clone().unwrap_or_default();
+                // One that was not deleted, since it had come back to others meanwhile, comes again.
+                if letters.contains_key(&id) || is_ours(&letter) {
                     let handle = letter.receipt_handle.clone().unwrap_or_default();
+                    letters.insert(id, letter);
                     let delete = self.sqs.delete_message().queue_url(&queue).receipt_handle(handle);
                     delete.send().await.map_err(|error| format!("{error:?}"))?;
-                    letters.push(letter);
                 }
             }
             if letters.len() >= count { Ok(()) } else { Err(format!("{} letters", letters.len())) }
         })
         .await;
-        Ok(letters)
+        Ok(letters.into_values().collect())
+    }
+
+    /// Takes the letter that is alone in the dead-letter queue: it stays there, and nobody else sees it for so long.
+    pub async fn hide_letter(&self, seconds: i32) -> Message {
+        let queue = variable("DEAD_LETTER_QUEUE_URL");
+        eventually("a letter", async || {
+            let request = self.sqs.receive_message().queue_url(&queue).message_attribute_names("All");
+            let answer = request.visibility_timeout(seconds).wait_time_seconds(1).send().await;
+            let messages = answer.map_err(|error| format!("{error:?}"))?.messages;
+            messages.into_iter().flatten().next().ok_or("none is visible".to_owned())
+        })
+        .await
     }
 }
 
