@@ -16,7 +16,7 @@ RATES, SECONDS = (10, 100, 1000), 15
 STEPS, TRY_SECONDS = (1000, 1500, 2000, 3000, 4000, 6000, 8000, 12_000), 6
 BURST, QUICK_BURST = 1_000_000, 5_000
 SIZE = 1024
-PATIENCE_S = 180
+PATIENCE_S = 300
 # Each with as many documents as it brings in some 20 s.
 PEERS = {
     f"Debezium {debezium.VERSION}": (debezium.pipeline, 200_000),

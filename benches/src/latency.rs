@@ -20,7 +20,7 @@ const WRITERS: u32 = 8;
 const SAMPLED: u32 = 100;
 /// Between two looks, which are no work of the pipeline's.
 const PAUSE: Duration = Duration::from_millis(2);
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 type Committed = Arc<Mutex<HashMap<String, Instant>>>;
 
@@ -87,7 +87,7 @@ async fn look(index: String, committed: Committed, is_over: watch::Receiver<bool
             sleep(PAUSE).await;
             continue;
         }
-        ensure!(found_at.elapsed() < PATIENCE, "{} documents were not found in a minute", ids.len());
+        ensure!(found_at.elapsed() < PATIENCE, "{} documents were not found in {PATIENCE:?}", ids.len());
         let answer = client.post(&url).json(&json!({ "ids": ids })).send().await?.error_for_status()?;
         let answer: Value = answer.json().await?;
         let now = Instant::now();

@@ -12,11 +12,11 @@ use tokio_postgres::types::FromSql;
 const DATABASE_SECRET: &str = "arn:aws:secretsmanager:us-east-1:000000000000:secret:functions";
 pub const SOURCE_SECRET: &str = "arn:aws:secretsmanager:us-east-1:000000000000:secret:source";
 const PROFILES: &str = include_str!("../../../migrate/profiles.sql");
-/// Enough for a healthy source on the same machine, and soon over for one that is silent.
+/// Enough for a healthy source, however busy the machine is.
 const PATIENCE: Patience = Patience {
-    connect: Duration::from_secs(5),
-    silence: Duration::from_millis(500),
-    answer: Duration::from_secs(20),
+    connect: Duration::from_secs(60),
+    silence: Duration::from_secs(60),
+    answer: Duration::from_secs(60),
     tries: 3,
     pause: Duration::from_millis(10),
 };
@@ -49,9 +49,18 @@ impl Fixture {
     }
 
     pub fn ingest_with(&self, url: &str, more: &[(&str, &str)]) -> Ingest {
+        self.ingest_of(url, more, PATIENCE)
+    }
+
+    /// One that soon has enough of a source that is silent.
+    pub fn impatient_ingest(&self, url: &str) -> Ingest {
+        self.ingest_of(url, &[], Patience { silence: Duration::from_millis(500), ..PATIENCE })
+    }
+
+    fn ingest_of(&self, url: &str, more: &[(&str, &str)], patience: Patience) -> Ingest {
         let pairs = [("DATABASE_SECRET_ARN", DATABASE_SECRET), ("DATABASE_SSLMODE", "disable"), ("SOURCE_URL", url)];
         let config = Config::from_env(Env::from_pairs(pairs.into_iter().chain(more.iter().copied()))).unwrap();
-        Ingest::new(config, &Secrets::new(self.manager.client()), PATIENCE).unwrap()
+        Ingest::new(config, &Secrets::new(self.manager.client()), patience).unwrap()
     }
 
     /// Makes a round now.

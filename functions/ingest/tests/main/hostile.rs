@@ -1,3 +1,4 @@
+use ingest::Ingest;
 use serde_json::Value;
 
 use crate::fixture::{Fixture, profile, round_if_due};
@@ -10,9 +11,16 @@ const STATE: &str = "
 
 /// What a round fails with, the source's requests, and that nothing has moved.
 async fn failure(reply: impl Fn(usize, &str) -> Reply + Send + Sync + 'static) -> (String, Vec<String>) {
+    failure_of(Fixture::ingest, reply).await
+}
+
+async fn failure_of(
+    ingest: fn(&Fixture, &str) -> Ingest,
+    reply: impl Fn(usize, &str) -> Reply + Send + Sync + 'static,
+) -> (String, Vec<String>) {
     let fixture = Fixture::new().await;
     let wire = Wire::start(reply).await;
-    let summary = fixture.round(&fixture.ingest(&format!("{}/changes?key=s3cret", wire.url))).await;
+    let summary = fixture.round(&ingest(&fixture, &format!("{}/changes?key=s3cret", wire.url))).await;
     assert_eq!((summary.rounds, summary.failures), (0, 1));
     assert_eq!(fixture.value::<String>(STATE).await, "- - 1 0");
     assert_eq!(fixture.count("rounds_failed").await, 1);
@@ -24,7 +32,7 @@ async fn failure(reply: impl Fn(usize, &str) -> Reply + Send + Sync + 'static) -
 #[tokio::test]
 async fn a_source_that_is_silent_is_given_up_after_some_tries() {
     for reply in [|| Reply::raw("").then_silent(), || Reply::page(&[profile(1, 1, 1)]).cut_by(5).then_silent()] {
-        let (error, requests) = failure(move |_, _| reply()).await;
+        let (error, requests) = failure_of(Fixture::impatient_ingest, move |_, _| reply()).await;
         assert!(error.starts_with("the source gave no answer in 3 tries") && error.contains("timed out"), "{error}");
         assert_eq!(requests.len(), 3);
     }

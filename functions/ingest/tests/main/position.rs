@@ -128,7 +128,8 @@ async fn the_source_knows_us_by_a_header_which_may_be_rotated_and_is_for_it_alon
 async fn a_round_is_due_after_the_interval_or_when_somebody_asks_for_it() {
     let fixture = Fixture::new().await;
     let wire = Wire::start(|_, _| Reply::page(&[])).await;
-    let (one, other) = (fixture.ingest(&wire.url), fixture.ingest(&wire.url));
+    let an_hour = [("SYNC_INTERVAL", "1h")];
+    let (one, other) = (fixture.ingest_with(&wire.url, &an_hour), fixture.ingest_with(&wire.url, &an_hour));
     assert_eq!(round_if_due(&one).await.rounds, 1);
     assert_eq!(round_if_due(&one).await.rounds, 0);
     assert_eq!(round_if_due(&other).await.rounds, 0, "whoever made the last one");
@@ -137,7 +138,7 @@ async fn a_round_is_due_after_the_interval_or_when_somebody_asks_for_it() {
     assert_eq!(round_if_due(&one).await.rounds, 0, "one was asked for");
     fixture
         .owner
-        .batch_execute("UPDATE sluice.ingest_position SET last_run_at = last_run_at - interval '15 s'")
+        .batch_execute("UPDATE sluice.ingest_position SET last_run_at = last_run_at - interval '1 hour'")
         .await
         .unwrap();
     assert_eq!(round_if_due(&one).await.rounds, 1);
@@ -147,7 +148,7 @@ async fn a_round_is_due_after_the_interval_or_when_somebody_asks_for_it() {
 async fn an_invocation_makes_the_round_that_is_due_and_ends_before_its_deadline() {
     let fixture = Fixture::new().await;
     let wire = Wire::start(|_, _| Reply::page(&[profile(1, 1, 1)])).await;
-    let ingest = fixture.ingest_with(&wire.url, &[("STAY", "1s")]);
+    let ingest = fixture.ingest_with(&wire.url, &[("STAY", "5s"), ("SYNC_INTERVAL", "1h")]);
     let deadline = SystemTime::now() + Duration::from_secs(60);
     let summary = ingest.handle(deadline).await.unwrap();
     assert!(SystemTime::now() < deadline);

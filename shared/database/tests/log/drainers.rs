@@ -2,13 +2,12 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use database::log;
 use futures_util::TryStreamExt;
 use futures_util::future::{Either, select};
-use localstack::{Database, eventually_within, variable};
+use localstack::{Database, eventually, variable};
 use tokio_postgres::{Client, Config, NoTls};
 
 use crate::support::{World, keys, one, refused};
@@ -142,7 +141,7 @@ async fn a_frozen_holder_is_ended_and_does_no_harm_when_it_wakes() -> Result<()>
 
     let client = world.database.functions().await?;
     let superuser = world.database.superuser().await?;
-    eventually_within(Duration::from_secs(30), "the holder to be stuck in a write", async || {
+    eventually("the holder to be stuck in a write", async || {
         let query =
             "SELECT max(wait_event) FROM pg_stat_activity AS a JOIN sluice.subscription AS s ON a.pid = s.holder_pid";
         match one::<Option<String>>(&superuser, query).await {
@@ -151,7 +150,7 @@ async fn a_frozen_holder_is_ended_and_does_no_harm_when_it_wakes() -> Result<()>
         }
     })
     .await;
-    eventually_within(Duration::from_secs(30), "the frozen holder to be ended", async || {
+    eventually("the frozen holder to be ended", async || {
         let query = "SELECT first, last FROM sluice.take_over('elasticsearch', 10, patience => '100 ms')";
         match client.query_opt(query, &[]).await {
             Ok(Some(_)) => Ok(()),

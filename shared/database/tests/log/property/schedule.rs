@@ -82,15 +82,15 @@ async fn the_index_ends_as_the_source_whatever_dies_at_whichever_step() -> Resul
     }
     let until = Instant::now() + Duration::from_secs(parameter("PROPERTY_SECONDS").unwrap_or(10));
     let mut seeds = 0;
-    while Instant::now() < until {
+    // A busy machine may have no time for much; what tries nothing proves nothing.
+    while Instant::now() < until || seen.late_rows == 0 || seen.crashes == 0 {
         let seed = fastrand::u64(..);
         run(seed, &Defect::default(), &mut seen).await.with_context(|| format!("repeat with SEED={seed}"))?;
         seeds += 1;
     }
     println!("{seeds} seeds: {seen:?}");
-    // What tries nothing proves nothing; a seed either loses its queue or drops partitions.
-    let Tally { late_rows, crashes, lost_messages, rebases, partitions_dropped, partitions_moved } = seen;
-    assert!(late_rows > 0 && crashes > 0, "no seed had a late commit, or no crash");
+    // A seed either loses its queue or drops partitions.
+    let Tally { lost_messages, rebases, partitions_dropped, partitions_moved, .. } = seen;
     let rarer = [lost_messages, rebases, partitions_dropped, partitions_moved];
     assert!(seeds < 20 || !rarer.contains(&0), "none of {seeds} seeds had one of them");
     Ok(())
