@@ -40,7 +40,7 @@ GRANT EXECUTE ON FUNCTION
     sluice.pending_by_stream(text), sluice.log_bytes(), sluice.count_deliveries(text[], text[], bigint[]),
     sluice.sample(text, interval), sluice.beat(),
     sluice.rfc3339(timestamptz), sluice.redrive(text, text, text, text, text, jsonb),
-    sluice.count_ingest(text[], bigint[])
+    sluice.count_ingest(text[], bigint[]), sluice.forget_rejects(integer, timestamptz)
 TO sluice_app;
 
 GRANT SELECT ON sluice.roles TO sluice_app;

@@ -8,6 +8,9 @@ use crate::profile::{Profile, Reject};
 
 /// Profiles of a batch, unless more than that belong together. Larger ones store no faster, and hold their locks longer.
 const SIZE: usize = 500;
+/// Those with something in common stay together up to this number. How long it takes to decide about them grows with its square,
+/// and a page may be made so that all of it has something in common.
+const TOGETHER: usize = 1000;
 
 /// Profiles and rejects that are stored together.
 #[derive(Debug, Default)]
@@ -35,18 +38,18 @@ enum Key<'p> {
 }
 
 /// Splits a page so that those with an id, an email or a mobile in common are in one batch: what becomes of them is
-/// decided at once, whichever batch is stored first.
+/// decided at once, whichever batch is stored first. Of very many that have, it is decided in parts.
 pub fn split<'a>(judged: Vec<Result<Profile<'a>, Reject<'a>>>) -> Vec<Batch<'a>> {
     let groups = groups(&judged);
     let mut batches = vec![];
     let mut batch = Batch::default();
     let mut judged: Vec<_> = judged.into_iter().map(Some).collect();
-    for group in groups {
+    for group in groups.iter().flat_map(|group| group.chunks(TOGETHER)) {
         let size = batch.profiles.len() + batch.rejects.len();
         if size > 0 && size + group.len() > SIZE {
             batches.push(std::mem::take(&mut batch));
         }
-        for index in group {
+        for &index in group {
             match judged[index].take() {
                 Some(Ok(profile)) => batch.profiles.push(profile),
                 Some(Err(reject)) => batch.rejects.push(reject),
@@ -121,11 +124,13 @@ mod tests {
     }
 
     #[test]
-    fn those_with_something_in_common_stay_together_whatever_their_number() {
+    fn those_with_something_in_common_stay_together_up_to_a_thousand() {
         // Each has its email in common with the one before, and its mobile with the one after.
         let mut payloads: Vec<String> = (0..700).map(|n| payload(n, n / 2, n.div_ceil(2))).collect();
         payloads.extend((1000..1100).map(|n| payload(n, n, n)));
         assert_eq!(sizes(&payloads), [700, 100]);
+        let payloads: Vec<String> = (0..5300).map(|n| payload(n, n / 2, n.div_ceil(2))).collect();
+        assert_eq!(sizes(&payloads), [1000, 1000, 1000, 1000, 1000, 300]);
         // A profile that is none stays with those of its id.
         let mut payloads: Vec<String> = (0..600).map(|n| payload(n, n, n)).collect();
         payloads.push(payload(0, 9999, 9999).replace("active", "gone"));

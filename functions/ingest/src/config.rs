@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use config::{Env, Error, Metrics};
-use url::Url;
+use url::{Host, Url};
 
 /// What the environment says, checked.
 #[derive(Clone, Debug)]
@@ -34,6 +34,11 @@ impl Config {
         let metrics = Metrics::from_env(&mut env, "ingest");
         let source_url = source_url(&mut env);
         let source_secret_arn = env.optional("SOURCE_SECRET_ARN");
+        if source_secret_arn.is_some() && source_url.as_ref().is_some_and(is_in_the_clear) {
+            env.problem(
+                "SOURCE_URL must begin with https:// where there is a SOURCE_SECRET_ARN: anybody on the way could read its header",
+            );
+        }
         let sync_interval = env.duration("SYNC_INTERVAL", Duration::from_secs(15));
         let stay = env.duration("STAY", Duration::from_secs(65));
         let db_writers = env.parsed("DB_WRITERS", 2, "a number of connections from 1 to 16", |n| (1..=16).contains(n));
@@ -74,6 +79,17 @@ fn source_url(env: &mut Env) -> Option<Url> {
     url
 }
 
+/// Whether what is sent there leaves this machine, and without TLS.
+fn is_in_the_clear(url: &Url) -> bool {
+    let is_local = match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    url.scheme() == "http" && !is_local
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,5 +116,23 @@ mod tests {
         assert_eq!(name("http://127.0.0.1:8080/"), "127.0.0.1:8080/");
         let told = config("https://me:s3cret@example.com/").unwrap_err().to_string();
         assert!(told.contains("SOURCE_SECRET_ARN") && !told.contains("s3cret"), "{told}");
+    }
+    #[test]
+    fn a_secret_header_leaves_this_machine_by_tls_alone() {
+        let config = |url: &str, more: &[(&str, &str)]| {
+            let pairs = [("DATABASE_SECRET_ARN", "arn"), ("SOURCE_URL", url)];
+            Config::from_env(Env::from_pairs(pairs.into_iter().chain(more.iter().copied())))
+        };
+        let secret: &[(&str, &str)] = &[("SOURCE_SECRET_ARN", "arn:source")];
+        for url in ["http://example.com/", "HTTP://10.0.0.7:8080/", "http://localhost.example.com", "http://[::2]/"] {
+            let told = config(url, secret).unwrap_err().to_string();
+            assert!(told.contains("SOURCE_URL must begin with https://") && !told.contains("arn:source"), "{told}");
+            assert!(config(url, &[]).is_ok(), "{url} without a secret");
+        }
+        let local =
+            ["http://localhost:80/", "http://source.localhost:4566/", "http://127.0.0.2/", "http://[::1]:8080/"];
+        for url in ["https://example.com/"].iter().chain(&local) {
+            assert!(config(url, secret).is_ok(), "{url}");
+        }
     }
 }

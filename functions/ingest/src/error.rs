@@ -15,6 +15,14 @@ pub enum Error {
     /// The database refuses a statement.
     #[error("the profiles cannot be stored: {}", database::describe(.0))]
     Database(#[from] tokio_postgres::Error),
+    /// It took longer than the invocation has.
+    #[error(
+        "a round had not ended when the invocation had to: see what the sessions `sluice ingest` of pg_stat_activity wait for"
+    )]
+    Overran,
+    /// A broken invariant of this code.
+    #[error("a round panicked, which is a fault of the ingest itself: its log says where")]
+    Panicked,
     /// Others write the same profiles all the time.
     #[error("a batch met others that store the same profiles {tries} times, and is left to the next round")]
     Contended {
@@ -94,6 +102,12 @@ pub enum Error {
         /// MAX_BODY_BYTES.
         limit_bytes: usize,
     },
+    /// More profiles than this function takes at once.
+    #[error("the source sends a page of more than {limit} elements: have it send smaller ones")]
+    TooMany {
+        /// How many it takes.
+        limit: usize,
+    },
     /// Bytes that are no text.
     #[error("the source sends a page that is not UTF-8, from byte {at} on")]
     NotUtf8 {
@@ -123,6 +137,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether nobody knows what was under way.
+    pub(crate) fn broke_off(&self) -> bool {
+        matches!(self, Self::Overran | Self::Panicked)
+    }
+
     /// Whether the page to go on with is of no use any more, so that the chain is begun anew.
     pub(crate) fn ends_chain(&self) -> bool {
         matches!(self, Self::Refused { .. } | Self::Circle { .. } | Self::EndlessChain { .. })

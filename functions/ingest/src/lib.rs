@@ -8,22 +8,28 @@
 mod batch;
 mod config;
 mod decision;
+mod elements;
 mod error;
 mod link;
 mod position;
 mod profile;
+mod rejects;
 mod round;
 mod source;
 mod store;
 
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::time::{Duration, SystemTime};
 
 use ::config::Secrets;
+use futures_util::FutureExt as _;
 use serde::Serialize;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{error, info};
 
+use crate::position::{Ended, Position};
 use crate::round::Round;
 use crate::store::Writer;
 
@@ -32,8 +38,10 @@ pub use error::Error;
 pub use round::Tally;
 pub use source::{Patience, Source};
 
-/// Left for the answer, and for a batch that was begun in the last moment.
+/// Left for a batch that was begun in the last moment, and for the answer.
 const MARGIN: Duration = Duration::from_secs(4);
+/// Of that, left for telling of a round that did not end in time.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Between two looks at whether a round is due, or an operator wants one.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -74,15 +82,20 @@ impl Ingest {
     /// # Errors
     /// The database was out of reach, and still is.
     pub async fn handle(&self, deadline: SystemTime) -> Result<Summary, Error> {
-        let left = deadline.duration_since(SystemTime::now()).unwrap_or_default().saturating_sub(MARGIN);
-        let stop_at = Instant::now() + left.min(self.config.stay);
+        let left = deadline.duration_since(SystemTime::now()).unwrap_or_default();
+        let now = Instant::now();
+        let stop_at = now + left.saturating_sub(MARGIN).min(self.config.stay);
+        let end_at = now + left.saturating_sub(LAST_WORDS);
         let mut summary = Summary::default();
         loop {
-            let outcome = self.round(stop_at, &mut summary).await;
+            let outcome = self.round(stop_at, end_at, &mut summary).await;
             if let Err(failure) = &outcome {
                 error!(error = %failure, source = self.name, "no round can begin, and it is tried again");
             }
             if Instant::now() + LOOK_INTERVAL >= stop_at {
+                if outcome.is_err() {
+                    self.measure(&Tally::default(), true);
+                }
                 info!(
                     source = self.name,
                     rounds = summary.rounds,
@@ -100,42 +113,69 @@ impl Ingest {
         }
     }
 
-    /// A round, if one is due.
+    /// A round, if one is due. It goes on to no other page after `stop_at`, and is broken off at `end_at`.
     ///
     /// # Errors
     /// The database is out of reach. A round that fails otherwise is told of and counted.
-    pub async fn round(&self, stop_at: Instant, summary: &mut Summary) -> Result<(), Error> {
+    pub async fn round(&self, stop_at: Instant, end_at: Instant, summary: &mut Summary) -> Result<(), Error> {
         let mut writers = self.writers.lock().await;
-        let Some(writer) = writers.first_mut() else { return Ok(()) };
-        let client = writer.client().await?;
-        let Some(position) = position::claim(client, &self.name, self.config.sync_interval).await? else {
-            return Ok(());
-        };
-        let began = Instant::now();
+        let outcome = self.round_by(&mut writers, stop_at, end_at, summary).await;
+        close_broken(&mut writers, &outcome);
+        outcome
+    }
+
+    async fn round_by(
+        &self,
+        writers: &mut [Writer],
+        stop_at: Instant,
+        end_at: Instant,
+        summary: &mut Summary,
+    ) -> Result<(), Error> {
+        let Some(position) = finished(end_at, self.claim(writers, end_at)).await? else { return Ok(()) };
+        if let Some(died) = &position.died {
+            error!(error = died, source = self.name, "a round before this one died");
+            // At once: this one may die, too.
+            self.measure(&Tally::default(), true);
+        }
+        let (began, ends_by) = (Instant::now(), position.ends_by);
         let mut tally = Tally::default();
         let round = Round {
             source: &self.source,
             name: &self.name,
-            writers: &mut writers,
+            writers: &mut *writers,
             position,
             stop_at,
             tally: &mut tally,
         };
-        let outcome = round.run().await;
+        // Boxed: the compiler gives up on the layout of so deep a future.
+        let outcome = finished(end_at, Box::pin(round.run())).await;
         summary.tally.add(tally);
         self.measure(&tally, outcome.is_err());
-        let took = began.elapsed();
-        let Some(writer) = writers.first_mut() else { return Ok(()) };
-        match outcome {
-            Ok(()) => {
-                summary.rounds += 1;
-                position::succeed(writer.client().await?, &self.name, took, &tally).await?;
-            }
+        match &outcome {
+            Ok(()) => summary.rounds += 1,
             Err(failure) => {
                 summary.failures += 1;
                 error!(error = %failure, source = self.name, "a round failed; the position is not past what is stored");
-                position::fail(writer.client().await?, &self.name, took, &tally, &failure).await?;
             }
+        }
+        close_broken(writers, &outcome);
+        let ended = Ended { took: began.elapsed(), tally: &tally, ends_by };
+        finished(end_at + LAST_WORDS / 2, self.record(writers, &ended, outcome)).await
+    }
+
+    async fn claim(&self, writers: &mut [Writer], end_at: Instant) -> Result<Option<Position>, Error> {
+        let Some(writer) = writers.first_mut() else { return Ok(None) };
+        let client = writer.client().await?;
+        let time_left = (end_at + LAST_WORDS).saturating_duration_since(Instant::now());
+        Ok(position::claim(client, &self.name, self.config.sync_interval, time_left).await?)
+    }
+
+    async fn record(&self, writers: &mut [Writer], ended: &Ended<'_>, outcome: Result<(), Error>) -> Result<(), Error> {
+        let Some(writer) = writers.first_mut() else { return Ok(()) };
+        let client = writer.client().await?;
+        match outcome {
+            Ok(()) => position::succeed(client, &self.name, ended).await?,
+            Err(failure) => position::fail(client, &self.name, ended, &failure).await?,
         }
         Ok(())
     }
@@ -148,7 +188,23 @@ impl Ingest {
             .gauge("ProfilesSynced", "Count", tally.synced)
             .gauge("ProfilesSkipped", "Count", tally.outdated + tally.duplicate)
             .gauge("ProfilesRejected", "Count", tally.rejected())
-            .gauge("IngestFailures", "Count", u64::from(is_failed));
+            .gauge("IngestFailures", "Count", u64::from(is_failed))
+            .count("RejectsDropped", tally.dropped);
         line.print(SystemTime::now());
+    }
+}
+
+fn close_broken(writers: &mut [Writer], outcome: &Result<(), Error>) {
+    if outcome.as_ref().is_err_and(Error::broke_off) {
+        writers.iter_mut().for_each(Writer::close);
+    }
+}
+
+/// What it comes to; an error where it takes longer, or panics.
+async fn finished<T>(end_at: Instant, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    match timeout_at(end_at, AssertUnwindSafe(work).catch_unwind()).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_panic)) => Err(Error::Panicked),
+        Err(_) => Err(Error::Overran),
     }
 }

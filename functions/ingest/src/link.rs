@@ -1,15 +1,23 @@
-//! Where the next page is: the header `Link` of RFC 8288.
+//! Where the next page is: the header `Link` of RFC 8288, and how its URL is stored.
 
 use reqwest::header::{HeaderMap, LINK};
 use url::Url;
 
 use crate::Error;
 
+/// What servers take of a URL at the least. All that were read in a round are remembered, too.
+const URL_BYTES: usize = 4096;
+/// In a stored URL, before the number of a part of the source's own query.
+const OWN: char = '$';
+
 /// The target of `rel="next"`, which must be of the same scheme, host and port as this page.
 pub fn next(headers: &HeaderMap, page: &Url) -> Result<Option<Url>, Error> {
     let targets = headers.get_all(LINK).iter().filter_map(|value| value.to_str().ok()).find_map(next_target);
     let Some(target) = targets else { return Ok(None) };
     match page.join(target) {
+        Ok(url) if url.as_str().len() > URL_BYTES => {
+            Err(Error::LinkElsewhere { to: format!("a URL of more than {URL_BYTES} bytes") })
+        }
         Ok(url) if url.origin() == page.origin() => Ok(Some(url)),
         Ok(url) => Err(Error::LinkElsewhere { to: url.origin().ascii_serialization() }),
         Err(_) => Err(Error::LinkElsewhere { to: "no URL".to_owned() }),
@@ -45,6 +53,42 @@ fn is_next(parameter: &str) -> bool {
     let relations = value.trim().trim_matches('"');
     name.trim().eq_ignore_ascii_case("rel")
         && relations.split_ascii_whitespace().any(|it| it.eq_ignore_ascii_case("next"))
+}
+
+/// The page's URL without what its query has from the source's own, which may be secret: that is written as its number.
+pub fn to_store(page: &Url, source: &Url) -> String {
+    let own: Vec<String> = parts(source).map(decoded).collect();
+    let mut stored = page.clone();
+    let query: Vec<String> = parts(page)
+        .map(|part| match own.iter().position(|known| *known == decoded(part)) {
+            Some(number) => format!("{OWN}{number}"),
+            None => part.to_owned(),
+        })
+        .collect();
+    stored.set_query(page.query().map(|_| query.join("&")).as_deref());
+    stored.into()
+}
+
+/// A URL that was stored, whole again.
+pub fn stored(text: &str, source: &Url) -> Option<Url> {
+    let own: Vec<&str> = parts(source).collect();
+    let mut page = Url::parse(text).ok()?;
+    let whole = |part: &str| {
+        let number: Option<usize> = part.strip_prefix(OWN).and_then(|number| number.parse().ok());
+        number.and_then(|number| own.get(number).copied()).unwrap_or(part).to_owned()
+    };
+    let query = page.query().map(|_| parts(&page).map(whole).collect::<Vec<_>>().join("&"));
+    page.set_query(query.as_deref());
+    Some(page)
+}
+
+fn parts(url: &Url) -> impl Iterator<Item = &str> {
+    url.query().unwrap_or_default().split('&')
+}
+
+/// A server may write a part in another way than it was asked with.
+fn decoded(part: &str) -> String {
+    url::form_urlencoded::parse(part.as_bytes()).map(|(name, value)| format!("{name}={value}")).collect()
 }
 
 #[cfg(test)]
@@ -90,5 +134,33 @@ mod tests {
             let error = told(link).unwrap_err();
             assert!(error.contains(&format!("{origin},")) && !error.contains("s3cret"), "{error}");
         }
+        let long = format!("<?cursor={}>; rel=next", "x".repeat(5000));
+        assert!(told(&long).unwrap_err().contains("a URL of more than 4096 bytes,"));
+    }
+
+    #[test]
+    fn a_url_is_stored_without_the_query_of_the_source_and_is_whole_again() {
+        let source = Url::parse("https://example.com/changes?key=s3cret!&tenant=5&s3cret").unwrap();
+        for (next, stored_as) in [
+            ("https://example.com/changes?key=s3cret!&page=2&tenant=5", "https://example.com/changes?$0&page=2&$1"),
+            ("https://example.com/changes?page=2", "https://example.com/changes?page=2"),
+            (
+                "https://example.com/changes?page=%32&tenant=6&s3cret",
+                "https://example.com/changes?page=%32&tenant=6&$2",
+            ),
+            ("https://example.com/changes", "https://example.com/changes"),
+            ("https://example.com/changes?$7&cursor=$0", "https://example.com/changes?$7&cursor=$0"),
+        ] {
+            let next = Url::parse(next).unwrap();
+            assert_eq!(to_store(&next, &source), stored_as);
+            assert_eq!(stored(stored_as, &source), Some(next));
+        }
+        // In the words of the source's own query, whatever the server's were.
+        let other_words = Url::parse("https://example.com/changes?key=%733cret%21&page=2").unwrap();
+        let kept = to_store(&other_words, &source);
+        assert_eq!(kept, "https://example.com/changes?$0&page=2");
+        assert_eq!(stored(&kept, &source).unwrap().query(), Some("key=s3cret!&page=2"));
+        let none = Url::parse("https://example.com/changes").unwrap();
+        assert_eq!(to_store(&other_words, &none), other_words.as_str());
     }
 }

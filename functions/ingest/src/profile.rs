@@ -104,7 +104,7 @@ impl Reason {
             Self::Mobile => "mobile must be a number by E.164, as in +442071838750",
             Self::Status => "status must be active or pending",
             Self::LastUpdatedAt => {
-                "last_updated_at must be a time by RFC 3339 with its offset, as in 2026-01-31T12:00:00Z"
+                "last_updated_at must be a time by RFC 3339 with its offset, from the year 1 on, as in 2026-01-31T12:00:00Z"
             }
             Self::Future => "last_updated_at must not be more than a day from now",
             Self::EmailTaken => "the email belongs to another profile",
@@ -214,6 +214,10 @@ fn uuid(field: Option<&RawValue>) -> Option<Uuid> {
 
 fn time(field: Option<&RawValue>) -> Option<OffsetDateTime> {
     let at = OffsetDateTime::parse(&text(field)?, &Rfc3339).ok()?.checked_to_offset(UtcOffset::UTC)?;
+    // What PostgreSQL writes with BC, no index takes.
+    if at.year() < 1 {
+        return None;
+    }
     at.replace_nanosecond(at.nanosecond() / 1000 * 1000).ok()
 }
 

@@ -88,6 +88,10 @@ fn each_field_is_judged_by_its_own_rule() {
                 json!("yesterday"),
                 json!(1_700_000_000),
                 json!("9999-12-31T23:59:59-23:59"),
+                json!("0000-01-01T00:00:00Z"),
+                json!("0000-12-31T23:59:59Z"),
+                json!("0001-01-01T00:00:00+02:00"),
+                json!("-0001-01-01T00:00:00Z"),
             ],
         ),
     ] {
@@ -97,6 +101,7 @@ fn each_field_is_judged_by_its_own_rule() {
     }
     assert_eq!(reason_with("last_updated_at", json!("2026-03-02T12:00:00Z")), None);
     assert_eq!(reason_with("last_updated_at", json!("2026-03-02T12:00:00.000001Z")), Some("future"));
+    assert_eq!(reason_with("last_updated_at", json!("0001-01-01T00:00:00Z")), None);
     assert_eq!(reason_with("name", json!("x".repeat(255))), None);
     assert_eq!(reason_with("name", json!("名".repeat(255))), None);
     assert_eq!(reason_with("email", json!("ada+tag@mail.example.co.uk")), None);

@@ -5,13 +5,13 @@ use std::sync::{Mutex, PoisonError};
 
 use futures_util::future::try_join_all;
 use serde::Serialize;
-use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 
 use crate::Error;
 use crate::batch::{Batch, split};
+use crate::elements;
 use crate::position::{self, Position};
 use crate::profile::{Profile, Reject};
 use crate::source::{Answer, Page, Source};
@@ -35,6 +35,8 @@ pub struct Tally {
     pub invalid: u64,
     /// Their email or mobile belongs to another.
     pub conflicts: u64,
+    /// Rejects that had to make room for newer ones.
+    pub dropped: u64,
 }
 
 impl Tally {
@@ -50,6 +52,7 @@ impl Tally {
         self.duplicate += other.duplicate;
         self.invalid += other.invalid;
         self.conflicts += other.conflicts;
+        self.dropped += other.dropped;
     }
 }
 
@@ -66,6 +69,8 @@ pub(crate) struct Round<'a> {
 impl Round<'_> {
     /// Reads and stores until the chain's end, or until it is time to stop; the next round goes on from there.
     pub async fn run(mut self) -> Result<(), Error> {
+        // First: whatever the source does, what is old goes.
+        writer(self.writers).forget_rejects().await?;
         let since = self.position.since.and_then(|since| since.format(&Rfc3339).ok());
         let first = self.source.first_page(since.as_deref());
         let unfinished = self.position.next_url.as_deref().and_then(|url| self.source.stored_page(url));
@@ -96,7 +101,7 @@ impl Round<'_> {
                 position::finish_chain(client, self.name, self.position.chain_newest, etag).await?;
                 break;
             };
-            self.position.next_url = Some(next.to_string());
+            self.position.next_url = Some(self.source.to_store(&next));
             position::go_on(client, self.name, &self.position).await?;
             if Instant::now() >= self.stop_at {
                 break;
@@ -105,13 +110,12 @@ impl Round<'_> {
         }
         let retried = writer(self.writers).retry_conflicts(OffsetDateTime::now_utc()).await?;
         self.tally.add(retried);
-        writer(self.writers).clear_rejects().await
+        Ok(())
     }
 
     /// All of a page, by all writers.
     async fn store(&mut self, page: &Page) -> Result<(), Error> {
-        let elements: Vec<&RawValue> = serde_json::from_str(&page.body)
-            .map_err(|error| Error::NotAnArray { line: error.line(), column: error.column() })?;
+        let elements = elements::parse(&page.body)?;
         let now = OffsetDateTime::now_utc();
         let judged: Vec<_> = elements.iter().map(|element| Profile::parse(element.get(), now)).collect();
         let newest = judged.iter().filter_map(known_time).max();
@@ -126,8 +130,12 @@ impl Round<'_> {
             Ok::<_, Error>(())
         }));
         let stored = stored.await;
-        self.tally.add(tally.into_inner().unwrap_or_else(PoisonError::into_inner));
+        let tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
+        self.tally.add(tally);
         stored?;
+        if tally.fetched > 0 {
+            self.tally.dropped += writer(self.writers).drop_rejects().await?;
+        }
         self.position.chain_newest = self.position.chain_newest.max(newest);
         Ok(())
     }

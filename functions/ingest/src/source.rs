@@ -19,6 +19,10 @@ use crate::{Config, Error, link};
 /// In the spans of calls.
 const PEER: &str = "source";
 const REDIRECTS: usize = 5;
+/// Whatever a source asks for, it is looked at again after this time.
+const LONGEST_BREAK: Duration = Duration::from_secs(3600);
+/// A tag is some dozen bytes; a longer one is passed over.
+const ETAG_BYTES: usize = 1024;
 
 /// How long the source is waited for.
 #[derive(Clone, Copy, Debug)]
@@ -142,9 +146,14 @@ impl Source {
         url
     }
 
+    /// A page's URL as it may be stored.
+    pub fn to_store(&self, page: &Url) -> String {
+        link::to_store(page, &self.url)
+    }
+
     /// A page's URL as it was stored, if it is the source's.
     pub fn stored_page(&self, url: &str) -> Option<Url> {
-        Url::parse(url).ok().filter(|url| url.origin() == self.url.origin())
+        link::stored(url, &self.url).filter(|url| url.origin() == self.url.origin())
     }
 
     /// Asks for a page, and again where it makes sense, until `stop_at`.
@@ -161,7 +170,7 @@ impl Source {
                 Ok(Err(failure)) => failure,
                 Err(_) => Failure::Unanswered("no answer before the invocation's end".to_owned()),
             };
-            let longest = self.patience.pause * 2u32.saturating_pow(tries - 1);
+            let longest = self.patience.pause.saturating_mul(2u32.saturating_pow(tries - 1)).min(LONGEST_BREAK);
             let (pause, error) = match failure {
                 Failure::Final(Error::Unauthorized { .. }) if self.secret_arn.is_some() && !has_refreshed => {
                     // It may have been rotated.
@@ -221,7 +230,7 @@ impl Source {
                 if media_type.is_empty() { "no media type".to_owned() } else { media_type.chars().take(60).collect() };
             return Err(Failure::Final(Error::ContentType { found }));
         }
-        let etag = text(ETAG).map(str::to_owned);
+        let etag = text(ETAG).filter(|etag| etag.len() <= ETAG_BYTES).map(str::to_owned);
         let next = link::next(headers, response.url()).map_err(Failure::Final)?;
         let too_large = || Failure::Final(Error::TooLarge { limit_bytes: self.max_body_bytes });
         // What it says, and then what it does.
@@ -273,11 +282,17 @@ fn is_json(media_type: &str) -> bool {
     media_type == "application/json" || (media_type.starts_with("application/") && media_type.ends_with("+json"))
 }
 
-/// Seconds, or a date.
+/// Seconds, or a date; an hour at most.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let seconds = text.parse().ok().map(Duration::from_secs);
-    seconds.or_else(|| Some(httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or_default()))
+    let is_number = !text.is_empty() && text.bytes().all(|digit| digit.is_ascii_digit());
+    let asked = if is_number {
+        // One that no u64 holds is long enough, too.
+        text.parse().map_or(Duration::MAX, Duration::from_secs)
+    } else {
+        httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or_default()
+    };
+    Some(asked.min(LONGEST_BREAK))
 }
 
 #[cfg(test)]
@@ -293,8 +308,12 @@ mod tests {
         assert_eq!(told("120"), Some(Duration::from_secs(120)));
         assert_eq!(told("Sun, 01 Mar 2026 12:01:30 GMT"), Some(Duration::from_secs(90)));
         assert_eq!(told("Sun, 01 Mar 2026 11:00:00 GMT"), Some(Duration::ZERO));
-        assert_eq!(told("soon"), None);
-        assert_eq!(told("-1"), None);
+        for long in ["3601", "18446744073709551615", "99999999999999999999999", "Fri, 31 Dec 9999 23:59:59 GMT"] {
+            assert_eq!(told(long), Some(LONGEST_BREAK), "{long}");
+        }
+        for nonsense in ["soon", "", "-1", "+1", "1.5", "1e9", "NaN", "Sun, 01 Mar 0000 11:00:00 GMT"] {
+            assert_eq!(told(nonsense), None, "{nonsense}");
+        }
     }
 
     #[test]

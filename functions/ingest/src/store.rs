@@ -1,4 +1,4 @@
-//! Batches into the table: the statements on `profiles.users` and `sluice.ingest_rejects`.
+//! Batches into the table: the statements on `profiles.users`.
 
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ use crate::Error;
 use crate::batch::Batch;
 use crate::decision::{Outcome, Stored, decide};
 use crate::position::ms;
-use crate::profile::{Profile, Reject};
+use crate::profile::Profile;
+use crate::rejects;
 use crate::round::Tally;
 
 /// In the spans of calls.
@@ -25,15 +26,11 @@ const PEER: &str = "postgresql";
 /// Each statement asks by keys. But to the planner a table that has grown since it was analyzed looks small enough to be read
 /// whole: with 50,000 profiles that took 17 ms a batch.
 const BY_KEYS: &str = "SET enable_seqscan = off";
+/// A statement takes milliseconds. A tenth of the invocation's time, so that what goes wrong is told before that is over.
+const STATEMENT_TIMEOUT: &str = "SET statement_timeout = '7s'";
 /// A batch that always meets others is left to the next round.
 const TRIES: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(20);
-/// Rejects that are of no use to anybody any more, some at a time.
-const CLEAR: &str = "
-    DELETE FROM sluice.ingest_rejects
-    WHERE id IN (SELECT id FROM sluice.ingest_rejects WHERE last_at < now() - interval '30 days' LIMIT 10000)";
-/// Conflicts that are tried again in one round.
-const CONFLICTS: i64 = 1000;
 
 /// One connection, opened when it is needed, and again when it was lost.
 #[derive(Debug)]
@@ -65,14 +62,6 @@ impl From<PgError> for Refused {
     }
 }
 
-/// A conflict that is tried again.
-#[derive(Debug)]
-pub struct Conflict {
-    id: i64,
-    /// The profile, as it came.
-    pub payload: String,
-}
-
 impl Writer {
     /// Connects to nothing yet.
     pub fn new(settings: database::Settings, secrets: Secrets) -> Self {
@@ -85,12 +74,18 @@ impl Writer {
             let connect = database::connect(&self.settings, &self.secrets, "sluice ingest");
             let client = call(PEER, "connect", connect).await?;
             client.batch_execute(BY_KEYS).await?;
+            client.batch_execute(STATEMENT_TIMEOUT).await?;
             self.client = Some(client);
         }
         match &self.client {
             Some(client) => Ok(client),
             None => unreachable!("it was just opened"),
         }
+    }
+
+    /// Leaves the session, which may be in the middle of anything.
+    pub fn close(&mut self) {
+        self.client = None;
     }
 
     /// Stores a batch in one transaction, and again where another ingest was in the way.
@@ -107,29 +102,29 @@ impl Writer {
     /// # Errors
     /// They stay as they were.
     pub async fn retry_conflicts(&mut self, now: OffsetDateTime) -> Result<Tally, Error> {
-        const LONGEST_AGO: &str = "
-            SELECT id, payload::text
-            FROM sluice.ingest_rejects
-            WHERE resolved_at IS NULL AND reason IN ('email_taken', 'mobile_taken')
-            ORDER BY retried_at NULLS FIRST, id
-            LIMIT $1";
-        let rows = self.client().await?.query_typed(LONGEST_AGO, &[(&CONFLICTS, Type::INT8)]).await?;
-        let conflicts: Vec<Conflict> =
-            rows.iter().map(|row| Conflict { id: row.get(0), payload: row.get(1) }).collect();
+        let (conflicts, is_all) = rejects::conflicts(self.client().await?).await?;
         if conflicts.is_empty() {
             return Ok(Tally::default());
         }
-        let ids: Vec<i64> = conflicts.iter().map(|conflict| conflict.id).collect();
+        let mut ids: Vec<i64> = conflicts.iter().map(|conflict| conflict.id).collect();
+        // Where all are tried, there is no turn to keep.
+        if is_all {
+            ids.clear();
+        }
         let profiles = conflicts.iter().filter_map(|conflict| Profile::parse(&conflict.payload, now).ok()).collect();
         // All in one: whatever they want of each other, they may have.
         let batch = Batch { profiles, rejects: vec![] };
         self.store_or_retry(&batch, Some(&ids)).await
     }
 
-    /// Deletes rejects that nobody needs any more.
-    pub async fn clear_rejects(&mut self) -> Result<(), Error> {
-        self.client().await?.execute_typed(CLEAR, &[]).await?;
-        Ok(())
+    /// Deletes rejects that nobody has sent for long, some at a time.
+    pub async fn forget_rejects(&mut self) -> Result<(), Error> {
+        Ok(rejects::forget(self.client().await?).await?)
+    }
+
+    /// Deletes rejects where there are too many, and says how many.
+    pub async fn drop_rejects(&mut self) -> Result<u64, Error> {
+        Ok(rejects::make_room(self.client().await?).await?)
     }
 
     async fn store_or_retry(&mut self, batch: &Batch<'_>, retried: Option<&[i64]>) -> Result<Tally, Error> {
@@ -190,9 +185,9 @@ async fn store(client: &Client, batch: &Batch<'_>, retried: Option<&[i64]>, bega
     let rejects: Vec<_> = batch.rejects.iter().chain(&taken).filter(|_| retried.is_none()).collect();
     let (upserted, _, new, _) = try_join4(
         upsert(client, &synced),
-        resolve(client, &ids, &synced_ids),
-        reject(client, &rejects),
-        mark(client, &ids),
+        rejects::resolve(client, &ids, &synced_ids),
+        rejects::keep(client, &rejects),
+        rejects::mark(client, &ids),
     )
     .await?;
     if upserted != tally.synced {
@@ -203,7 +198,7 @@ async fn store(client: &Client, batch: &Batch<'_>, retried: Option<&[i64]>, bega
     tally.duplicate += (rejects.len() - new.len()) as u64;
     if let Some(retried) = retried {
         tally = Tally { synced: tally.synced, ..Tally::default() };
-        note_retry(client, retried).await?;
+        rejects::note_retry(client, retried).await?;
     }
     try_join(count(client, &tally, began.elapsed()), client.batch_execute("COMMIT")).await?;
     Ok(tally)
@@ -263,84 +258,6 @@ async fn upsert(client: &Client, profiles: &[&Profile<'_>]) -> Result<u64, PgErr
             ],
         )
         .await
-}
-
-/// A reject is resolved as soon as a profile is stored that is not older. One whose time nobody knows is, by whatever is
-/// stored after it.
-async fn resolve(client: &Client, ids: &[Uuid], synced: &[Uuid]) -> Result<u64, PgError> {
-    const RESOLVE: &str = "
-        UPDATE sluice.ingest_rejects AS r
-        SET resolved_at = now()
-        FROM profiles.users AS u
-        WHERE r.resolved_at IS NULL AND r.profile_id = ANY ($1) AND u.id = r.profile_id
-          AND (r.last_updated_at <= u.last_updated_at OR r.last_updated_at IS NULL AND r.profile_id = ANY ($2))";
-    client.execute_typed(RESOLVE, &[(&ids, Type::UUID_ARRAY), (&synced, Type::UUID_ARRAY)]).await
-}
-
-/// Keeps the rejects; those that came before are counted. One that is not newer than what is stored is kept as resolved.
-/// Answers for each that is new whether it is a conflict.
-async fn reject(client: &Client, rejects: &[&Reject<'_>]) -> Result<Vec<bool>, PgError> {
-    const REJECT: &str = "
-        INSERT INTO sluice.ingest_rejects AS r
-            (profile_id, last_updated_at, reason, message, payload, digest, times, resolved_at)
-        SELECT n.profile_id, n.last_updated_at, n.reason, n.message, n.payload::json, n.digest, n.times,
-            CASE WHEN n.last_updated_at <= u.last_updated_at THEN now() END
-        FROM (
-            SELECT profile_id, last_updated_at, reason, message, payload,
-                sha256(convert_to(payload, 'UTF8')) AS digest, count(*) AS times
-            FROM unnest($1, $2, $3, $4, $5) AS n (profile_id, last_updated_at, reason, message, payload)
-            GROUP BY 1, 2, 3, 4, 5) AS n
-        LEFT JOIN profiles.users AS u ON u.id = n.profile_id
-        ORDER BY n.digest, n.reason             -- all take their locks in one order
-        ON CONFLICT (digest, reason) DO UPDATE
-        SET times = r.times + excluded.times, last_at = excluded.last_at, message = excluded.message,
-            -- Sent once more, one whose time nobody knows is no newer than it was.
-            resolved_at = CASE WHEN r.last_updated_at IS NULL THEN r.resolved_at ELSE excluded.resolved_at END
-        RETURNING first_at = last_at, reason IN ('email_taken', 'mobile_taken')";
-    if rejects.is_empty() {
-        return Ok(vec![]);
-    }
-    let ids: Vec<Option<Uuid>> = rejects.iter().map(|reject| reject.profile_id).collect();
-    let times: Vec<Option<OffsetDateTime>> = rejects.iter().map(|reject| reject.last_updated_at).collect();
-    let reasons: Vec<&str> = rejects.iter().map(|reject| reject.reason.as_str()).collect();
-    let messages: Vec<&str> = rejects.iter().map(|reject| &*reject.message).collect();
-    let payloads: Vec<&str> = rejects.iter().map(|reject| &*reject.payload).collect();
-    let rows = client
-        .query_typed(
-            REJECT,
-            &[
-                (&ids, Type::UUID_ARRAY),
-                (&times, Type::TIMESTAMPTZ_ARRAY),
-                (&reasons, Type::TEXT_ARRAY),
-                (&messages, Type::TEXT_ARRAY),
-                (&payloads, Type::TEXT_ARRAY),
-            ],
-        )
-        .await?;
-    Ok(rows.iter().filter(|row| row.get(0)).map(|row| row.get(1)).collect())
-}
-
-/// A row of which something newer is known that could not be stored says so.
-async fn mark(client: &Client, ids: &[Uuid]) -> Result<u64, PgError> {
-    const MARK: &str = "
-        UPDATE profiles.users AS u
-        SET sync_status = 'rejected', sync_message = r.message
-        FROM (
-            SELECT DISTINCT ON (profile_id) profile_id, message
-            FROM sluice.ingest_rejects
-            WHERE resolved_at IS NULL AND profile_id = ANY ($1)
-            ORDER BY profile_id, last_updated_at DESC NULLS FIRST, digest, reason) AS r
-        WHERE u.id = r.profile_id AND (u.sync_status, u.sync_message) IS DISTINCT FROM ('rejected', r.message)";
-    client.execute_typed(MARK, &[(&ids, Type::UUID_ARRAY)]).await
-}
-
-async fn note_retry(client: &Client, ids: &[i64]) -> Result<u64, PgError> {
-    const NOTE_RETRY: &str = "UPDATE sluice.ingest_rejects SET retried_at = now() WHERE id = ANY ($1)";
-    // Where all were tried, there is no turn to keep.
-    if i64::try_from(ids.len()).unwrap_or(i64::MAX) < CONFLICTS {
-        return Ok(0);
-    }
-    client.execute_typed(NOTE_RETRY, &[(&ids, Type::INT8_ARRAY)]).await
 }
 
 async fn count(client: &Client, tally: &Tally, took: Duration) -> Result<(), PgError> {

@@ -4,6 +4,8 @@
 
 #[path = "main/conflicts.rs"]
 mod conflicts;
+#[path = "main/deaths.rs"]
+mod deaths;
 #[path = "main/fixture.rs"]
 mod fixture;
 #[path = "main/hostile.rs"]

@@ -12,6 +12,8 @@ pub const SKIPPED_DUPLICATE: &str = "skipped_duplicate";
 pub const REJECTED_INVALID: &str = "rejected_invalid";
 /// Profiles whose email or mobile belongs to another.
 pub const REJECTED_CONFLICT: &str = "rejected_conflict";
+/// Rejects that had to make room for newer ones.
+pub const REJECTS_DROPPED: &str = "rejects_dropped";
 /// Rounds that failed.
 pub const ROUNDS_FAILED: &str = "rounds_failed";
 /// Milliseconds that it took to store batches, added up.

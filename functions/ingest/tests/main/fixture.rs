@@ -13,7 +13,7 @@ const DATABASE_SECRET: &str = "arn:aws:secretsmanager:us-east-1:000000000000:sec
 pub const SOURCE_SECRET: &str = "arn:aws:secretsmanager:us-east-1:000000000000:secret:source";
 const PROFILES: &str = include_str!("../../../migrate/profiles.sql");
 /// Enough for a healthy source, however busy the machine is.
-const PATIENCE: Patience = Patience {
+pub const PATIENCE: Patience = Patience {
     connect: Duration::from_secs(60),
     silence: Duration::from_secs(60),
     answer: Duration::from_secs(60),
@@ -49,17 +49,20 @@ impl Fixture {
     }
 
     pub fn ingest_with(&self, url: &str, more: &[(&str, &str)]) -> Ingest {
-        self.ingest_of(url, more, PATIENCE)
+        self.ingest_of(Self::config(url, more), PATIENCE)
     }
 
     /// One that soon has enough of a source that is silent.
     pub fn impatient_ingest(&self, url: &str) -> Ingest {
-        self.ingest_of(url, &[], Patience { silence: Duration::from_millis(500), ..PATIENCE })
+        self.ingest_of(Self::config(url, &[]), Patience { silence: Duration::from_millis(500), ..PATIENCE })
     }
 
-    fn ingest_of(&self, url: &str, more: &[(&str, &str)], patience: Patience) -> Ingest {
+    pub fn config(url: &str, more: &[(&str, &str)]) -> Config {
         let pairs = [("DATABASE_SECRET_ARN", DATABASE_SECRET), ("DATABASE_SSLMODE", "disable"), ("SOURCE_URL", url)];
-        let config = Config::from_env(Env::from_pairs(pairs.into_iter().chain(more.iter().copied()))).unwrap();
+        Config::from_env(Env::from_pairs(pairs.into_iter().chain(more.iter().copied()))).unwrap()
+    }
+
+    pub fn ingest_of(&self, config: Config, patience: Patience) -> Ingest {
         Ingest::new(config, &Secrets::new(self.manager.client()), patience).unwrap()
     }
 
@@ -103,7 +106,8 @@ impl Fixture {
 
 pub async fn round_if_due(ingest: &Ingest) -> Summary {
     let mut summary = Summary::default();
-    ingest.round(Instant::now() + Duration::from_secs(60), &mut summary).await.unwrap();
+    let stop_at = Instant::now() + Duration::from_secs(60);
+    ingest.round(stop_at, stop_at + Duration::from_secs(10), &mut summary).await.unwrap();
     summary
 }
 

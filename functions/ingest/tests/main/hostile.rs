@@ -75,6 +75,51 @@ async fn a_source_that_fails_is_asked_again_and_told_of() {
     assert_eq!((summary.rounds, summary.tally.synced), (1, 1));
 }
 
+/// What a source may answer to be left alone: too long for a `Duration`, an `Instant` or a timestamp, and what is none.
+const BREAKS: [&str; 20] = [
+    "0",
+    "1",
+    "3601",
+    "4294967296",
+    "9223372036854775807",
+    "9223372036854775808",
+    "18446744073709551615",
+    "18446744073709551616",
+    "99999999999999999999999999999999999999999999",
+    "-1",
+    "-9223372036854775808",
+    "1e308",
+    "0x7fffffffffffffff",
+    "inf",
+    "",
+    "soon",
+    "Fri, 31 Dec 9999 23:59:59 GMT",
+    "Thu, 01 Jan 1970 00:00:00 GMT",
+    "Sun, 00 Mar 0000 99:99:99 GMT",
+    "Friday, 31-Dec-99 23:59:59 GMT",
+];
+
+#[tokio::test]
+async fn whatever_time_a_source_asks_for_the_round_ends_is_told_of_and_the_break_is_an_hour_at_most() {
+    let fixture = Fixture::new().await;
+    for status in ["429 Too Many Requests", "503 Service Unavailable"] {
+        let wire = Wire::start(move |_, head| {
+            let number: usize = head.split(['/', ' ']).nth(2).unwrap().parse().unwrap();
+            Reply::new(status, &[("retry-after", BREAKS[number])], "")
+        })
+        .await;
+        for (number, text) in BREAKS.iter().enumerate() {
+            let summary = fixture.round(&fixture.ingest(&format!("{}/{number}", wire.url))).await;
+            assert_eq!((summary.rounds, summary.failures), (0, 1), "{text}");
+        }
+    }
+    let told = "
+        SELECT count(*) FROM sluice.ingest_position
+        WHERE failures = 1 AND ends_by IS NULL AND last_error ~ '^the source (is busy|failed)'
+          AND coalesce(not_before <= last_error_at + interval '1 hour', true)";
+    assert_eq!(fixture.value::<i64>(told).await, 40, "{}", fixture.errors().await);
+}
+
 #[tokio::test]
 async fn a_source_that_is_busy_is_left_alone_for_as_long_as_it_asks() {
     let fixture = Fixture::new().await;
@@ -141,6 +186,21 @@ async fn ten_megabytes_are_refused_whether_or_not_they_are_announced() {
 }
 
 #[tokio::test]
+async fn a_page_of_eight_megabytes_of_whatever_elements_is_refused_by_their_number() {
+    for element in ["0", "null", "{}", "[]", "\"\"", "[[]]", r#"{"id":1}"#] {
+        let mut body = format!("[{element}");
+        while body.len() + element.len() < (8 << 20) - 2 {
+            body += ",";
+            body += element;
+        }
+        body += "]";
+        let (error, requests) = failure(move |_, _| Reply::json(&body, &[])).await;
+        assert_eq!(error, "the source sends a page of more than 50000 elements: have it send smaller ones");
+        assert_eq!(requests.len(), 1);
+    }
+}
+
+#[tokio::test]
 async fn a_redirect_is_followed_on_the_same_host_and_nowhere_else() {
     let elsewhere = Wire::start(|_, _| Reply::page(&[profile(1, 1, 1)])).await;
     let to = elsewhere.url.clone();
@@ -173,6 +233,8 @@ async fn a_next_page_on_another_host_is_not_asked_for() {
         "{error}"
     );
     assert_eq!(elsewhere.requests(), [""; 0]);
+    let (error, _) = failure(|_, _| Reply::page_before(&[profile(1, 1, 1)], &"x".repeat(100_000))).await;
+    assert!(error.starts_with("the source has its next page at a URL of more than 4096 bytes"), "{error}");
 }
 
 #[tokio::test]

@@ -56,6 +56,24 @@ async fn a_chain_that_breaks_is_read_on_where_it_broke() {
 }
 
 #[tokio::test]
+async fn a_next_page_is_remembered_without_the_secret_that_its_query_repeats() {
+    let fixture = Fixture::new().await;
+    let wire = Wire::start(|number, head| match (number, line(head)) {
+        (0, _) => Reply::page_before(&[profile(1, 1, 3700)], "?page=2&key=%733cret!"),
+        (1, _) => Reply::json("[", &[]),
+        (_, "GET /?page=2&key=s3cret!") => Reply::page(&[profile(2, 2, 3600)]),
+        _ => Reply::status("500 Internal Server Error"),
+    })
+    .await;
+    let ingest = fixture.ingest(&format!("{}/?key=s3cret!", wire.url));
+    assert_eq!(fixture.round(&ingest).await.failures, 1);
+    assert_eq!(fixture.value::<String>(POSITION).await, "- - ?page=2&$0 1");
+    let everything = "SELECT p::text FROM sluice.ingest_position AS p";
+    assert!(!fixture.value::<String>(everything).await.contains("3cret"), "the secret is nowhere");
+    assert_eq!(fixture.round(&ingest).await.tally.synced, 1);
+}
+
+#[tokio::test]
 async fn a_chain_whose_next_page_is_gone_is_begun_anew() {
     let fixture = Fixture::new().await;
     let wire = Wire::start(|number, head| match (number, line(head)) {
