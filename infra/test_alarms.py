@@ -22,6 +22,7 @@ KEPT = "as it was"
 # its state where nothing is printed. A name with a `/` is of a function or queue of the template.
 CASES = {
     "SourceFailsAlarm": ({"IngestFailures": 1}, {"IngestFailures": 0}, 10, KEPT),
+    "IngestDiesAlarm": ({"IngestFunction/Errors": 1}, {"IngestFunction/Errors": 0}, 10, OK),
     "SourceEmptyAlarm": ({"ProfilesSynced": 0}, {"ProfilesSynced": 1}, 360, ALARM),
     "RejectShareAlarm": ({"ProfilesSynced": 79, "ProfilesRejected": 21}, {"ProfilesSynced": 80, "ProfilesRejected": 20}, 10, OK),
     "TriggerDidNotRunAlarm": ({"TriggerFunction/Invocations": 0}, {"TriggerFunction/Invocations": 1}, 5, ALARM),
@@ -247,6 +248,21 @@ class Faults(unittest.TestCase):
     def test_an_ingest_that_stops_is_told_of_as_an_empty_source(self):
         found = states(12 * 60, lambda minute: [*idle(minute)[:2], *([a_round(minute * MINUTE, ProfilesSynced=10)] if minute < 60 else [])])
         self.assertEqual({name for name, had in found.items() if ALARM in had}, {"SourceEmptyAlarm"})
+
+    def test_rounds_that_die_are_told_of_by_those_after_them_and_by_lambda(self):
+        """A round tells of the one that died before it, and dies itself: a line each two minutes, which says that one failed."""
+        found = states(60, lambda minute: [*idle(minute)[:2], *([a_round(minute * MINUTE, IngestFailures=1)] if minute % 2 == 0 else [])])
+        self.assertEqual({name for name, had in found.items() if ALARM in had}, {"SourceFailsAlarm"})
+        self.assertEqual(run("IngestDiesAlarm", [{"IngestFunction/Errors": 5}] * 2), ALARM)
+
+    def test_an_ingest_that_cannot_start_once_an_hour_is_told_of_after_the_second_time(self):
+        hour = [{"IngestFunction/Errors": 1}] + [{}] * 11
+        self.assertEqual(run("IngestDiesAlarm", [{}] * 20 + hour), OK)
+        self.assertEqual(run("IngestDiesAlarm", [{}] * 20 + hour + hour[:1]), ALARM)
+
+    def test_rejects_that_had_to_make_room_are_told_of_however_small_their_share(self):
+        found = states(60, lambda minute: [*idle(minute)[:2], a_round(minute * MINUTE, ProfilesSynced=1_000_000, ProfilesRejected=30_000, RejectsDropped=10_000)])
+        self.assertEqual({name for name, had in found.items() if ALARM in had}, {"RejectShareAlarm"})
 
     def test_a_source_that_gives_the_same_again_and_again_is_empty(self):
         found = states(12 * 60, lambda minute: [*idle(minute)[:2], a_round(minute * MINUTE, ProfilesFetched=10, ProfilesSkipped=10)])
