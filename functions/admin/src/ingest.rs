@@ -4,7 +4,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use database::ingest::{
-    FETCHED, REJECTED_CONFLICT, REJECTED_INVALID, ROUNDS_FAILED, SKIPPED_DUPLICATE, SKIPPED_OUTDATED, SYNCED,
+    FETCHED, REJECTED_CONFLICT, REJECTED_INVALID, REJECTS_DROPPED, ROUNDS_FAILED, SKIPPED_DUPLICATE, SKIPPED_OUTDATED,
+    SYNCED,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -41,6 +42,8 @@ pub struct Position {
     chain_pages: i32,
     /// When the last round began.
     last_run_at: Option<String>,
+    /// A round is under way, and has ended by then. If that is past, it was killed, and the next round counts it as failed.
+    ends_by: Option<String>,
     last_success_at: Option<String>,
     last_duration_ms: Option<i64>,
     last_counts: Option<Round>,
@@ -65,6 +68,8 @@ pub struct Ever {
     rejected_invalid: i64,
     /// Their email or mobile belonged to another.
     rejected_conflict: i64,
+    /// Rejects that had to make room for newer ones.
+    rejects_dropped: i64,
     rounds_failed: i64,
 }
 
@@ -100,7 +105,7 @@ pub async fn status(State(admin): State<Admin>) -> Result<Json<Ingest>, Problem>
     let database = admin.database().await?;
     let query = "SELECT source, sluice.rfc3339(since), chain_pages, sluice.rfc3339(last_run_at), sluice.rfc3339(last_success_at),
              last_duration_ms, last_counts, last_error, sluice.rfc3339(last_error_at), failures, sluice.rfc3339(not_before),
-             sluice.rfc3339(requested_at)
+             sluice.rfc3339(requested_at), sluice.rfc3339(ends_by)
          FROM sluice.ingest_position ORDER BY last_run_at DESC NULLS LAST, source";
     let positions = database.query(query, &[]).await?.iter().map(position).collect();
     let totals = totals(&database).await?;
@@ -113,6 +118,7 @@ pub async fn status(State(admin): State<Admin>) -> Result<Json<Ingest>, Problem>
         skipped_duplicate: totals.get(SKIPPED_DUPLICATE),
         rejected_invalid: totals.get(REJECTED_INVALID),
         rejected_conflict: totals.get(REJECTED_CONFLICT),
+        rejects_dropped: totals.get(REJECTS_DROPPED),
         rounds_failed: totals.get(ROUNDS_FAILED),
     };
     Ok(Json(Ingest { positions, totals, open_rejects }))
@@ -132,6 +138,7 @@ fn position(row: &tokio_postgres::Row) -> Position {
         failures: row.get(9),
         not_before: row.get(10),
         requested_at: row.get(11),
+        ends_by: row.get(12),
     }
 }
 

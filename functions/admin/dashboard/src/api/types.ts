@@ -106,6 +106,8 @@ export interface Position {
   /** Pages that were read of a chain whose end is still to come. */
   chain_pages: number;
   last_run_at: string | null;
+  /** A round is under way, and has ended by then. If that is past, it was killed. */
+  ends_by: string | null;
   last_success_at: string | null;
   last_duration_ms: number | null;
   last_counts: Round | null;
@@ -127,6 +129,7 @@ export interface IngestStatus {
     skipped_duplicate: number;
     rejected_invalid: number;
     rejected_conflict: number;
+    rejects_dropped: number;
     rounds_failed: number;
   };
   open_rejects: number;

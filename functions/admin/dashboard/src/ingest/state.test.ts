@@ -10,6 +10,7 @@ function position(changes: Partial<Position>): Position {
     since: null,
     chain_pages: 0,
     last_run_at: null,
+    ends_by: null,
     last_success_at: null,
     last_duration_ms: null,
     last_counts: null,
@@ -34,6 +35,14 @@ it('a source is left alone until then, and no longer', () => {
   expect(stateOf(position({ not_before: '2026-03-01T12:00:00Z' }), NOW).tone).toBe('good');
 });
 
+it('a round that should have ended was killed', () => {
+  expect(stateOf(position({ ends_by: '2026-03-01T12:00:01Z' }), NOW).tone).toBe('good');
+  expect(stateOf(position({ ends_by: '2026-03-01T11:59:59Z', chain_pages: 1 }), NOW)).toEqual({
+    tone: 'bad',
+    words: 'The last round was killed',
+  });
+});
+
 it('an error that is over is no state', () => {
   const over = { last_error: 'the source answered 500', last_error_at: '2026-03-01T11:00:00Z' };
   expect(stateOf(position(over), NOW)).toEqual({ tone: 'good', words: 'Read to the end' });
@@ -48,6 +57,7 @@ it('rejects of every kind are added up', () => {
     skipped_duplicate: 2,
     rejected_invalid: 2,
     rejected_conflict: 1,
+    rejects_dropped: 0,
     rounds_failed: 7,
   };
   expect(ever({ positions: [], totals, open_rejects: 0 })).toEqual({
