@@ -147,8 +147,7 @@ impl Ingest {
             stop_at,
             tally: &mut tally,
         };
-        // Boxed: the compiler gives up on the layout of so deep a future.
-        let outcome = finished(end_at, Box::pin(round.run())).await;
+        let outcome = finished(end_at, round.run()).await;
         summary.tally.add(tally);
         self.measure(&tally, outcome.is_err());
         match &outcome {
@@ -202,7 +201,8 @@ fn close_broken(writers: &mut [Writer], outcome: &Result<(), Error>) {
 
 /// What it comes to; an error where it takes longer, or panics.
 async fn finished<T>(end_at: Instant, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    match timeout_at(end_at, AssertUnwindSafe(work).catch_unwind()).await {
+    // Boxed: the compiler gives up on the layout of so deep a future.
+    match timeout_at(end_at, AssertUnwindSafe(Box::pin(work)).catch_unwind()).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_panic)) => Err(Error::Panicked),
         Err(_) => Err(Error::Overran),
