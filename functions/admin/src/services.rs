@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_config::BehaviorVersion;
 use config::Secrets;
 use database::ConnectError;
 use search::Connection;
@@ -59,7 +58,7 @@ impl Admin {
 
 impl Services {
     async fn new(config: &Config) -> Self {
-        let aws = aws_config::load_defaults(BehaviorVersion::latest()).await;
+        let aws = config::aws().load().await;
         let sqs = aws_sdk_sqs::Client::new(&aws);
         let secrets = Secrets::new(aws_sdk_secretsmanager::Client::new(&aws));
         Self {

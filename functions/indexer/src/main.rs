@@ -2,7 +2,6 @@
 
 use std::time::SystemTime;
 
-use aws_config::BehaviorVersion;
 use aws_lambda_events::event::sqs::SqsEvent;
 use config::{Env, Secrets, Trace};
 use indexer::{Config, Indexer, Source};
@@ -18,7 +17,7 @@ async fn main() -> Result<(), Error> {
     config::install_crypto_provider();
     let Config { search, database, settings } =
         Config::from_env(Env::from_process()).inspect_err(|error| tracing::error!(%error, "configuration"))?;
-    let aws = aws_config::load_defaults(BehaviorVersion::latest()).await;
+    let aws = config::aws().load().await;
     let secrets = Secrets::new(aws_sdk_secretsmanager::Client::new(&aws));
     let search = Connection::new(search, secrets.clone());
     let source = Source::new(database, secrets);

@@ -1,6 +1,5 @@
 //! The ingest's process: clients once, then one invocation after the other.
 
-use aws_config::BehaviorVersion;
 use config::{Env, Secrets, Trace};
 use ingest::{Config, Ingest, Patience};
 use lambda_runtime::{Error, LambdaEvent, service_fn};
@@ -13,7 +12,7 @@ async fn main() -> Result<(), Error> {
     config::init_telemetry("ingest");
     config::install_crypto_provider();
     let config = Config::from_env(Env::from_process()).inspect_err(|error| tracing::error!(%error, "configuration"))?;
-    let aws = aws_config::load_defaults(BehaviorVersion::latest()).await;
+    let aws = config::aws().load().await;
     let secrets = Secrets::new(aws_sdk_secretsmanager::Client::new(&aws));
     let ingest = Ingest::new(config, &secrets, Patience::default())?;
     lambda_runtime::run(service_fn(|event: LambdaEvent<Value>| {

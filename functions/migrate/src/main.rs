@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use aws_config::BehaviorVersion;
 use config::{Env, Secrets, init_telemetry, install_crypto_provider};
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use migrate::{Command, Config, Error, Migrate, Report};
@@ -53,7 +52,7 @@ async fn handle(event: LambdaEvent<Value>) -> Result<Value, Diagnostic> {
 async fn run(command: &str, report: &mut Report) -> Result<(), Error> {
     let command: Command = command.parse()?;
     let config = Config::from_env(Env::from_process())?;
-    let aws = aws_config::load_defaults(BehaviorVersion::latest()).await;
+    let aws = config::aws().load().await;
     let secrets = Secrets::new(aws_sdk_secretsmanager::Client::new(&aws));
     // Boxed: nested as it is, its type is too deep for the compiler.
     Box::pin(Migrate::new(config, secrets).run(command, report)).await

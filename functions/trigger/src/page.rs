@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use config::Trace;
+use config::{Trace, TracedChanges};
 use database::delivery::{self, Counts};
 use database::{Answers as _, Read, Session, Stream, log};
 use message::{Change, Op, Packer};
@@ -45,6 +45,7 @@ pub struct Outgoing<'a, S, Q> {
     sender: Sender<Q>,
     counters: &'a mut Drained,
     counts: Counts,
+    traced: TracedChanges,
 }
 
 impl<'a, S: Session, Q: Queue> Outgoing<'a, S, Q> {
@@ -59,7 +60,8 @@ impl<'a, S: Session, Q: Queue> Outgoing<'a, S, Q> {
     ) -> Result<Self, Error> {
         let streams = session.streams().await?;
         let (set_aside, packers, counts) = (HashSet::new(), BTreeMap::new(), Counts::default());
-        Ok(Self { session, trace, stop_at, streams, set_aside, rests, packers, sender, counters, counts })
+        let traced = TracedChanges::default();
+        Ok(Self { session, trace, stop_at, streams, set_aside, rests, packers, sender, counters, counts, traced })
     }
 
     /// Takes a page: its documents are read now, under this version, which was drawn before.
@@ -202,7 +204,9 @@ impl<'a, S: Session, Q: Queue> Outgoing<'a, S, Q> {
         }
         self.counts.add(stream, delivery::PUBLISHED, 1);
         let trace = row.traceparent.as_deref().and_then(Trace::parse).filter(Trace::is_sampled);
-        if let Some(trace) = &trace {
+        if let Some(trace) = &trace
+            && self.traced.take()
+        {
             info!(trace_id = trace.id(), stream, change_id = row.id, "a traced change is sent");
         }
         let key = &row.key[..row.key.floor_char_boundary(KEY_BYTES)];

@@ -1,4 +1,5 @@
-//! A Secrets Manager that tests hold in their hands: rotated between two calls, or taken away.
+//! Servers that tests hold in their hands: a Secrets Manager that is rotated between two calls or taken away, and one that
+//! never answers.
 
 use std::{
     collections::HashMap,
@@ -28,6 +29,7 @@ struct State {
     values: HashMap<String, String>,
     lookups: usize,
     is_away: bool,
+    is_silent: bool,
 }
 
 impl SecretsManager {
@@ -55,6 +57,11 @@ impl SecretsManager {
         self.with_state(|state| state.is_away = is_away);
     }
 
+    /// From now on it takes requests, and never answers.
+    pub fn fall_silent(&self) {
+        self.with_state(|state| state.is_silent = true);
+    }
+
     /// How many lookups arrived.
     pub fn lookups(&self) -> usize {
         self.with_state(|state| state.lookups)
@@ -77,6 +84,19 @@ impl SecretsManager {
     }
 }
 
+/// Starts a server on 127.0.0.1 that takes every connection and never answers, until its runtime ends. Gives its URL.
+pub async fn silent_server() -> io::Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    tokio::spawn(async move {
+        let mut taken = vec![];
+        while let Ok((stream, _)) = listener.accept().await {
+            taken.push(stream);
+        }
+    });
+    Ok(url)
+}
+
 async fn answer(stream: TcpStream, state: Arc<Mutex<State>>) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
     let mut length = 0;
@@ -96,6 +116,10 @@ async fn answer(stream: TcpStream, state: Arc<Mutex<State>>) -> io::Result<()> {
     let request: serde_json::Value = serde_json::from_slice(&body)?;
     let arn = request["SecretId"].as_str().unwrap_or_default();
 
+    if state.lock().unwrap_or_else(PoisonError::into_inner).is_silent {
+        // Until the client gives up and closes.
+        stream.read_u8().await?;
+    }
     let (status, body) = {
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
         state.lookups += 1;

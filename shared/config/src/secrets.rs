@@ -22,7 +22,7 @@ use crate::call;
 const TIME_TO_LIVE: Duration = Duration::from_secs(300);
 /// How long an expired credential serves on before Secrets Manager is asked again, when it did not answer.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(15);
-/// A lookup takes milliseconds. The SDK itself sets no limit on waiting for an answer.
+/// A lookup takes milliseconds, and others wait for its end.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Of this process, since it was last told.

@@ -5,6 +5,32 @@ use std::{fmt, future::Future};
 use tokio::time::Instant;
 use tracing::{Instrument as _, Span, debug, debug_span, info_span};
 
+/// So many changes of a batch have a line of their own in the log.
+const TRACED_CHANGES: usize = 20;
+
+/// How many more changes of a batch are told of by themselves, since their writer is in a trace.
+///
+/// Anybody who may write to a tracked table may say so of all of their changes, and somebody else pays for the lines.
+#[derive(Debug)]
+pub struct TracedChanges {
+    left: usize,
+}
+
+impl Default for TracedChanges {
+    fn default() -> Self {
+        Self { left: TRACED_CHANGES }
+    }
+}
+
+impl TracedChanges {
+    /// Whether one more may be told of.
+    pub fn take(&mut self) -> bool {
+        let is_any_left = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        is_any_left
+    }
+}
+
 /// A place in a trace, as W3C's Trace Context writes it: `00-{trace id}-{parent id}-{flags}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trace {
@@ -115,5 +141,11 @@ mod tests {
             assert_eq!(Trace::parse(trace.as_str()), Some(trace.clone()));
             assert_ne!(trace, Trace::of_invocation(header));
         }
+    }
+
+    #[test]
+    fn only_so_many_changes_of_a_batch_are_told_of_by_themselves() {
+        let mut traced = TracedChanges::default();
+        assert_eq!((0..100_000).filter(|_| traced.take()).count(), TRACED_CHANGES);
     }
 }

@@ -1,12 +1,14 @@
 //! The cache over Secrets Manager, against one that the test rotates and takes away.
 
-#![allow(clippy::unwrap_used, reason = "a helper of a test fails the test by its panic")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper of a test fails the test by its panic")]
 
 use std::time::Duration;
 
+use aws_sdk_secretsmanager::{Client, config::Credentials};
 use config::{SecretError, Secrets, fake::SecretsManager};
 use serde::Deserialize;
 use serde_json::json;
+use tokio::time::timeout;
 
 const ARN: &str = "arn:aws:secretsmanager:us-east-1:000000000000:secret:database";
 
@@ -103,4 +105,27 @@ async fn a_malformed_secret_is_named_without_its_content() {
         assert!(told.contains(ARN) && told.contains(problem), "{told}");
         assert!(!told.contains("hunter2") && !debug.contains("hunter2"), "the content is told in: {told} {debug}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lookup_that_is_never_answered_ends_with_an_error() {
+    let manager = manager_with("first").await;
+    manager.fall_silent();
+    let secrets = Secrets::new(manager.client());
+    let lookup = timeout(Duration::from_secs(3600), secrets.get::<Login>(ARN)).await.expect("the lookup has an end");
+    assert!(matches!(lookup, Err(SecretError::Unreadable { .. })), "{lookup:?}");
+}
+
+/// The clients that the functions make, each of which asks a server that takes its request and never answers.
+#[tokio::test(start_paused = true)]
+async fn a_client_of_aws_does_not_wait_without_end() {
+    let settings = config::aws()
+        .region("us-east-1")
+        .credentials_provider(Credentials::new("test", "test", None, None, "test"))
+        .endpoint_url(config::fake::silent_server().await.unwrap())
+        .load()
+        .await;
+    let request = Client::new(&settings).get_secret_value().secret_id(ARN).send();
+    let answer = timeout(Duration::from_secs(3600), request).await.expect("the request has an end");
+    assert!(answer.unwrap_err().as_service_error().is_none());
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::Result;
-use aws_config::BehaviorVersion;
 use config::Trace;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -97,7 +96,7 @@ impl Sqs {
     }
 
     async fn client(&self) -> aws_sdk_sqs::Client {
-        let aws = aws_config::defaults(BehaviorVersion::latest()).endpoint_url(&self.endpoint).load().await;
+        let aws = config::aws().endpoint_url(&self.endpoint).load().await;
         aws_sdk_sqs::Client::new(&aws)
     }
 }

@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
-use aws_config::{BehaviorVersion, SdkConfig};
+use aws_config::SdkConfig;
 use config::{Env, Secrets, Trace};
 use localstack::Database;
 use message::{Message, Op};
@@ -32,7 +32,7 @@ pub struct Arrived {
 impl Bench {
     pub async fn create() -> Result<Self> {
         config::install_crypto_provider();
-        let aws = aws_config::load_defaults(BehaviorVersion::latest()).await;
+        let aws = config::aws().load().await;
         let database = Database::create().await?;
         database.owner().await?.execute("SELECT sluice.drop_stream('sluice_heartbeat')", &[]).await?;
         let sqs = aws_sdk_sqs::Client::new(&aws);

@@ -1,0 +1,23 @@
+//! What the clients of AWS are made of.
+
+use std::time::Duration;
+
+use aws_config::{BehaviorVersion, ConfigLoader, timeout::TimeoutConfig};
+
+/// AWS is near, or cannot be reached.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// For one try: a batch of 1 MiB, over a line of a megabit a second.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+/// For all tries of one request. The shortest time-out of a function that calls AWS is a minute.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The settings of AWS's clients, as the environment has them. By themselves they would wait without end for an answer
+/// to a request that was taken; so no function makes its clients in another way.
+pub fn aws() -> ConfigLoader {
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+        .operation_timeout(OPERATION_TIMEOUT)
+        .build();
+    aws_config::defaults(BehaviorVersion::latest()).timeout_config(timeouts)
+}
