@@ -30,11 +30,30 @@ pub(crate) fn second_look(
     Some((queue::Message { delay, ..in_trace(body.text, &message.trace) }, body.changes))
 }
 
+/// What is left of a message, in one of its own that is received at once: it is shorter than before. `None`: nothing is.
+pub(crate) fn left(
+    received: &Received<'_>,
+    message: &Message<'_>,
+    left: &[usize],
+    now_ms: i64,
+) -> Option<queue::Message> {
+    let mut packer = Packer::new(message.stream.as_ref(), message.trace.as_ref(), usize::MAX);
+    for &position in left {
+        let entry = &message.entries[position];
+        packer.push(&entry.change, entry.document);
+    }
+    packer.finish().map(|body| with_history(received, in_trace(body.text, &message.trace), now_ms))
+}
+
 /// The same message once more, with a receive count and a retention that begin anew.
 pub(crate) fn sent_anew(received: &Received<'_>, now_ms: i64, delay: Duration) -> queue::Message {
-    let at = received.circumstances(now_ms);
     let trace = received.message.as_ref().map(|message| message.trace.as_ref()).unwrap_or_default();
-    let mut message = queue::Message { delay, ..in_trace(received.body, trace) };
+    with_history(received, queue::Message { delay, ..in_trace(received.body, trace) }, now_ms)
+}
+
+/// So that whoever receives it knows for how long, and how often, it was tried before.
+fn with_history(received: &Received<'_>, mut message: queue::Message, now_ms: i64) -> queue::Message {
+    let at = received.circumstances(now_ms);
     put(&mut message, "first_seen", at.first_seen);
     put(&mut message, "attempts", &at.attempts.to_string());
     message

@@ -14,7 +14,6 @@ use crate::{
     re_read::Source,
 };
 
-const UNKNOWN_STREAM: &str = "unknown_stream";
 pub(crate) const NO_SOURCE: &str = "no_source";
 
 /// The aliases that were found to be Sluice's own.
@@ -42,7 +41,7 @@ impl Aliases {
         deadline: Deadline,
     ) -> Result<String, Outcome> {
         if !is_stream_name(stream) {
-            return Err(unknown());
+            return Err(Outcome::NoStream);
         }
         let alias = names::alias(&self.prefix, stream);
         if self.known.lock().await.contains(stream) {
@@ -87,7 +86,7 @@ impl Aliases {
                 "no_index",
                 format!("the stream {stream} is defined and has no index: run migrate"),
             )),
-            Ok(_) => unknown(),
+            Ok(_) => Outcome::NoStream,
         }
     }
 }
@@ -99,19 +98,9 @@ fn is_stream_name(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
 }
 
-/// What becomes of the changes of a stream that `sluice.stream` does not have.
-pub(crate) fn unknown() -> Outcome {
-    Outcome::Permanent(Reason::new(UNKNOWN_STREAM, "no stream of this name is defined"))
-}
-
 /// What becomes of a change whose document did not travel, and can be read nowhere.
 pub(crate) fn without_source() -> Outcome {
     Outcome::Permanent(Reason::new(NO_SOURCE, "its document did not travel, and the stream has no source to read"))
-}
-
-/// Whether there is nothing to read: the stream was dropped, or has no source.
-pub(crate) fn is_forgotten(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Permanent(reason) if [UNKNOWN_STREAM, NO_SOURCE].contains(&reason.error_type.as_str()))
 }
 
 fn malformed() -> Reason {

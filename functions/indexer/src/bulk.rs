@@ -1,6 +1,6 @@
 //! Writing documents: bulk requests of a limited size, and the outcome of each write.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::collections::HashMap;
 
 use tracing::warn;
 
@@ -20,14 +20,14 @@ pub(crate) struct Write<'a> {
     pub(crate) key: &'a str,
     pub(crate) version: i64,
     /// One JSON object on one line; `None`: delete it.
-    pub(crate) document: Option<Cow<'a, str>>,
+    pub(crate) document: Option<&'a str>,
     /// The line that goes before the document's.
     action_line: String,
 }
 
 impl<'a> Write<'a> {
     /// Not sent yet.
-    pub(crate) fn new(key: &'a str, version: i64, document: Option<Cow<'a, str>>) -> Self {
+    pub(crate) fn new(key: &'a str, version: i64, document: Option<&'a str>) -> Self {
         let name = if document.is_some() { "index" } else { "delete" };
         let id = serde_json::Value::from(key);
         let action_line = format!(r#"{{"{name}":{{"_id":{id},"version":{version},"version_type":"external"}}}}"#);
@@ -42,7 +42,7 @@ impl<'a> Write<'a> {
     }
 
     fn bytes(&self) -> usize {
-        self.action_line.len() + 1 + self.document.as_ref().map_or(0, |document| document.len() + 1)
+        self.action_line.len() + 1 + self.document.map_or(0, |document| document.len() + 1)
     }
 }
 
@@ -139,7 +139,7 @@ impl<C: Cluster> Bulk<'_, C> {
     async fn decide(&self, writes: &[Write<'_>], request: &[usize]) -> Decision {
         let lines: Vec<&str> = request
             .iter()
-            .flat_map(|&index| [Some(writes[index].action_line.as_str()), writes[index].document.as_deref()])
+            .flat_map(|&index| [Some(writes[index].action_line.as_str()), writes[index].document])
             .flatten()
             .collect();
         decide_request(self.cluster.bulk(self.alias, &lines, self.deadline).await, request.len())
@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     fn write(key: &str, version: i64) -> Write<'_> {
-        Write::new(key, version, Some("{}".into()))
+        Write::new(key, version, Some("{}"))
     }
 
     fn answer(id: &str, status: u16) -> ItemAnswer {

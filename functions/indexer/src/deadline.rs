@@ -25,6 +25,19 @@ impl Deadline {
         Self(self.0.min(Instant::now() + time))
     }
 
+    /// An equal share of the time until then, for one of so many.
+    pub(crate) fn share(self, of: usize) -> Self {
+        let now = Instant::now();
+        let share = self.0.saturating_duration_since(now) / u32::try_from(of.max(1)).unwrap_or(u32::MAX);
+        Self(now + share)
+    }
+
+    /// When a share of reading has to end, so that what was read last can still be written.
+    pub(crate) fn to_read(self) -> Self {
+        let now = Instant::now();
+        Self(now + self.0.saturating_duration_since(now) * 3 / 4)
+    }
+
     /// The instant.
     pub fn instant(self) -> Instant {
         self.0

@@ -1,13 +1,16 @@
-//! What becomes of a change: the one place where an answer of Elasticsearch leads to a decision.
+//! What becomes of a change and of its message: decided here and nowhere else.
 //!
 //! Nothing here waits, reads a clock or talks to anybody.
+
+mod answer;
 
 use std::time::Duration;
 
 use database::delivery;
 use message::{Change, Op};
-use serde::Deserialize;
 use serde_json::value::RawValue;
+
+pub use answer::{Answer, Cause, Decision, ItemAnswer, decide_item, decide_request};
 
 /// The end of one change, as far as this invocation goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,11 +19,16 @@ pub enum Outcome {
     Done(Action, Done),
     /// It may go better next time, without anybody's help.
     Retry(Reason),
+    /// There was no time to read its document. Retried as well, but what else is in its message need not be done again:
+    /// each receipt has fewer documents to read.
+    Unread(Reason),
     /// It will go better when somebody has mended the configuration. Retried for as long as that takes.
     Configuration(Reason),
     /// Elasticsearch has no such alias or index: [`Outcome::Configuration`] where the stream is defined, else
-    /// [`Outcome::Permanent`].
+    /// [`Outcome::NoStream`].
     NoIndex(Reason),
+    /// No stream of this name is defined. What follows depends on what the change carries: see [`without_stream`].
+    NoStream,
     /// It can never be written: to the dead-letter queue.
     Permanent(Reason),
 }
@@ -31,8 +39,8 @@ impl Outcome {
         match self {
             Self::Done(_, Done::Written) => delivery::WRITTEN,
             Self::Done(_, Done::Stale) => delivery::STALE,
-            Self::Done(_, Done::Gone) => delivery::GONE,
-            Self::Retry(_) => delivery::RETRIED,
+            Self::Done(_, Done::Gone | Done::PassedOver) | Self::NoStream => delivery::GONE,
+            Self::Retry(_) | Self::Unread(_) => delivery::RETRIED,
             Self::Configuration(_) | Self::NoIndex(_) => delivery::CONFIGURATION,
             Self::Permanent(_) => "permanent",
         }
@@ -48,6 +56,8 @@ pub enum Done {
     Stale,
     /// It was to be deleted, and there was none.
     Gone,
+    /// Its stream was dropped.
+    PassedOver,
 }
 
 /// Why.
@@ -88,153 +98,10 @@ pub enum Action {
     Delete,
 }
 
-/// What came back from Elasticsearch for one request.
-#[derive(Debug)]
-pub enum Answer {
-    /// A success, with its body.
-    Success(Vec<u8>),
-    /// An error, with what the body says about it, where it says anything.
-    Refused {
-        /// The status of HTTP.
-        status: u16,
-        /// From Elasticsearch itself; a proxy in between sends HTML.
-        cause: Option<Cause>,
-    },
-    /// Nothing, or not all of it: the request may have been carried out, or not.
-    Lost(Reason),
-    /// The request could not be sent as things are configured.
-    Misconfigured(Reason),
-}
-
-/// What follows from the answer to a bulk request.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// Each item has an outcome of its own.
-    ByItem(Vec<ItemAnswer>),
-    /// Too large, or one of them spoils it: send it again in halves.
-    Halve,
-    /// The same for all of them.
-    All(Outcome),
-}
-
-/// One entry of `items` in the answer to a bulk request.
-#[derive(Debug, PartialEq, Eq, Deserialize)]
-pub struct ItemAnswer {
-    /// The key that was sent.
-    #[serde(rename = "_id")]
-    pub id: Option<String>,
-    /// As HTTP counts.
-    pub status: u16,
-    /// `created`, `updated`, `deleted`, `not_found`.
-    pub result: Option<String>,
-    /// Where it failed.
-    pub error: Option<Cause>,
-}
-
-/// An error as Elasticsearch tells it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Cause {
-    /// `error.type`.
-    #[serde(rename = "type")]
-    pub error_type: String,
-    /// In words.
-    pub reason: Option<String>,
-    /// The error below it.
-    pub caused_by: Option<Box<Cause>>,
-}
-
-/// Each `error.type` that is about the document itself, whatever the state of the cluster. `tests/refusals.md` has what
-/// Elasticsearch says of which fault, and the tests hold both against it.
-///
-/// What is not in this list with a status of 400 is about the configuration: `index_closed_exception`,
-/// `routing_missing_exception`, and above all `illegal_argument_exception`, which is said of a missing pipeline and of an
-/// alias without a write index.
-const ABOUT_THE_DOCUMENT: [&str; 4] = [
-    // A value that its field does not take, malformed JSON, a metadata field in the document, too deep, too many nested
-    // objects, too many fields under a dynamic object, an immense term in a keyword.
-    "document_parsing_exception",
-    // The same before 8.8.
-    "mapper_parsing_exception",
-    // A field that the mapping does not have.
-    "strict_dynamic_mapping_exception",
-    // An immense term that Lucene finds, in a text field. Elasticsearch wraps it into an `illegal_argument_exception`.
-    "max_bytes_length_exceeded_exception",
-];
-
-/// How the sentence of an `illegal_argument_exception` begins that is about the document: no other type tells it apart.
-/// Elasticsearch says so when a dynamic object would have to get a mapping that cannot be.
-const ABOUT_THE_DOCUMENT_IN_WORDS: [&str; 3] = [
-    // "mapper [free.a] cannot be changed from type [long] to [text]": two types for one new field. Before 9.
-    "mapper [",
-    // The same of a value and an object.
-    "can't merge a non object mapping [",
-    // "is longer than the limit of [50] characters".
-    "Field name [",
-];
-
-/// Each `error.type` of a whole request's 400 that is about one of its items.
-const ABOUT_AN_ITEM_OF_THE_REQUEST: [&str; 3] = [
-    // An id of more than 512 bytes or none, a version out of range.
-    "action_request_validation_exception",
-    // An action that is no JSON to Elasticsearch.
-    "x_content_parse_exception",
-    "x_content_e_o_f_exception",
-];
-
 /// Elasticsearch's limit for an `_id`.
 const MAX_KEY_BYTES: usize = 512;
 /// Above it, JavaScript and other readers of JSON round.
 const VERSION_END: i64 = 1 << 53;
-
-impl Cause {
-    /// From the body of a refusal. `None`: it is not from Elasticsearch.
-    pub fn of_body(body: &[u8]) -> Option<Self> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Error {
-            InWords(String),
-            Whole(Cause),
-        }
-        #[derive(Deserialize)]
-        struct Body {
-            error: Error,
-        }
-        match serde_json::from_slice::<Body>(body).ok()?.error {
-            Error::Whole(cause) => Some(cause),
-            Error::InWords(reason) => {
-                Some(Self { error_type: "unknown".to_owned(), reason: Some(reason), caused_by: None })
-            }
-        }
-    }
-
-    fn chain(&self) -> impl Iterator<Item = &Cause> {
-        std::iter::successors(Some(self), |cause| cause.caused_by.as_deref())
-    }
-
-    fn is_any_of(&self, error_types: &[&str]) -> bool {
-        self.chain().any(|cause| error_types.contains(&cause.error_type.as_str()))
-    }
-
-    fn is_about_the_document(&self) -> bool {
-        let is_told_in_words = || {
-            let sentence = self.reason.as_deref().unwrap_or_default();
-            self.error_type == "illegal_argument_exception"
-                && ABOUT_THE_DOCUMENT_IN_WORDS.iter().any(|beginning| sentence.starts_with(beginning))
-        };
-        self.is_any_of(&ABOUT_THE_DOCUMENT) || is_told_in_words()
-    }
-
-    /// The outermost type, with the outermost and the innermost sentence.
-    fn to_reason(&self) -> Reason {
-        let outer = self.reason.clone().unwrap_or_default();
-        let innermost = self.chain().skip(1).filter_map(|cause| cause.reason.as_deref()).last();
-        let text = match innermost {
-            Some(inner) if !outer.contains(inner) => format!("{outer}: {inner}"),
-            Some(_) | None => outer,
-        };
-        Reason::new(&self.error_type, text)
-    }
-}
 
 /// Whether a change may be sent at all. One with an impossible key or version would have a whole request refused.
 ///
@@ -261,6 +128,32 @@ fn is_one_object(document: &str) -> bool {
         && serde_json::from_str::<&RawValue>(document).is_ok()
 }
 
+/// What becomes of a change of a stream that nobody defines.
+///
+/// Its stream was dropped, mostly, and then nobody waits for the change. Only a document that travelled may be all that
+/// there is of it, if it was given to `sluice.emit`, or if the function was pointed at the wrong database: that one is kept
+/// as a letter.
+pub fn without_stream(document: Option<&str>) -> Outcome {
+    match document {
+        Some(_) => Outcome::Permanent(Reason::new("unknown_stream", "no stream of this name is defined")),
+        None => Outcome::Done(Action::Delete, Done::PassedOver),
+    }
+}
+
+/// What becomes of the other changes of a key in a batch, when the newest of them ended so: all of them had the same
+/// document, and of one document one write is enough, or one letter.
+pub fn older_of_a_key(newest: &Outcome) -> Outcome {
+    match newest {
+        Outcome::Done(action, _) => Outcome::Done(*action, Done::Stale),
+        Outcome::Permanent(_) => Outcome::Done(Action::Index, Done::Stale),
+        Outcome::Retry(_)
+        | Outcome::Unread(_)
+        | Outcome::Configuration(_)
+        | Outcome::NoIndex(_)
+        | Outcome::NoStream => newest.clone(),
+    }
+}
+
 /// Whether a change's document is to be read from PostgreSQL, because what travelled may be out of date: an
 /// Elasticsearch that has forgotten a delete would take it for new.
 pub fn needs_re_read(change: &Change<'_>, receive_count: u32, now_ms: i64, re_read_after: Duration) -> bool {
@@ -274,7 +167,7 @@ pub fn needs_re_read(change: &Change<'_>, receive_count: u32, now_ms: i64, re_re
 /// was under way meanwhile brings the document back. Stale deletes are not excepted: a delete is stale, too, that was
 /// carried out before and whose answer was lost.
 pub fn needs_second_look(op: Op, outcome: &Outcome) -> bool {
-    op != Op::Look && matches!(outcome, Outcome::Done(Action::Delete, _))
+    op != Op::Look && matches!(outcome, Outcome::Done(Action::Delete, Done::Written | Done::Stale | Done::Gone))
 }
 
 /// When a message that is to be retried is sent anew instead of being given back.
@@ -294,72 +187,6 @@ impl SendAnew {
     }
 }
 
-/// What follows from the answer to a bulk request of so many `items`.
-pub fn decide_request(answer: Answer, items: usize) -> Decision {
-    let (status, cause) = match answer {
-        Answer::Success(body) => return decide_success(&body),
-        Answer::Lost(reason) => return Decision::All(Outcome::Retry(reason.general())),
-        Answer::Misconfigured(reason) => return Decision::All(Outcome::Configuration(reason.general())),
-        Answer::Refused { status, cause } => (status, cause),
-    };
-    let reason = match &cause {
-        Some(cause) => cause.to_reason(),
-        None => Reason::new(format!("status_{status}"), "the answer does not say why"),
-    };
-    let is_about_an_item =
-        cause.is_some_and(|cause| cause.is_any_of(&ABOUT_AN_ITEM_OF_THE_REQUEST) || cause.is_about_the_document());
-    match status {
-        400 | 413 if items > 1 => Decision::Halve,
-        400 if is_about_an_item => Decision::All(Outcome::Permanent(reason)),
-        413 => Decision::All(Outcome::Permanent(Reason::new("document_too_large", reason.text))),
-        400 | 404 => Decision::All(Outcome::Configuration(reason)),
-        401 | 403 => Decision::All(Outcome::Configuration(reason.general())),
-        // 429, 5xx, and whatever nobody thought of.
-        _ => Decision::All(Outcome::Retry(reason.general())),
-    }
-}
-
-fn decide_success(body: &[u8]) -> Decision {
-    #[derive(Deserialize)]
-    struct Body {
-        items: Vec<Item>,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "lowercase")]
-    enum Item {
-        Index(ItemAnswer),
-        Delete(ItemAnswer),
-    }
-    let Ok(body) = serde_json::from_slice::<Body>(body) else {
-        let reason = Reason::new("malformed_answer", "the answer is not that of a bulk request");
-        return Decision::All(Outcome::Retry(reason));
-    };
-    let answers = body.items.into_iter().map(|item| match item {
-        Item::Index(answer) | Item::Delete(answer) => answer,
-    });
-    Decision::ByItem(answers.collect())
-}
-
-/// What becomes of the change that this item answers.
-pub fn decide_item(action: Action, answer: &ItemAnswer) -> Outcome {
-    let Some(error) = &answer.error else {
-        return match (answer.status, action, answer.result.as_deref()) {
-            (200 | 201, _, _) => Outcome::Done(action, Done::Written),
-            (404, Action::Delete, Some("not_found")) => Outcome::Done(action, Done::Gone),
-            (status, _, _) => Outcome::Retry(Reason::new(format!("status_{status}"), "the item does not say why")),
-        };
-    };
-    let reason = error.to_reason();
-    match answer.status {
-        409 if error.error_type == "version_conflict_engine_exception" => Outcome::Done(action, Done::Stale),
-        400 if error.is_about_the_document() => Outcome::Permanent(reason),
-        404 if error.error_type == "index_not_found_exception" => Outcome::NoIndex(reason),
-        400 | 401 | 403 => Outcome::Configuration(reason),
-        // 429, 5xx, and whatever nobody thought of.
-        _ => Outcome::Retry(reason),
-    }
-}
-
 /// What becomes of a message.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -373,24 +200,37 @@ pub enum Verdict {
         /// Positions in what was given.
         permanent: Vec<usize>,
     },
+    /// The same, and as soon as the changes that are left have been sent in a message of their own.
+    Shorten {
+        /// Positions in what was given.
+        permanent: Vec<usize>,
+        /// Positions, too.
+        left: Vec<usize>,
+    },
 }
 
 /// What becomes of a message whose changes ended so.
 pub fn decide_message<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> Verdict {
-    let mut permanent = Vec::new();
+    let (mut permanent, mut left) = (Vec::new(), Vec::new());
     let mut retry = None;
+    let mut changes = 0;
     for (position, outcome) in outcomes.into_iter().enumerate() {
+        changes += 1;
         match outcome {
-            Outcome::Done(_, Done::Written | Done::Stale | Done::Gone) => {}
+            Outcome::Done(_, Done::Written | Done::Stale | Done::Gone | Done::PassedOver) => {}
             Outcome::Permanent(_) => permanent.push(position),
+            Outcome::Unread(_) => left.push(position),
             Outcome::Retry(reason) | Outcome::Configuration(reason) | Outcome::NoIndex(reason) => {
                 retry = Some(retry.unwrap_or(false) || reason.is_general);
             }
+            Outcome::NoStream => retry = retry.or(Some(false)),
         }
     }
     match retry {
         Some(is_general) => Verdict::Retry { is_general },
-        None => Verdict::Acknowledge { permanent },
+        None if left.is_empty() => Verdict::Acknowledge { permanent },
+        None if left.len() == changes => Verdict::Retry { is_general: false },
+        None => Verdict::Shorten { permanent, left },
     }
 }
 

@@ -18,9 +18,12 @@ fn kind(outcome: &Outcome) -> &'static str {
         Outcome::Done(_, Done::Written) => "written",
         Outcome::Done(_, Done::Stale) => "stale",
         Outcome::Done(_, Done::Gone) => "gone",
+        Outcome::Done(_, Done::PassedOver) => "passed over",
         Outcome::Retry(_) => "retry",
+        Outcome::Unread(_) => "unread",
         Outcome::Configuration(_) => "configuration",
         Outcome::NoIndex(_) => "no index",
+        Outcome::NoStream => "no stream",
         Outcome::Permanent(_) => "dead letter",
     }
 }
@@ -168,6 +171,41 @@ fn a_message_is_acknowledged_only_when_nothing_of_it_is_to_be_retried() {
         let (alone, general) = (again(reason()), again(reason().general()));
         assert_eq!(decide_message([&done, &permanent, &alone]), Verdict::Retry { is_general: false });
         assert_eq!(decide_message([&general, &done, &alone]), Verdict::Retry { is_general: true });
+    }
+}
+
+#[test]
+fn of_a_message_that_was_read_in_part_only_the_rest_is_to_be_received_again() {
+    let reason = || Reason::new("a", "b");
+    let done = Outcome::Done(Action::Index, Done::Written);
+    let (permanent, unread, retry) =
+        (Outcome::Permanent(reason()), Outcome::Unread(reason()), Outcome::Retry(reason()));
+    let shortened = Verdict::Shorten { permanent: vec![1], left: vec![2, 3] };
+    assert_eq!(decide_message([&done, &permanent, &unread, &unread]), shortened);
+    assert_eq!(decide_message([&unread, &unread]), Verdict::Retry { is_general: false }, "it would be no shorter");
+    assert_eq!(decide_message([&done, &unread, &retry]), Verdict::Retry { is_general: false });
+}
+
+#[test]
+fn only_a_document_that_may_be_all_there_is_outlives_its_stream() {
+    assert_eq!(kind(&without_stream(Some("{}"))), "dead letter");
+    let passed_over = without_stream(None);
+    assert_eq!(kind(&passed_over), "passed over");
+    assert!(!needs_second_look(Op::Delete, &passed_over));
+}
+
+#[test]
+fn the_newest_change_of_a_key_stands_for_the_others_that_were_read_with_it() {
+    let reason = || Reason::new("a", "b");
+    for (newest, older) in [
+        (Outcome::Done(Action::Index, Done::Written), Outcome::Done(Action::Index, Done::Stale)),
+        (Outcome::Done(Action::Delete, Done::Gone), Outcome::Done(Action::Delete, Done::Stale)),
+        (Outcome::Permanent(reason()), Outcome::Done(Action::Index, Done::Stale)),
+        (Outcome::Retry(reason()), Outcome::Retry(reason())),
+        (Outcome::Unread(reason()), Outcome::Unread(reason())),
+        (Outcome::Configuration(reason()), Outcome::Configuration(reason())),
+    ] {
+        assert_eq!(older_of_a_key(&newest), older);
     }
 }
 

@@ -1,31 +1,24 @@
-use std::{
-    collections::BTreeMap,
-    error::Error as _,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
 use config::Trace;
 use database::{Connect, Postgres};
-use message::Op;
-use queue::{Queue, Sqs, send_all};
+use queue::{Queue, Sqs};
 use search::Connection;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::{
-    again,
-    alias::{Aliases, is_forgotten, without_source},
+    alias::Aliases,
     back_off,
-    batch::{Received, Work},
-    bulk::{Bulk, Write},
+    batch::Received,
     cluster::{Cluster, Elastic},
     config::Settings,
     counters::Counters,
-    dead_letter,
     deadline::Deadline,
-    decision::{Action, Done, Outcome, Reason, Verdict, check, decide_message, needs_re_read},
-    re_read::{Reading, Source},
+    decision::{Done, Outcome},
+    re_read::Source,
+    streams::Changes,
     tally::Tally,
 };
 
@@ -40,13 +33,13 @@ pub struct Unidentified;
 
 /// The handler of one function instance. It keeps connections and nothing else between two batches.
 pub struct Indexer<C = Elastic, D: Connect = Postgres, Q = Sqs> {
-    cluster: C,
-    source: Source<D>,
-    queue: Q,
-    dead_letter_queue: Q,
-    aliases: Aliases,
+    pub(crate) cluster: C,
+    pub(crate) source: Source<D>,
+    pub(crate) queue: Q,
+    pub(crate) dead_letter_queue: Q,
+    pub(crate) aliases: Aliases,
     counters: Counters,
-    settings: Settings,
+    pub(crate) settings: Settings,
 }
 
 impl Indexer {
@@ -112,24 +105,20 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
         tally: &mut Tally,
     ) -> Vec<Vec<Outcome>> {
         let started = Instant::now();
-        let mut by_stream: BTreeMap<&str, Vec<Work<'_>>> = BTreeMap::new();
-        for (position, received) in batch.iter().enumerate() {
-            let Ok(message) = &received.message else { continue };
-            let works =
-                message.entries.iter().map(|entry| Work { message: position, entry, attempts: received.attempts });
-            by_stream.entry(message.stream.as_ref()).or_default().extend(works);
-        }
+        let mut all = Changes::of(batch);
+        self.write(&mut all, now_ms, deadline, tally).await;
         let mut outcomes: Vec<Vec<Outcome>> = batch.iter().map(|_| Vec::new()).collect();
-        for (stream, works) in &by_stream {
-            let ended = self.index_stream(stream, works, now_ms, deadline, tally).await;
-            // The works of a message are in the order of its changes.
-            for (work, outcome) in works.iter().zip(ended) {
+        for changes in all {
+            let stream = changes.stream;
+            for (work, outcome) in changes.into_outcomes() {
                 tally.count(stream, &outcome);
                 let latency_ms = work.entry.change.since.map(|since| now_ms + as_ms(started.elapsed()) - since);
                 if let (Some(ms), Outcome::Done(_, Done::Written)) = (latency_ms, &outcome) {
                     tally.count_latency(stream, ms);
                 }
-                if let Some(trace) = work.entry.change.trace.as_deref().and_then(Trace::parse) {
+                if let Some(trace) = work.entry.change.trace.as_deref().and_then(Trace::parse)
+                    && tally.traced.take()
+                {
                     let (change_id, outcome) = (work.entry.change.id, outcome.name());
                     info!(trace_id = trace.id(), stream, change_id, outcome, latency_ms, "a traced change");
                 }
@@ -137,260 +126,6 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
             }
         }
         outcomes
-    }
-
-    /// Writes the changes of one stream. The outcomes are in the order of the works.
-    async fn index_stream(
-        &self,
-        stream: &str,
-        works: &[Work<'_>],
-        now_ms: i64,
-        deadline: Deadline,
-        tally: &mut Tally,
-    ) -> Vec<Outcome> {
-        let mut outcomes: Vec<Option<Outcome>> =
-            works.iter().map(|work| check(&work.entry.change, work.entry.document).err()).collect();
-        let possible: Vec<usize> = (0..works.len()).filter(|&index| outcomes[index].is_none()).collect();
-        if !possible.is_empty() {
-            match self.aliases.of(stream, &self.cluster, &self.source, deadline).await {
-                Err(outcome) => fill(&mut outcomes, &possible, &outcome),
-                Ok(alias) => {
-                    let limit_bytes = self.settings.bulk_bytes;
-                    let bulk = &Bulk { cluster: &self.cluster, alias: &alias, limit_bytes, deadline };
-                    let (old, fresh): (Vec<usize>, Vec<usize>) =
-                        possible.into_iter().partition(|&index| self.is_to_re_read(&works[index], now_ms));
-                    write_travelled(bulk, works, &fresh, &mut outcomes).await;
-                    tally.count_re_read(stream, old.len());
-                    self.write_re_read(bulk, stream, works, &old, &mut outcomes).await;
-                }
-            }
-        }
-        let mut outcomes: Vec<Outcome> = outcomes
-            .into_iter()
-            .map(|outcome| outcome.unwrap_or_else(|| Outcome::Retry(Reason::new("no_answer", "it was not handled"))))
-            .collect();
-        self.look_for_the_stream(stream, &mut outcomes, deadline).await;
-        for (work, outcome) in works.iter().zip(&mut outcomes) {
-            // A second look at what is no more, or never was anywhere else, has nothing to see.
-            if work.entry.change.op == Op::Look && is_forgotten(outcome) {
-                *outcome = Outcome::Done(Action::Delete, Done::Gone);
-            }
-        }
-        outcomes
-    }
-
-    fn is_to_re_read(&self, work: &Work<'_>, now_ms: i64) -> bool {
-        needs_re_read(&work.entry.change, work.attempts, now_ms, self.settings.re_read_after)
-    }
-
-    /// Reads these changes' documents from PostgreSQL, and writes them with the changes' own versions.
-    async fn write_re_read(
-        &self,
-        bulk: &Bulk<'_, C>,
-        stream: &str,
-        works: &[Work<'_>],
-        old: &[usize],
-        outcomes: &mut [Option<Outcome>],
-    ) {
-        if old.is_empty() {
-            return;
-        }
-        let definition = match self.source.stream(stream, bulk.deadline).await {
-            Ok(definition) => definition,
-            Err(outcome) => return fill(outcomes, old, &outcome),
-        };
-        if definition.source.is_none() {
-            // Fed by `sluice.emit`: what travelled is all there is.
-            let (without, with): (Vec<usize>, Vec<usize>) =
-                old.iter().partition(|&&index| matches!(works[index].entry.change.op, Op::Read | Op::Look));
-            fill(outcomes, &without, &without_source());
-            return write_travelled(bulk, works, &with, outcomes).await;
-        }
-
-        let mut by_key: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-        for &index in old {
-            by_key.entry(works[index].entry.change.key.as_ref()).or_default().push(index);
-        }
-        let keys: Vec<&str> = by_key.keys().copied().collect();
-        self.source
-            .read(&definition, &keys, bulk.limit_bytes, bulk.deadline, async |portion| {
-                let mut asking = Vec::new();
-                let mut writes = Vec::new();
-                for (key, reading) in portion {
-                    let indexes = &by_key[keys[key]];
-                    match reading {
-                        Reading::Unread(outcome) => fill(outcomes, indexes, &outcome),
-                        Reading::Current(document) => {
-                            for &index in indexes {
-                                let change = &works[index].entry.change;
-                                if let Err(outcome) = check(change, document.as_deref()) {
-                                    outcomes[index] = Some(outcome);
-                                    continue;
-                                }
-                                let document = document.clone().map(Into::into);
-                                writes.push(Write::new(&change.key, change.version, document));
-                                asking.push(index);
-                            }
-                        }
-                    }
-                }
-                for (index, outcome) in asking.into_iter().zip(bulk.write(&writes).await) {
-                    outcomes[index] = Some(outcome);
-                }
-            })
-            .await;
-    }
-
-    /// Elasticsearch had no such index: now it matters whether there is such a stream.
-    async fn look_for_the_stream(&self, stream: &str, outcomes: &mut [Outcome], deadline: Deadline) {
-        if !outcomes.iter().any(|outcome| matches!(outcome, Outcome::NoIndex(_))) {
-            return;
-        }
-        let looked = self.aliases.without_index(stream, &self.source, deadline).await;
-        for outcome in outcomes.iter_mut().filter(|outcome| matches!(outcome, Outcome::NoIndex(_))) {
-            *outcome = looked.clone();
-        }
-    }
-
-    /// Sends second looks and dead letters. The messages that are to be received again, each with its delay.
-    async fn settle(
-        &self,
-        batch: &[Received<'_>],
-        outcomes: &[Vec<Outcome>],
-        now_ms: i64,
-        deadline: Deadline,
-        tally: &mut Tally,
-    ) -> BTreeMap<usize, Duration> {
-        let mut retried = BTreeMap::new();
-        let mut looks = Parcels::default();
-        let mut letters = Parcels::default();
-        let delay =
-            |position: usize, is_general| back_off::delay(batch[position].attempts, is_general, fastrand::f64());
-        for (position, (received, outcomes)) in batch.iter().zip(outcomes).enumerate() {
-            let at = received.circumstances(now_ms);
-            match (&received.message, decide_message(outcomes)) {
-                (Ok(_), Verdict::Retry { is_general }) => {
-                    retried.insert(position, delay(position, is_general));
-                }
-                (Ok(message), Verdict::Acknowledge { permanent }) => {
-                    if let Some((look, keys)) = again::second_look(message, outcomes, self.settings.second_look_after) {
-                        looks.push(position, look);
-                        tally.second_looks += keys;
-                    }
-                    for index in permanent {
-                        let Outcome::Permanent(reason) = &outcomes[index] else { continue };
-                        let entry = &message.entries[index];
-                        letters
-                            .push(position, dead_letter::of_change(&message.stream, &message.trace, entry, reason, at));
-                    }
-                }
-                (Err(error), _) => {
-                    warn!(message_id = received.id, %error, "a message cannot be read");
-                    let problem = error.source().map(|problem| format!(": {problem}")).unwrap_or_default();
-                    let reason = Reason::new("malformed_message", format!("{error}{problem}"));
-                    letters.push(position, dead_letter::of_message(received.body, &reason, at));
-                }
-            }
-        }
-        // What is to be received again is not dead-lettered yet, or it would be once more.
-        for position in looks.send(&self.queue, deadline).await.unsent {
-            letters.forget(position);
-            retried.insert(position, delay(position, true));
-        }
-        let letters = letters.send(&self.dead_letter_queue, deadline).await;
-        for letter in &letters.sent {
-            tally.count_letter(letter.attribute("stream").unwrap_or_default());
-        }
-        for position in letters.unsent {
-            retried.insert(position, delay(position, true));
-        }
-        retried
-    }
-
-    /// Sends those anew which SQS would otherwise drop, or move to the dead-letter queue, one day. They are not retried.
-    async fn send_anew(
-        &self,
-        batch: &[Received<'_>],
-        retried: &mut BTreeMap<usize, Duration>,
-        now_ms: i64,
-        deadline: Deadline,
-        tally: &mut Tally,
-    ) {
-        let is_due = |received: &Received<'_>| {
-            self.settings.send_anew.is_due(received.receive_count, received.sent_ms.unwrap_or(now_ms), now_ms)
-        };
-        let due: Vec<usize> = retried.keys().copied().filter(|&position| is_due(&batch[position])).collect();
-        let messages: Vec<queue::Message> =
-            due.iter().map(|position| again::sent_anew(&batch[*position], now_ms, retried[position])).collect();
-        for sent in send_all(&self.queue, &messages, deadline.instant()).await {
-            retried.remove(&due[sent]);
-            tally.messages_sent_anew += 1;
-        }
-    }
-}
-
-/// What is to be sent on behalf of received messages.
-#[derive(Default)]
-struct Parcels {
-    senders: Vec<usize>,
-    messages: Vec<queue::Message>,
-}
-
-#[derive(Default)]
-struct Dispatched {
-    sent: Vec<queue::Message>,
-    /// The received messages of which something was not sent.
-    unsent: Vec<usize>,
-}
-
-impl Parcels {
-    fn push(&mut self, sender: usize, message: queue::Message) {
-        self.senders.push(sender);
-        self.messages.push(message);
-    }
-
-    fn forget(&mut self, sender: usize) {
-        let mut senders = self.senders.iter();
-        self.messages.retain(|_| senders.next() != Some(&sender));
-        self.senders.retain(|other| *other != sender);
-    }
-
-    async fn send(self, queue: &impl Queue, deadline: Deadline) -> Dispatched {
-        let sent = send_all(queue, &self.messages, deadline.instant()).await;
-        let mut dispatched = Dispatched::default();
-        for (position, (sender, message)) in self.senders.into_iter().zip(self.messages).enumerate() {
-            if sent.contains(&position) {
-                dispatched.sent.push(message);
-            } else {
-                dispatched.unsent.push(sender);
-            }
-        }
-        dispatched
-    }
-}
-
-/// Writes these changes with the documents that travelled.
-async fn write_travelled(
-    bulk: &Bulk<'_, impl Cluster>,
-    works: &[Work<'_>],
-    which: &[usize],
-    outcomes: &mut [Option<Outcome>],
-) {
-    let writes: Vec<Write<'_>> = which
-        .iter()
-        .map(|&index| {
-            let entry = works[index].entry;
-            Write::new(&entry.change.key, entry.change.version, entry.document.map(Into::into))
-        })
-        .collect();
-    for (&index, outcome) in which.iter().zip(bulk.write(&writes).await) {
-        outcomes[index] = Some(outcome);
-    }
-}
-
-fn fill(outcomes: &mut [Option<Outcome>], which: &[usize], outcome: &Outcome) {
-    for &index in which {
-        outcomes[index] = Some(outcome.clone());
     }
 }
 

@@ -16,7 +16,10 @@ mod counters;
 mod dead_letter;
 mod deadline;
 mod handler;
+mod pace;
 mod re_read;
+mod settle;
+mod streams;
 mod tally;
 
 pub use crate::{

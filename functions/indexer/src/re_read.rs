@@ -8,8 +8,7 @@ use std::{
 
 use config::{SecretError, Secrets};
 use database::{
-    Answers as _, Connect, ConnectError, Postgres, Read, ReadError, Session as _, Settings, Stream, describe,
-    log::Count,
+    Answers as _, Connect, ConnectError, Postgres, Read, ReadError, Session, Settings, Stream, describe, log::Count,
 };
 use tokio::time::{timeout, timeout_at};
 use tracing::warn;
@@ -18,18 +17,26 @@ use crate::{
     alias,
     deadline::Deadline,
     decision::{Outcome, Reason},
+    pace::Pace,
 };
 
 /// The largest document that is written at all. The function holds it about three times over.
 const DOCUMENT_BYTES: i32 = 20 << 20;
 /// The first, tiny query of a connection that was left open: the other side may have vanished while the sandbox was frozen.
 const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(3);
+/// PostgreSQL ended a statement that took too long.
+const QUERY_CANCELED: &str = "57014";
+/// The classes of SQLSTATE of what passes by itself: connections, transactions, resources, locks and the server's state.
+const PASSING: [&str; 8] = ["08", "25", "40", "53", "55", "57", "58", "XX"];
+/// The same as [`QUERY_CANCELED`] by the invocation's own clock.
+const DEADLINE: &str = "deadline";
 
 /// PostgreSQL, for those who need it. Connected when the first of them comes; at most one connection.
 pub struct Source<D: Connect = Postgres> {
     database: D,
     /// Taken out for use and put back when all went well, so that whatever went wrong or was given up closes it.
     idle: Mutex<Option<D::Session>>,
+    pace: Pace,
 }
 
 /// What is known of one key after it was asked for.
@@ -51,7 +58,7 @@ impl Source {
 impl<D: Connect> Source<D> {
     /// Nothing is connected yet.
     pub fn of(database: D) -> Self {
-        Self { database, idle: Mutex::new(None) }
+        Self { database, idle: Mutex::new(None), pace: Pace::default() }
     }
 
     /// All streams: a fresh look.
@@ -79,11 +86,18 @@ impl<D: Connect> Source<D> {
 
     /// The definition of one stream as it is now.
     pub(crate) async fn stream(&self, name: &str, deadline: Deadline) -> Result<Stream, Outcome> {
-        self.streams(deadline).await?.remove(name).ok_or_else(alias::unknown)
+        self.streams(deadline).await?.remove(name).ok_or(Outcome::NoStream)
+    }
+
+    /// Whether there was not time enough for this stream's documents, when they were last read.
+    pub(crate) fn is_slow(&self, stream: &str) -> bool {
+        self.pace.is_slow(stream)
     }
 
     /// Reads these keys, and hands each of them over once, by its index: in portions of about `portion_bytes`, so that
     /// no more of the documents are in memory.
+    ///
+    /// They are read in an order of chance: where the time is too short for all, other keys are the first next time.
     pub(crate) async fn read(
         &self,
         stream: &Stream,
@@ -96,34 +110,56 @@ impl<D: Connect> Source<D> {
             Ok(client) => client,
             Err(outcome) => return hand_over(unread(0..keys.len(), &outcome)).await,
         };
-        let texts = keys.iter().map(|&key| key.to_owned()).collect();
-        let mut documents = client.read(stream, texts, DOCUMENT_BYTES, None);
-        let mut portion = Vec::new();
-        let mut bytes = 0;
-        let failure = loop {
-            match timeout_at(deadline.instant(), documents.next()).await {
-                Ok(Ok(Some((index, read)))) => {
-                    bytes += if let Read::Document(document) = &read { document.len() } else { 0 };
-                    portion.push((index, reading(read)));
-                    if bytes >= portion_bytes {
-                        bytes = 0;
-                        hand_over(std::mem::take(&mut portion)).await;
+        let mut left: Vec<usize> = (0..keys.len()).collect();
+        fastrand::shuffle(&mut left);
+        let mut at_a_time = self.pace.first(&stream.name);
+        let mut is_slow = false;
+        while !left.is_empty() {
+            if deadline.remaining().is_none() {
+                is_slow = true;
+                hand_over(unread(left, &slow(DEADLINE))).await;
+                break;
+            }
+            let asked = left.split_off(left.len().saturating_sub(at_a_time));
+            let (unanswered, ended) = ask(&client, stream, keys, &asked, portion_bytes, deadline, &mut hand_over).await;
+            let answered = asked.len() - unanswered.len();
+            match ended {
+                Ended::Well => at_a_time = at_a_time.saturating_mul(2),
+                Ended::CutOff { code } => {
+                    is_slow = true;
+                    self.pace.was_cut_off(&stream.name, asked.len(), answered);
+                    at_a_time = self.pace.first(&stream.name);
+                    if asked.len() == 1 {
+                        // It takes as long alone: the others have their turn.
+                        hand_over(unread(unanswered, &slow(code))).await;
+                    } else {
+                        left.splice(0..0, unanswered);
                     }
                 }
-                Ok(Ok(None)) => break None,
-                Ok(Err(error)) => break Some((decide_error(&error), !error.is_connection_lost())),
-                // The query may still be running: this connection is closed.
-                Err(_) => break Some((Outcome::Retry(Reason::deadline()), false)),
+                // Some of them went well: it is not the stream's fault, and the rest has its turn.
+                Ended::Failed { outcome: Outcome::Retry(reason) | Outcome::Configuration(reason), is_usable: true }
+                    if answered > 0 =>
+                {
+                    hand_over(unread(unanswered, &Outcome::Unread(reason))).await;
+                }
+                Ended::OutOfTime => {
+                    self.pace.was_cut_off(&stream.name, asked.len(), answered);
+                    // The query may still be running: this connection is closed.
+                    return hand_over(unread(unanswered.into_iter().chain(left), &slow(DEADLINE))).await;
+                }
+                Ended::Failed { outcome, is_usable } => {
+                    hand_over(unread(unanswered.into_iter().chain(left), &outcome)).await;
+                    if is_usable {
+                        self.put_back(client);
+                    }
+                    return;
+                }
             }
-        };
-        let unanswered = documents.into_unanswered();
-        if let Some((outcome, _)) = &failure {
-            portion.extend(unread(unanswered, outcome));
         }
-        if failure.is_none_or(|(_, is_usable)| is_usable) {
-            self.put_back(client);
+        if !is_slow {
+            self.pace.went_well(&stream.name);
         }
-        hand_over(portion).await;
+        self.put_back(client);
     }
 
     /// Adds to the counters of deliveries: whether that is known to be done.
@@ -176,6 +212,59 @@ impl<D: Connect> Source<D> {
     }
 }
 
+/// How a query for some keys ended.
+enum Ended {
+    Well,
+    /// PostgreSQL ended it, since it took too long.
+    CutOff {
+        code: String,
+    },
+    OutOfTime,
+    /// It would have, whichever key was asked for.
+    Failed {
+        outcome: Outcome,
+        is_usable: bool,
+    },
+}
+
+/// Reads the documents of some of the keys, and hands over what came. The keys that were not answered, and why.
+async fn ask(
+    client: &impl Session,
+    stream: &Stream,
+    keys: &[&str],
+    asked: &[usize],
+    portion_bytes: usize,
+    deadline: Deadline,
+    hand_over: &mut impl AsyncFnMut(Vec<(usize, Reading)>),
+) -> (Vec<usize>, Ended) {
+    let texts = asked.iter().map(|&index| keys[index].to_owned()).collect();
+    let mut documents = client.read(stream, texts, DOCUMENT_BYTES, None);
+    let mut portion = Vec::new();
+    let mut bytes = 0;
+    let ended = loop {
+        match timeout_at(deadline.instant(), documents.next()).await {
+            Ok(Ok(Some((position, read)))) => {
+                bytes += if let Read::Document(document) = &read { document.len() } else { 0 };
+                portion.push((asked[position], reading(read)));
+                if bytes >= portion_bytes {
+                    bytes = 0;
+                    hand_over(std::mem::take(&mut portion)).await;
+                }
+            }
+            Ok(Ok(None)) => break Ended::Well,
+            Ok(Err(error)) => break decide_error(&error),
+            Err(_) => break Ended::OutOfTime,
+        }
+    };
+    let unanswered = documents.into_unanswered().into_iter().map(|position| asked[position]).collect();
+    hand_over(portion).await;
+    (unanswered, ended)
+}
+
+fn slow(code: impl Into<String>) -> Outcome {
+    Outcome::Unread(Reason::new(code, "there was no time to read its document"))
+}
+
 fn unread(indexes: impl IntoIterator<Item = usize>, outcome: &Outcome) -> Vec<(usize, Reading)> {
     indexes.into_iter().map(|index| (index, Reading::Unread(outcome.clone()))).collect()
 }
@@ -194,23 +283,30 @@ fn reading(read: Read) -> Reading {
 
 /// What a query that fails whichever key is asked for means for the keys that it did not answer. Nothing is
 /// dead-lettered for the sake of a view that somebody broke: they wait until it is mended.
-fn decide_error(error: &ReadError) -> Outcome {
-    match error {
+fn decide_error(error: &ReadError) -> Ended {
+    let outcome = match error {
         ReadError::NoSource(_) => Outcome::Permanent(Reason::new(alias::NO_SOURCE, error.to_string())),
         ReadError::UnreadableSource { .. } => {
             Outcome::Configuration(Reason::new("unreadable_source", error.to_string()))
         }
-        ReadError::Slow { .. } => Outcome::Retry(Reason::new("slow_source", error.to_string())),
-        ReadError::Query { source, .. } => {
+        ReadError::Slow { .. } => return Ended::CutOff { code: "slow_source".to_owned() },
+        ReadError::Query { name, source } => {
             let problem = describe(source);
-            warn!(error = problem, "documents could not be read");
+            warn!(stream = name, error = problem, "documents could not be read");
             let code = source.code().map_or("database", |code| code.code());
+            if code == QUERY_CANCELED {
+                return Ended::CutOff { code: code.to_owned() };
+            }
             let reason = Reason::new(code, problem);
             if error.is_connection_lost() {
-                return Outcome::Retry(reason.general());
+                Outcome::Retry(reason.general())
+            } else if PASSING.iter().any(|class| code.starts_with(class)) {
+                Outcome::Retry(reason)
+            } else {
+                // A column, function or privilege that is missing, or whatever the view itself raises for each row.
+                Outcome::Configuration(reason)
             }
-            // 42: a column or function that is missing, a privilege that is.
-            if code.starts_with("42") { Outcome::Configuration(reason) } else { Outcome::Retry(reason) }
         }
-    }
+    };
+    Ended::Failed { outcome, is_usable: !error.is_connection_lost() }
 }

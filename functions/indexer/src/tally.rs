@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use config::{Line, Trace};
+use config::{Line, Trace, TracedChanges};
 use database::delivery::{self, Counts};
 use tracing::{error, info, warn};
 
@@ -30,8 +30,10 @@ pub(crate) struct Tally {
     retried: usize,
     configuration: usize,
     refusals: BTreeMap<(String, Kind, String), Refusal>,
+    passed_over: BTreeMap<String, usize>,
     counts: Counts,
     times_ms: Vec<u64>,
+    pub(crate) traced: TracedChanges,
     heartbeat_ms: Option<u64>,
 }
 
@@ -70,7 +72,12 @@ impl Tally {
                 self.gone += 1;
                 self.counts.add(stream, delivery::GONE, 1);
             }
-            Outcome::Retry(reason) => {
+            Outcome::Done(_, Done::PassedOver) => {
+                self.gone += 1;
+                self.counts.add(stream, delivery::GONE, 1);
+                *self.passed_over.entry(stream.to_owned()).or_default() += 1;
+            }
+            Outcome::Retry(reason) | Outcome::Unread(reason) => {
                 self.retried += 1;
                 self.counts.add(stream, delivery::RETRIED, 1);
                 self.note(stream, Kind::Retry, reason);
@@ -81,6 +88,7 @@ impl Tally {
                 self.note(stream, Kind::Configuration, reason);
             }
             Outcome::Permanent(reason) => self.note(stream, Kind::Permanent, reason),
+            Outcome::NoStream => {}
         }
     }
 
@@ -155,6 +163,9 @@ impl Tally {
                 }
                 Kind::Permanent => warn!(stream, error_type, changes, "changes can never be written"),
             }
+        }
+        for (stream, changes) in &self.passed_over {
+            warn!(stream, changes, "passed over changes of a stream that was dropped");
         }
         let trace_ids: Vec<&str> = self.trace_ids.iter().map(String::as_str).collect();
         info!(

@@ -232,6 +232,11 @@ impl Queues {
         self.sent.lock().unwrap().clone()
     }
 
+    /// The same, which is no more there afterwards.
+    pub fn take_sent(&self) -> Vec<Letter> {
+        std::mem::take(&mut self.sent.lock().unwrap())
+    }
+
     /// The only letter.
     pub fn letter(&self) -> Letter {
         let letters = self.letters();

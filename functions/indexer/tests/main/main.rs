@@ -11,5 +11,6 @@ mod fixture;
 mod outcomes;
 mod re_read;
 mod refusals;
+mod slow;
 mod table;
 mod wire;

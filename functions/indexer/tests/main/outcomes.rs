@@ -68,13 +68,15 @@ async fn the_newest_of_many_versions_in_a_batch_is_what_stays() {
 }
 
 #[tokio::test]
-async fn a_stream_without_an_index_waits_and_a_stream_that_nobody_defined_is_dead_lettered() {
+async fn a_stream_without_an_index_waits_and_of_one_that_nobody_defined_only_documents_are_dead_lettered() {
     let fixture = Fixture::with_database().await;
     let owner = fixture.owner().await;
     owner.execute(r#"SELECT sluice.define_stream('defined', mapping => '{"properties": {}}')"#, &[]).await.unwrap();
-    let delete = |stream| message(stream).delete("a", 1);
-    let event = batch([delete("defined"), delete("unknown"), delete("*"), delete("Capital"), delete("_all")]);
+    let all = |stream| message(stream).delete("a", 1).upsert("b", 1, "{}").read("c", 1).look("d", 1);
+    let event = batch([all("defined"), all("unknown"), all("*"), all("Capital"), all("_all")]);
     assert_eq!(fixture.handle(&event).await, ["0"]);
+    assert_eq!(fixture.dead_letters.keys(), ["b", "b", "b", "b"]);
+    assert!(fixture.dead_letters.sent().is_empty(), "nobody looks again at what was passed over");
     let letters = fixture.dead_letters.letters();
     let mut streams: Vec<&str> = letters.iter().map(|letter| letter.attribute("stream")).collect();
     streams.sort_unstable();
@@ -102,6 +104,25 @@ async fn an_index_that_is_lost_under_way_is_noticed() {
     fixture.request(Method::Delete, &format!("/{index}"), Value::Null).await;
     assert_eq!(fixture.handle(&upsert(4)).await, [""; 0]);
     assert_eq!(fixture.dead_letters.letter().attribute("error_type"), "unknown_stream");
+}
+
+#[tokio::test]
+async fn dropping_a_stream_makes_no_letter_of_what_is_under_way() {
+    let fixture = Fixture::with_database().await;
+    let owner = fixture.owner().await;
+    let define = r#"CREATE TABLE city (id int PRIMARY KEY, n int);
+        SELECT sluice.define_stream('cities', source => 'city', key => 'id', mapping => '{"properties": {"id": {}, "n": {}}}')"#;
+    owner.batch_execute(define).await.unwrap();
+    fixture.index("cities", properties()).await;
+    let waiting = (0..700).fold(message("cities"), |message, key| message.read(&key.to_string(), 5));
+    let fresh = message("cities").upsert("fresh", 5, r#"{"n":1}"#);
+    let old = message("cities").upsert("old", 5, r#"{"n":2}"#).delete("deleted", 5).look("looked at", 5).received(2);
+    owner.execute("SELECT sluice.drop_stream('cities')", &[]).await.unwrap();
+    assert_eq!(fixture.handle(&batch([waiting, fresh, old])).await, [""; 0]);
+    assert!(fixture.dead_letters.letters().is_empty());
+    // Its index is still there, and what travelled is all that there is.
+    assert_eq!(fixture.document("cities", "fresh").await, Some((5, r#"{"n":1}"#.to_owned())));
+    assert_eq!(fixture.document("cities", "old").await, Some((5, r#"{"n":2}"#.to_owned())));
 }
 
 #[tokio::test]
