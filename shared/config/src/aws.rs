@@ -6,10 +6,11 @@ use aws_config::{BehaviorVersion, ConfigLoader, timeout::TimeoutConfig};
 
 /// AWS is near, or cannot be reached.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// For one try: a batch of 1 MiB, over a line of a megabit a second.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
-/// For all tries of one request. The shortest time-out of a function that calls AWS is a minute.
-const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
+/// For one try. A batch of 1 MiB takes a part of a second.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(6);
+/// For all tries of one request. The trigger has ten seconds between the last that it begins and its own time-out; all
+/// other functions have more.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(9);
 
 /// The settings of AWS's clients, as the environment has them. By themselves they would wait without end for an answer
 /// to a request that was taken; so no function makes its clients in another way.
