@@ -106,7 +106,8 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
     ) -> Vec<Vec<Outcome>> {
         let started = Instant::now();
         let mut all = Changes::of(batch);
-        self.write(&mut all, now_ms, deadline, tally).await;
+        // Boxed: the compiler gives up on the layout of so deep a future.
+        Box::pin(self.write(&mut all, now_ms, deadline, tally)).await;
         let mut outcomes: Vec<Vec<Outcome>> = batch.iter().map(|_| Vec::new()).collect();
         for changes in all {
             let stream = changes.stream;

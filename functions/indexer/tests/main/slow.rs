@@ -18,7 +18,11 @@ const A_SHORT_INVOCATION: Duration = Duration::from_millis(5500);
 async fn streams(views: &[(&str, &str)]) -> (Fixture, tokio_postgres::Client) {
     let fixture = Fixture::with_database().await;
     let owner = fixture.owner().await;
-    owner.batch_execute("CREATE TABLE item (id int PRIMARY KEY, code text)").await.unwrap();
+    // Not volatile: such a view would be computed whole for each query.
+    let tables = "CREATE TABLE item (id int PRIMARY KEY, code text);
+        CREATE FUNCTION nap(id int) RETURNS text LANGUAGE plpgsql STABLE AS
+            $$ BEGIN PERFORM pg_sleep(0.1); RETURN id; END $$";
+    owner.batch_execute(tables).await.unwrap();
     for (stream, select) in views {
         let define = format!(
             r#"CREATE VIEW {stream}_document AS SELECT id, {select} AS n FROM item;
@@ -64,7 +68,7 @@ async fn what_travelled_waits_for_no_source() {
 
 #[tokio::test]
 async fn a_source_that_is_too_slow_for_a_message_is_read_in_parts_until_all_is_written() {
-    let (fixture, owner) = streams(&[("slow", "pg_sleep(0.1 + 0 * id)::text")]).await;
+    let (fixture, owner) = streams(&[("slow", "nap(id)")]).await;
     owner.batch_execute("INSERT INTO item SELECT generate_series(1, 40)").await.unwrap();
     // More than one invocation reads, which is to be read in a few. The last row is gone.
     let mut left = batch([reads("slow", 41)]);
