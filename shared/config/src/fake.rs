@@ -2,7 +2,7 @@
 //! never answers.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -27,6 +27,7 @@ pub struct SecretsManager {
 #[derive(Debug, Default)]
 struct State {
     values: HashMap<String, String>,
+    refused: HashSet<String>,
     lookups: usize,
     is_away: bool,
     is_silent: bool,
@@ -50,6 +51,16 @@ impl SecretsManager {
     /// Sets a secret; set again, it is rotated.
     pub fn put(&self, arn: &str, value: &(impl ToString + ?Sized)) {
         self.with_state(|state| state.values.insert(arn.to_owned(), value.to_string()));
+    }
+
+    /// Deletes a secret.
+    pub fn delete(&self, arn: &str) {
+        self.with_state(|state| state.values.remove(arn));
+    }
+
+    /// Nobody may read this one from now on.
+    pub fn refuse(&self, arn: &str) {
+        self.with_state(|state| state.refused.insert(arn.to_owned()));
     }
 
     /// Takes the service away, or brings it back.
@@ -127,6 +138,10 @@ async fn answer(stream: TcpStream, state: Arc<Mutex<State>>) -> io::Result<()> {
             _ if state.is_away => {
                 ("503 Service Unavailable", json!({"__type": "InternalServiceError", "message": "away"}))
             }
+            _ if state.refused.contains(arn) => (
+                "400 Bad Request",
+                json!({"__type": "AccessDeniedException", "message": "not authorized to perform GetSecretValue"}),
+            ),
             Some(value) => ("200 OK", json!({"ARN": arn, "Name": arn, "SecretString": value})),
             None => (
                 "400 Bad Request",

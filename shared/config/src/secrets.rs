@@ -20,6 +20,8 @@ use crate::call;
 
 /// How long a credential serves before it is looked up again. A refused one is looked up at once, by `refresh`.
 const TIME_TO_LIVE: Duration = Duration::from_secs(300);
+/// How long after it was last read a token serves, at most, while Secrets Manager does not answer.
+const TOKENS_SERVE: Duration = Duration::from_secs(15 * 60);
 /// How long an expired credential serves on before Secrets Manager is asked again, when it did not answer.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(15);
 /// A lookup takes milliseconds, and others wait for its end.
@@ -32,6 +34,10 @@ static REFRESHES: AtomicU64 = AtomicU64::new(0);
 pub(crate) fn take_refreshes() -> u64 {
     REFRESHES.swap(0, Ordering::Relaxed)
 }
+
+/// What the service says when it means it; whatever else it says, a throttle among it, passes.
+const REFUSALS: [&str; 4] =
+    ["AccessDeniedException", "ResourceNotFoundException", "InvalidRequestException", "DecryptionFailure"];
 
 /// Why a credential cannot be had. Names the secret and the remedy, never a value.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +52,8 @@ pub enum SecretError {
         arn: String,
         /// What Secrets Manager, or the way to it, answered.
         reason: String,
+        /// The service itself refuses it, which it would do the next time, too; else it may pass.
+        is_refused: bool,
     },
     /// It is there, and is not what it should be.
     #[error("the secret {arn} has the wrong form: {problem}; put a value of the documented form into it")]
@@ -59,11 +67,13 @@ pub enum SecretError {
 
 /// A client that caches, and of which many tasks ask for the price of one lookup.
 ///
-/// An outage of Secrets Manager stops nobody who already holds a credential: the expired one serves on, with a warning.
+/// An outage of Secrets Manager stops nobody who already holds a credential: the expired one serves on, with a warning. The
+/// server that it is for looks at it each time. At a token only the function itself looks: see [`Secrets::tokens`].
 #[derive(Clone, Debug)]
 pub struct Secrets {
     client: Client,
     time_to_live: Duration,
+    tokens_serve: Duration,
     // Held over a lookup, so that only one is under way; whoever waited finds its result here.
     cache: Arc<Mutex<HashMap<String, Cached>>>,
 }
@@ -88,29 +98,51 @@ impl Secrets {
 
     /// The same with a time to live of one's own.
     pub fn with_time_to_live(client: Client, time_to_live: Duration) -> Self {
-        Self { client, time_to_live, cache: Arc::default() }
+        Self::with_times(client, time_to_live, TOKENS_SERVE)
     }
 
-    /// The secret, at most five minutes old, or older while Secrets Manager does not answer.
+    /// The same, and with the time after which tokens end that cannot be read any more.
+    pub fn with_times(client: Client, time_to_live: Duration, tokens_serve: Duration) -> Self {
+        Self { client, time_to_live, tokens_serve, cache: Arc::default() }
+    }
+
+    /// The secret, at most five minutes old, or older while Secrets Manager does not answer or refuses it.
     pub async fn get<T: DeserializeOwned>(&self, arn: &str) -> Result<T, SecretError> {
+        self.read(arn, None).await
+    }
+
+    /// The secret, at most five minutes old; for what nobody but the caller checks. Once Secrets Manager refuses it, it has
+    /// ended; while Secrets Manager does not answer, it serves until it is fifteen minutes old.
+    pub async fn tokens<T: DeserializeOwned>(&self, arn: &str) -> Result<T, SecretError> {
+        self.read(arn, Some(self.tokens_serve)).await
+    }
+
+    /// `serves`: how long at most, if it does not serve on whatever Secrets Manager says.
+    async fn read<T: DeserializeOwned>(&self, arn: &str, serves: Option<Duration>) -> Result<T, SecretError> {
         let mut cache = self.cache.lock().await;
-        if let Some(cached) = cache.get_mut(arn) {
-            if Instant::now() < cached.expires_at {
-                return parse(arn, &cached.text);
-            }
-            match self.look_up(arn).await {
-                Ok(text) => *cached = self.cached(text),
-                Err(error) => {
-                    tracing::warn!(%error, "Secrets Manager gives no answer, an expired credential serves on");
-                    cached.expires_at = Instant::now() + ASK_AGAIN_AFTER;
-                }
-            }
+        let Some(cached) = cache.get_mut(arn) else {
+            let cached = self.cached(self.look_up(arn).await?);
+            let parsed = parse(arn, &cached.text);
+            cache.insert(arn.to_owned(), cached);
+            return parsed;
+        };
+        let has_ended = |cached: &Cached| serves.is_some_and(|serves| cached.looked_up_at.elapsed() >= serves);
+        if Instant::now() < cached.expires_at && !has_ended(cached) {
             return parse(arn, &cached.text);
         }
-        let cached = self.cached(self.look_up(arn).await?);
-        let parsed = parse(arn, &cached.text);
-        cache.insert(arn.to_owned(), cached);
-        parsed
+        match self.look_up(arn).await {
+            Ok(text) => *cached = self.cached(text),
+            Err(error) => {
+                let is_outage = matches!(error, SecretError::Unreadable { is_refused: false, .. });
+                if serves.is_some() && (!is_outage || has_ended(cached)) {
+                    cache.remove(arn);
+                    return Err(error);
+                }
+                tracing::warn!(%error, "Secrets Manager does not give it, an expired credential serves on");
+                cached.expires_at = Instant::now() + ASK_AGAIN_AFTER;
+            }
+        }
+        parse(arn, &cached.text)
     }
 
     /// The secret as it is now: for a credential that was refused. A cached one is no answer to that, so here an outage is
@@ -129,18 +161,19 @@ impl Secrets {
     }
 
     async fn look_up(&self, arn: &str) -> Result<String, SecretError> {
-        let unreadable = |reason: String| SecretError::Unreadable { arn: arn.to_owned(), reason };
+        let unreadable = |reason| SecretError::Unreadable { arn: arn.to_owned(), reason, is_refused: false };
         let request = self.client.get_secret_value().secret_id(arn).send();
         let answer = timeout(LOOKUP_TIMEOUT, call("secretsmanager", "GetSecretValue", request))
             .await
             .map_err(|_| unreadable(format!("no answer within {} s", LOOKUP_TIMEOUT.as_secs())))?
-            .map_err(|error| {
-                let reason = match error.as_service_error() {
-                    // The service's own sentence; the context around it is a dump of the response.
-                    Some(refusal) => refusal.to_string(),
-                    None => DisplayErrorContext(&error).to_string(),
-                };
-                unreadable(reason)
+            .map_err(|error| match error.as_service_error() {
+                // The service's own sentence; the context around it is a dump of the response.
+                Some(refusal) => SecretError::Unreadable {
+                    arn: arn.to_owned(),
+                    reason: refusal.to_string(),
+                    is_refused: refusal.meta().code().is_some_and(|code| REFUSALS.contains(&code)),
+                },
+                None => unreadable(DisplayErrorContext(&error).to_string()),
             })?;
         answer.secret_string.ok_or_else(|| SecretError::Malformed {
             arn: arn.to_owned(),

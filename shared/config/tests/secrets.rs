@@ -81,6 +81,41 @@ async fn a_refused_credential_is_not_served_again_during_an_outage() {
     assert!(matches!(secrets.refresh::<Login>(ARN).await, Err(SecretError::Unreadable { .. })));
 }
 
+/// As long as a token serves in an outage; no test takes that long.
+const LONG: Duration = Duration::from_secs(900);
+
+#[tokio::test]
+async fn a_token_that_the_service_refuses_has_ended_and_a_credential_serves_on() {
+    for revoke in [SecretsManager::delete, SecretsManager::refuse] {
+        let manager = manager_with("first").await;
+        let secrets = Secrets::with_times(manager.client(), Duration::ZERO, LONG);
+        secrets.tokens::<Login>(ARN).await.unwrap();
+        revoke(&manager, ARN);
+        assert_eq!(secrets.get::<Login>(ARN).await.unwrap().password, "first", "its own server looks at it");
+        manager.put("token", &json!({"password": "second"}));
+        secrets.tokens::<Login>("token").await.unwrap();
+        revoke(&manager, "token");
+        for _ in 0..2 {
+            let answer = secrets.tokens::<Login>("token").await;
+            assert!(matches!(answer, Err(SecretError::Unreadable { is_refused: true, .. })), "{answer:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_token_serves_on_for_a_while_during_an_outage_and_then_ends() {
+    let manager = manager_with("first").await;
+    let secrets = Secrets::with_times(manager.client(), Duration::ZERO, LONG);
+    secrets.tokens::<Login>(ARN).await.unwrap();
+    let expired = Secrets::with_times(manager.client(), Duration::from_secs(300), Duration::ZERO);
+    expired.tokens::<Login>(ARN).await.unwrap();
+    manager.set_away(true);
+    assert_eq!(secrets.tokens::<Login>(ARN).await.unwrap().password, "first");
+    assert!(matches!(expired.tokens::<Login>(ARN).await, Err(SecretError::Unreadable { is_refused: false, .. })));
+    manager.set_away(false);
+    assert_eq!(expired.tokens::<Login>(ARN).await.unwrap().password, "first", "and serves again afterwards");
+}
+
 #[tokio::test]
 async fn a_missing_secret_is_named_with_its_remedy() {
     let manager = SecretsManager::start().await.unwrap();
