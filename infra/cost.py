@@ -69,7 +69,8 @@ ALWAYS_METRICS = (
     "Drained", "Published", "PublishedBytes", "Written", "CommitToIndexed", "HeartbeatAge",
 )  # fmt: skip
 OTHER_METRICS = (
-    "Stale", "Gone", "ReRead", "Retried", "ConfigurationErrors", "SourceErrors", "SampleFailures", "DeadLettered", "RefusedTokens", "SecretRefreshes",
+    "Stale", "Gone", "ReRead", "Retried", "ConfigurationErrors", "SourceErrors", "SampleFailures", "DeadLettered", "Unauthorized",
+    "RefusedTokens", "SecretRefreshes",
 )  # fmt: skip
 
 # Rounded up from what a local stack shows; nobody measured them on AWS.

@@ -50,6 +50,7 @@ CASES = {
     "DeadLetterAgeAlarm": (
         {"DeadLetterQueue/ApproximateNumberOfMessagesVisible": 1}, {"DeadLetterQueue/ApproximateNumberOfMessagesVisible": 0}, 7 * 24 * 60, KEPT,
     ),
+    "UnauthorizedAlarm": ({"Unauthorized": 1_001}, {"Unauthorized": 1_000}, 5, OK),
     "RefusedTokensAlarm": ({"RefusedTokens": 11}, {"RefusedTokens": 10}, 5, OK),
 }  # fmt: skip
 

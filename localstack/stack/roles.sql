@@ -6,7 +6,7 @@ SELECT format('CREATE ROLE %I', role)
 \gexec
 
 ALTER ROLE sluice_owner LOGIN CREATEROLE PASSWORD :'sluice_owner';
-ALTER ROLE sluice_functions LOGIN PASSWORD :'sluice_functions';
+ALTER ROLE sluice_functions LOGIN CONNECTION LIMIT 40 PASSWORD :'sluice_functions';
 ALTER ROLE app LOGIN PASSWORD :'app';
 
 SELECT format('CREATE DATABASE %I', :'database')
