@@ -31,8 +31,13 @@ CREATE TABLE sluice.audit (
     detail jsonb
 );
 
--- A letter is redriven once, however often and by however many it is asked for.
-CREATE UNIQUE INDEX audit_redrive ON sluice.audit (subject) WHERE action = 'redrive';
+-- A letter is redriven once, however often and by however many it is asked for. With its stream and key: nobody keeps a
+-- letter from being redriven by redriving something else in its name. A key of more than 512 bytes is in no index.
+CREATE UNIQUE INDEX audit_redrive ON sluice.audit (subject, (detail ->> 'stream'), left(detail ->> 'key', 512))
+    WHERE action = 'redrive';
+-- What became of a letter, which is asked for by its message id or by its change's.
+CREATE INDEX audit_letter ON sluice.audit (subject) WHERE action IN ('redrive', 'return');
+CREATE INDEX audit_letter_change ON sluice.audit ((detail ->> 'letter_change_id')) WHERE action IN ('redrive', 'return');
 
 -- A redrive of many, whose progress outlives an invocation.
 CREATE TABLE sluice.redrive_task (
@@ -46,8 +51,8 @@ CREATE TABLE sluice.redrive_task (
     already_redriven bigint NOT NULL DEFAULT 0,
     started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    error text,
-    CONSTRAINT redrive_task_state CHECK (state IN ('running', 'done'))
+    error text,                                 -- what stopped it for now; of one that is done, what it could not see
+    CONSTRAINT redrive_task_state CHECK (state IN ('running', 'done', 'cancelled'))
 );
 
 -- Who goes through the dead-letter queue: one at a time, or each would hide letters from the other.

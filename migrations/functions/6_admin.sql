@@ -6,26 +6,43 @@ LANGUAGE sql STABLE AS $$
     SELECT to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
 $$;
 
+-- Notes what an operator did, in the statement that does it. The functions' login has no other way to add to the audit:
+-- the time is now, and that a letter was redriven is said by `redrive` alone, which does it.
+CREATE OR REPLACE FUNCTION sluice.audit(actor text, source_ip text, action text, subject text, result text, detail jsonb) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF audit.action = 'redrive' THEN
+        RAISE EXCEPTION 'sluice.audit does not take the action redrive: sluice.redrive notes it'
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    INSERT INTO sluice.audit (actor, source_ip, action, subject, result, detail)
+    VALUES (audit.actor, audit.source_ip, audit.action, left(audit.subject, 512), audit.result, audit.detail);
+END $$;
+
 -- The letter's key becomes an ordinary event of the log, in one transaction with the audit's row: the event's id. NULL:
 -- this letter was redriven before.
 CREATE OR REPLACE FUNCTION sluice.redrive(message_id text, stream text, key text, actor text, source_ip text, detail jsonb) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
 DECLARE
     audited bigint;
     event bigint;
 BEGIN
-    INSERT INTO sluice.audit (actor, source_ip, action, subject, result)
-    VALUES (actor, source_ip, 'redrive', message_id, 'redriven')
-    ON CONFLICT (subject) WHERE action = 'redrive' DO NOTHING
+    INSERT INTO sluice.audit (actor, source_ip, action, subject, result, detail)
+    VALUES (
+        redrive.actor, redrive.source_ip, 'redrive', redrive.message_id, 'redriven',
+        CASE WHEN jsonb_typeof(redrive.detail) = 'object' THEN redrive.detail ELSE '{}' END
+            || jsonb_build_object('stream', redrive.stream, 'key', left(redrive.key, 1000)))
+    ON CONFLICT (subject, (detail ->> 'stream'), left(detail ->> 'key', 512)) WHERE action = 'redrive' DO NOTHING
     RETURNING id INTO audited;
     IF audited IS NULL THEN
         RETURN NULL;
     END IF;
     PERFORM FROM sluice.stream AS s WHERE s.name = redrive.stream AND s.source IS NOT NULL;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'stream % has no source to read', quote_ident(stream);
+        RAISE EXCEPTION 'stream % has no source to read', quote_ident(redrive.stream);
     END IF;
-    INSERT INTO sluice.outbox (stream, key, op) VALUES (stream, key, 'upsert') RETURNING id INTO event;
-    UPDATE sluice.audit AS a SET detail = redrive.detail || jsonb_build_object('change_id', event) WHERE a.id = audited;
+    INSERT INTO sluice.outbox (stream, key, op) VALUES (redrive.stream, redrive.key, 'upsert') RETURNING id INTO event;
+    UPDATE sluice.audit AS a SET detail = a.detail || jsonb_build_object('change_id', event) WHERE a.id = audited;
     RETURN event;
 END $$;

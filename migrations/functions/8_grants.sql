@@ -15,8 +15,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.expansion, sluice.expansion_turn,
 GRANT SELECT, INSERT, UPDATE ON sluice.delivery_stats, sluice.redrive_task TO sluice_app;
 GRANT SELECT, INSERT, DELETE ON sluice.delivery_history TO sluice_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.lease TO sluice_app;
--- What was done stays on record: the functions add to the audit, and change nothing in it.
-GRANT SELECT, INSERT ON sluice.audit TO sluice_app;
+-- What was done stays on record: the functions add to the audit by `audit` and `redrive`, and change nothing in it.
+GRANT SELECT ON sluice.audit TO sluice_app;
 GRANT SELECT, INSERT, UPDATE ON sluice.ingest_position, sluice.ingest_stats TO sluice_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.ingest_rejects TO sluice_app;
 
@@ -39,7 +39,7 @@ GRANT EXECUTE ON FUNCTION
     sluice.partitions(), sluice.maintain(bigint, interval, timestamptz), sluice.forget_old(interval, timestamptz), sluice.status(), sluice.stream_status(),
     sluice.pending_by_stream(text), sluice.log_bytes(), sluice.count_deliveries(text[], text[], bigint[]),
     sluice.sample(text, interval), sluice.beat(),
-    sluice.rfc3339(timestamptz), sluice.redrive(text, text, text, text, text, jsonb),
+    sluice.rfc3339(timestamptz), sluice.audit(text, text, text, text, text, jsonb), sluice.redrive(text, text, text, text, text, jsonb),
     sluice.count_ingest(text[], bigint[]), sluice.forget_rejects(integer, timestamptz)
 TO sluice_app;
 

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use lambda_http::request::RequestContext;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::{error, warn};
 use utoipa::ToSchema;
 
@@ -20,6 +20,10 @@ use crate::services::Admin;
 
 /// A token that is not known may be a new one; but a stranger must not be able to keep Secrets Manager busy.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
+/// Nothing slows down somebody who guesses. 20 characters of base64 are 120 bits.
+const TOKEN_CHARS: usize = 20;
+/// Whatever a server does or does not: the caller is told before the function's 60 s are over.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(55);
 
 /// What a caller may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -27,8 +31,10 @@ const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
 pub enum Role {
     /// Everything.
     Operator,
-    /// GET.
+    /// GET, without what documents contain.
     Reader,
+    /// `/metrics` and `/ready`.
+    Metrics,
 }
 
 /// Who calls.
@@ -40,36 +46,69 @@ pub struct Caller {
     pub source_ip: Option<String>,
 }
 
-/// The secret's two tokens.
+/// The secret's tokens. An empty one opens nothing.
 #[derive(Deserialize)]
 struct Tokens {
     operator: String,
     reader: String,
+    #[serde(default)]
+    metrics: String,
 }
 
 impl Tokens {
-    fn role_of(&self, token: &str) -> Option<Role> {
+    /// `None`: it is none of them. While one of them is too short nobody gets in: it might be guessed.
+    fn role_of(&self, token: &str) -> Result<Option<Role>, Problem> {
+        let known = [
+            ("operator", &self.operator, Role::Operator),
+            ("reader", &self.reader, Role::Reader),
+            ("metrics", &self.metrics, Role::Metrics),
+        ];
+        let is_short = |known: &str| !known.is_empty() && known.chars().count() < TOKEN_CHARS;
+        if let Some((name, ..)) = known.iter().find(|(_, known, _)| is_short(known)) {
+            return Err(Problem::unavailable(format!(
+                "the token `{name}` in the secret of AdminSecretArn has fewer than {TOKEN_CHARS} characters, so no token is \
+                 taken; write a random one into the secret, by openssl rand -base64 32"
+            )));
+        }
         let is = |known: &str| !known.is_empty() && bool::from(known.as_bytes().ct_eq(token.as_bytes()));
-        if is(&self.operator) { Some(Role::Operator) } else { is(&self.reader).then_some(Role::Reader) }
+        Ok(known.into_iter().find(|(_, known, _)| is(known)).map(|(.., role)| role))
+    }
+}
+
+impl Role {
+    /// Whether it may do this; else what is said.
+    fn may(self, request: &Request) -> Result<(), Problem> {
+        let path = request.uri().path();
+        // The older API's retry is a GET that redrives.
+        let is_mutation = !matches!(*request.method(), Method::GET | Method::HEAD) || path.starts_with("/api/retry/");
+        match self {
+            Self::Operator => Ok(()),
+            Self::Reader if is_mutation => Err("the reader's token only reads; this takes the operator's"),
+            Self::Reader => Ok(()),
+            Self::Metrics if !is_mutation && ["/metrics", "/ready"].contains(&path) => Ok(()),
+            Self::Metrics => Err("the metrics' token reads /metrics and /ready alone; this takes another"),
+        }
+        .map_err(|detail| Problem::new(StatusCode::FORBIDDEN, detail))
+    }
+
+    /// Whether it sees what is in documents, and what servers say, which names hosts and logins.
+    pub fn sees_contents(self) -> bool {
+        self == Self::Operator
     }
 }
 
 /// Lets those through who may, and tells the handler who it is.
 pub async fn guard(State(admin): State<Admin>, mut request: Request, next: Next) -> Response {
-    match identify(&admin, request.extensions(), request.headers()).await {
-        Ok(caller) if caller.role == Role::Operator || !is_mutation(&request) => {
-            request.extensions_mut().insert(caller);
-            next.run(request).await
-        }
-        Ok(_) => Problem::new(StatusCode::FORBIDDEN, "the reader's token only reads; this takes the operator's")
-            .into_response(),
-        Err(problem) => problem.into_response(),
+    let answer = timeout(ANSWER_TIMEOUT, async {
+        let caller = identify(&admin, request.extensions(), request.headers()).await?;
+        caller.role.may(&request)?;
+        request.extensions_mut().insert(caller);
+        Ok::<_, Problem>(next.run(request).await)
+    });
+    match answer.await {
+        Ok(answer) => answer.unwrap_or_else(IntoResponse::into_response),
+        Err(_) => Problem::unavailable("a server did not answer in time; /health says which").into_response(),
     }
-}
-
-/// The older API's retry is a GET that redrives.
-fn is_mutation(request: &Request) -> bool {
-    !matches!(*request.method(), Method::GET | Method::HEAD) || request.uri().path().starts_with("/api/retry/")
 }
 
 async fn identify(admin: &Admin, extensions: &Extensions, headers: &HeaderMap) -> Result<Caller, Problem> {
@@ -88,20 +127,18 @@ async fn identify(admin: &Admin, extensions: &Extensions, headers: &HeaderMap) -
         Access::Token(arn) => {
             let header = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
             let Some(token) = header.and_then(|header| header.strip_prefix("Bearer ")) else {
+                count(admin, "Unauthorized");
                 return Err(unauthorized("say who you are: Authorization: Bearer <token>"));
             };
             let Some(role) = role_of(admin, arn, token.trim()).await? else {
                 warn!(source_ip, "a token was refused");
-                if let Some(metrics) = &admin.config.metrics {
-                    let mut line = metrics.line();
-                    line.count("RefusedTokens", 1);
-                    line.print(SystemTime::now());
-                }
+                count(admin, "RefusedTokens");
                 return Err(unauthorized("this token is not known; it stands in the secret of AdminSecretArn"));
             };
             let actor = match role {
                 Role::Operator => "operator",
                 Role::Reader => "reader",
+                Role::Metrics => "metrics",
             };
             Ok(Caller { actor: actor.to_owned(), role, source_ip })
         }
@@ -115,17 +152,27 @@ async fn role_of(admin: &Admin, arn: &str, token: &str) -> Result<Option<Role>, 
         error!(error = %failure, "tokens cannot be checked");
         Problem::unavailable("the secret with the tokens cannot be read; the function's log says why")
     };
-    let tokens: Tokens = secrets.get(arn).await.map_err(unreadable)?;
-    if let Some(role) = tokens.role_of(token) {
-        return Ok(Some(role));
+    let tokens: Tokens = secrets.tokens(arn).await.map_err(unreadable)?;
+    let known = tokens.role_of(token);
+    if matches!(known, Ok(Some(_))) {
+        return known;
     }
     let mut refreshed_at = services.tokens_refreshed_at.lock().await;
     if refreshed_at.is_some_and(|at| at.elapsed() < REFRESH_INTERVAL) {
-        return Ok(None);
+        return known;
     }
     *refreshed_at = Some(Instant::now());
     let tokens: Tokens = secrets.refresh(arn).await.map_err(unreadable)?;
-    Ok(tokens.role_of(token))
+    tokens.role_of(token)
+}
+
+/// One more of them.
+fn count(admin: &Admin, metric: &str) {
+    if let Some(metrics) = &admin.config.metrics {
+        let mut line = metrics.line();
+        line.count(metric, 1);
+        line.print(SystemTime::now());
+    }
 }
 
 fn unauthorized(detail: &str) -> Problem {
@@ -142,10 +189,23 @@ mod tests {
 
     #[test]
     fn a_token_has_its_role_and_an_empty_one_has_none() {
-        let tokens = Tokens { operator: "o".to_owned(), reader: String::new() };
-        assert_eq!(tokens.role_of("o"), Some(Role::Operator));
-        assert_eq!(tokens.role_of("p"), None);
-        assert_eq!(tokens.role_of(""), None, "an empty token in the secret opens nothing");
+        let of = |letter: &str| letter.repeat(TOKEN_CHARS);
+        let tokens = Tokens { operator: of("o"), reader: String::new(), metrics: of("m") };
+        assert_eq!(tokens.role_of(&of("o")).unwrap(), Some(Role::Operator));
+        assert_eq!(tokens.role_of(&of("m")).unwrap(), Some(Role::Metrics));
+        assert_eq!(tokens.role_of(&of("p")).unwrap(), None);
+        assert_eq!(tokens.role_of("").unwrap(), None, "an empty token in the secret opens nothing");
+    }
+
+    #[test]
+    fn a_token_of_fewer_than_20_characters_is_refused_with_what_to_do_and_is_not_told() {
+        let of = |length: usize| "\u{e9}".repeat(length);
+        let secrets = [(of(19), of(20), of(20)), (of(20), of(19), of(20)), (of(20), of(20), of(19))];
+        for ((operator, reader, metrics), name) in secrets.into_iter().zip(["operator", "reader", "metrics"]) {
+            let problem = Tokens { operator, reader, metrics }.role_of(&of(20)).unwrap_err();
+            let told = problem.detail();
+            assert!(told.contains(name) && told.contains("openssl rand") && !told.contains('\u{e9}'), "{told}");
+        }
     }
 
     fn admin(auth: &str) -> Admin {

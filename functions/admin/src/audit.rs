@@ -13,7 +13,7 @@ use crate::newest;
 use crate::problem::Problem;
 use crate::services::Admin;
 
-/// Notes a mutation that was carried out.
+/// Notes what was done to SQS, or in the transaction that is open. All else is noted in the statement that does it.
 pub async fn note(
     database: &Client,
     caller: &Caller,
@@ -22,8 +22,7 @@ pub async fn note(
     result: &str,
     detail: &Value,
 ) -> Result<(), tokio_postgres::Error> {
-    let statement = "INSERT INTO sluice.audit (actor, source_ip, action, subject, result, detail)
-         VALUES ($1, $2, $3, $4, $5, $6)";
+    let statement = "SELECT sluice.audit($1, $2, $3, $4, $5, $6)";
     let parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)] =
         &[&caller.actor, &caller.source_ip, &action, &subject, &result, detail];
     database.execute(statement, parameters).await.map(drop)
@@ -50,13 +49,13 @@ pub struct Entry {
     actor: String,
     /// From where.
     source_ip: Option<String>,
-    /// redrive, redrive_all, discard, pause, resume, ingest, add_user, update_user
+    /// redrive, return, redrive_all, discard, pause, resume, ingest, add_user, update_user
     action: String,
     /// What it was done to: a message id, a task, a subscription, a source, a key.
     subject: String,
     /// What came of it.
     result: String,
-    /// More about it.
+    /// More about it. Null: there is none, or it is too long to be listed.
     detail: Option<Value>,
 }
 
@@ -73,7 +72,9 @@ pub struct Audit {
     responses((status = OK, body = Audit), (status = BAD_REQUEST, body = Problem)))]
 pub async fn list(State(admin): State<Admin>, Params(which): Params<Which>) -> Result<Json<Audit>, Problem> {
     let limit = newest::limit(which.limit);
-    let query = "SELECT id, sluice.rfc3339(at), actor, source_ip, action, subject, result, detail FROM sluice.audit
+    let query = "SELECT id, sluice.rfc3339(at), left(actor, 1000), left(source_ip, 100), left(action, 100), left(subject, 1000),
+             left(result, 1000), CASE WHEN octet_length(detail::text) <= 131072 THEN detail END
+         FROM sluice.audit
          WHERE id < coalesce($1, 9223372036854775807) ORDER BY id DESC LIMIT $2";
     let rows = admin.database().await?.query(query, &[&which.before, &limit]).await?;
     let entries: Vec<Entry> = rows
@@ -89,6 +90,6 @@ pub async fn list(State(admin): State<Admin>, Params(which): Params<Which>) -> R
             detail: row.get(7),
         })
         .collect();
-    let next_before = newest::last_of_full(&entries, limit).map(|entry| entry.id);
+    let (entries, next_before) = newest::page(entries, limit, |entry| entry.id);
     Ok(Json(Audit { entries, next_before }))
 }

@@ -13,7 +13,9 @@ use crate::access::Caller;
 use crate::audit;
 use crate::extract::{Body, Params};
 use crate::lease::Lease;
-use crate::letters::{DeadLetter, Letter, Letters, Pass};
+use crate::letters::{DeadLetter, Letter, Letters};
+use crate::newest;
+use crate::pass::Pass;
 use crate::problem::Problem;
 use crate::redrive::{Fate, Redrive, detail};
 use crate::services::Admin;
@@ -27,8 +29,8 @@ const LIST_TIMEOUT: Duration = Duration::from_millis(2500);
 /// A pass that looks for one letter.
 pub const PASS_HIDES_FOR: Duration = Duration::from_secs(30);
 const PASS_TIMEOUT: Duration = Duration::from_secs(25);
-/// Lambda's answer takes 6 MB; the documents of a list share this.
-const LISTED_BYTES: usize = 3 << 20;
+/// The documents of a list share half of an answer. The rest of a hundred letters is less than the other half.
+const LISTED_BYTES: usize = newest::ANSWER_BYTES / 2;
 const LISTED_DOCUMENT_BYTES: usize = 256 << 10;
 
 /// Which letters.
@@ -90,25 +92,30 @@ pub struct Discarded {
 /// What could not be written, and why. Looking consumes nothing, and hides a letter from others for a moment only.
 #[utoipa::path(get, path = "/api/dlq", params(Which), tag = "dead letters",
     responses((status = OK, body = DeadLetters), (status = BAD_REQUEST, body = Problem)))]
-pub async fn list(State(admin): State<Admin>, Params(which): Params<Which>) -> Result<Json<DeadLetters>, Problem> {
+pub async fn list(
+    State(admin): State<Admin>,
+    Extension(caller): Extension<Caller>,
+    Params(which): Params<Which>,
+) -> Result<Json<DeadLetters>, Problem> {
+    let sees = caller.role.sees_contents();
     let letters = &admin.services().await.letters;
     // Without its turn, or while PostgreSQL is away, it looks all the same, and may see a part only.
-    let Ok(database) = admin.database().await else { return Ok(Json(look(letters, &which).await?)) };
+    let Ok(database) = admin.database().await else { return Ok(Json(look(letters, &which, sees).await?)) };
     let lease = Lease::take(&database, LIST_TIMEOUT).await?;
-    let listed = look(letters, &which).await;
+    let listed = look(letters, &which, sees).await;
     if let Some(lease) = lease {
-        lease.release(&database).await?;
+        lease.release(&database).await;
     }
     Ok(Json(listed?))
 }
 
-async fn look(letters: &Letters, which: &Which) -> Result<DeadLetters, queue::Error> {
+async fn look(letters: &Letters, which: &Which, sees: bool) -> Result<DeadLetters, queue::Error> {
     let depth = letters.depth().await?;
     let limit = which.limit.unwrap_or(LIMIT).clamp(1, LIMIT);
     let mut pass = letters.pass(LISTED_FOR, Instant::now() + LIST_TIMEOUT);
-    let found = collect(&mut pass, which, limit, usize::try_from(depth.visible).unwrap_or(0)).await;
+    let found = collect(&mut pass, which, limit, usize::try_from(depth.visible).unwrap_or(0), sees).await;
     let seen = i64::try_from(pass.seen()).unwrap_or(i64::MAX);
-    pass.end().await?;
+    pass.end().await;
     Ok(DeadLetters { letters: found?, depth: depth.all().max(seen), is_sample: seen < depth.all() })
 }
 
@@ -117,6 +124,7 @@ async fn collect(
     which: &Which,
     limit: usize,
     visible: usize,
+    sees: bool,
 ) -> Result<Vec<DeadLetter>, queue::Error> {
     let mut found = vec![];
     let mut room = LISTED_BYTES;
@@ -125,9 +133,15 @@ async fn collect(
         for letter in &letters {
             pass.hold(letter);
             if found.len() < limit && letter.matches(which.stream.as_deref(), which.error_type.as_deref()) {
-                let listed = letter.listed(room.min(LISTED_DOCUMENT_BYTES));
-                let document_bytes = listed.document.as_ref().map_or(0, |document| document.get().len());
-                room = room.saturating_sub(document_bytes + listed.body.as_ref().map_or(0, String::len));
+                let mut listed = letter.listed(LISTED_DOCUMENT_BYTES);
+                let content = newest::bytes(&(&listed.document, &listed.body));
+                if !sees {
+                    listed = listed.without_contents();
+                } else if content <= room {
+                    room -= content;
+                } else {
+                    (listed.document, listed.body) = (None, None);
+                }
                 found.push(listed);
             }
         }
@@ -149,8 +163,10 @@ pub async fn redrive(
     let services = admin.services().await;
     let redrive = Redrive::new(services, &database, &caller, None).await?;
     let found = with_letter(&services.letters, &database, &id, async |letter| {
-        let fates = redrive.letters(std::slice::from_ref(letter)).await?;
-        Ok((letter.message_id.clone(), fates[0]))
+        let done = redrive.letters(std::slice::from_ref(letter)).await?;
+        let fate =
+            done.fates.into_iter().next().unwrap_or_else(|| Err(Problem::unavailable("nothing became of it")))?;
+        Ok((letter.message_id.clone(), fate))
     })
     .await;
     match found {
@@ -185,7 +201,7 @@ pub async fn discard(
     let letters = &admin.services().await.letters;
     with_letter(letters, &database, &id, async |letter| {
         let mut detail = detail(letter);
-        detail["reason"] = reason.into();
+        detail["reason"] = reason.replace('\0', "\u{2400}").into();
         // Noted first: nothing may vanish without a trace.
         audit::note(&database, &caller, "discard", &letter.message_id, "discarded", &detail).await?;
         if !matches!(letters.delete(&[&letter.receipt]).await, Ok(1)) {
@@ -218,8 +234,8 @@ async fn with_letter<T>(
         Ok(None) => Err(absent(&pass, id).await),
         Err(failure) => Err(failure.into()),
     };
-    pass.end().await?;
-    lease.release(database).await?;
+    pass.end().await;
+    lease.release(database).await;
     outcome
 }
 
@@ -254,7 +270,7 @@ async fn absent(pass: &Pass<'_>, id: &str) -> Problem {
 async fn outcome(database: &Client, id: &str, fate: Option<Fate>) -> Result<Outcome, Problem> {
     let query = "SELECT subject, detail ->> 'stream', detail ->> 'key', (detail ->> 'change_id')::bigint, sluice.rfc3339(at), actor
          FROM sluice.audit
-         WHERE action = 'redrive' AND (subject = $1 OR detail ->> 'letter_change_id' = $1)
+         WHERE action IN ('redrive', 'return') AND (subject = $1 OR detail ->> 'letter_change_id' = $1)
          ORDER BY id DESC LIMIT 1";
     let row = database.query_opt(query, &[&id]).await?;
     let row = row.ok_or_else(|| Problem::not_found(format!("there is no dead letter {id}")))?;

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use crate::access::Caller;
 use crate::audit;
 use crate::problem::Problem;
-use crate::services::Admin;
+use crate::services::{Admin, STATEMENT_TIMEOUT};
 
 const GIVEN: [&str; 12] =
     ["Amara", "Bruno", "Chen", "Dalia", "Emre", "Freya", "Goran", "Hana", "Ines", "Jonas", "Kofi", "Lena"];
@@ -88,21 +88,14 @@ async fn mutate(
     if !admin.config.is_demo {
         return Err(Problem::not_found("the demo is not enabled here (parameter Demo)"));
     }
-    let database = admin.database().await?;
-    database.batch_execute("BEGIN").await?;
-    let outcome = change(&database, statement, has_email).await;
-    let outcome = match outcome {
-        Ok(Some(mutation)) => {
-            let detail = json!({"key": mutation.key, "log_rows": mutation.log_rows.len()});
-            audit::note(&database, caller, action, &mutation.key, "done", &detail).await.map(|()| Some(mutation))
-        }
-        other => other,
-    };
-    // What is not committed is rolled back, here or, if the connection is gone, by the server.
-    let end = if matches!(outcome, Ok(Some(_))) { "COMMIT" } else { "ROLLBACK" };
-    let ended = database.batch_execute(end).await;
-    let mutation = outcome?.ok_or_else(|| Problem::conflict("there is no user yet: add one"))?;
-    ended?;
+    // A session of its own: what others do meanwhile is not in this transaction.
+    let mut session = admin.own_session(STATEMENT_TIMEOUT).await?;
+    let transaction = session.transaction().await?;
+    let mutation = change(transaction.client(), statement, has_email).await?;
+    let mutation = mutation.ok_or_else(|| Problem::conflict("there is no user yet: add one"))?;
+    let detail = json!({"key": mutation.key, "log_rows": mutation.log_rows.len()});
+    audit::note(transaction.client(), caller, action, &mutation.key, "done", &detail).await?;
+    transaction.commit().await?;
     Ok(Json(mutation))
 }
 

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use queue::Queue as _;
 use serde::Serialize;
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 use utoipa::ToSchema;
 
+use crate::access::{Caller, Role};
 use crate::services::Admin;
 use crate::subscriptions;
 
@@ -49,8 +50,17 @@ pub struct Part {
     name: &'static str,
     ok: bool,
     latency_ms: u64,
-    /// What is wrong with it.
+    /// What is wrong with it. It names hosts and logins: to others than operators it says where to look.
     reason: Option<String>,
+}
+
+impl Part {
+    fn told_to(mut self, role: Role) -> Self {
+        if let Some(reason) = self.reason.as_mut().filter(|_| !role.sees_contents()) {
+            *reason = "the function's log says why, and so does /health to an operator".to_owned();
+        }
+        self
+    }
 }
 
 /// How far behind the index is.
@@ -75,8 +85,12 @@ pub async fn live() -> Json<Live> {
 /// The function can do its work: PostgreSQL and SQS answer.
 #[utoipa::path(get, path = "/ready", tag = "health",
     responses((status = OK, body = Live), (status = SERVICE_UNAVAILABLE, body = Health)))]
-pub async fn ready(State(admin): State<Admin>) -> Result<Json<Live>, (StatusCode, Json<Health>)> {
-    let parts = vec![postgresql(&admin).await, sqs(&admin).await];
+pub async fn ready(
+    State(admin): State<Admin>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<Live>, (StatusCode, Json<Health>)> {
+    let (postgresql, sqs) = tokio::join!(postgresql(&admin), sqs(&admin));
+    let parts = vec![postgresql.told_to(caller.role), sqs.told_to(caller.role)];
     if parts.iter().all(|part| part.ok) {
         return Ok(Json(Live { status: "ready" }));
     }
@@ -86,10 +100,14 @@ pub async fn ready(State(admin): State<Admin>) -> Result<Json<Live>, (StatusCode
 /// Every part with its latency, and the pipeline's lag.
 #[utoipa::path(get, path = "/health", tag = "health",
     responses((status = OK, body = Health), (status = SERVICE_UNAVAILABLE, body = Health)))]
-pub async fn health(State(admin): State<Admin>) -> (StatusCode, Json<Health>) {
+pub async fn health(State(admin): State<Admin>, Extension(caller): Extension<Caller>) -> (StatusCode, Json<Health>) {
     let (postgresql, sqs, elasticsearch) = tokio::join!(postgresql(&admin), sqs(&admin), elasticsearch(&admin));
-    let pipeline = if postgresql.ok && sqs.ok { pipeline(&admin).await.ok() } else { None };
-    let parts = vec![postgresql, sqs, elasticsearch];
+    let pipeline = if postgresql.ok && sqs.ok {
+        timeout(PART_TIMEOUT, pipeline(&admin)).await.ok().and_then(Result::ok)
+    } else {
+        None
+    };
+    let parts: Vec<Part> = [postgresql, sqs, elasticsearch].map(|part| part.told_to(caller.role)).into();
     let is_ok = pipeline.is_some() && parts.iter().all(|part| part.ok);
     let (code, status) = if is_ok { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "degraded") };
     (code, Json(Health::new(&admin, status, parts, pipeline)))
@@ -99,7 +117,6 @@ pub async fn health(State(admin): State<Admin>) -> (StatusCode, Json<Health>) {
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 async fn postgresql(admin: &Admin) -> Part {
-    // The words of a refusal name hosts and logins, which are for the operator alone; so is this endpoint.
     part("postgresql", async {
         let database = admin.database().await.map_err(|failure| failure.to_string())?;
         database.batch_execute("SELECT").await.map_err(|failure| database::describe(&failure))

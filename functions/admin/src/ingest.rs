@@ -8,15 +8,17 @@ use database::ingest::{
     SYNCED,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio_postgres::Client;
 use utoipa::ToSchema;
 
 use crate::access::Caller;
-use crate::audit;
 use crate::problem::Problem;
 use crate::services::Admin;
 use crate::stats::Totals;
+
+/// Beyond this a count would take too long for a page.
+const COUNTED: i64 = 100_000;
 
 /// What became of the profiles of one round.
 #[derive(Debug, Default, Deserialize, Serialize, ToSchema)]
@@ -79,7 +81,7 @@ pub struct Ingest {
     /// The source that was read last comes first. None: no round has begun yet.
     positions: Vec<Position>,
     totals: Ever,
-    /// Rejects whose profile was not stored since.
+    /// Rejects whose profile was not stored since; 100,000 means as many or more.
     open_rejects: i64,
 }
 
@@ -109,8 +111,9 @@ pub async fn status(State(admin): State<Admin>) -> Result<Json<Ingest>, Problem>
          FROM sluice.ingest_position ORDER BY last_run_at DESC NULLS LAST, source";
     let positions = database.query(query, &[]).await?.iter().map(position).collect();
     let totals = totals(&database).await?;
-    let query = "SELECT count(*) FROM sluice.ingest_rejects WHERE resolved_at IS NULL";
-    let open_rejects = database.query_one(query, &[]).await?.get(0);
+    let query =
+        "SELECT count(*) FROM (SELECT FROM sluice.ingest_rejects WHERE resolved_at IS NULL LIMIT $1) AS counted";
+    let open_rejects = database.query_one(query, &[&COUNTED]).await?.get(0);
     let totals = Ever {
         fetched: totals.get(FETCHED),
         synced: totals.get(SYNCED),
@@ -151,15 +154,16 @@ pub async fn run(
     Extension(caller): Extension<Caller>,
 ) -> Result<(StatusCode, Json<Requested>), Problem> {
     let database = admin.database().await?;
-    let statement = "UPDATE sluice.ingest_position SET requested_at = clock_timestamp()
-         WHERE source = (SELECT source FROM sluice.ingest_position ORDER BY last_run_at DESC NULLS LAST, source LIMIT 1)
-         RETURNING source, sluice.rfc3339(requested_at)";
-    let Some(row) = database.query_opt(statement, &[]).await? else {
+    let statement = "WITH requested AS (
+             UPDATE sluice.ingest_position SET requested_at = clock_timestamp()
+             WHERE source = (SELECT source FROM sluice.ingest_position ORDER BY last_run_at DESC NULLS LAST, source LIMIT 1)
+             RETURNING source, requested_at)
+         SELECT source, sluice.rfc3339(requested_at), sluice.audit($1, $2, 'ingest', source, 'requested', '{}') FROM requested";
+    let Some(row) = database.query_opt(statement, &[&caller.actor, &caller.source_ip]).await? else {
         return Err(Problem::conflict(
             "no round has begun yet, so nobody would take the request; without SourceUrl or Demo there is no ingest",
         ));
     };
     let requested = Requested { source: row.get(0), requested_at: row.get(1) };
-    audit::note(&database, &caller, "ingest", &requested.source, "requested", &json!({})).await?;
     Ok((StatusCode::ACCEPTED, Json(requested)))
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use tokio_postgres::{Client, Error};
+use tracing::warn;
 
 use crate::problem::Problem;
 
@@ -59,9 +60,11 @@ impl Lease {
         Ok(database.execute(statement, &[&NAME, &self.holder, &TERM.as_secs_f64()]).await? == 1)
     }
 
-    /// Lets the next one go at once.
-    pub async fn release(self, database: &Client) -> Result<(), Error> {
+    /// Lets the next one go at once; where that fails, when it has run out.
+    pub async fn release(self, database: &Client) {
         let statement = "DELETE FROM sluice.lease WHERE name = $1 AND holder = $2";
-        database.execute(statement, &[&NAME, &self.holder]).await.map(drop)
+        if let Err(failure) = database.execute(statement, &[&NAME, &self.holder]).await {
+            warn!(error = database::describe(&failure), "the right to go through the dead letters was not given back");
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! SQS gives no message by its id and no list: whoever looks receives, and so hides what is received from all others for
 //! a while. A [`Pass`] goes through the whole queue once, and in the end releases what was not taken.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use aws_sdk_sqs::Client;
@@ -12,13 +12,20 @@ use message::{Message, Op};
 use queue::{BATCH_MESSAGES, Error, Queue as _, Sqs};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
-/// Of a key. Elasticsearch takes 512 bytes; what has more is a letter by that.
+use crate::pass::Pass;
+
+/// Of a key, which has 512 bytes or is a letter by that, or of a reason.
 const SHOWN_CHARS: usize = 1000;
+/// Of a stream or a word to group by.
+const SHOWN_NAME_CHARS: usize = 100;
 /// Of a message that cannot be read, which may be anything.
 const SHOWN_BYTES: usize = 16 << 10;
+/// Requests that release letters, side by side.
+const RELEASES: usize = 16;
 
 /// The queue.
 #[derive(Clone)]
@@ -72,20 +79,20 @@ pub struct DeadLetter {
     pub op: Option<Op>,
     /// A word to group by.
     pub error_type: String,
-    /// Why, in a sentence.
-    pub reason: String,
+    /// Why, in a sentence, which may quote the document. Null: the caller is no operator.
+    pub reason: Option<String>,
     /// When the change was first put on the queue.
     pub first_seen: Option<String>,
     /// When it was given up.
     pub failed_at: Option<String>,
     /// How often it was received.
     pub attempts: Option<u32>,
-    /// The document that travelled, unless it is too long to be listed.
+    /// The document that travelled, unless it is too long to be listed, or the caller is no operator.
     #[schema(value_type = Option<serde_json::Value>)]
     pub document: Option<Box<RawValue>>,
     /// The length of the document in bytes.
     pub document_bytes: Option<usize>,
-    /// The message as it came, where it could not be read; its beginning, if it is long.
+    /// The message as it came, where it could not be read; its beginning, if it is long. Null, too, for who is no operator.
     pub body: Option<String>,
 }
 
@@ -128,10 +135,10 @@ impl Letter {
             || id.parse().is_ok_and(|id: i64| self.facts.as_ref().is_some_and(|facts| facts.change_id == id))
     }
 
-    /// As it is listed. A document or body of more than `room` bytes is left out.
+    /// As it is listed. A document of more than `room` bytes is left out.
     pub fn listed(&self, room: usize) -> DeadLetter {
         let facts = self.facts.as_ref();
-        let attribute = |name| self.attribute(name).map(str::to_owned);
+        let attribute = |name| self.attribute(name).map(|text| beginning(text, SHOWN_CHARS));
         let document = facts.and_then(|facts| facts.document.as_deref());
         // What is no JSON, though it came as a document, is shown as the text that it is.
         let shown = document.filter(|document| document.len() <= room).and_then(|document| {
@@ -143,20 +150,33 @@ impl Letter {
             version: facts.map(|facts| facts.version),
             change_id: facts.map(|facts| facts.change_id),
             op: facts.map(|facts| facts.op),
-            error_type: attribute("error_type").unwrap_or_else(|| "killed_the_function".to_owned()),
-            reason: attribute("reason").unwrap_or_else(|| {
+            error_type: self
+                .attribute("error_type")
+                .map_or_else(|| "killed_the_function".to_owned(), |word| beginning(word, SHOWN_NAME_CHARS)),
+            reason: Some(attribute("reason").unwrap_or_else(|| {
                 "SQS moved it here: it was received as often as the queue allows and never answered for".to_owned()
-            }),
+            })),
             first_seen: attribute("first_seen").filter(|it| it != "-"),
             failed_at: attribute("failed_at").filter(|it| it != "-"),
             attempts: self.attribute("attempts").and_then(|attempts| attempts.parse().ok()),
             document_bytes: document.map(str::len),
             document: shown,
             body,
-            stream: self.stream().map(str::to_owned),
-            key: self.key().map(|key| key.chars().take(SHOWN_CHARS).collect()),
+            stream: self.stream().map(|stream| beginning(stream, SHOWN_NAME_CHARS)),
+            key: self.key().map(|key| beginning(key, SHOWN_CHARS)),
         }
     }
+}
+
+impl DeadLetter {
+    /// Without what may have something of the document in it.
+    pub fn without_contents(self) -> Self {
+        Self { reason: None, document: None, body: None, ..self }
+    }
+}
+
+fn beginning(text: &str, chars: usize) -> String {
+    text.chars().take(chars).collect()
 }
 
 fn cut(text: &str, bytes: usize) -> String {
@@ -201,10 +221,11 @@ impl Letters {
 
     /// Begins to go through the queue; nobody else sees what it has seen for as long as `hidden_for`.
     pub fn pass(&self, hidden_for: Duration, until: Instant) -> Pass<'_> {
-        Pass { letters: self, hidden_for, until, held: vec![], seen: HashSet::new(), is_complete: false }
+        Pass::new(self, hidden_for, until)
     }
 
-    async fn receive(&self, hidden_for: Duration, wait_seconds: i32) -> Result<Vec<Letter>, Error> {
+    /// Some of the letters that can be seen, up to ten.
+    pub async fn receive(&self, hidden_for: Duration, wait_seconds: i32) -> Result<Vec<Letter>, Error> {
         let request = self
             .sqs
             .receive_message()
@@ -232,13 +253,21 @@ impl Letters {
         Ok(deleted)
     }
 
-    async fn release(&self, receipts: &[String]) -> Result<(), Error> {
-        for batch in receipts.chunks(BATCH_MESSAGES) {
-            let at_once: Vec<(&str, Duration)> =
-                batch.iter().map(|receipt| (receipt.as_str(), Duration::ZERO)).collect();
-            Sqs::new(self.sqs.clone(), self.url.as_str()).delay(&at_once).await?;
+    /// Lets others see these again at once.
+    pub async fn release(&self, receipts: &[String]) -> Result<(), Error> {
+        let mut releases = JoinSet::new();
+        for part in receipts.chunks(receipts.len().div_ceil(RELEASES).max(BATCH_MESSAGES)) {
+            let (queue, part) = (Sqs::new(self.sqs.clone(), self.url.as_str()), part.to_vec());
+            releases.spawn(async move {
+                for batch in part.chunks(BATCH_MESSAGES) {
+                    let at_once: Vec<(&str, Duration)> =
+                        batch.iter().map(|receipt| (receipt.as_str(), Duration::ZERO)).collect();
+                    queue.delay(&at_once).await?;
+                }
+                Ok(())
+            });
         }
-        Ok(())
+        releases.join_all().await.into_iter().collect()
     }
 }
 
@@ -258,58 +287,6 @@ fn letter(message: aws_sdk_sqs::types::Message) -> Option<Letter> {
             .filter_map(|(name, value)| Some((name, value.string_value?)))
             .collect(),
     })
-}
-
-/// One way through the queue. [`Pass::end`] has to follow, whatever came of it.
-pub struct Pass<'a> {
-    letters: &'a Letters,
-    hidden_for: Duration,
-    until: Instant,
-    held: Vec<String>,
-    seen: HashSet<String>,
-    is_complete: bool,
-}
-
-impl Pass<'_> {
-    /// The next letters, each of which is either kept by [`Pass::hold`], or deleted. `None`: there are no more, or it is
-    /// time to stop.
-    pub async fn next(&mut self) -> Result<Option<Vec<Letter>>, Error> {
-        if Instant::now() >= self.until {
-            return Ok(None);
-        }
-        let mut letters = self.letters.receive(self.hidden_for, 0).await?;
-        if letters.is_empty() {
-            // A short look asks some of SQS's servers, a long one all of them.
-            letters = self.letters.receive(self.hidden_for, 1).await?;
-        }
-        let (fresh, again): (Vec<Letter>, Vec<Letter>) =
-            letters.into_iter().partition(|letter| self.seen.insert(letter.message_id.clone()));
-        // What was hidden has come back, before the end was reached.
-        again.iter().for_each(|letter| self.hold(letter));
-        self.is_complete = fresh.is_empty();
-        Ok((!fresh.is_empty()).then_some(fresh))
-    }
-
-    /// Leaves this one in the queue.
-    pub fn hold(&mut self, letter: &Letter) {
-        self.held.push(letter.receipt.clone());
-    }
-
-    /// How many it has seen.
-    pub fn seen(&self) -> usize {
-        self.seen.len()
-    }
-
-    /// Whether it got to the end: neither its time nor anything else stopped it, and nobody else holds a letter.
-    pub async fn has_seen_all(&self) -> Result<bool, Error> {
-        let held = i64::try_from(self.held.len()).unwrap_or(i64::MAX);
-        Ok(self.is_complete && self.letters.depth().await?.hidden <= held)
-    }
-
-    /// Releases what was held.
-    pub async fn end(self) -> Result<(), Error> {
-        self.letters.release(&self.held).await
-    }
 }
 
 #[cfg(test)]

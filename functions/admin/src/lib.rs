@@ -18,6 +18,7 @@ mod metrics;
 mod newest;
 mod outbox;
 mod pages;
+mod pass;
 mod problem;
 mod redrive;
 mod rejects;
@@ -27,6 +28,7 @@ mod stats;
 mod streams;
 mod subscriptions;
 mod tasks;
+mod work;
 
 use axum::extract::DefaultBodyLimit;
 use axum::http::header::{
@@ -103,7 +105,7 @@ fn api() -> (Router<Admin>, utoipa::openapi::OpenApi) {
         .routes(routes!(dead_letters::redrive))
         .routes(routes!(dead_letters::retry))
         .routes(routes!(tasks::begin))
-        .routes(routes!(tasks::progress, tasks::go_on_now))
+        .routes(routes!(tasks::progress, tasks::go_on_now, tasks::cancel))
         .routes(routes!(subscriptions::list))
         .routes(routes!(subscriptions::pause))
         .routes(routes!(subscriptions::resume))

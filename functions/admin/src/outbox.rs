@@ -66,7 +66,7 @@ pub async fn list(State(admin): State<Admin>, Params(which): Params<Which>) -> R
          found AS (
              SELECT * FROM looked
              WHERE stream = coalesce($3, stream) AND ($4::text IS NULL OR key = $4) ORDER BY id DESC LIMIT $5)
-         SELECT f.id, f.stream, left(f.key, 1000), f.op, sluice.rfc3339(f.created_at), (
+         SELECT f.id, left(f.stream, 1000), left(f.key, 1000), f.op, sluice.rfc3339(f.created_at), (
                  SELECT jsonb_object_agg(s.name, pg_visible_in_snapshot(f.xid, s.seen)
                      OR coalesce(pg_visible_in_snapshot(f.xid, s.target) AND f.id <= s.after_id, false))
                  FROM sluice.subscription AS s WHERE (s.name = 'fan_out') = (f.op = 'fan_out')),
@@ -90,8 +90,9 @@ pub async fn list(State(admin): State<Admin>, Params(which): Params<Which>) -> R
             })
         })
         .collect();
-    let next_before = match newest::last_of_full(&rows, limit) {
-        Some(last) => Some(last.id),
+    let (rows, next_before) = newest::page(rows, limit, |row| row.id);
+    let next_before = match next_before {
+        Some(last) => Some(last),
         None => found.first().filter(|row| row.get::<_, i64>(7) == looked_through).and_then(|row| row.get(6)),
     };
     Ok(Json(Outbox { rows, next_before }))

@@ -2,9 +2,10 @@
 //!
 //! So the document is read anew, under a new version: a redrive that is months late, or done twice, is as safe as one
 //! now. What has no source to read goes back to the queue as it came, with the version that it had: a newer write that
-//! was made since wins over it. Each letter is redriven once; the audit knows by its message id.
+//! was made since wins over it, and one that is sent twice does no harm. Each event is made once: the audit knows it by the
+//! letter's message id.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use database::Stream;
@@ -13,6 +14,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::time::Instant;
 use tokio_postgres::Client;
+use tracing::warn;
 use utoipa::ToSchema;
 
 use crate::access::Caller;
@@ -21,6 +23,10 @@ use crate::problem::Problem;
 use crate::services::Services;
 
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// Of what the audit keeps of a text of the letter.
+const KEPT_CHARS: usize = 1000;
+/// What a letter's own text brings about, by the class of the SQLSTATE: data, constraints, limits, our own refusals.
+const OF_ONE_LETTER: [&str; 4] = ["22", "23", "54", "P0"];
 
 /// What became of a letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -32,6 +38,14 @@ pub enum Fate {
     Returned,
     /// That was done before.
     AlreadyRedriven,
+}
+
+/// What became of some letters.
+pub struct Redriven {
+    /// Of each, in their order.
+    pub fates: Vec<Result<Fate, Problem>>,
+    /// How many are out of the queue.
+    pub deleted: usize,
 }
 
 /// On whose behalf, with which clients.
@@ -56,31 +70,58 @@ impl<'a> Redrive<'a> {
         Ok(Self { services, database, caller, task, streams })
     }
 
-    /// Redrives these and deletes them: what became of each, in their order.
-    pub async fn letters(&self, letters: &[Letter]) -> Result<Vec<Fate>, Problem> {
-        let mut fates: HashMap<&str, Fate> = HashMap::new();
-        let has_source = |facts: &Facts| self.streams.get(&facts.stream).is_some_and(|stream| stream.source.is_some());
+    /// Redrives these, and deletes those with which that was done. One that fails by itself stops none of the others.
+    ///
+    /// # Errors
+    /// What concerns all of them; then none was deleted.
+    pub async fn letters(&self, letters: &[Letter]) -> Result<Redriven, Problem> {
+        // PostgreSQL has no text with the character U+0000, so no row has such a key.
+        let is_event = |facts: &Facts| {
+            !facts.key.contains('\0') && self.streams.get(&facts.stream).is_some_and(|stream| stream.source.is_some())
+        };
         let (mut sourced, mut others) = (vec![], vec![]);
         for letter in letters {
-            match letter.facts.as_ref().filter(|facts| has_source(facts)) {
+            match letter.facts.as_ref().filter(|facts| is_event(facts)) {
                 Some(facts) => sourced.push((letter, facts)),
                 None => others.push(letter),
             }
         }
-        if !sourced.is_empty() {
-            fates.extend(self.emit(&sourced).await?);
+        let mut fates: HashMap<&str, Result<Fate, Problem>> = HashMap::new();
+        match self.emit(&sourced).await {
+            Ok(found) => fates.extend(found),
+            Err(failure) if is_of_one_letter(&failure) => {
+                for one in &sourced {
+                    match self.emit(std::slice::from_ref(one)).await {
+                        Ok(found) => fates.extend(found),
+                        Err(failure) if is_of_one_letter(&failure) => {
+                            fates.insert(&one.0.message_id, Err(failure.into()));
+                        }
+                        Err(failure) => return Err(failure.into()),
+                    }
+                }
+            }
+            Err(failure) => return Err(failure.into()),
         }
-        if !others.is_empty() {
-            fates.extend(self.send_back(&others).await?);
-        }
-        let receipts: Vec<&str> = letters.iter().map(|letter| letter.receipt.as_str()).collect();
-        // One that stays is found again, and known to be redriven.
-        self.services.letters.delete(&receipts).await?;
-        Ok(letters.iter().map(|letter| fates[letter.message_id.as_str()]).collect())
+        fates.extend(self.send_back(&others).await?);
+        let is_done = |letter: &&Letter| matches!(fates.get(letter.message_id.as_str()), Some(Ok(_)));
+        let receipts: Vec<&str> = letters.iter().filter(is_done).map(|letter| letter.receipt.as_str()).collect();
+        // One that stays is found again, and known to be redriven, or sent once more.
+        let deleted = self.services.letters.delete(&receipts).await?;
+        let fates = letters.iter().map(|letter| {
+            let fate = fates.get(letter.message_id.as_str()).cloned();
+            fate.unwrap_or_else(|| Err(Problem::unavailable("nothing became of the letter; try again")))
+        });
+        Ok(Redriven { fates: fates.collect(), deleted })
     }
 
     /// In one statement: the events, the audit's rows and the task's counts are there together, or none of them.
-    async fn emit<'l>(&self, letters: &[(&'l Letter, &Facts)]) -> Result<Vec<(&'l str, Fate)>, Problem> {
+    async fn emit<'l>(
+        &self,
+        letters: &[(&'l Letter, &Facts)],
+    ) -> Result<Vec<(&'l str, Result<Fate, Problem>)>, tokio_postgres::Error> {
+        if letters.is_empty() {
+            return Ok(vec![]);
+        }
         let statement = "WITH letter AS (
                  SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS l (message_id, stream, key, detail)),
              done AS MATERIALIZED (
@@ -104,42 +145,43 @@ impl<'a> Redrive<'a> {
             Some(Some(_)) => Fate::Redriven,
             Some(None) | None => Fate::AlreadyRedriven,
         };
-        Ok(letters.iter().map(|(letter, _)| (letter.message_id.as_str(), fate(letter))).collect())
+        Ok(letters.iter().map(|(letter, _)| (letter.message_id.as_str(), Ok(fate(letter)))).collect())
     }
 
     /// Sent, then noted: a crash in between sends it once more, which does no harm.
-    async fn send_back<'l>(&self, letters: &[&'l Letter]) -> Result<Vec<(&'l str, Fate)>, Problem> {
-        let ids: Vec<&str> = letters.iter().map(|letter| letter.message_id.as_str()).collect();
-        let query = "SELECT subject FROM sluice.audit WHERE action = 'redrive' AND subject = ANY ($1)";
-        let rows = self.database.query(query, &[&ids]).await?;
-        let known: HashSet<String> = rows.iter().map(|row| row.get(0)).collect();
-        let (before, now): (Vec<&Letter>, Vec<&Letter>) =
-            letters.iter().partition(|letter| known.contains(&letter.message_id));
-
-        let messages: Vec<Message> = now.iter().map(|letter| as_it_came(letter)).collect();
-        let sent = send_all(&self.services.queue, &messages, Instant::now() + SEND_TIMEOUT).await;
-        let statement = "WITH noted AS (
-                 INSERT INTO sluice.audit (actor, source_ip, action, subject, result, detail)
-                 SELECT $3, $4, 'redrive', l.message_id, 'returned', l.detail::jsonb
-                 FROM unnest($1::text[], $2::text[]) AS l (message_id, detail)
-                 ON CONFLICT (subject) WHERE action = 'redrive' DO NOTHING)
-             UPDATE sluice.redrive_task
-             SET redriven = redriven + cardinality($1::text[]), already_redriven = already_redriven + $6,
-                 updated_at = clock_timestamp()
-             WHERE id = $5";
-        let gone: Vec<&Letter> =
-            now.iter().enumerate().filter(|(at, _)| sent.contains(at)).map(|(_, it)| *it).collect();
-        let ids: Vec<&str> = gone.iter().map(|letter| letter.message_id.as_str()).collect();
-        let details: Vec<String> = gone.iter().map(|letter| detail(letter).to_string()).collect();
-        let Caller { actor, source_ip, .. } = self.caller;
-        let already = i64::try_from(before.len()).unwrap_or(i64::MAX);
-        self.database.execute(statement, &[&ids, &details, actor, source_ip, &self.task, &already]).await?;
-        if gone.len() < now.len() {
-            return Err(Problem::unavailable("SQS did not take all letters back into the queue; try again"));
+    async fn send_back<'l>(
+        &self,
+        letters: &[&'l Letter],
+    ) -> Result<Vec<(&'l str, Result<Fate, Problem>)>, tokio_postgres::Error> {
+        if letters.is_empty() {
+            return Ok(vec![]);
         }
-        let before = before.into_iter().map(|letter| (letter.message_id.as_str(), Fate::AlreadyRedriven));
-        Ok(before.chain(gone.into_iter().map(|letter| (letter.message_id.as_str(), Fate::Returned))).collect())
+        let messages: Vec<Message> = letters.iter().map(|letter| as_it_came(letter)).collect();
+        let sent = send_all(&self.services.queue, &messages, Instant::now() + SEND_TIMEOUT).await;
+        let (gone, left): (Vec<_>, Vec<_>) = letters.iter().enumerate().partition(|(at, _)| sent.contains(at));
+        let statement = "WITH noted AS MATERIALIZED (
+                 SELECT sluice.audit($3, $4, 'return', l.message_id, 'returned', l.detail::jsonb)
+                 FROM unnest($1::text[], $2::text[]) AS l (message_id, detail)),
+             counted AS (
+                 UPDATE sluice.redrive_task
+                 SET redriven = redriven + cardinality($1::text[]), updated_at = clock_timestamp()
+                 WHERE id = $5)
+             SELECT count(*) FROM noted";
+        let ids: Vec<&str> = gone.iter().map(|(_, letter)| letter.message_id.as_str()).collect();
+        let details: Vec<String> = gone.iter().map(|(_, letter)| detail(letter).to_string()).collect();
+        let Caller { actor, source_ip, .. } = self.caller;
+        self.database.query_one(statement, &[&ids, &details, actor, source_ip, &self.task]).await?;
+        if !left.is_empty() {
+            warn!(letters = left.len(), "SQS did not take dead letters back into the queue");
+        }
+        let refused = || Problem::unavailable("SQS did not take the letter back into the queue; try again");
+        let left = left.into_iter().map(|(_, letter)| (letter.message_id.as_str(), Err(refused())));
+        Ok(left.chain(gone.into_iter().map(|(_, letter)| (letter.message_id.as_str(), Ok(Fate::Returned)))).collect())
     }
+}
+
+fn is_of_one_letter(failure: &tokio_postgres::Error) -> bool {
+    failure.code().is_some_and(|code| OF_ONE_LETTER.iter().any(|class| code.code().starts_with(class)))
 }
 
 fn as_it_came(letter: &Letter) -> Message {
@@ -150,14 +192,15 @@ fn as_it_came(letter: &Letter) -> Message {
     message
 }
 
-/// What the audit keeps of a letter: not its document.
+/// What the audit keeps of a letter: not its document. Texts are such as PostgreSQL can hold.
 pub fn detail(letter: &Letter) -> serde_json::Value {
     let facts = letter.facts.as_ref();
+    let kept = |text: &str| text.replace('\0', "\u{2400}").chars().take(KEPT_CHARS).collect::<String>();
     json!({
-        "stream": letter.stream(),
-        "key": letter.key(),
+        "stream": letter.stream().map(kept),
+        "key": letter.key().map(kept),
         "version": facts.map(|facts| facts.version),
         "letter_change_id": facts.map(|facts| facts.change_id),
-        "error_type": letter.attribute("error_type"),
+        "error_type": letter.attribute("error_type").map(kept),
     })
 }

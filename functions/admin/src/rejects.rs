@@ -1,18 +1,18 @@
 //! Profiles that the ingest could not store.
 
-use axum::Json;
 use axum::extract::State;
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use tokio_postgres::types::ToSql;
 use utoipa::{IntoParams, ToSchema};
 
+use crate::access::Caller;
 use crate::extract::Params;
 use crate::newest;
 use crate::problem::Problem;
 use crate::services::Admin;
 
-/// The most that is listed of one payload: as many as [`newest::LIMIT`] fit into the 6 MB that Lambda answers
-/// with.
+/// The most that is listed of one payload.
 const PAYLOAD_BYTES: i32 = 8 << 10;
 
 /// Which rejects.
@@ -42,7 +42,7 @@ pub struct Reject {
     reason: String,
     /// The same in a sentence.
     message: String,
-    /// The profile as it came. Null: too long to be listed, which its length tells.
+    /// The profile as it came. Null: too long to be listed, which its length tells; or the caller is no operator.
     payload: Option<String>,
     payload_bytes: i32,
     /// How often the source gave it.
@@ -64,16 +64,22 @@ pub struct Rejects {
 /// Profiles that the ingest rejected, newest first. They are kept for 30 days.
 #[utoipa::path(get, path = "/api/ingest/rejects", params(Which), tag = "ingest",
     responses((status = OK, body = Rejects), (status = BAD_REQUEST, body = Problem)))]
-pub async fn list(State(admin): State<Admin>, Params(which): Params<Which>) -> Result<Json<Rejects>, Problem> {
+pub async fn list(
+    State(admin): State<Admin>,
+    Extension(caller): Extension<Caller>,
+    Params(which): Params<Which>,
+) -> Result<Json<Rejects>, Problem> {
     let limit = newest::limit(which.limit);
-    let query = "SELECT id, profile_id::text, sluice.rfc3339(last_updated_at), reason, message,
-             CASE WHEN octet_length(payload::text) <= $1 THEN payload::text END, octet_length(payload::text), times,
+    let query = "SELECT id, profile_id::text, sluice.rfc3339(last_updated_at), left(reason, 100), left(message, 2000),
+             CASE WHEN $6 AND octet_length(payload::text) <= $1 THEN payload::text END, octet_length(payload::text), times,
              sluice.rfc3339(first_at), sluice.rfc3339(last_at), sluice.rfc3339(resolved_at)
          FROM sluice.ingest_rejects
          WHERE id < coalesce($2, 9223372036854775807) AND reason = coalesce($3, reason)
            AND (resolved_at IS NULL) = coalesce($4, resolved_at IS NULL)
          ORDER BY id DESC LIMIT $5";
-    let parameters: &[&(dyn ToSql + Sync)] = &[&PAYLOAD_BYTES, &which.before, &which.reason, &which.open, &limit];
+    let sees = caller.role.sees_contents();
+    let parameters: &[&(dyn ToSql + Sync)] =
+        &[&PAYLOAD_BYTES, &which.before, &which.reason, &which.open, &limit, &sees];
     let rows = admin.database().await?.query(query, parameters).await?;
     let rejects: Vec<Reject> = rows
         .iter()
@@ -91,6 +97,6 @@ pub async fn list(State(admin): State<Admin>, Params(which): Params<Which>) -> R
             resolved_at: row.get(10),
         })
         .collect();
-    let next_before = newest::last_of_full(&rejects, limit).map(|reject| reject.id);
+    let (rejects, next_before) = newest::page(rejects, limit, |reject| reject.id);
     Ok(Json(Rejects { rejects, next_before }))
 }

@@ -17,7 +17,7 @@ use crate::letters::Letters;
 const TRUSTED_FOR: Duration = Duration::from_secs(20);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 /// A person waits for the answer.
-const STATEMENT_TIMEOUT: &str = "SET statement_timeout = '15s'";
+pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What the function works with.
 #[derive(Clone)]
@@ -45,6 +45,12 @@ impl Admin {
         Self { config: Arc::new(config), services: Arc::default() }
     }
 
+    /// With these clients.
+    pub fn with_clients(config: Config, secrets: Secrets, sqs: aws_sdk_sqs::Client) -> Self {
+        let services = Services::with_clients(&config, secrets, sqs);
+        Self { config: Arc::new(config), services: Arc::new(OnceCell::new_with(Some(services))) }
+    }
+
     /// The clients.
     pub async fn services(&self) -> &Services {
         self.services.get_or_init(|| Services::new(&self.config)).await
@@ -54,13 +60,21 @@ impl Admin {
     pub async fn database(&self) -> Result<Arc<Client>, ConnectError> {
         self.services().await.database().await
     }
+
+    /// One that nobody else has: for a transaction, or for statements that end after `statement_timeout`.
+    pub async fn own_session(&self, statement_timeout: Duration) -> Result<Client, ConnectError> {
+        self.services().await.connect(statement_timeout).await
+    }
 }
 
 impl Services {
     async fn new(config: &Config) -> Self {
         let aws = config::aws().load().await;
-        let sqs = aws_sdk_sqs::Client::new(&aws);
         let secrets = Secrets::new(aws_sdk_secretsmanager::Client::new(&aws));
+        Self::with_clients(config, secrets, aws_sdk_sqs::Client::new(&aws))
+    }
+
+    fn with_clients(config: &Config, secrets: Secrets, sqs: aws_sdk_sqs::Client) -> Self {
         Self {
             search: Connection::new(config.search.clone(), secrets.clone()),
             letters: Letters::new(sqs.clone(), &config.dead_letter_queue_url),
@@ -84,10 +98,16 @@ impl Services {
             }
         }
         *session = None;
-        let client = Arc::new(database::connect(&self.settings, &self.secrets, "sluice admin").await?);
-        // What the server refuses here it refuses to the statement that follows, too.
-        client.batch_execute(STATEMENT_TIMEOUT).await.ok();
+        let client = Arc::new(self.connect(STATEMENT_TIMEOUT).await?);
         *session = Some((Arc::clone(&client), Instant::now()));
+        Ok(client)
+    }
+
+    async fn connect(&self, statement_timeout: Duration) -> Result<Client, ConnectError> {
+        let client = database::connect(&self.settings, &self.secrets, "sluice admin").await?;
+        let statement = format!("SET statement_timeout = {}", statement_timeout.as_millis());
+        // What the server refuses here it refuses to the statement that follows, too.
+        client.batch_execute(&statement).await.ok();
         Ok(client)
     }
 }

@@ -1,12 +1,16 @@
 //! What is defined, and whether both sides have as much of it.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use elasticsearch::{CountParts, Elasticsearch};
 use serde::Serialize;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 use tracing::warn;
 use utoipa::ToSchema;
 
@@ -15,7 +19,11 @@ use crate::services::Admin;
 
 /// Beyond this a count would take too long for a page: the planner's guess is as good.
 const COUNTED: i64 = 100_000;
-const COUNT_TIMEOUT: Duration = Duration::from_secs(5);
+const COUNT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Of all counts together; those that are not there by then are left out, and the page is shown all the same.
+const COUNTS_TIMEOUT: Duration = Duration::from_secs(8);
+/// Indexes that are counted side by side.
+const LANES: usize = 8;
 
 /// A stream of documents.
 #[derive(Debug, Serialize, ToSchema)]
@@ -58,24 +66,20 @@ pub struct Streams {
 pub async fn list(State(admin): State<Admin>) -> Result<Json<Streams>, Problem> {
     let query = "SELECT s.name, s.source, array_to_string(s.key, ', '), t.index, t.is_current,
              ARRAY(SELECT k.relation::text FROM sluice.tracked AS k WHERE k.stream = s.name ORDER BY 1),
-             t.untracked_tables::text[], t.waiting, t.expansions, t.last_error
+             t.untracked_tables::text[], t.waiting, t.expansions, left(t.last_error, 2000)
          FROM sluice.stream AS s JOIN sluice.stream_status() AS t ON t.stream = s.name ORDER BY s.name";
     let database = admin.database().await?;
     let rows = database.query(query, &[]).await?;
-    let client = admin.services().await.search.client().await.ok();
+    let names: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    let sources: Vec<String> = rows.iter().filter_map(|row| row.get(1)).collect();
+    let until = Instant::now() + COUNTS_TIMEOUT;
+    let (sources, indexes) = tokio::join!(count_sources(&admin, &sources, until), count_indexes(&admin, &names, until));
     let mut streams = vec![];
     for row in rows {
         let (name, source): (String, Option<String>) = (row.get(0), row.get(1));
-        let (source_count, is_estimate) = match &source {
-            Some(source) => count_source(&database, source).await.map_or((None, false), |it| (Some(it.0), it.1)),
-            None => (None, false),
-        };
-        let alias = format!("{}{name}", admin.config.search.index_prefix);
+        let source_count = source.as_ref().and_then(|source| sources.get(source));
         streams.push(Stream {
-            index_count: match &client {
-                Some(client) => count_index(client, &alias).await,
-                None => None,
-            },
+            index_count: indexes.get(&name).copied(),
             key: row.get::<_, Option<String>>(2).filter(|key| !key.is_empty()),
             index: row.get(3),
             is_current: row.get(4),
@@ -84,8 +88,8 @@ pub async fn list(State(admin): State<Admin>) -> Result<Json<Streams>, Problem> 
             waiting: row.get(7),
             expansions: row.get(8),
             last_error: row.get(9),
-            source_count,
-            source_count_is_estimate: is_estimate,
+            source_count: source_count.map(|count| count.0),
+            source_count_is_estimate: source_count.is_some_and(|count| count.1),
             name,
             source,
         });
@@ -93,20 +97,59 @@ pub async fn list(State(admin): State<Admin>) -> Result<Json<Streams>, Problem> 
     Ok(Json(Streams { streams }))
 }
 
+/// The counts of those that could be counted, one after the other: they are the database's work.
+async fn count_sources(admin: &Admin, sources: &[String], until: Instant) -> HashMap<String, (i64, bool)> {
+    let mut counts = HashMap::new();
+    let count_all = async {
+        let session = admin.own_session(COUNT_TIMEOUT).await.ok()?;
+        for source in sources {
+            if let Ok(count) = count_source(&session, source).await {
+                counts.insert(source.clone(), count);
+            }
+        }
+        Some(())
+    };
+    timeout_at(until, count_all).await.ok();
+    counts
+}
+
 /// How many documents the source has, and whether that is a guess.
 async fn count_source(database: &Client, source: &str) -> Result<(i64, bool), tokio_postgres::Error> {
     // `source` is a qualified and quoted name, which define_stream has made of a relation.
     let query = format!("SELECT count(*) FROM (SELECT FROM {source} LIMIT {}) AS counted", COUNTED + 1);
-    let count = database.query_one(&query, &[]).await.map(|row| row.get::<_, i64>(0)).inspect_err(|failure| {
-        warn!(source, error = database::describe(failure), "a source cannot be counted");
-    })?;
+    let count = match database.query_one(&query, &[]).await {
+        Ok(row) => row.get(0),
+        // A view that takes long.
+        Err(failure) if failure.code() == Some(&SqlState::QUERY_CANCELED) => COUNTED + 1,
+        Err(failure) => {
+            warn!(source, error = database::describe(&failure), "a source cannot be counted");
+            return Err(failure);
+        }
+    };
     if count <= COUNTED {
         return Ok((count, false));
     }
     let plan: serde_json::Value =
         database.query_one(&format!("EXPLAIN (FORMAT JSON) SELECT FROM {source}"), &[]).await?.get(0);
-    let guess = plan[0]["Plan"]["Plan Rows"].as_i64().unwrap_or(count);
-    Ok((guess.max(count), true))
+    Ok((plan[0]["Plan"]["Plan Rows"].as_i64().unwrap_or(count), true))
+}
+
+/// The counts of the indexes that answered in time.
+async fn count_indexes(admin: &Admin, streams: &[String], until: Instant) -> HashMap<String, i64> {
+    let Ok(Ok(client)) = timeout_at(until, admin.services().await.search.client()).await else { return HashMap::new() };
+    let mut lanes = JoinSet::new();
+    for lane in streams.chunks(streams.len().div_ceil(LANES).max(1)) {
+        let (client, lane, prefix) = (client.clone(), lane.to_vec(), admin.config.search.index_prefix.clone());
+        lanes.spawn(async move {
+            let mut counts = vec![];
+            for name in lane {
+                let count = timeout_at(until, count_index(&client, &format!("{prefix}{name}"))).await;
+                counts.extend(count.ok().flatten().map(|count| (name, count)));
+            }
+            counts
+        });
+    }
+    lanes.join_all().await.into_iter().flatten().collect()
 }
 
 async fn count_index(client: &Elasticsearch, alias: &str) -> Option<i64> {

@@ -3,12 +3,10 @@
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
 use serde::Serialize;
-use serde_json::json;
 use tokio_postgres::Client;
 use utoipa::ToSchema;
 
 use crate::access::Caller;
-use crate::audit;
 use crate::problem::Problem;
 use crate::services::Admin;
 
@@ -71,7 +69,7 @@ pub async fn pause(
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
 ) -> Result<Json<Subscription>, Problem> {
-    set(&admin, &caller, &name, "pause", "SELECT sluice.pause($1)").await
+    set(&admin, &caller, &name, "pause").await
 }
 
 /// Goes on.
@@ -82,22 +80,16 @@ pub async fn resume(
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
 ) -> Result<Json<Subscription>, Problem> {
-    set(&admin, &caller, &name, "resume", "SELECT sluice.resume($1)").await
+    set(&admin, &caller, &name, "resume").await
 }
 
-async fn set(
-    admin: &Admin,
-    caller: &Caller,
-    name: &str,
-    action: &str,
-    statement: &str,
-) -> Result<Json<Subscription>, Problem> {
+async fn set(admin: &Admin, caller: &Caller, name: &str, action: &'static str) -> Result<Json<Subscription>, Problem> {
     let database = admin.database().await?;
-    if !all(&database).await?.iter().any(|subscription| subscription.name == name) {
-        return Err(Problem::not_found(format!("there is no subscription {name}")));
-    }
-    database.execute(statement, &[&name]).await?;
-    audit::note(&database, caller, action, name, "done", &json!({})).await?;
+    let statement = format!(
+        "SELECT sluice.{action}(s.name), sluice.audit($2, $3, '{action}', s.name, 'done', '{{}}')
+         FROM sluice.subscription AS s WHERE s.name = $1"
+    );
+    database.execute(&statement, &[&name, &caller.actor, &caller.source_ip]).await?;
     let now = all(&database).await?.into_iter().find(|subscription| subscription.name == name);
     now.map(Json).ok_or_else(|| Problem::not_found(format!("there is no subscription {name}")))
 }

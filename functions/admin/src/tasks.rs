@@ -11,25 +11,25 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_postgres::{Client, Row};
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 use utoipa::ToSchema;
 
 use crate::access::{Caller, Role};
-use crate::audit;
 use crate::dead_letters::PASS_HIDES_FOR;
 use crate::extract::Body;
-use crate::lease::{Lease, PATIENCE};
-use crate::letters::{Letter, Letters, Pass};
+use crate::lease::Lease;
+use crate::letters::{Letter, Letters};
+use crate::pass::Pass;
 use crate::problem::Problem;
-use crate::redrive::{Fate, Redrive};
 use crate::services::Admin;
+use crate::work::go_on;
 
 /// How long a request works on a task before it answers.
 const REQUEST_TIME: Duration = Duration::from_secs(20);
-/// And the minute's own invocation, which has 60 s.
-const TICK_TIME: Duration = Duration::from_secs(45);
-/// A pass over a long queue: what it holds stays hidden until its end.
-const HIDDEN_FOR: Duration = Duration::from_secs(60);
+/// And the minute's own invocation, which has 60 s, and at its end has to finish what it has begun, and to release.
+const TICK_TIME: Duration = Duration::from_secs(40);
+/// Tasks that one invocation looks at.
+const TASKS: i64 = 100;
 
 /// Which letters; all, if nothing is said.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
@@ -46,14 +46,15 @@ pub struct Selection {
     key: Option<String>,
     /// These.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    message_ids: Option<Vec<String>>,
+    pub message_ids: Option<Vec<String>>,
     /// Only tells how many would be redriven.
     #[serde(default, skip_serializing)]
     dry_run: bool,
 }
 
 impl Selection {
-    fn has(&self, letter: &Letter) -> bool {
+    /// Whether this letter is one of them.
+    pub fn has(&self, letter: &Letter) -> bool {
         letter.matches(self.stream.as_deref(), self.error_type.as_deref())
             && (self.key.is_none() || letter.key() == self.key.as_deref())
             && self.message_ids.as_ref().is_none_or(|ids| ids.contains(&letter.message_id))
@@ -76,7 +77,7 @@ pub struct DryRun {
 pub struct Task {
     /// By which it is asked for.
     task: String,
-    /// running or done
+    /// running, done or cancelled
     state: String,
     /// Letters in the queue when it began.
     total: i64,
@@ -90,7 +91,7 @@ pub struct Task {
     updated_at: String,
     /// Who began it.
     by: String,
-    /// What stopped it for now; it is tried again.
+    /// What stopped it for now, and is tried again; or, when it is done, why some letters may be left.
     error: Option<String>,
 }
 
@@ -105,11 +106,12 @@ pub enum Answer {
 }
 
 /// A task as it is stored.
-struct Stored {
-    id: i64,
-    selection: Selection,
-    started_ms: i64,
-    caller: Caller,
+pub struct Stored {
+    pub id: i64,
+    pub selection: Selection,
+    pub started_ms: i64,
+    pub age_ms: i64,
+    pub caller: Caller,
 }
 
 const COLUMNS: &str = "id::text, state, total, redriven, already_redriven, sluice.rfc3339(started_at),
@@ -149,12 +151,11 @@ pub async fn begin(
         return Ok((StatusCode::OK, Json(Answer::DryRun(dry_run))));
     }
     let total = letters.depth().await?.all();
-    let chosen = json!(selection);
-    let statement =
-        "INSERT INTO sluice.redrive_task (selection, actor, source_ip, total) VALUES ($1, $2, $3, $4) RETURNING id";
-    let row = database.query_one(statement, &[&chosen, &caller.actor, &caller.source_ip, &total]).await?;
+    let statement = "WITH begun AS (
+             INSERT INTO sluice.redrive_task (selection, actor, source_ip, total) VALUES ($1, $2, $3, $4) RETURNING id)
+         SELECT id, sluice.audit($2, $3, 'redrive_all', id::text, 'begun', jsonb_build_object('selection', $1::jsonb)) FROM begun";
+    let row = database.query_one(statement, &[&json!(selection), &caller.actor, &caller.source_ip, &total]).await?;
     let id: i64 = row.get(0);
-    audit::note(&database, &caller, "redrive_all", &id.to_string(), "begun", &json!({"selection": chosen})).await?;
     go_on_until(&admin, &database, id, until).await
 }
 
@@ -171,13 +172,41 @@ pub async fn progress(State(admin): State<Admin>, Path(id): Path<String>) -> Res
     responses((status = OK, body = Answer, description = "it is done"), (status = ACCEPTED, body = Answer), (status = NOT_FOUND, body = Problem)))]
 pub async fn go_on_now(
     State(admin): State<Admin>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<(StatusCode, Json<Answer>), Problem> {
     let until = Instant::now() + REQUEST_TIME;
     let number = id.parse().map_err(|_| unknown(&id))?;
     let database = admin.database().await?;
     find(&database, number).await?;
+    let statement = "SELECT sluice.audit($2, $3, 'redrive_all', id::text, 'gone on', '{}')
+         FROM sluice.redrive_task WHERE id = $1 AND state = 'running'";
+    database.execute(statement, &[&number, &caller.actor, &caller.source_ip]).await?;
     go_on_until(&admin, &database, number, until).await
+}
+
+/// Ends a task that is running: what is left stays in the dead-letter queue. At most the ten letters that are in its hands
+/// are still redriven.
+#[utoipa::path(delete, path = "/api/dlq/redrive/{task}", params(("task" = String, Path)), tag = "dead letters",
+    responses((status = OK, body = Task, description = "it is cancelled"), (status = NOT_FOUND, body = Problem),
+        (status = CONFLICT, body = Problem, description = "it is done")))]
+pub async fn cancel(
+    State(admin): State<Admin>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Json<Task>, Problem> {
+    let number: i64 = id.parse().map_err(|_| unknown(&id))?;
+    let database = admin.database().await?;
+    let statement = "WITH cancelled AS (
+             UPDATE sluice.redrive_task SET state = 'cancelled', error = NULL, updated_at = clock_timestamp()
+             WHERE id = $1 AND state = 'running' RETURNING id)
+         SELECT sluice.audit($2, $3, 'redrive_all', id::text, 'cancelled', '{}') FROM cancelled";
+    database.execute(statement, &[&number, &caller.actor, &caller.source_ip]).await?;
+    let task = find(&database, number).await?;
+    if task.state == "done" {
+        return Err(Problem::conflict(format!("the redrive {id} is done")));
+    }
+    Ok(Json(task))
 }
 
 async fn go_on_until(
@@ -208,15 +237,19 @@ pub async fn tick(
     let database = admin.database().await?;
     let tasks = running(&database, None).await?;
     for stored in &tasks {
-        go_on(&admin, &database, stored, until).await?;
+        if let Err(problem) = go_on(&admin, &database, stored, until).await {
+            warn!(task = stored.id, error = problem.detail(), "a redrive could not be gone on with");
+        }
     }
     Ok(Json(json!({"tasks": tasks.len()})))
 }
 
 async fn running(database: &Client, id: Option<i64>) -> Result<Vec<Stored>, Problem> {
-    let query = "SELECT id, selection, (extract(epoch FROM started_at) * 1000)::bigint, actor, source_ip
-         FROM sluice.redrive_task WHERE state = 'running' AND id = coalesce($1, id) ORDER BY id";
-    let rows = database.query(query, &[&id]).await?;
+    // The one that has waited for longest comes first, so that none takes the time of all others.
+    let query = "SELECT id, selection, (extract(epoch FROM started_at) * 1000)::bigint, actor, source_ip,
+             (extract(epoch FROM clock_timestamp() - started_at) * 1000)::bigint
+         FROM sluice.redrive_task WHERE state = 'running' AND id = coalesce($1, id) ORDER BY updated_at, id LIMIT $2";
+    let rows = database.query(query, &[&id, &TASKS]).await?;
     let stored = |row: &Row| {
         let id: i64 = row.get(0);
         // One that a later version has written may say what this one does not know; it must never mean all.
@@ -224,7 +257,7 @@ async fn running(database: &Client, id: Option<i64>) -> Result<Vec<Stored>, Prob
             .inspect_err(|error| error!(task = id, %error, "the selection of a redrive cannot be read"))
             .ok()?;
         let caller = Caller { actor: row.get(3), role: Role::Operator, source_ip: row.get(4) };
-        Some(Stored { id, selection, started_ms: row.get(2), caller })
+        Some(Stored { id, selection, started_ms: row.get(2), age_ms: row.get(5), caller })
     };
     Ok(rows.iter().filter_map(stored).collect())
 }
@@ -255,8 +288,8 @@ async fn dry_run(
     let mut pass = letters.pass(PASS_HIDES_FOR, until);
     let matched = count(&mut pass, selection).await;
     let is_complete = pass.has_seen_all().await;
-    pass.end().await?;
-    lease.release(database).await?;
+    pass.end().await;
+    lease.release(database).await;
     Ok(DryRun { dry_run: true, matched: matched?, is_sample: !is_complete? })
 }
 
@@ -269,64 +302,6 @@ async fn count(pass: &mut Pass<'_>, selection: &Selection) -> Result<usize, queu
         }
     }
     Ok(matched)
-}
-
-/// Works on a task until it is done or it is time to stop. What goes wrong is noted in the task: it is tried again.
-async fn go_on(admin: &Admin, database: &Client, stored: &Stored, until: Instant) -> Result<(), Problem> {
-    let Some(mut lease) = Lease::take(database, PATIENCE.min(until.saturating_duration_since(Instant::now()))).await?
-    else {
-        return Ok(());
-    };
-    let mut pass = admin.services().await.letters.pass(HIDDEN_FOR, until);
-    let outcome = work(admin, database, stored, &mut lease, &mut pass).await;
-    pass.end().await?;
-    lease.release(database).await?;
-    let (state, error) = match &outcome {
-        Ok(true) => ("done", None),
-        Ok(false) => ("running", None),
-        Err(problem) => {
-            warn!(task = stored.id, error = problem.detail(), "a redrive was stopped, and is tried again");
-            ("running", Some(problem.detail()))
-        }
-    };
-    let statement =
-        "UPDATE sluice.redrive_task SET state = $2, error = $3, updated_at = clock_timestamp() WHERE id = $1";
-    database.execute(statement, &[&stored.id, &state, &error]).await?;
-    info!(task = stored.id, state, "redrive");
-    Ok(())
-}
-
-/// Whether all is done.
-async fn work(
-    admin: &Admin,
-    database: &Client,
-    stored: &Stored,
-    lease: &mut Lease,
-    pass: &mut Pass<'_>,
-) -> Result<bool, Problem> {
-    let redrive = Redrive::new(admin.services().await, database, &stored.caller, Some(stored.id)).await?;
-    let mut redriven = 0;
-    while let Some(letters) = pass.next().await? {
-        // One that came later has failed again.
-        let (chosen, others): (Vec<Letter>, Vec<Letter>) =
-            letters.into_iter().partition(|letter| letter.sent_ms <= stored.started_ms && stored.selection.has(letter));
-        others.iter().for_each(|letter| pass.hold(letter));
-        if !lease.renew(database).await? {
-            chosen.iter().for_each(|letter| pass.hold(letter));
-            return Ok(false);
-        }
-        match redrive.letters(&chosen).await {
-            Ok(fates) => redriven += fates.iter().filter(|fate| **fate != Fate::AlreadyRedriven).count(),
-            Err(problem) => {
-                chosen.iter().for_each(|letter| pass.hold(letter));
-                return Err(problem);
-            }
-        }
-        if stored.selection.message_ids.as_ref().is_some_and(|ids| ids.len() <= redriven) {
-            return Ok(true);
-        }
-    }
-    Ok(pass.has_seen_all().await?)
 }
 
 #[cfg(test)]

@@ -23,11 +23,12 @@ const GETS: [&str; 14] = [
     "/api/dlq/redrive/1",
     "/api/retry/1",
 ];
-const MUTATIONS: [(Method, &str); 9] = [
+const MUTATIONS: [(Method, &str); 10] = [
     (Method::POST, "/api/dlq/1/redrive"),
     (Method::POST, "/api/dlq/redrive"),
     (Method::POST, "/api/dlq/redrive/1"),
     (Method::DELETE, "/api/dlq/1"),
+    (Method::DELETE, "/api/dlq/redrive/1"),
     (Method::POST, "/api/ingest/run"),
     (Method::POST, "/api/add-user"),
     (Method::POST, "/api/update-user"),

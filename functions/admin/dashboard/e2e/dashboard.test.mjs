@@ -186,7 +186,7 @@ test('a rejected profile is looked at, with what is wrong and as it came', async
   assert.deepEqual(faults, []);
 });
 
-test('a reader sees everything, and can change nothing', async () => {
+test('a reader sees every page, and can change nothing', async () => {
   const { page, faults } = await open(browser);
   await signIn(page, required('ADMIN_READ_TOKEN'));
   await page.getByText('You are signed in as a reader').waitFor();

@@ -30,7 +30,8 @@ export interface Letter {
   change_id: number | null;
   op: 'upsert' | 'delete' | 'read' | 'look' | null;
   error_type: string;
-  reason: string;
+  /** Null for the reader, as are the document and the body: it may quote the document. */
+  reason: string | null;
   first_seen: string | null;
   failed_at: string | null;
   attempts: number | null;
@@ -72,7 +73,7 @@ export interface RedriveMatch {
 
 export interface RedriveTask {
   task: string;
-  state: 'running' | 'done' | 'failed';
+  state: 'running' | 'done' | 'cancelled';
   redriven: number;
   already_redriven: number;
   /** Letters in the queue when it began, whether they are meant or not. */
@@ -80,7 +81,7 @@ export interface RedriveTask {
   started_at: string;
   updated_at: string;
   by: string;
-  /** What stopped it; while it is running, for now. */
+  /** While it is running: what stopped it for now. When it is done: why some letters may be left. */
   error: string | null;
 }
 
@@ -146,7 +147,7 @@ export interface Reject {
   last_updated_at: string | null;
   reason: string;
   message: string;
-  /** As it came; null when it is too long to be listed, which its length tells. */
+  /** As it came; null for the reader, and when it is too long to be listed, which its length tells. */
   payload: string | null;
   payload_bytes: number;
   times: number;

@@ -1,12 +1,14 @@
 import type { Reject } from '../api/types';
 import { count } from '../format';
 import { formatRoute } from '../route';
+import { useSession } from '../session';
 import { CopyButton } from '../ui/copy';
 import { Dialog } from '../ui/dialog';
 import { Fact } from '../ui/fact';
 import { Time } from '../ui/time';
 
 export function RejectDrawer({ reject, onClose }: { reject: Reject; onClose: () => void }) {
+  const { role } = useSession();
   const { id, profile_id, reason, message, payload, payload_bytes, resolved_at } = reject;
   return (
     <Dialog kind="drawer" title={profile_id ?? `Reject ${id}`} onClose={onClose}>
@@ -38,7 +40,9 @@ export function RejectDrawer({ reject, onClose }: { reject: Reject; onClose: () 
           {payload !== null && <CopyButton text={payload} />}
         </div>
         {payload === null ? (
-          <p className="hint">It has {count(payload_bytes)} bytes, which is too long to be listed.</p>
+          <p className="hint">
+            {role === 'reader' ? 'The operator sees it.' : `It has ${count(payload_bytes)} bytes, which is too long to be listed.`}
+          </p>
         ) : (
           <pre className="document" tabIndex={0} role="region" aria-labelledby="reject-payload">
             {payload}

@@ -1,6 +1,7 @@
 import type { Letter } from '../api/types';
 import { count } from '../format';
 import { formatRoute } from '../route';
+import { useSession } from '../session';
 import { Action, useRequest } from '../ui/action';
 import { CopyButton } from '../ui/copy';
 import { Dialog } from '../ui/dialog';
@@ -17,6 +18,7 @@ interface Props {
 }
 
 export function LetterDrawer({ letter, onRedrive, onDiscard, onClose }: Props) {
+  const { role } = useSession();
   const { isBusy, error, run } = useRequest();
   const { message_id, stream, key, error_type, reason } = letter;
   const text = content(letter);
@@ -42,7 +44,7 @@ export function LetterDrawer({ letter, onRedrive, onDiscard, onClose }: Props) {
         <h3>
           <code>{error_type}</code>
         </h3>
-        <p className="reason">{reason}</p>
+        <p className="reason">{reason ?? 'The operator sees why: it may quote the document.'}</p>
       </section>
       <dl className="facts">
         <Fact name="Stream">{stream}</Fact>
@@ -69,9 +71,11 @@ export function LetterDrawer({ letter, onRedrive, onDiscard, onClose }: Props) {
         </div>
         {text === null ? (
           <p className="hint">
-            {letter.document_bytes
-              ? `It has ${count(letter.document_bytes)} bytes, which is too long to be listed.`
-              : 'The letter has none: its key is read anew when it is redriven.'}
+            {role === 'reader'
+              ? 'The operator sees it.'
+              : letter.document_bytes
+                ? `It has ${count(letter.document_bytes)} bytes, which is too long to be listed.`
+                : 'The letter has none: its key is read anew when it is redriven.'}
           </p>
         ) : (
           <pre className="document" tabIndex={0} role="region" aria-labelledby="letter-content">

@@ -10,6 +10,8 @@ interface Redrive {
   error: Error | null;
   isRunning: boolean;
   start: (filter: RedriveFilter) => void;
+  /** What is left stays where it is. */
+  cancel: () => void;
   dismiss: () => void;
 }
 
@@ -49,8 +51,16 @@ export function RedriveProvider({ children }: { children: ReactNode }) {
     }
   }
 
+  async function cancel() {
+    try {
+      await api.send<RedriveTask>('DELETE', `/api/dlq/redrive/${encodeURIComponent(task?.task ?? '')}`);
+    } catch (failure) {
+      setError(failure as Error);
+    }
+  }
+
   return (
-    <Context value={{ task, error, isRunning, start: (filter) => void start(filter), dismiss }}>{children}</Context>
+    <Context value={{ task, error, isRunning, cancel: () => void cancel(), start: (filter) => void start(filter), dismiss }}>{children}</Context>
   );
 }
 

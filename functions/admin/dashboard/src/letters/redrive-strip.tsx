@@ -1,12 +1,13 @@
 import type { RedriveTask } from '../api/types';
 import { count, plural } from '../format';
+import { Action } from '../ui/action';
 import { Icon } from '../ui/icons';
 import { useRedrive } from './redrive-provider';
 
 /** How far the redrive is, on every page. */
 export function RedriveStrip() {
-  const { task, error, isRunning, dismiss } = useRedrive();
-  const hasFailed = error !== null || task?.state === 'failed';
+  const { task, error, isRunning, cancel, dismiss } = useRedrive();
+  const hasFailed = error !== null;
   return (
     <div role="status">
       {(task || error || isRunning) && (
@@ -19,6 +20,7 @@ export function RedriveStrip() {
             {task && <p>{progress(task)}</p>}
             {isRunning && <Bar task={task} />}
           </div>
+          {isRunning && task && <Action onClick={cancel}>Cancel</Action>}
           {!isRunning && (
             <button type="button" className="button quiet icon-only" aria-label="Dismiss" onClick={dismiss}>
               <Icon name="cross" />
@@ -48,8 +50,8 @@ function headline(task: RedriveTask | null, error: Error | null): string {
       return `Redrive ${task.task} is under way`;
     case 'done':
       return `Redrive ${task.task} is done`;
-    case 'failed':
-      return `Redrive ${task.task} has failed`;
+    case 'cancelled':
+      return `Redrive ${task.task} is cancelled`;
   }
 }
 

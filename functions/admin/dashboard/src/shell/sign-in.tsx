@@ -33,7 +33,7 @@ export function SignIn({ notice, onSignedIn }: Props) {
         <h1 className="brand">
           <Mark /> Sluice
         </h1>
-        <p>The operator's token may do everything, the reader's may look at everything.</p>
+        <p>The operator's token may do everything, the reader's may look at everything but the contents of documents.</p>
         <label className="field">
           <span>Token</span>
           <input

@@ -1,0 +1,118 @@
+//! What is done for a redrive of many, pass by pass.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+use tokio_postgres::Client;
+use tracing::{info, warn};
+
+use crate::lease::{Lease, PATIENCE};
+use crate::letters::Letter;
+use crate::pass::Pass;
+use crate::problem::Problem;
+use crate::redrive::{Fate, Redrive};
+use crate::services::Admin;
+use crate::tasks::Stored;
+
+/// How long after its time what it does with the letters in its hands may take.
+const GRACE: Duration = Duration::from_secs(5);
+/// A shorter look at the queue says nothing about it.
+const SHORTEST_PASS: Duration = Duration::from_secs(5);
+/// For so long a task waits for letters that are in other hands; nobody should hold one for longer.
+const IN_OTHER_HANDS_MS: i64 = 10 * 60 * 1000;
+/// A pass over a long queue: what it holds stays hidden until its end.
+const HIDDEN_FOR: Duration = Duration::from_secs(60);
+
+/// Works on a task until it is done or it is time to stop. What goes wrong is noted in the task: it is tried again.
+pub async fn go_on(admin: &Admin, database: &Client, stored: &Stored, until: Instant) -> Result<(), Problem> {
+    let left = || until.saturating_duration_since(Instant::now());
+    let Some(mut lease) = Lease::take(database, PATIENCE.min(left())).await? else { return Ok(()) };
+    if left() < SHORTEST_PASS {
+        lease.release(database).await;
+        return Ok(());
+    }
+    let mut pass = admin.services().await.letters.pass(HIDDEN_FOR, until);
+    let outcome = timeout_at(until + GRACE, work(admin, database, stored, &mut lease, &mut pass)).await;
+    let outcome = outcome.unwrap_or_else(|_| Err(Problem::unavailable("PostgreSQL or SQS did not answer in time")));
+    pass.end().await;
+    lease.release(database).await;
+    let (state, error) = match outcome {
+        Ok(Pause::Done(left_over)) => ("done", left_over),
+        Ok(Pause::Running(failed)) => ("running", failed),
+        Err(problem) => {
+            warn!(task = stored.id, error = problem.detail(), "a redrive was stopped, and is tried again");
+            ("running", Some(problem.detail().to_owned()))
+        }
+    };
+    let statement = "UPDATE sluice.redrive_task SET state = $2, error = $3, updated_at = clock_timestamp()
+         WHERE id = $1 AND state = 'running'";
+    database.execute(statement, &[&stored.id, &state, &error]).await?;
+    info!(task = stored.id, state, "redrive");
+    Ok(())
+}
+
+/// How a pass ended for its task, and what is to be told.
+enum Pause {
+    /// There is more to do.
+    Running(Option<String>),
+    Done(Option<String>),
+}
+
+/// One pass. Each that is not the task's last takes letters out of the queue that were there when it began, so there is a
+/// last one.
+async fn work(
+    admin: &Admin,
+    database: &Client,
+    stored: &Stored,
+    lease: &mut Lease,
+    pass: &mut Pass<'_>,
+) -> Result<Pause, Problem> {
+    let redrive = Redrive::new(admin.services().await, database, &stored.caller, Some(stored.id)).await?;
+    let (mut redriven, mut deleted, mut failed) = (0, 0, None);
+    while let Some(letters) = pass.next().await? {
+        // One that came later has failed again.
+        let (chosen, others): (Vec<Letter>, Vec<Letter>) =
+            letters.into_iter().partition(|letter| letter.sent_ms <= stored.started_ms && stored.selection.has(letter));
+        others.iter().for_each(|letter| pass.hold(letter));
+        if !lease.renew(database).await? || !is_running(database, stored.id).await? {
+            chosen.iter().for_each(|letter| pass.hold(letter));
+            return Ok(Pause::Running(None));
+        }
+        let done = match redrive.letters(&chosen).await {
+            Ok(done) => done,
+            Err(problem) => {
+                chosen.iter().for_each(|letter| pass.hold(letter));
+                return Err(problem);
+            }
+        };
+        deleted += done.deleted;
+        for (letter, fate) in chosen.iter().zip(done.fates) {
+            match fate {
+                Ok(fate) => redriven += usize::from(fate != Fate::AlreadyRedriven),
+                Err(problem) => {
+                    pass.hold(letter);
+                    failed = Some(format!("{}: {}", letter.message_id, problem.detail()));
+                }
+            }
+        }
+        if stored.selection.message_ids.as_ref().is_some_and(|ids| ids.len() <= redriven) {
+            return Ok(Pause::Done(failed));
+        }
+    }
+    if pass.has_seen_all().await? {
+        return Ok(Pause::Done(failed));
+    }
+    let waits_for_others = pass.is_complete() && stored.age_ms < IN_OTHER_HANDS_MS;
+    if deleted > 0 || waits_for_others {
+        return Ok(Pause::Running(failed));
+    }
+    let unseen =
+        "the last pass found none of these letters, and did not see the whole queue: begin anew if some are left";
+    Ok(Pause::Done(Some(failed.unwrap_or_else(|| unseen.to_owned()))))
+}
+
+/// Whether nobody has cancelled it.
+async fn is_running(database: &Client, id: i64) -> Result<bool, tokio_postgres::Error> {
+    let query = "SELECT EXISTS (SELECT FROM sluice.redrive_task WHERE id = $1 AND state = 'running')";
+    Ok(database.query_one(query, &[&id]).await?.get(0))
+}
