@@ -13,10 +13,14 @@ use utoipa::ToSchema;
 
 use crate::access::{Caller, Role};
 use crate::services::Admin;
+use crate::streams::{self, Held};
 use crate::subscriptions;
 
 /// A part that takes longer is not well.
 const PART_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Instead of a reason that is for operators.
+const ELSEWHERE: &str = "an operator is told why";
 
 /// live
 #[derive(Debug, Serialize, ToSchema)]
@@ -33,13 +37,15 @@ pub struct Health {
     /// unknown: the deploy did not say.
     commit: String,
     parts: Vec<Part>,
+    /// Streams that do not keep up, though the servers answer.
+    streams: Vec<Held>,
     /// null: PostgreSQL or SQS did not say.
     pipeline: Option<Pipeline>,
 }
 
 impl Health {
     fn new(admin: &Admin, status: &'static str, parts: Vec<Part>, pipeline: Option<Pipeline>) -> Self {
-        Self { status, version: VERSION, commit: admin.config.commit.clone(), parts, pipeline }
+        Self { status, version: VERSION, commit: admin.config.commit.clone(), parts, streams: vec![], pipeline }
     }
 }
 
@@ -57,7 +63,7 @@ pub struct Part {
 impl Part {
     fn told_to(mut self, role: Role) -> Self {
         if let Some(reason) = self.reason.as_mut().filter(|_| !role.sees_contents()) {
-            *reason = "the function's log says why, and so does /health to an operator".to_owned();
+            ELSEWHERE.clone_into(reason);
         }
         self
     }
@@ -97,20 +103,32 @@ pub async fn ready(
     Err((StatusCode::SERVICE_UNAVAILABLE, Json(Health::new(&admin, "degraded", parts, None))))
 }
 
-/// Every part with its latency, and the pipeline's lag.
+/// Every part with its latency, the pipeline's lag, and the streams that do not keep up.
+///
+/// Degraded with 503, where a server does not answer; with 200, where only streams have a problem of their own.
 #[utoipa::path(get, path = "/health", tag = "health",
     responses((status = OK, body = Health), (status = SERVICE_UNAVAILABLE, body = Health)))]
 pub async fn health(State(admin): State<Admin>, Extension(caller): Extension<Caller>) -> (StatusCode, Json<Health>) {
     let (postgresql, sqs, elasticsearch) = tokio::join!(postgresql(&admin), sqs(&admin), elasticsearch(&admin));
-    let pipeline = if postgresql.ok && sqs.ok {
-        timeout(PART_TIMEOUT, pipeline(&admin)).await.ok().and_then(Result::ok)
-    } else {
-        None
-    };
+    let pipeline =
+        async { if postgresql.ok && sqs.ok { timeout(PART_TIMEOUT, pipeline(&admin)).await.ok()?.ok() } else { None } };
+    let (pipeline, streams) = tokio::join!(pipeline, held(&admin, caller.role));
     let parts: Vec<Part> = [postgresql, sqs, elasticsearch].map(|part| part.told_to(caller.role)).into();
-    let is_ok = pipeline.is_some() && parts.iter().all(|part| part.ok);
-    let (code, status) = if is_ok { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "degraded") };
-    (code, Json(Health::new(&admin, status, parts, pipeline)))
+    let do_answer = pipeline.is_some() && streams.is_some() && parts.iter().all(|part| part.ok);
+    let streams = streams.unwrap_or_default();
+    let status = if do_answer && streams.is_empty() { "ok" } else { "degraded" };
+    let code = if do_answer { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, Json(Health { streams, ..Health::new(&admin, status, parts, pipeline) }))
+}
+
+/// Streams that do not keep up. `None`: PostgreSQL does not say.
+async fn held(admin: &Admin, role: Role) -> Option<Vec<Held>> {
+    let held = timeout(PART_TIMEOUT, async { streams::held(&*admin.database().await.ok()?).await.ok() });
+    let mut held = held.await.ok()??;
+    if !role.sees_contents() {
+        held.iter_mut().for_each(|it| ELSEWHERE.clone_into(&mut it.reason));
+    }
+    Some(held)
 }
 
 /// The package's.

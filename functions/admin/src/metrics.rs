@@ -23,6 +23,7 @@ use crate::ingest;
 use crate::problem::Problem;
 use crate::services::Admin;
 use crate::stats::Totals;
+use crate::streams;
 use crate::subscriptions;
 
 /// The text, as it grows.
@@ -86,6 +87,7 @@ pub async fn metrics(State(admin): State<Admin>) -> Result<impl IntoResponse, Pr
     let query = "SELECT s.name, coalesce(p.pending_rows, 0), coalesce((extract(epoch FROM p.oldest_pending_age) * 1000)::bigint, 0)
          FROM sluice.stream AS s LEFT JOIN sluice.pending_by_stream($1) AS p ON p.stream = s.name ORDER BY s.name";
     let pending = database.query(query, &[&admin.config.subscription]).await?;
+    let held = streams::held(&database).await?;
     let profiles = ingest::totals(&database).await?;
     let services = admin.services().await;
     let (queue, letters) = (services.queue.depth().await?, services.letters.depth().await?);
@@ -109,6 +111,11 @@ pub async fn metrics(State(admin): State<Admin>) -> Result<impl IntoResponse, Pr
     text.family("sluice_stream_lag_seconds", "gauge", "For how long the oldest row of one stream has waited.");
     for row in &pending {
         text.sample("sluice_stream_lag_seconds", &[("stream", row.get(0))], seconds(row.get(2)));
+    }
+    text.family("sluice_stream_problem", "gauge", "1: the stream does not keep up; /health and /api/streams say why.");
+    for row in &pending {
+        let name: &str = row.get(0);
+        text.sample("sluice_stream_problem", &[("stream", name)], u8::from(held.iter().any(|it| it.stream == name)));
     }
     text.family("sluice_queue_messages", "gauge", "Messages in the queue: visible, delayed and in flight.");
     text.sample("sluice_queue_messages", &[], queue);

@@ -47,6 +47,9 @@ pub struct Stream {
     expansions: i64,
     /// Why the last of them was put aside.
     last_error: Option<String>,
+    /// Why it does not keep up: its source cannot be read, it has no index, its changed documents cannot be found out. Null:
+    /// nothing is in its way.
+    problem: Option<String>,
     /// Documents in the source.
     source_count: Option<i64>,
     /// Whether that is the planner's guess.
@@ -66,7 +69,7 @@ pub struct Streams {
 pub async fn list(State(admin): State<Admin>) -> Result<Json<Streams>, Problem> {
     let query = "SELECT s.name, s.source, array_to_string(s.key, ', '), t.index, t.is_current,
              ARRAY(SELECT k.relation::text FROM sluice.tracked AS k WHERE k.stream = s.name ORDER BY 1),
-             t.untracked_tables::text[], t.waiting, t.expansions, left(t.last_error, 2000)
+             t.untracked_tables::text[], t.waiting, t.expansions, left(t.last_error, 2000), left(t.problem, 2000)
          FROM sluice.stream AS s JOIN sluice.stream_status() AS t ON t.stream = s.name ORDER BY s.name";
     let database = admin.database().await?;
     let rows = database.query(query, &[]).await?;
@@ -88,6 +91,7 @@ pub async fn list(State(admin): State<Admin>) -> Result<Json<Streams>, Problem> 
             waiting: row.get(7),
             expansions: row.get(8),
             last_error: row.get(9),
+            problem: row.get(10),
             source_count: source_count.map(|count| count.0),
             source_count_is_estimate: source_count.is_some_and(|count| count.1),
             name,
@@ -95,6 +99,22 @@ pub async fn list(State(admin): State<Admin>) -> Result<Json<Streams>, Problem> 
         });
     }
     Ok(Json(Streams { streams }))
+}
+
+/// A stream that does not keep up, and why.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Held {
+    pub stream: String,
+    /// It may quote the data: to others than operators it says where to look.
+    pub reason: String,
+}
+
+/// Streams that do not keep up.
+pub async fn held(database: &Client) -> Result<Vec<Held>, tokio_postgres::Error> {
+    let query =
+        "SELECT stream, left(problem, 2000) FROM sluice.stream_status() WHERE problem IS NOT NULL ORDER BY stream";
+    let rows = database.query(query, &[]).await?;
+    Ok(rows.iter().map(|row| Held { stream: row.get(0), reason: row.get(1) }).collect())
 }
 
 /// The counts of those that could be counted, one after the other: they are the database's work.

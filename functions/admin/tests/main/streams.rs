@@ -4,7 +4,39 @@ use axum::http::{Method, StatusCode};
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use crate::fixture::{Fixture, OPERATOR, SEARCH_SECRET};
+use crate::fixture::{Fixture, METRICS, OPERATOR, READER, SEARCH_SECRET};
+
+#[tokio::test]
+async fn a_stream_that_does_not_keep_up_is_told_by_health_by_the_metrics_and_by_the_streams() {
+    let fixture = Fixture::new().await;
+    // Of the streams that a new database has, none has an index yet.
+    fixture
+        .owner
+        .batch_execute("SELECT sluice.set_live(name, name || '-1', mapping) FROM sluice.stream")
+        .await
+        .unwrap();
+    assert_eq!(fixture.get("/health").await["status"], "ok");
+    fixture.item().await;
+    let (status, health) = fixture.send(Method::GET, "/health", Some(OPERATOR), None).await;
+    assert_eq!((status, &health["status"]), (StatusCode::OK, &json!("degraded")), "every server answers: {health}");
+    assert_eq!(health["streams"][0]["stream"], "item");
+    let reason = health["streams"][0]["reason"].as_str().unwrap();
+    let told = fixture.send(Method::GET, "/health", Some(READER), None).await.1;
+    assert!(reason.contains("index") && told["streams"][0]["reason"] != reason, "{health} {told}");
+    let streams = fixture.get("/api/streams").await;
+    let item = streams["streams"].as_array().unwrap().iter().find(|it| it["name"] == "item").unwrap();
+    assert_eq!(item["problem"], reason);
+    let metrics = fixture.send(Method::GET, "/metrics", Some(METRICS), None).await.1;
+    assert!(metrics.as_str().unwrap().contains("sluice_stream_problem{stream=\"item\"} 1\n"), "{metrics}");
+    fixture
+        .owner
+        .batch_execute("SELECT sluice.set_live('item', 'item-1', mapping) FROM sluice.stream WHERE name = 'item'")
+        .await
+        .unwrap();
+    assert_eq!(fixture.get("/health").await["status"], "ok");
+    let metrics = fixture.send(Method::GET, "/metrics", Some(METRICS), None).await.1;
+    assert!(metrics.as_str().unwrap().contains("sluice_stream_problem{stream=\"item\"} 0\n"), "{metrics}");
+}
 
 #[tokio::test]
 async fn streams_are_told_while_elasticsearch_answers_nothing_and_a_view_takes_for_ever() {

@@ -197,6 +197,8 @@ export interface Stream {
   waiting: number;
   expansions: number;
   last_error: string | null;
+  /** Why it does not keep up. */
+  problem: string | null;
   source_count: number | null;
   source_count_is_estimate: boolean;
   index_count: number | null;
@@ -258,5 +260,7 @@ export interface Health {
   version: string;
   commit: string;
   parts: Part[];
+  /** Those that do not keep up, though the servers answer. */
+  streams: { stream: string; reason: string }[];
   pipeline: Pipeline | null;
 }

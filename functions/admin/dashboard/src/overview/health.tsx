@@ -20,13 +20,18 @@ export function HealthPanel() {
         )}
       </div>
       <Loaded of={health} lines={3}>
-        {({ parts, pipeline }) => (
+        {({ parts, streams, pipeline }) => (
           <>
             <ul className="parts">
               {parts.map((part) => (
                 <PartCard key={part.name} part={part} />
               ))}
             </ul>
+            {streams.map(({ stream, reason }) => (
+              <p key={stream} className="hint pad">
+                <Badge tone="bad">{stream}</Badge> {reason}
+              </p>
+            ))}
             {pipeline ? (
               <Tiles pipeline={pipeline} />
             ) : (

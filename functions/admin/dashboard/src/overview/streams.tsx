@@ -57,10 +57,15 @@ function SourceCount({ stream: { source_count, source_count_is_estimate } }: { s
 }
 
 function State({ stream }: { stream: Stream }) {
-  const { index, is_current, waiting, expansions, untracked_tables, last_error } = stream;
+  const { index, is_current, waiting, expansions, untracked_tables, last_error, problem } = stream;
   const difference = missing(stream);
   const isFine =
-    index !== null && is_current && untracked_tables.length === 0 && last_error === null && difference === 0;
+    index !== null &&
+    is_current &&
+    untracked_tables.length === 0 &&
+    last_error === null &&
+    problem === null &&
+    difference === 0;
   return (
     <span className="badges">
       {index === null && <Badge tone="warn">no index yet</Badge>}
@@ -70,6 +75,7 @@ function State({ stream }: { stream: Stream }) {
       {waiting > 0 && <Badge tone="wait">{count(waiting)} waiting</Badge>}
       {expansions > 0 && <Badge tone="wait">{plural(expansions, 'expansion')} under way</Badge>}
       {untracked_tables.length > 0 && <Badge tone="warn">not tracked: {untracked_tables.join(', ')}</Badge>}
+      {problem !== null && <Badge tone="bad">{problem}</Badge>}
       {last_error !== null && <Badge tone="bad">{last_error}</Badge>}
       {isFine && waiting === 0 && expansions === 0 && <Badge tone="good">In step</Badge>}
     </span>
