@@ -3,7 +3,7 @@ use std::time::Duration;
 use ingest::{Ingest, Summary};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::fixture::{Fixture, profile, PATIENCE};
+use crate::fixture::{Fixture, PATIENCE, profile};
 use crate::wire::{Reply, Wire};
 
 const FAILURES: &str = "SELECT failures FROM sluice.ingest_position";
