@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use database::{Connect, Session as _};
+use database::Connect;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::error::SqlState;
 use tracing::{debug, error, info};

@@ -34,8 +34,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_an_error_with_its_message() {
-        let step = async { Err::<(), _>(panic!("row {}", 7)) };
-        assert_eq!(guard(Instant::now(), step).await.unwrap_err().to_string(), "a defect of this program: row 7");
+        let step = async || -> Result<(), Error> { panic!("row {}", 7) };
+        assert_eq!(guard(Instant::now(), step()).await.unwrap_err().to_string(), "a defect of this program: row 7");
     }
 
     #[tokio::test(start_paused = true)]

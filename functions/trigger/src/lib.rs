@@ -81,18 +81,20 @@ impl Trigger {
         let slow_waits = AtomicBool::new(false);
         let mut done = Expanded::default();
         let outcome = if self.config.is_once {
-            let drained = drain_once(drain, fan_out, trace, stop_at, &slow_waits, &mut summary).await;
+            let drained = Box::pin(drain_once(drain, fan_out, trace, stop_at, &slow_waits, &mut summary)).await;
             // Only now: what came since the minute before has waited for its turn, and for nothing else.
-            fan_out.sample(stop_at, &mut summary.expanded).await;
-            if let Err(failure) = chores.step(stop_at, slow_waits.load(Ordering::Relaxed), &mut done).await {
+            Box::pin(fan_out.sample(stop_at, &mut summary.expanded)).await;
+            let chores = chores.step(stop_at, slow_waits.load(Ordering::Relaxed), &mut done);
+            if let Err(failure) = Box::pin(chores).await {
                 error!(error = %failure, "the chores failed, and are tried again");
             }
             drained
         } else {
+            // Boxed: the compiler gives up on the layout of so deep a future.
             let (drained, (), ()) = tokio::join!(
-                drain.stay(trace, stop_at, &mut summary.drained),
-                fan_out.stay(stop_at, &slow_waits, &mut summary.expanded),
-                chores.stay(stop_at, &slow_waits, &mut done)
+                Box::pin(drain.stay(trace, stop_at, &mut summary.drained)),
+                Box::pin(fan_out.stay(stop_at, &slow_waits, &mut summary.expanded)),
+                Box::pin(chores.stay(stop_at, &slow_waits, &mut done))
             );
             drained
         };
