@@ -81,7 +81,7 @@ TICK_S = 0.05  # the admin function, each minute
 BATCH_LOG_BYTES, TRIGGER_LOG_BYTES, TICK_LOG_BYTES = 1_400, 2_500, 450  # of one invocation, Lambda's own lines included
 
 # Of an ingest, whose rounds tell zeros, too.
-INGEST_METRICS = ("ProfilesFetched", "ProfilesSynced", "ProfilesSkipped", "ProfilesRejected", "IngestFailures")
+INGEST_METRICS = ("ProfilesFetched", "ProfilesSynced", "ProfilesSkipped", "ProfilesRejected", "IngestFailures", "RejectsDropped")
 
 ZONES = 2  # of a private network
 DISK_GB = 20
