@@ -384,10 +384,7 @@ BEGIN
         WHERE first.updated_at < now - interval '1 year');
     GET DIAGNOSTICS rows = ROW_COUNT;
     removed := removed + rows;
-    DELETE FROM sluice.ingest_rejects AS r
-    WHERE r.id IN (SELECT x.id FROM sluice.ingest_rejects AS x WHERE x.last_at < now - interval '30 days' ORDER BY x.last_at LIMIT 500);
-    GET DIAGNOSTICS rows = ROW_COUNT;
-    removed := removed + rows;
+    removed := removed + sluice.forget_rejects(500, now);
     DELETE FROM sluice.stream_fault AS f WHERE f.at < now - keep;   -- its words may quote a value
     -- Of tables that are not tracked any more.
     DELETE FROM sluice.expansion_turn AS t
