@@ -15,7 +15,8 @@ const GRACE: Duration = Duration::from_secs(2);
 /// Ends a step with the time of its loop, and makes an error of a panic. After either its session is in the middle of
 /// anything: close it.
 pub(crate) async fn guard<T>(stop_at: Instant, step: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    match timeout_at(stop_at + GRACE, AssertUnwindSafe(step).catch_unwind()).await {
+    // Boxed: the compiler gives up on the layout of so deep a future.
+    match timeout_at(stop_at + GRACE, AssertUnwindSafe(Box::pin(step)).catch_unwind()).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(panic)) => Err(Error::Panic(message(panic.as_ref()))),
         Err(_) => Err(Error::Late),
