@@ -239,12 +239,15 @@ async fn ask(
 ) -> (Vec<usize>, Ended) {
     let texts = asked.iter().map(|&index| keys[index].to_owned()).collect();
     let mut documents = client.read(stream, texts, DOCUMENT_BYTES, None);
+    // Counted here: a question that is given up in the middle has forgotten what it asked for.
+    let mut is_answered = vec![false; asked.len()];
     let mut portion = Vec::new();
     let mut bytes = 0;
     let ended = loop {
         match timeout_at(deadline.instant(), documents.next()).await {
             Ok(Ok(Some((position, read)))) => {
                 bytes += if let Read::Document(document) = &read { document.len() } else { 0 };
+                is_answered[position] = true;
                 portion.push((asked[position], reading(read)));
                 if bytes >= portion_bytes {
                     bytes = 0;
@@ -256,7 +259,9 @@ async fn ask(
             Err(_) => break Ended::OutOfTime,
         }
     };
-    let unanswered = documents.into_unanswered().into_iter().map(|position| asked[position]).collect();
+    drop(documents);
+    let unanswered =
+        asked.iter().zip(is_answered).filter(|(_, is_answered)| !is_answered).map(|(&index, _)| index).collect();
     hand_over(portion).await;
     (unanswered, ended)
 }

@@ -28,7 +28,7 @@ async fn a_document_of_10_mb_that_is_forty_times_in_a_batch_stays_within_the_fun
     let owner = fixture.owner().await;
     let define = r#"CREATE TABLE hot (id int PRIMARY KEY, text text);
         INSERT INTO hot VALUES (1, repeat('x', 10000000));
-        SELECT sluice.define_stream('hot', source => 'hot', key => 'id',
+        SELECT sluice.define_stream('hot', source => 'public.hot', key => 'id',
             mapping => '{"properties": {"id": {"type": "long"}, "text": {"type": "text"}}}')"#;
     owner.batch_execute(define).await.unwrap();
     fixture.index("hot", json!({"id": {"type": "long"}, "text": {"type": "text", "index": false}})).await;

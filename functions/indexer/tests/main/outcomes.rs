@@ -111,7 +111,7 @@ async fn dropping_a_stream_makes_no_letter_of_what_is_under_way() {
     let fixture = Fixture::with_database().await;
     let owner = fixture.owner().await;
     let define = r#"CREATE TABLE city (id int PRIMARY KEY, n int);
-        SELECT sluice.define_stream('cities', source => 'city', key => 'id', mapping => '{"properties": {"id": {}, "n": {}}}')"#;
+        SELECT sluice.define_stream('cities', source => 'public.city', key => 'id', mapping => '{"properties": {"id": {}, "n": {}}}')"#;
     owner.batch_execute(define).await.unwrap();
     fixture.index("cities", properties()).await;
     let waiting = (0..700).fold(message("cities"), |message, key| message.read(&key.to_string(), 5));

@@ -26,7 +26,7 @@ async fn streams(views: &[(&str, &str)]) -> (Fixture, tokio_postgres::Client) {
     for (stream, select) in views {
         let define = format!(
             r#"CREATE VIEW {stream}_document AS SELECT id, {select} AS n FROM item;
-               SELECT sluice.define_stream('{stream}', source => '{stream}_document', key => 'id',
+               SELECT sluice.define_stream('{stream}', source => 'public.{stream}_document', key => 'id',
                    mapping => '{{"properties": {{"id": {{"type": "long"}}, "n": {{"type": "keyword"}}}}}}')"#
         );
         owner.batch_execute(&define).await.unwrap();
@@ -120,7 +120,7 @@ async fn a_row_that_cannot_be_read_is_dead_lettered_alone_with_its_sqlstate_what
         let define = format!(
             r#"CREATE TABLE {stream} (id int PRIMARY KEY, code text);
                CREATE VIEW {stream}_document AS SELECT id, checked(code) AS n FROM {stream};
-               SELECT sluice.define_stream('{stream}', source => '{stream}_document', key => 'id',
+               SELECT sluice.define_stream('{stream}', source => 'public.{stream}_document', key => 'id',
                    mapping => '{{"properties": {{"id": {{"type": "long"}}, "n": {{"type": "keyword"}}}}}}');
                INSERT INTO {stream} SELECT id, CASE WHEN id = 17 THEN '{code}' END FROM generate_series(1, 40) AS id"#
         );
