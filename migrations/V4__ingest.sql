@@ -29,7 +29,7 @@ CREATE TABLE sluice.ingest_rejects (
     reason text NOT NULL,
     message text NOT NULL,                      -- without personal data
     payload json NOT NULL,                      -- as it came; a text, cut, where it is too large or too deep for that
-    payload_bytes integer NOT NULL,
+    payload_bytes integer NOT NULL DEFAULT 0,
     digest bytea NOT NULL,                      -- SHA-256 of the payload
     times integer NOT NULL DEFAULT 1,
     first_at timestamptz NOT NULL DEFAULT now(),

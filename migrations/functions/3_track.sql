@@ -37,6 +37,7 @@ BEGIN
             SET key = wanted.key, keys = track.keys, columns = track.columns, attributes = wanted.attributes
             WHERE t.id = known.id RETURNING * INTO known;
             UPDATE sluice.expansion AS e SET error = NULL, attempts = 0, due_at = clock_timestamp() WHERE e.tracked = known.id AND e.error IS NOT NULL;
+            DELETE FROM sluice.expansion_turn AS t WHERE t.tracked = known.id;
         ELSE
             CONTINUE;
         END IF;

@@ -79,8 +79,9 @@ DECLARE
     texts text[];
 BEGIN
     EXECUTE format('SELECT array_agg(v.key ORDER BY k.ord, v.ord) FROM unnest($1) WITH ORDINALITY AS k(key, ord) '
-            'LEFT JOIN %s AS s ON %s CROSS JOIN LATERAL (VALUES (k.key, 1), (nullif(%s, k.key), 2)) AS v(key, ord) WHERE v.key IS NOT NULL',
-        target.source, sluice.has_key(target, 'k.key'), sluice.key_expression('s', target.key)) INTO texts USING keys;
+            'LEFT JOIN LATERAL (SELECT %s AS printed FROM %s AS s WHERE %s) AS f ON true '
+            'CROSS JOIN LATERAL (VALUES (k.key, 1), (nullif(f.printed, k.key), 2)) AS v(key, ord) WHERE v.key IS NOT NULL',
+        sluice.key_expression('s', target.key), target.source, sluice.has_key(target, 'k.key')) INTO texts USING keys;
     RETURN coalesce(texts, '{}');
 EXCEPTION
     WHEN OTHERS THEN

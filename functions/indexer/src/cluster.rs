@@ -9,6 +9,7 @@ use elasticsearch::{
     indices::IndicesGetAliasParts,
 };
 use search::{ConnectError, Connection};
+use tokio::time::timeout_at;
 use tracing::warn;
 
 use crate::{
@@ -77,17 +78,19 @@ impl Elastic {
         deadline: Deadline,
         send: impl AsyncFn(Elasticsearch, Duration) -> Result<Response, Error>,
     ) -> Answer {
-        let client = match self.connection.client().await {
-            Ok(client) => client,
-            Err(error) => return unconnected(&error),
+        let client = match timeout_at(deadline.instant(), self.connection.client()).await {
+            Ok(Ok(client)) => client,
+            Ok(Err(error)) => return unconnected(&error),
+            Err(_) => return Answer::Lost(Reason::deadline()),
         };
         let first = call(PEER, name, attempt(client, deadline, &send)).await;
         if !matches!(first, Answer::Refused { status: 401, .. }) {
             return first;
         }
-        match self.connection.renew().await {
-            Ok(client) => call(PEER, name, attempt(client, deadline, &send)).await,
-            Err(error) => unconnected(&error),
+        match timeout_at(deadline.instant(), self.connection.renew()).await {
+            Ok(Ok(client)) => call(PEER, name, attempt(client, deadline, &send)).await,
+            Ok(Err(error)) => unconnected(&error),
+            Err(_) => Answer::Lost(Reason::deadline()),
         }
     }
 }

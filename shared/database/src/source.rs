@@ -181,6 +181,7 @@ impl Stream {
             is_sound: false,
             has_answered: false,
             printed: vec![],
+            missing: vec![],
         }
     }
 }
@@ -202,8 +203,10 @@ pub struct Documents<'a> {
     is_sound: bool,
     /// It answered for some key.
     has_answered: bool,
-    /// Keys as their rows print them, where they were asked for in another way; to be logged.
-    printed: Vec<String>,
+    /// Keys whose rows print them in another way, and how. They are missing, but that is told only when what their rows
+    /// print is logged: whoever stops before asks again.
+    printed: Vec<(usize, String)>,
+    missing: Vec<usize>,
 }
 
 struct Running<'a> {
@@ -243,7 +246,7 @@ impl<'a> Documents<'a> {
             let Some(running) = &mut self.running else {
                 let Some(asked) = self.todo.pop() else {
                     self.log_printed().await?;
-                    return Ok(None);
+                    return Ok(self.missing.pop().map(|position| (position, Read::Missing)));
                 };
                 if let Some(failed) = call(PEER, "read", self.start(asked)).await? {
                     return Ok(Some(failed));
@@ -253,13 +256,13 @@ impl<'a> Documents<'a> {
             match running.rows.next().await {
                 Some(Ok(row)) => {
                     self.has_answered = true;
-                    let (index, read) = match row.get(4) {
-                        Some(printed) => {
-                            self.printed.push(printed);
-                            (index_of(&row), Read::Missing)
-                        }
-                        None => answer(&row),
-                    };
+                    if let Some(printed) = row.get(4) {
+                        let index = index_of(&row);
+                        running.given.insert(index);
+                        self.printed.push((running.asked[index], printed));
+                        continue;
+                    }
+                    let (index, read) = answer(&row);
                     match running.held.take() {
                         Some((held, _)) if held == index => {
                             let message = "the source has two rows for this key".to_owned();
@@ -297,7 +300,8 @@ impl<'a> Documents<'a> {
 
     /// The indexes of the keys that have not been answered.
     pub fn into_unanswered(self) -> Vec<usize> {
-        let mut left: Vec<usize> = self.todo.into_iter().flatten().collect();
+        let mut left: Vec<usize> = self.todo.into_iter().flatten().chain(self.missing).collect();
+        left.extend(self.printed.iter().map(|(position, _)| position));
         left.extend(self.running.iter().flat_map(Running::unanswered));
         left.sort_unstable();
         left
@@ -426,12 +430,13 @@ impl<'a> Documents<'a> {
 
     /// Has the documents brought up to date that are kept under another text of the same key than was asked for.
     async fn log_printed(&mut self) -> Result<(), ReadError> {
-        let printed = std::mem::take(&mut self.printed);
-        if !printed.is_empty() {
+        if !self.printed.is_empty() {
+            let texts: Vec<&str> = self.printed.iter().map(|(_, text)| text.as_str()).collect();
             let log =
                 "INSERT INTO sluice.outbox (stream, key, op) SELECT $1, key, 'upsert' FROM unnest($2::text[]) AS key";
-            let logged = self.client.execute(log, &[&self.stream.name, &printed]).await;
+            let logged = self.client.execute(log, &[&self.stream.name, &texts]).await;
             logged.map_err(|error| self.error(error))?;
+            self.missing.extend(self.printed.drain(..).map(|(position, _)| position));
         }
         Ok(())
     }

@@ -46,7 +46,6 @@ async fn streams_are_told_while_elasticsearch_answers_nothing_and_a_view_takes_f
         .batch_execute(
             "CREATE TABLE item (id text PRIMARY KEY, n int); INSERT INTO item VALUES ('1', 1);
              CREATE VIEW slow AS SELECT id FROM item WHERE pg_sleep(100)::text IS NOT NULL;
-             GRANT SELECT ON slow TO sluice_app;
              SELECT sluice.define_stream('a_' || i, source => 'public.item', key => 'id', mapping => '{\"properties\": {\"id\": {\"type\": \"keyword\"}}}')
                  FROM generate_series(1, 13) AS i;
              SELECT sluice.define_stream('slow', source => 'public.slow', key => 'id', mapping => '{\"properties\": {\"id\": {\"type\": \"keyword\"}}}')",

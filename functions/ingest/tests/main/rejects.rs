@@ -113,7 +113,7 @@ async fn rejects_that_are_old_go_while_the_source_is_away_and_without_any_ingest
     }
     // As the trigger does it, as its own login, where `SourceUrl` was taken away.
     fixture.owner.batch_execute("UPDATE sluice.ingest_rejects SET last_at = last_at - interval '1 day'").await.unwrap();
-    fixture.owner.batch_execute("SET ROLE sluice_app").await.unwrap();
+    fixture.owner.batch_execute(&format!("SET ROLE {}", localstack::APP_ROLE)).await.unwrap();
     for forgotten in [4000, 2000, 0] {
         assert_eq!(fixture.value::<i64>("SELECT sluice.forget_rejects(4000)").await, forgotten);
     }

@@ -25,8 +25,8 @@ const UNBORN: &str = "
     SELECT sluice.define_stream('unborn', source => 'demo.item', key => 'id', mapping => '{\"properties\": {\"id\": {}}}')";
 /// In this order: what is noted now must be pending for both readers.
 const ROWS: &str = "
-    INSERT INTO sluice.tracked (relation, stream, keys, attributes)
-        SELECT 'demo.part'::regclass, 'items', format('SELECT %s + $1.id', n), '{1}' FROM generate_series(1, 50000) AS n;
+    INSERT INTO sluice.tracked (relation, stream, key, attributes)
+        SELECT 'demo.part'::regclass, 'items', '{id}', ARRAY[n % 30000, n / 30000]::smallint[] FROM generate_series(1, 50000) AS n;
     INSERT INTO sluice.waiting (id, stream, key, op, created_at)
         SELECT n, 'unborn', n, 'upsert', now() - interval '40 days' FROM generate_series(1, 50000) AS n;
     INSERT INTO sluice.expansion (stream, tracked, images, error, created_at)

@@ -182,8 +182,8 @@ async fn keys_that_are_found_out_in_the_writers_transaction_are_caught() -> Resu
     macro_rules! noted {
         ($row:literal) => {
             (
-                "sluice.capture_4()",
-                concat!("(stream, payload, op, tracked)  VALUES ('projects', ", $row, "::json, 'fan_out', 4)"),
+                "sluice.capture_5()",
+                concat!("(stream, payload, op, tracked)  VALUES ('projects', ", $row, "::json, 'fan_out', 5)"),
                 concat!("(stream, key, op) SELECT 'projects', k.id::text, 'upsert' FROM demo.project AS k WHERE k.owner_id = (", $row, "::json ->> 'id')::bigint"),
             )
         };

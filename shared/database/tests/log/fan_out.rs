@@ -277,7 +277,7 @@ async fn a_row_whose_keys_fail_waits_alone() -> Result<()> {
     assert!(found.len() == 98 && !found.contains("7") && !found.contains("13"), "{found:?}");
     let errors = "SELECT string_agg(images::text || error, ' ' ORDER BY error) FROM sluice.expansion";
     let errors: String = one(&world.owner, errors).await?;
-    assert_eq!(errors, r#"[{"id" : 7}]division by zero [22012] [{"id" : 13}]no such person [P0001]"#);
+    assert_eq!(errors, r#"[{"id" : "7"}]division by zero [22012] [{"id" : "13"}]no such person [P0001]"#);
     Ok(())
 }
 

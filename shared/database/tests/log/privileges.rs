@@ -220,7 +220,7 @@ async fn who_may_create_in_public_runs_nothing_with_our_rights() -> Result<()> {
     // The functions' own session.
     world.settle(&mut Index::default()).await?;
     world.owner.batch_execute("RESET search_path; SELECT sluice.drop_stream('others')").await?;
-    let loot = "SELECT string_agg(DISTINCT who || ' ' || what, ', ') FROM public.loot";
+    let loot = "SELECT pg_catalog.string_agg(DISTINCT who || ' ' || what, ', ') FROM public.loot";
     assert_eq!(one::<Option<String>>(&world.app, loot).await?, None);
     Ok(())
 }
@@ -293,7 +293,7 @@ async fn the_triggers_functions_may_add_to_the_log_and_read_what_is_tracked() ->
         WHERE c.relkind IN ('r', 'p', 'v') AND c.relnamespace IN ('sluice'::regnamespace, 'demo'::regnamespace) AND has_table_privilege('{CAPTURE_ROLE}', c.oid, p)");
     assert_eq!(
         one::<String>(&world.owner, &may).await?,
-        "demo.item SELECT, sluice.heartbeat SELECT, sluice.outbox INSERT, sluice.tracked SELECT"
+        "demo.item SELECT, sluice.heart SELECT, sluice.heartbeat SELECT, sluice.outbox INSERT, sluice.tracked SELECT"
     );
     let role = format!(
         "SELECT rolsuper OR rolcreaterole OR rolcreatedb OR rolcanlogin OR rolbypassrls OR rolreplication OR has_schema_privilege(oid, 'sluice', 'CREATE') FROM pg_roles WHERE rolname = '{CAPTURE_ROLE}'"

@@ -61,7 +61,10 @@ impl World {
     /// Drains everything, by a session that is gone afterwards.
     pub async fn drain(&self) -> Result<Vec<Row>> {
         let mut drainer = self.drainer().await?;
-        let rows = drainer.drain().await?;
+        let mut rows = drainer.drain().await?;
+        while log::is_pending(&drainer.client, SUBSCRIPTION).await? {
+            rows.extend(drainer.drain().await?);
+        }
         drainer.release().await?;
         Ok(rows)
     }
