@@ -130,56 +130,70 @@ impl<'a, S: Session, Q: Queue> Outgoing<'a, S, Q> {
     /// Reads the documents and packs them as they come. Where they cannot be read, or not soon, the changes travel without
     /// them, and the indexer tries until the source is mended: the other streams go on, and nothing is skipped.
     async fn read(&mut self, stream: &Stream, rows: &[log::Row], version: i64, read_at_ms: i64) -> Result<(), Error> {
-        let time = READ_TIME.min(self.stop_at.saturating_duration_since(Instant::now()));
-        let left = if time < WORTH_READING || self.rests.is_resting(&stream.name) {
-            (0..rows.len()).collect()
-        } else {
-            self.read_within(time, stream, rows, version, read_at_ms).await?
-        };
+        let mut left: Vec<usize> = (0..rows.len()).collect();
+        let mut goes_on = !self.rests.is_resting(&stream.name);
+        while goes_on && !left.is_empty() {
+            let time = READ_TIME.min(self.stop_at.saturating_duration_since(Instant::now()));
+            if time < WORTH_READING {
+                break;
+            }
+            (left, goes_on) = self.read_within(time, stream, rows, left, version, read_at_ms).await?;
+        }
         for index in left {
             self.pack(&stream.name, &rows[index], version, Op::Read, read_at_ms, None).await?;
         }
         Ok(())
     }
 
-    /// The indexes of the rows whose documents could not be read.
+    /// The indexes of the rows whose documents could not be read, and whether to go on with them: the time went by while
+    /// others were sent, and not while PostgreSQL was waited for.
     async fn read_within(
         &mut self,
         time: Duration,
         stream: &Stream,
         rows: &[log::Row],
+        asked: Vec<usize>,
         version: i64,
         read_at_ms: i64,
-    ) -> Result<Vec<usize>, Error> {
-        let keys = rows.iter().map(|row| row.key.clone()).collect();
+    ) -> Result<(Vec<usize>, bool), Error> {
+        let keys = asked.iter().map(|&index| rows[index].key.clone()).collect();
         let session = self.session;
         let mut documents = session.read(stream, keys, DOCUMENT_BYTES, Some(time));
+        let mut waited = Duration::ZERO;
         loop {
-            match documents.next().await {
-                Ok(Some((index, read))) => {
+            let began = Instant::now();
+            let next = documents.next().await;
+            waited += began.elapsed();
+            match next {
+                Ok(Some((position, read))) => {
                     let (op, document) = match read {
                         Read::Document(document) => (Op::Upsert, Some(document)),
                         Read::Missing => (Op::Delete, None),
                         // The indexer reads it anew, and buries it with the reason where that fails, too.
                         Read::TooLarge { .. } | Read::Failed { .. } => (Op::Read, None),
                     };
-                    self.pack(&stream.name, &rows[index], version, op, read_at_ms, document.as_deref()).await?;
+                    let row = &rows[asked[position]];
+                    self.pack(&stream.name, row, version, op, read_at_ms, document.as_deref()).await?;
                 }
                 Ok(None) => {
                     if self.rests.end(&stream.name) || stream.has_fault {
                         session.note_fault(&stream.name, None).await?;
                     }
-                    return Ok(vec![]);
+                    return Ok((vec![], false));
                 }
                 Err(failure) if failure.is_connection_lost() => return Err(failure.into()),
                 Err(failure) => {
+                    let left: Vec<usize> =
+                        documents.into_unanswered().into_iter().map(|position| asked[position]).collect();
+                    if failure.is_late() && waited < time / 2 && left.len() < asked.len() {
+                        return Ok((left, true));
+                    }
                     let reason = failure.reason();
                     error!(stream = stream.name, error = %failure, reason, "changes travel without their documents");
                     self.counters.source_errors += 1;
-                    let left = documents.into_unanswered();
                     self.rests.begin(&stream.name);
                     session.note_fault(&stream.name, Some(&reason)).await?;
-                    return Ok(left);
+                    return Ok((left, false));
                 }
             }
         }

@@ -104,6 +104,11 @@ impl ReadError {
         }
     }
 
+    /// Whether the time was over, and nothing else was wrong.
+    pub fn is_late(&self) -> bool {
+        matches!(self, Self::Slow { .. }) || self.refusal().is_some_and(|it| *it.code() == SqlState::QUERY_CANCELED)
+    }
+
     /// What PostgreSQL said, or else the error itself.
     pub fn reason(&self) -> String {
         match self {

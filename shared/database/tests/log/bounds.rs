@@ -26,7 +26,7 @@ const UNBORN: &str = "
 /// In this order: what is noted now must be pending for both readers.
 const ROWS: &str = "
     INSERT INTO sluice.tracked (relation, stream, key, attributes)
-        SELECT 'demo.part'::regclass, 'items', '{id}', ARRAY[n % 30000, n / 30000]::smallint[] FROM generate_series(1, 50000) AS n;
+        SELECT 'demo.part'::regclass, 'items', ARRAY[n::text], ARRAY[n % 30000, n / 30000]::smallint[] FROM generate_series(1, 50000) AS n;
     INSERT INTO sluice.waiting (id, stream, key, op, created_at)
         SELECT n, 'unborn', n, 'upsert', now() - interval '40 days' FROM generate_series(1, 50000) AS n;
     INSERT INTO sluice.expansion (stream, tracked, images, error, created_at)

@@ -186,7 +186,7 @@ async fn every_step_of_maintenance_lets_a_writer_go_on() -> Result<()> {
     let client = world.database.functions().await?;
     let (stop, writer) = keep_writing(world.database.app().await?, 100);
     let mut steps = vec![];
-    for id in [600_000, 50_000_000, 250_000_000_000] {
+    for id in [600_000, 50_000_000, 150_000_000_000] {
         months_pass(&world, id).await?;
         world.app.execute("INSERT INTO demo.item VALUES ($1)", &[&(-id)]).await?;
         // Retention has nothing to do here: it looks at a row's age.
