@@ -76,7 +76,8 @@ def _run(trial, file: Path) -> None:
         return
     trial.later("the schema sluice, and its indexes", lambda: trial.deploy("uninstall"))
     trial.later(f"the schema {STREAM}", lambda: database.run(DROP))
-    database.run(f"GRANT sluice_app TO {database.functions}; {MAKE}")
+    role = database.run("SELECT app FROM sluice.roles")
+    database.run(f"GRANT {role} TO {database.functions}; {MAKE}")
     trial.deploy("migrate", "start")
     try:
         for one in CHECKS:

@@ -38,7 +38,8 @@ fn valid(number: u32) -> serde_json::Value {
 #[tokio::test]
 async fn the_largest_pages_of_each_kind_stay_within_the_functions_memory() {
     // Each is given away: what the source keeps would count, too.
-    let kinds: [(&str, fn() -> String); 8] = [
+    type Kind = (&'static str, fn() -> String);
+    let kinds: [Kind; 8] = [
         ("numbers", || page(|_| "0".to_owned())),
         ("as many numbers as are taken", || format!("[{}0]", "0,".repeat(49_999))),
         ("valid profiles", || page(|n| valid(n).to_string())),

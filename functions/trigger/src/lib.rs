@@ -50,10 +50,12 @@ pub struct Summary {
     pub expanded: Expanded,
 }
 
+type Loops = (Drain<Postgres, Sqs>, FanOut<Postgres>, Chores<Postgres>);
+
 /// The function's value: its clients, kept from one invocation to the next.
 pub struct Trigger {
     config: Config,
-    state: Mutex<(Drain<Postgres, Sqs>, FanOut<Postgres>, Chores<Postgres>)>,
+    state: Mutex<Loops>,
 }
 
 impl Trigger {

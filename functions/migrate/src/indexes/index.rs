@@ -221,7 +221,7 @@ fn as_told(setting: &Value) -> String {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
         Value::Array(values) => values.iter().map(as_told).collect::<Vec<_>>().join(","),
-        other => other.to_string(),
+        Value::Bool(_) | Value::Number(_) | Value::Object(_) => setting.to_string(),
     }
 }
 

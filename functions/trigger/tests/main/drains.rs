@@ -316,7 +316,7 @@ async fn two_drainers_send_everything_once() -> Result<()> {
 async fn a_fan_out_that_fails_lets_the_drain_go_on() -> Result<()> {
     let bench = Bench::create().await?;
     let owner = bench.item().await?;
-    owner.batch_execute("REVOKE ALL ON FUNCTION sluice.collect(integer), sluice.expand(integer, boolean), sluice.maintain(bigint, interval, timestamptz), sluice.sample(text, interval) FROM sluice_app").await?;
+    owner.batch_execute(&format!("REVOKE ALL ON FUNCTION sluice.collect(integer), sluice.expand(integer, boolean), sluice.maintain(bigint, interval, timestamptz), sluice.sample(text, interval) FROM {}", localstack::APP_ROLE)).await?;
     for (id, variables) in [(1, &[][..]), (2, &[("DRAIN", "stay"), ("STAY", "2s")])] {
         owner.execute("INSERT INTO item VALUES ($1)", &[&id]).await?;
         let summary = bench.trigger(variables)?.handle(&Trace::of_invocation(None), a_minute_from_now()).await?;

@@ -151,7 +151,7 @@ async fn whatever_the_functions_call_ends_in_time_at_any_size() -> Result<()> {
     superuser.batch_execute(ROWS).await?;
 
     let query = "SELECT DISTINCT proname::text FROM pg_proc WHERE pronamespace = 'sluice'::regnamespace \
-                 AND has_function_privilege('sluice_app', oid, 'EXECUTE')";
+                 AND has_function_privilege((SELECT app FROM sluice.roles), oid, 'EXECUTE')";
     let rows = superuser.query(query, &[]).await?;
     let mut calls: BTreeMap<String, Vec<&str>> = rows.iter().map(|row| (row.get(0), vec![])).collect();
     for (name, call) in CALLS {
