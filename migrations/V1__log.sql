@@ -74,7 +74,7 @@ CREATE INDEX outbox_fan_out_id ON sluice.outbox (id) WHERE op = 'fan_out';
 -- from the beginning: so many ids are skipped when it becomes an ordinary partition, and then nobody has to read it.
 CREATE TABLE sluice.outbox_1_1000001 PARTITION OF sluice.outbox FOR VALUES FROM (1) TO (1000001);
 CREATE TABLE sluice.outbox_default PARTITION OF sluice.outbox
-    (CONSTRAINT bounds CHECK (id >= 1000001 AND id < 100001000001)) DEFAULT;
+    (CONSTRAINT bounds CHECK (id >= 1000001 AND id < 1000001000001)) DEFAULT;
 
 CREATE TABLE sluice.subscription (
     name text PRIMARY KEY,

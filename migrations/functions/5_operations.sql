@@ -22,7 +22,7 @@ BEGIN
     EXECUTE format('CREATE TABLE sluice.%I (LIKE sluice.outbox INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES)', name);
     EXECUTE format('ALTER TABLE sluice.outbox ATTACH PARTITION sluice.%I FOR VALUES FROM (%s) TO (%s)', name, first, upto);
     EXECUTE format('ALTER TABLE sluice.outbox_default DROP CONSTRAINT IF EXISTS bounds, ADD CONSTRAINT bounds CHECK (id >= %s AND id < %s)',
-        upto, upto + 100000000000);
+        upto, upto + 1000000000000);
     RETURN name;
 END $$;
 
@@ -69,7 +69,7 @@ BEGIN
     IF EXISTS (SELECT FROM sluice.outbox_default) THEN
         PERFORM FROM sluice.subscription FOR UPDATE;            -- behind a drain no writer has to wait
         LOCK TABLE sluice.outbox IN ACCESS EXCLUSIVE MODE;
-        last := top + 100000000000;
+        last := top + 1000000000000;
         name := format('outbox_%s_%s', top, last);
         ALTER TABLE sluice.outbox DETACH PARTITION sluice.outbox_default;
         EXECUTE format('ALTER TABLE sluice.outbox ATTACH PARTITION sluice.outbox_default FOR VALUES FROM (%s) TO (%s)', top, last);

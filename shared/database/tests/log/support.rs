@@ -112,13 +112,19 @@ pub async fn collect(client: &Client) -> Result<i64> {
 /// Works off the expansions that are due. Those that fail are put aside.
 pub async fn expand(client: &Client, slice: i32) -> Result<i64> {
     let mut rows = 0;
-    loop {
-        let done = log::expand(client, slice, false).await?;
-        rows += done.rows;
-        if done.expansion.is_none() {
-            return Ok(rows);
-        }
+    while let Some(logged) = expand_next(client, slice).await? {
+        rows += logged;
     }
+    Ok(rows)
+}
+
+/// One slice of what is due, of what took long before as well: how many rows were logged.
+pub async fn expand_next(client: &Client, slice: i32) -> Result<Option<i64>> {
+    let mut done = log::expand(client, slice, false).await?;
+    if done.expansion.is_none() && done.slow_waits {
+        done = log::expand(client, slice, true).await?;
+    }
+    Ok(done.expansion.map(|_| done.rows))
 }
 
 /// One drainer, step by step.
