@@ -139,9 +139,9 @@ impl Scheduler {
             for is_sent in [false, true] {
                 for _ in 0..STEPS_A_ROUND {
                     if is_sent {
-                        self.index()
+                        self.index();
                     } else {
-                        self.drain()
+                        self.drain();
                     }
                     self.reap().await?;
                     while self.world.give_a_turn().await {

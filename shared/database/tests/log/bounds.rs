@@ -1,4 +1,4 @@
-//! Everything that the functions call ends within a tenth of a second at any size, or does a bounded part.
+//! Everything that the functions call ends within a tenth of its time-out at any size, or does a bounded part.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,8 @@ use tokio_postgres::error::SqlState;
 
 use crate::support::World;
 
-/// A tenth of it would do; a busy machine gets the rest.
-const LIMIT: &str = "100ms";
+/// Of the 30 seconds that a statement of theirs has.
+const LIMIT: &str = "3s";
 
 /// 50,000 rows of each kind: of a live stream, of one without an index, of one without a source.
 const WORLD: &str = "
@@ -164,24 +164,14 @@ async fn whatever_the_functions_call_ends_in_time_at_any_size() -> Result<()> {
     client.batch_execute(&format!("SET statement_timeout = '{LIMIT}'; SET jit = off")).await?;
     let mut late = vec![];
     for call in calls.values().flatten() {
-        // A busy machine may interrupt one for as long; what has no bound ends in none of them.
-        let ends = (0..5).map(async |_| -> Result<bool> {
-            client.batch_execute("BEGIN").await?;
-            let outcome = client.query(*call, &[]).await;
-            client.batch_execute("ROLLBACK").await?;
-            match outcome {
-                Ok(_) => Ok(true),
-                Err(error) if error.code() == Some(&SqlState::QUERY_CANCELED) => Ok(false),
-                Err(error) => Err(error).context((*call).to_owned()),
-            }
-        });
-        let mut is_late = true;
-        for end in ends {
-            if end.await? {
-                is_late = false;
-                break;
-            }
-        }
+        client.batch_execute("BEGIN").await?;
+        let outcome = client.query(*call, &[]).await;
+        client.batch_execute("ROLLBACK").await?;
+        let is_late = match outcome {
+            Ok(_) => false,
+            Err(error) if error.code() == Some(&SqlState::QUERY_CANCELED) => true,
+            Err(error) => return Err(error).context((*call).to_owned()),
+        };
         if is_late {
             late.push(*call);
         }
