@@ -22,7 +22,7 @@ class Invocations(unittest.TestCase):
                 is_url = properties["Action"] == "lambda:InvokeFunctionUrl"
                 self.assertTrue(is_url or properties.get("InvokedViaFunctionUrl") is True, name)
             policies = [properties.get("PolicyDocument"), *(it for it in properties.get("Policies", []) if isinstance(it, dict))]
-            for statement in (statement for policy in policies if policy for statement in policy["Statement"]):
+            for statement in (statement for policy in policies if policy and "Statement" in policy for statement in policy["Statement"]):
                 if statement["Effect"] == "Allow" and "lambda:InvokeFunction" in listed(statement["Action"]):
                     self.assertEqual(statement.get("Condition"), {"Bool": {"lambda:InvokedViaFunctionUrl": "true"}}, name)
 

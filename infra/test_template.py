@@ -24,6 +24,7 @@ VALUES = {
     "AdminSecretArn": OPTIONAL_SECRET, "SourceSecretArn": OPTIONAL_SECRET, "PagerTopicArn": TOPIC, "NoticeTopicArn": TOPIC,
     "Stay": DURATION, "PollInterval": DURATION, "Retention": DURATION, "ReReadAfter": DURATION, "SecondLookAfter": DURATION, "SyncInterval": DURATION,
     "DatabasePort": (["", "5432"], ["postgres", "-1"]),
+    "AdminConcurrency": (["", "5", "1000"], ["0", "-1", "many"]),
     "IndexPrefix": (["", "prod-", "stage_2"], ["Prod", "-prod", "2nd"]),
     "SourceUrl": (["", "https://profiles.example.com/changes?x=1", "http://10.0.0.7"], ["profiles.example.com", "ftp://example.com"]),
     "SyncSchedule": (["rate(1 minute)", "cron(0 12 * * ? *)"], ["1 minute", "rate()", "rate(1 minute"]),

@@ -127,12 +127,12 @@ async fn identify(admin: &Admin, extensions: &Extensions, headers: &HeaderMap) -
         Access::Token(arn) => {
             let header = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
             let Some(token) = header.and_then(|header| header.strip_prefix("Bearer ")) else {
-                count(admin, "Unauthorized");
+                print(admin, |line| line.count("Unauthorized", 1));
                 return Err(unauthorized("say who you are: Authorization: Bearer <token>"));
             };
             let Some(role) = role_of(admin, arn, token.trim()).await? else {
                 warn!(source_ip, "a token was refused");
-                count(admin, "RefusedTokens");
+                print(admin, |line| line.count("RefusedTokens", 1));
                 return Err(unauthorized("this token is not known; it stands in the secret of AdminSecretArn"));
             };
             let actor = match role {
@@ -166,11 +166,11 @@ async fn role_of(admin: &Admin, arn: &str, token: &str) -> Result<Option<Role>, 
     tokens.role_of(token)
 }
 
-/// One more of them.
-fn count(admin: &Admin, metric: &str) {
+/// A line of metrics with what was counted.
+fn print(admin: &Admin, count: impl FnOnce(&mut ::config::Line) -> &mut ::config::Line) {
     if let Some(metrics) = &admin.config.metrics {
         let mut line = metrics.line();
-        line.count(metric, 1);
+        count(&mut line);
         line.print(SystemTime::now());
     }
 }
