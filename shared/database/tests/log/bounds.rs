@@ -49,10 +49,12 @@ const ROWS: &str = "
     INSERT INTO sluice.outbox (stream, key, op) SELECT 'unborn', n, 'upsert' FROM generate_series(1, 2000) AS n";
 
 /// How each function is called as its caller calls it, or in a harder way. One that has no line here fails the test.
-const CALLS: [(&str, &str); 58] = [
+const CALLS: [(&str, &str); 61] = [
     ("advance", "SELECT sluice.advance('elasticsearch', 1)"),
     ("answers_for_another", "SELECT sluice.answers_for_another('items', '7')"),
+    ("audit", "SELECT sluice.audit('operator', '127.0.0.1', 'pause', 'elasticsearch', 'paused', '{}')"),
     ("beat", "SELECT sluice.beat()"),
+    ("behind", "SELECT sluice.behind('demo.item')"),
     ("begin_interval", "SELECT sluice.begin_interval(s) FROM sluice.subscription AS s"),
     ("collect", "SELECT sluice.collect()"),
     ("column_types", "SELECT sluice.column_types('demo.item', '{id}')"),
@@ -68,8 +70,12 @@ const CALLS: [(&str, &str); 58] = [
         "expand_source",
         "SELECT sluice.expand_source(e, 5000) FROM sluice.expansion AS e WHERE tracked IS NULL AND log_upto IS NULL",
     ),
-    ("finish", "SELECT sluice.finish('elasticsearch')"),
+    (
+        "finish",
+        "SELECT sluice.finish(s.name) FROM sluice.subscription AS s CROSS JOIN LATERAL sluice.begin_interval(s) WHERE s.name = 'elasticsearch'",
+    ),
     ("forget_old", "SELECT sluice.forget_old()"),
+    ("forget_rejects", "SELECT sluice.forget_rejects()"),
     ("has_key", "SELECT sluice.has_key(s, 'k.key') FROM sluice.stream AS s"),
     ("has_one_text", "SELECT sluice.has_one_text(s) FROM sluice.stream AS s"),
     ("hold", "SELECT sluice.hold('elasticsearch', 0)"),
