@@ -157,7 +157,8 @@ BEGIN
     RETURN ungranted;
 END $$;
 
--- Grants it, unless it is granted. What the owner must say where the caller may not; else NULL.
+-- Grants it, unless it is granted. What the owner must say where the caller may not; else NULL. Of two that grant on the
+-- same relation at once, PostgreSQL refuses the second ("tuple concurrently updated"): one at a time.
 CREATE OR REPLACE FUNCTION sluice.try_grant(kind text, object oid, privilege text, reader regrole) RETURNS text
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
@@ -167,7 +168,7 @@ DECLARE
         ELSE object::regclass::text END, reader);
 BEGIN
     -- Asked again afterwards, since without the grant option GRANT is but a warning.
-    FOR attempt IN 1 .. 2 LOOP
+    FOR attempt IN 1 .. 3 LOOP
         IF (CASE kind
             WHEN 'SCHEMA' THEN has_schema_privilege(reader, object, privilege)
             WHEN 'FUNCTION' THEN has_function_privilege(reader, object, privilege)
@@ -175,11 +176,12 @@ BEGIN
         THEN
             RETURN NULL;
         END IF;
-        IF attempt = 1 THEN
-            EXECUTE statement;
-        END IF;
+        CASE attempt
+            WHEN 1 THEN PERFORM sluice.lock_definitions();
+            WHEN 2 THEN EXECUTE statement;
+            ELSE RETURN statement;
+        END CASE;
     END LOOP;
-    RETURN statement;
 EXCEPTION
     WHEN insufficient_privilege THEN
         RETURN statement;

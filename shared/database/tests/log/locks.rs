@@ -76,6 +76,22 @@ async fn overlapping_definitions_kill_no_writer() -> Result<()> {
     Ok(())
 }
 
+/// Both find that the triggers' functions may not read the table yet.
+#[tokio::test]
+async fn of_two_that_track_a_table_first_both_are_done() -> Result<()> {
+    let world = World::with(TABLES).await?;
+    let other = world.database.owner().await?;
+    world.owner.batch_execute("BEGIN; SELECT sluice.track('demo.a', stream => 'a', key => 'id')").await?;
+    let (tracked, committed) =
+        tokio::join!(other.batch_execute("SELECT sluice.track('demo.a', stream => 'b', key => 'id')"), async {
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            world.owner.batch_execute("COMMIT").await
+        });
+    committed?;
+    tracked?;
+    Ok(())
+}
+
 /// A transaction holds a table; the definition gives up, and whoever came behind it writes.
 #[tokio::test]
 async fn a_definition_that_gets_no_lock_gives_up_and_lets_writers_through() -> Result<()> {
