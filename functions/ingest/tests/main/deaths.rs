@@ -1,3 +1,5 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ingest::{Ingest, Summary};
@@ -47,16 +49,18 @@ async fn a_round_that_is_killed_at_any_step_is_told_of_by_the_next_one_and_by_no
         ),
     ] {
         let fixture = Fixture::new().await;
-        let is_silent = table.is_none();
-        let wire = Wire::start(move |number, _| {
+        let is_silent = Arc::new(AtomicBool::new(table.is_none()));
+        let answers = Arc::clone(&is_silent);
+        let wire = Wire::start(move |_, _| {
             let page = Reply::page(&[profile(1, 1, 1)]);
-            if number == 0 && is_silent { page.cut_by(1).then_silent() } else { page }
+            if answers.load(Ordering::Relaxed) { page.cut_by(1).then_silent() } else { page }
         })
         .await;
         if let Some(lock) = table {
             fixture.owner.batch_execute(&format!("BEGIN; {lock}")).await.unwrap();
         }
         kill_when(waits, &fixture, &wire.url).await;
+        is_silent.store(false, Ordering::Relaxed);
         fixture.owner.batch_execute("COMMIT").await.unwrap();
 
         // It may be under way still, for all that others know.
