@@ -46,8 +46,7 @@ CREATE TABLE sluice.tracked (
     CONSTRAINT tracked_kind CHECK ((key IS NULL) <> (keys IS NULL))
 );
 -- A table may hold two keys of one stream. Other `keys` replace those before.
-CREATE UNIQUE INDEX tracked_key ON sluice.tracked (relation, stream, key) WHERE keys IS NULL;
-CREATE UNIQUE INDEX tracked_keys ON sluice.tracked (relation, stream) WHERE keys IS NOT NULL;
+CREATE UNIQUE INDEX tracked_once ON sluice.tracked (relation, stream, coalesce(key, '{}'));
 
 -- What is still to be found out: which documents show changed rows, or all of a source's.
 CREATE TABLE sluice.expansion (
@@ -66,7 +65,7 @@ CREATE TABLE sluice.expansion (
 );
 CREATE INDEX expansion_due ON sluice.expansion (stream, coalesce(tracked, 0), due_at, id);
 CREATE INDEX expansion_tracked ON sluice.expansion (tracked);  -- what goes with it
-CREATE INDEX expansion_failing ON sluice.expansion (id) WHERE error IS NOT NULL;
+CREATE INDEX expansion_failing ON sluice.expansion (stream, id) WHERE error IS NOT NULL;
 
 -- When each tracked table, and each stream's resyncs (tracked = 0), had its turn, and until when it waits for a failure
 -- that all of its expansions would have. A table without a row here has had none.

@@ -192,7 +192,8 @@ BEGIN
     state.target := current;
     IF last_xid IS NOT NULL THEN                -- there may be more, of this transaction or of later ones
         state.target := sluice.snapshot_before(current, (last_xid::text::numeric + 1)::text::xid8);
-        EXECUTE format('SELECT greatest(%s, max(id)) FROM sluice.outbox WHERE xid = %L', state.last_id, last_xid) INTO state.last_id;
+        EXECUTE format('SELECT greatest(%s, id) FROM sluice.outbox WHERE xid >= %L AND xid <= %2$L ORDER BY xid DESC, id DESC LIMIT 1',
+            state.last_id, last_xid) INTO state.last_id;
     END IF;
     state.after_id := 0;
     UPDATE sluice.subscription AS s
@@ -234,7 +235,7 @@ BEGIN
     IF late <> '{}' THEN
         query := query || format(
             ' UNION ALL SELECT o.* FROM unnest(%L::xid8[]) AS late(xid) CROSS JOIN LATERAL ('
-                'SELECT %s FROM sluice.outbox WHERE xid = late.xid AND id > %s AND %s ORDER BY id LIMIT %s) AS o',
+                'SELECT %s FROM sluice.outbox WHERE xid >= late.xid AND xid <= late.xid AND id > %s AND %s ORDER BY xid, id LIMIT %s) AS o',
             late, columns, after, sluice.reads(reader), size);
     END IF;
     RETURN QUERY EXECUTE format(
@@ -256,7 +257,7 @@ DECLARE
     passed CONSTANT pg_snapshot := coalesce(state.target, state.seen);
     current CONSTANT pg_snapshot := pg_current_snapshot();
     late CONSTANT text := 'SELECT o.* FROM unnest(%L::xid8[]) AS late(xid) CROSS JOIN LATERAL ('
-        'SELECT id, stream, created_at FROM sluice.outbox WHERE xid = late.xid AND id > %s AND %s ORDER BY id LIMIT %s) AS o';
+        'SELECT id, stream, created_at FROM sluice.outbox WHERE xid >= late.xid AND xid <= late.xid AND id > %s AND %s ORDER BY xid, id LIMIT %s) AS o';
     query text;
 BEGIN
     query := format(late, ARRAY(SELECT x FROM pg_snapshot_xip(passed) AS x WHERE pg_visible_in_snapshot(x, current)), 0, reads, most);

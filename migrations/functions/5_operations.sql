@@ -120,7 +120,7 @@ END $$;
 -- How many rows are counted one by one: a count has to be soon, above all where there is much to count.
 CREATE OR REPLACE FUNCTION sluice.counted_rows() RETURNS integer
 LANGUAGE sql IMMUTABLE AS $$
-    SELECT 10000
+    SELECT 5000
 $$;
 
 -- A line for each subscription: how many rows wait for it, for how long the oldest has, and where it is. Above
@@ -161,18 +161,19 @@ LANGUAGE sql STABLE AS $$
     GROUP BY p.stream
 $$;
 
--- A line for each stream: its index (NULL: run migrate), what waits for it (100,000 are counted at most), expansions that
--- are under way or parked with an error, the tables that its view reads but nobody tracks, and why it does not keep up:
+-- A line for each stream: its index (NULL: run migrate), what waits for it and expansions that are under way (`counted_rows`
+-- of each are looked at at most), what the newest one that is parked failed with, the tables that its view reads but nobody tracks, and why it does not keep up:
 -- nobody can read its source, reading it failed just now, it has no index, or its changed documents cannot be found out.
 -- `problem` NULL: nothing is in its way.
 CREATE OR REPLACE FUNCTION sluice.stream_status()
 RETURNS TABLE (
     stream text, index text, is_current boolean, waiting bigint, expansions bigint, expanded_rows bigint, last_error text,
     untracked_tables regclass[], problem text)
-LANGUAGE sql STABLE AS $$
+LANGUAGE sql STABLE
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
     SELECT s.name, s.live_index, s.live_mapping IS NOT DISTINCT FROM s.mapping,
-        (SELECT count(*) FROM (SELECT FROM sluice.waiting AS w WHERE w.stream = s.name LIMIT 100000) AS w),
-        e.count, e.logged, e.error,
+        (SELECT count(*) FROM (SELECT FROM sluice.waiting AS w WHERE w.stream = s.name LIMIT sluice.counted_rows()) AS w),
+        e.count, e.logged, parked.error,
         ARRAY(
             SELECT t FROM sluice.tables_of(sluice.relation_of(s.source)) AS t
             WHERE NOT EXISTS (SELECT FROM sluice.tracked AS k WHERE k.relation = t AND k.stream = s.name)),
@@ -180,11 +181,14 @@ LANGUAGE sql STABLE AS $$
             sluice.source_problem(s),
             (SELECT 'its documents cannot be read: ' || f.problem FROM sluice.stream_fault AS f WHERE f.stream = s.name),
             CASE WHEN s.live_index IS NULL THEN 'it has no index yet: run migrate' END,
-            'which documents changed cannot be found out: ' || e.error)
+            'which documents changed cannot be found out: ' || parked.error)
     FROM sluice.stream AS s
     CROSS JOIN LATERAL (
-        SELECT count(*), coalesce(sum(x.logged), 0)::bigint AS logged, max(x.error) AS error
-        FROM sluice.expansion AS x WHERE x.stream = s.name) AS e
+        SELECT count(*), coalesce(sum(x.logged), 0)::bigint AS logged
+        FROM (SELECT n.logged FROM sluice.expansion AS n WHERE n.stream = s.name LIMIT sluice.counted_rows()) AS x) AS e
+    LEFT JOIN LATERAL (
+        SELECT x.error FROM sluice.expansion AS x WHERE x.stream >= s.name AND x.stream <= s.name AND x.error IS NOT NULL
+        ORDER BY x.stream DESC, x.id DESC LIMIT 1) AS parked ON true
     ORDER BY s.name
 $$;
 
@@ -215,7 +219,7 @@ LANGUAGE sql VOLATILE AS $$
     DELETE FROM sluice.delivery_history
     WHERE (subscription, at) IN (
         SELECT h.subscription, h.at FROM sluice.delivery_history AS h
-        WHERE h.subscription = reader AND h.at < clock_timestamp() - keep ORDER BY h.at LIMIT 1000);
+        WHERE h.subscription = reader AND h.at < clock_timestamp() - keep ORDER BY h.at LIMIT 200);
     WITH state AS MATERIALIZED (
         SELECT s.subscription, s.pending_rows, (extract(epoch FROM s.oldest_pending_age) * 1000)::bigint AS oldest_ms FROM sluice.status() AS s
     ),
@@ -232,12 +236,12 @@ LANGUAGE sql VOLATILE AS $$
         RETURNING pending_rows, oldest_pending_ms
     )
     SELECT n.pending_rows, coalesce(n.oldest_pending_ms, 0), sluice.log_bytes(),
-        coalesce(f.pending_rows, 0) + (SELECT count(*) FROM (SELECT FROM sluice.expansion LIMIT 10000) AS e),
+        coalesce(f.pending_rows, 0) + (SELECT count(*) FROM (SELECT FROM sluice.expansion LIMIT sluice.counted_rows()) AS e),
         greatest(0, f.oldest_ms, (
             SELECT (extract(epoch FROM clock_timestamp() - e.created_at) * 1000)::bigint FROM sluice.expansion AS e
             WHERE e.tracked IS NOT NULL AND e.error IS NULL ORDER BY e.id LIMIT 1)),
-        (SELECT count(*) FROM (SELECT FROM sluice.expansion AS e WHERE e.error IS NOT NULL LIMIT 10000) AS e),
-        (SELECT count(*) FROM (SELECT FROM sluice.waiting LIMIT 10000) AS w),
+        (SELECT count(*) FROM (SELECT FROM sluice.expansion AS e WHERE e.error IS NOT NULL LIMIT sluice.counted_rows()) AS e),
+        (SELECT count(*) FROM (SELECT FROM sluice.waiting LIMIT sluice.counted_rows()) AS w),
         (SELECT count(*) FROM sluice.stream_status() AS s WHERE s.problem IS NOT NULL)
     FROM noted AS n LEFT JOIN state AS f ON f.subscription = 'fan_out'
 $$;

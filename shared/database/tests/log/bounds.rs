@@ -8,8 +8,10 @@ use tokio_postgres::error::SqlState;
 
 use crate::support::World;
 
-/// Of the 30 seconds that a statement of theirs has.
-const LIMIT: &str = "3s";
+/// A statement of theirs has 30 seconds.
+const LIMIT: &str = "100ms";
+/// A machine that is busy with something else needs longer at times; work without a bound needs longer each time.
+const TRIES: u32 = 50;
 
 /// 50,000 rows of each kind: of a live stream, of one without an index, of one without a source.
 const WORLD: &str = "
@@ -155,6 +157,8 @@ async fn whatever_the_functions_call_ends_in_time_at_any_size() -> Result<()> {
     let superuser = world.database.superuser().await?;
     age(&world, &superuser).await?;
     superuser.batch_execute(ROWS).await?;
+    // With statistics, as some time later: few transactions and few streams have many rows.
+    superuser.batch_execute("ANALYZE").await?;
 
     let query = "SELECT DISTINCT proname::text FROM pg_proc WHERE pronamespace = 'sluice'::regnamespace \
                  AND has_function_privilege((SELECT app FROM sluice.roles), oid, 'EXECUTE')";
@@ -170,18 +174,22 @@ async fn whatever_the_functions_call_ends_in_time_at_any_size() -> Result<()> {
     client.batch_execute(&format!("SET statement_timeout = '{LIMIT}'; SET jit = off")).await?;
     let mut late = vec![];
     for call in calls.values().flatten() {
-        client.batch_execute("BEGIN").await?;
-        let outcome = client.query(*call, &[]).await;
-        client.batch_execute("ROLLBACK").await?;
-        let is_late = match outcome {
-            Ok(_) => false,
-            Err(error) if error.code() == Some(&SqlState::QUERY_CANCELED) => true,
-            Err(error) => return Err(error).context((*call).to_owned()),
-        };
+        let mut is_late = true;
+        for _ in 0..TRIES {
+            client.batch_execute("BEGIN").await?;
+            let outcome = client.query(*call, &[]).await;
+            client.batch_execute("ROLLBACK").await?;
+            match outcome {
+                Ok(_) => is_late = false,
+                Err(error) if error.code() == Some(&SqlState::QUERY_CANCELED) => continue,
+                Err(error) => return Err(error).context((*call).to_owned()),
+            }
+            break;
+        }
         if is_late {
             late.push(*call);
         }
     }
-    assert!(late.is_empty(), "these took longer than {LIMIT}:\n{}", late.join("\n"));
+    assert!(late.is_empty(), "these took longer than {LIMIT} each time:\n{}", late.join("\n"));
     Ok(())
 }
