@@ -4,6 +4,7 @@ CREATE TABLE sluice.stream (
     name text PRIMARY KEY,
     source text,                                -- a table or a view, qualified and quoted; NULL: fed by emit
     key text[] NOT NULL,                        -- columns of the source; empty: fed by emit
+    reader regrole,                             -- with whose rights the source and `keys` are read; NULL: the functions'
     mapping jsonb NOT NULL,                     -- wanted
     settings jsonb,
     live_mapping jsonb,                         -- what the index has; the drain reads these fields

@@ -82,12 +82,11 @@ END $$;
 -- Refuses a source that cannot work, and lets the functions read all that they read with their own rights: the source
 -- itself, what is behind views with security_invoker, and whatever functions views call. Warns of what changes without
 -- a trigger.
-CREATE OR REPLACE FUNCTION sluice.check_source(stream text, source regclass, key text[]) RETURNS void
+CREATE OR REPLACE FUNCTION sluice.check_source(stream text, source regclass, key text[], reader regrole) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     part record;
     ungranted text[] := '{}';
-    reader regrole := (SELECT r.app FROM sluice.roles AS r);
 BEGIN
     IF cardinality(key) <> (SELECT count(DISTINCT name) FROM unnest(key) AS name) THEN
         RAISE EXCEPTION 'stream %: the key names a column twice', stream USING HINT = 'Name each once.';
@@ -120,7 +119,7 @@ BEGIN
         SELECT sluice.try_grant('SCHEMA', t.typnamespace, 'USAGE', reader)
         FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
         WHERE a.attrelid = source AND a.attname = ANY (key) AND t.typnamespace <> 'pg_catalog'::regnamespace);
-    PERFORM sluice.refuse_ungranted(format('stream %s: %s may not let the functions read %s', stream, current_user, source), ungranted);
+    PERFORM sluice.refuse_ungranted(format('stream %s: %s may not let %s read %s', stream, current_user, reader, source), ungranted);
     BEGIN
         EXECUTE (
             SELECT format('SELECT DISTINCT * FROM (SELECT %s WHERE false) AS k ORDER BY %s', string_agg('NULL::' || type, ', '), string_agg(ord::text, ', '))
@@ -198,13 +197,11 @@ BEGIN
     END IF;
 END $$;
 
--- Lets the functions read a relation, and of a tracked table the triggers, too. The caller must own it, or hold its
--- privileges with grant option.
-CREATE OR REPLACE FUNCTION sluice.grant_read(relation regclass, is_tracked boolean DEFAULT false) RETURNS void
+-- Lets these roles read a relation. The caller must own it, or hold its privileges with grant option.
+CREATE OR REPLACE FUNCTION sluice.grant_read(relation regclass, readers regrole[]) RETURNS void
 LANGUAGE sql VOLATILE AS $$
     SELECT sluice.refuse_ungranted(format('%s may not let others read %s', current_user, relation), array_agg(g.statement))
-    FROM sluice.roles AS r
-    CROSS JOIN unnest(CASE WHEN is_tracked THEN ARRAY[r.app, r.capture] ELSE ARRAY[r.app] END) AS reader
+    FROM unnest(readers) AS reader
     CROSS JOIN LATERAL (
         SELECT sluice.try_grant('SCHEMA', (SELECT relnamespace FROM pg_class WHERE oid = relation), 'USAGE', reader)
         UNION ALL SELECT sluice.try_grant('TABLE', relation, 'SELECT', reader)) AS g(statement)

@@ -80,6 +80,51 @@ LANGUAGE sql STABLE AS $$
     FROM unnest(stream.key, sluice.column_types(sluice.relation_of(stream.source), stream.key)) WITH ORDINALITY AS k(name, type, ord)
 $$;
 
+-- With whose rights a stream is read.
+CREATE OR REPLACE FUNCTION sluice.reader_of(stream sluice.stream) RETURNS regrole
+LANGUAGE sql STABLE AS $$
+    SELECT coalesce(stream.reader, r.app) FROM sluice.roles AS r
+$$;
+
+-- The name of the function that runs a query with this role's rights.
+CREATE OR REPLACE FUNCTION sluice.reader_function(reader regrole) RETURNS name
+LANGUAGE sql STABLE AS $$
+    SELECT 'read as ' || CASE WHEN octet_length(r.rolname) <= 55 THEN r.rolname::text ELSE md5(r.rolname) END FROM pg_roles AS r WHERE r.oid = reader
+$$;
+
+-- A query of $1, keys, and $2, a number, as it is run with the reader's rights; `columns` are what it gives.
+CREATE OR REPLACE FUNCTION sluice.as_reader(stream sluice.stream, query text, columns text) RETURNS text
+LANGUAGE sql STABLE AS $$
+    SELECT CASE WHEN stream.reader IS NULL THEN query
+        ELSE format('SELECT * FROM sluice.%I(%L, $1, $2) AS r(%s)', sluice.reader_function(stream.reader), query, columns) END
+$$;
+
+-- Lets the functions run queries with a role's rights, by a function that belongs to it. SET ROLE would do no good: a
+-- function that a view calls sets it back, and has the rights of the functions; within this one PostgreSQL refuses that.
+CREATE OR REPLACE FUNCTION sluice.make_reader(reader regrole) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    name CONSTANT text := format('sluice.%I(text, text[], integer)', sluice.reader_function(reader));
+BEGIN
+    IF EXISTS (SELECT FROM pg_proc AS p WHERE p.oid = to_regprocedure(name) AND p.proowner = reader) THEN
+        RETURN;
+    END IF;
+    EXECUTE format(
+        'CREATE FUNCTION sluice.%I(query text, keys text[], size integer) RETURNS SETOF record '
+            'LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp '
+            'AS ''BEGIN RETURN QUERY EXECUTE query USING keys, size; END''', sluice.reader_function(reader));
+    EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', name);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', name, (SELECT r.app FROM sluice.roles AS r));
+    -- Whom a function is given to must be allowed to make one there: for this moment.
+    EXECUTE format('GRANT CREATE ON SCHEMA sluice TO %s', reader);
+    EXECUTE format('ALTER FUNCTION %s OWNER TO %s', name, reader);
+    EXECUTE format('REVOKE CREATE ON SCHEMA sluice FROM %s', reader);
+EXCEPTION
+    WHEN insufficient_privilege THEN
+        RAISE EXCEPTION '% may not let the functions read as %', current_user, reader
+            USING ERRCODE = 'insufficient_privilege', HINT = format('As an administrator: GRANT %s TO %I;', reader, current_user);
+END $$;
+
 -- Why nobody can read the stream's documents, as far as the catalogs tell, with what to do. NULL: nothing is in the way,
 -- or there is no source.
 CREATE OR REPLACE FUNCTION sluice.source_problem(stream sluice.stream) RETURNS text
@@ -88,19 +133,25 @@ DECLARE
     relation CONSTANT regclass := sluice.relation_of(stream.source);
     schema_name CONSTANT name := (SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = relation);
     missing text;
-    reader CONSTANT regrole := (SELECT r.app FROM sluice.roles AS r);
+    reader CONSTANT regrole := sluice.reader_of(stream);
 BEGIN
     IF stream.source IS NULL THEN
         RETURN NULL;
+    END IF;
+    IF stream.reader IS NOT NULL AND NOT EXISTS (
+        SELECT FROM pg_proc AS p
+        WHERE p.pronamespace = 'sluice'::regnamespace AND p.proname = sluice.reader_function(stream.reader) AND p.proowner = stream.reader)
+    THEN
+        RETURN format('its reader %s was changed: define the stream anew', stream.reader);
     END IF;
     IF relation IS NULL THEN
         RETURN format('its source %s does not exist: create it, or define the stream anew', stream.source);
     END IF;
     IF NOT has_schema_privilege(reader, schema_name, 'USAGE') THEN
-        RETURN format('the functions may not use the schema of its source: GRANT USAGE ON SCHEMA %I TO %s', schema_name, reader);
+        RETURN format('%s may not use the schema of its source: GRANT USAGE ON SCHEMA %I TO %1$s', reader, schema_name);
     END IF;
     IF NOT has_table_privilege(reader, relation, 'SELECT') THEN
-        RETURN format('the functions may not read its source: GRANT SELECT ON %s TO %s', stream.source, reader);
+        RETURN format('%s may not read its source: GRANT SELECT ON %s TO %1$s', reader, stream.source);
     END IF;
     SELECT string_agg(quote_ident(c.name), ', ') INTO missing
     FROM (SELECT unnest(stream.key) UNION SELECT jsonb_object_keys(coalesce(stream.live_mapping, stream.mapping) -> 'properties')) AS c(name)
@@ -116,8 +167,8 @@ END $$;
 -- values of their type, never as text; `printed` is the text of the row's own key, where that is another than the one
 -- asked for. OFFSET 0 lets each document be made once. A document's line breaks are found by whoever reads it, where the
 -- search costs nothing: PostgreSQL's took a quarter of the time that a document of 1 KB takes. `f.*`: a column may be
--- named f. NULL: nobody can read it, or there is nothing to read.
-CREATE OR REPLACE FUNCTION sluice.read_query(stream sluice.stream) RETURNS text
+-- named f.
+CREATE OR REPLACE FUNCTION sluice.documents_query(stream sluice.stream) RETURNS text
 LANGUAGE sql STABLE AS $$
     SELECT format(
         'SELECT (k.ord - 1)::integer AS index, d.found, CASE WHEN d.bytes <= $2 THEN d.document END AS document, d.bytes, '
@@ -130,14 +181,39 @@ LANGUAGE sql STABLE AS $$
         sluice.key_expression('s', stream.key), stream.source,
         (SELECT string_agg(format('s.%I', field), ', ') FROM jsonb_object_keys(coalesce(stream.live_mapping, stream.mapping) -> 'properties') AS field),
         sluice.has_key(stream, 'k.key'))
+$$;
+
+-- The same with the reader's rights, for whoever streams the rows. NULL: nobody can read it, or there is nothing to read.
+CREATE OR REPLACE FUNCTION sluice.read_query(stream sluice.stream) RETURNS text
+LANGUAGE sql STABLE AS $$
+    SELECT sluice.as_reader(stream, sluice.documents_query(stream), 'index integer, found boolean, document text, bytes integer, printed text')
     WHERE stream.source IS NOT NULL AND sluice.source_problem(stream) IS NULL
 $$;
+
+-- Asks the source with the reader's rights; the query has $1, `keys`, and $2, a number, and gives one row of these
+-- columns. Whatever the source's own functions have set in this session is undone: it would be in force for other
+-- streams. The code that says so is of no use to them, since then nothing was found.
+CREATE OR REPLACE FUNCTION sluice.ask(target sluice.stream, query text, keys text[], OUT n bigint, OUT texts text[], OUT last text[])
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    BEGIN
+        EXECUTE sluice.as_reader(target, query, 'n bigint, texts text[], last text[]') INTO n, texts, last USING keys, 0;
+        RAISE EXCEPTION USING ERRCODE = 'SL002';
+    EXCEPTION
+        WHEN SQLSTATE 'SL002' THEN
+            IF n IS NULL THEN
+                RAISE;
+            END IF;
+    END;
+END $$;
 
 -- Defines a stream, or changes its definition; the same again changes nothing. `source` is a table or a view; without
 -- one, the stream is fed by emit with payloads. `mapping` is the body of Elasticsearch's mappings: its top-level
 -- properties are the document's fields and must be columns of the source. A changed mapping is wanted until migrate has
--- brought the index to it.
-CREATE OR REPLACE FUNCTION sluice.define_stream(name text, mapping jsonb, source text DEFAULT NULL, key text DEFAULT NULL, settings jsonb DEFAULT NULL)
+-- brought the index to it. `reader` is a role with whose rights the source and `keys` are read: for databases that several
+-- teams share.
+CREATE OR REPLACE FUNCTION sluice.define_stream(
+    name text, mapping jsonb, source text DEFAULT NULL, key text DEFAULT NULL, settings jsonb DEFAULT NULL, reader regrole DEFAULT NULL)
 RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
@@ -163,6 +239,13 @@ BEGIN
         RAISE EXCEPTION 'stream %: a source and its key belong together', name
             USING HINT = 'Give both, or neither for a stream that is fed by sluice.emit.';
     END IF;
+    IF source IS NULL AND reader IS NOT NULL THEN
+        RAISE EXCEPTION 'stream %: without a source there is nothing that % would read', name, reader USING HINT = 'Leave the reader out.';
+    END IF;
+    IF reader IS NOT NULL THEN
+        PERFORM sluice.lock_definitions();
+        PERFORM sluice.make_reader(reader);
+    END IF;
     IF key IS NOT NULL AND columns = '{}' THEN
         RAISE EXCEPTION 'stream %: the key names no column', name USING HINT = 'It looks like ''id'' or ''room, day''.';
     END IF;
@@ -173,7 +256,7 @@ BEGIN
         END IF;
         PERFORM sluice.check_columns(relation, columns, format('the key of stream %s', name));
         PERFORM sluice.check_columns(relation, ARRAY(SELECT jsonb_object_keys(mapping -> 'properties')), format('a field of the mapping of stream %s', name));
-        PERFORM sluice.check_source(name, relation, columns);
+        PERFORM sluice.check_source(name, relation, columns, coalesce(reader, (SELECT r.app FROM sluice.roles AS r)));
         IF mapping -> 'properties' = '{}' THEN
             RAISE WARNING 'stream %: the mapping has no properties, so its documents have no field', name;
         END IF;
@@ -183,21 +266,26 @@ BEGIN
         FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = relation
     );
     SELECT * INTO known FROM sluice.stream AS s WHERE s.name = define_stream.name;
-    IF (known.source, known.key, known.mapping, known.settings) IS NOT DISTINCT FROM (source, columns, mapping, settings) AND known.name IS NOT NULL THEN
+    IF (known.source, known.key, known.mapping, known.settings, known.reader) IS NOT DISTINCT FROM (source, columns, mapping, settings, reader)
+        AND known.name IS NOT NULL
+    THEN
         RETURN;
     END IF;
     PERFORM sluice.lock_definitions();
     SELECT * INTO known FROM sluice.stream AS s WHERE s.name = define_stream.name FOR UPDATE;
     IF known.name IS NULL THEN
-        INSERT INTO sluice.stream (name, source, key, mapping, settings) VALUES (name, source, columns, mapping, settings);
+        INSERT INTO sluice.stream (name, source, key, mapping, settings, reader) VALUES (name, source, columns, mapping, settings, reader);
     ELSIF known.key <> columns THEN
         RAISE EXCEPTION 'stream %: its key is (%) and cannot become (%), since the index is keyed by it', name,
             array_to_string(known.key, ', '), array_to_string(columns, ', ') USING HINT = 'Drop the stream and define it anew.';
     ELSE
         UPDATE sluice.stream AS s
-        SET source = define_stream.source, mapping = define_stream.mapping, settings = define_stream.settings
-        WHERE s.name = define_stream.name
-          AND (s.source, s.mapping, s.settings) IS DISTINCT FROM (define_stream.source, define_stream.mapping, define_stream.settings);
+        SET source = define_stream.source, mapping = define_stream.mapping, settings = define_stream.settings, reader = define_stream.reader
+        WHERE s.name = define_stream.name;
+        IF known.reader IS DISTINCT FROM reader THEN        -- who asks `keys`, too
+            PERFORM sluice.grant_read(t.relation, ARRAY[sluice.reader_of(s)]), CASE WHEN t.keys IS NOT NULL THEN sluice.check_keys(t.relation, t.stream, t.keys) END
+            FROM sluice.tracked AS t JOIN sluice.stream AS s ON s.name = t.stream WHERE s.name = define_stream.name;
+        END IF;
     END IF;
 END $$;
 
@@ -294,15 +382,16 @@ CREATE OR REPLACE FUNCTION sluice.answers_for_another(stream text, key text) RET
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     asked sluice.stream;
-    query text;
+    others text[];
     other text;
 BEGIN
     SELECT * INTO asked FROM sluice.stream AS s WHERE s.name = answers_for_another.stream;
-    query := sluice.read_query(asked);
-    FOR other IN EXECUTE format('SELECT %s FROM %s AS s LIMIT 10', sluice.key_expression('s', asked.key), asked.source) LOOP
+    SELECT a.texts INTO others FROM sluice.ask(asked, format('SELECT count(*), array_agg(k.key), NULL::text[] FROM (SELECT %s AS key FROM %s AS s LIMIT 10) AS k',
+        sluice.key_expression('s', asked.key), asked.source), NULL) AS a;
+    FOREACH other IN ARRAY coalesce(others, '{}') LOOP
         CONTINUE WHEN other IS NULL OR other = answers_for_another.key;
         BEGIN
-            EXECUTE query USING ARRAY[other], 0;
+            PERFORM sluice.ask(asked, 'SELECT count(d.document), NULL::text[], NULL::text[] FROM (' || sluice.documents_query(asked) || ') AS d', ARRAY[other]);
             RETURN true;
         EXCEPTION WHEN OTHERS THEN              -- neither does this one tell
         END;

@@ -78,7 +78,8 @@ BEGIN
     PERFORM sluice.check_columns(relation, columns, 'columns => …');
     PERFORM sluice.check_columns(relation, key_columns, format('the key of stream %s', stream));
     PERFORM sluice.check_columns(relation, image, 'keys => …');
-    PERFORM sluice.grant_read(p, true) FROM sluice.family_of(relation) AS f CROSS JOIN sluice.parts_of(f) AS p;
+    PERFORM sluice.grant_read(p, ARRAY[sluice.reader_of(target), r.capture])
+    FROM sluice.roles AS r CROSS JOIN sluice.family_of(relation) AS f CROSS JOIN sluice.parts_of(f) AS p;
     -- To a trigger it is NULL.
     SELECT string_agg(quote_ident(a.attname), ', ') INTO refused FROM pg_attribute AS a
     WHERE a.attrelid = relation AND a.attname = ANY (coalesce(key_columns, image)) AND a.attgenerated = 'v';
@@ -110,7 +111,7 @@ LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     width integer;
     part record;
-    reader regrole := (SELECT r.app FROM sluice.roles AS r);
+    reader regrole := (SELECT sluice.reader_of(s) FROM sluice.stream AS s WHERE s.name = check_keys.stream);
     ungranted text[];
 BEGIN
     BEGIN
@@ -122,7 +123,7 @@ BEGIN
                 USING ERRCODE = SQLSTATE, HINT = 'It runs in other sessions than yours: name tables, functions, types and operators with their schema.';
     END;
     SELECT count(*) INTO width FROM pg_attribute WHERE attrelid = 'pg_temp.sluice_keys'::regclass AND attnum > 0;
-    -- With the functions' rights, as a view's functions are, and its tables here.
+    -- With the reader's rights, as a view's functions are, and its tables here.
     ungranted := sluice.grant_functions(stream, 'pg_temp.sluice_keys', reader);
     FOR part IN
         SELECT DISTINCT c.oid::regclass AS relation, c.relpersistence
@@ -135,10 +136,10 @@ BEGIN
             RAISE EXCEPTION 'track %: keys reads the temporary table %, which is of your session alone', check_keys.relation, part.relation
                 USING ERRCODE = 'wrong_object_type', HINT = 'Name tables with their schema.';
         END IF;
-        PERFORM sluice.grant_read(part.relation);
+        PERFORM sluice.grant_read(part.relation, ARRAY[reader]);
     END LOOP;
     DROP VIEW pg_temp.sluice_keys;
-    PERFORM sluice.refuse_ungranted(format('%s may not let the functions run keys of %s', current_user, relation), ungranted);
+    PERFORM sluice.refuse_ungranted(format('%s may not let %s run keys of %s', current_user, reader, relation), ungranted);
     RETURN width;
 END $$;
 

@@ -73,15 +73,16 @@ $$;
 -- for stays, since the index may have a document of that name, which is then found missing. A text that is no value of
 -- the key's type is given as it is: the drain finds out.
 CREATE OR REPLACE FUNCTION sluice.with_found_texts(target sluice.stream, keys text[]) RETURNS text[]
-LANGUAGE plpgsql STABLE AS $$
+LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     half integer := cardinality(keys) / 2;
     texts text[];
 BEGIN
-    EXECUTE format('SELECT array_agg(v.key ORDER BY k.ord, v.ord) FROM unnest($1) WITH ORDINALITY AS k(key, ord) '
+    SELECT a.texts INTO texts FROM sluice.ask(target, format(
+        'SELECT count(*), array_agg(v.key ORDER BY k.ord, v.ord), NULL::text[] FROM unnest($1) WITH ORDINALITY AS k(key, ord) '
             'LEFT JOIN LATERAL (SELECT %s AS printed FROM %s AS s WHERE %s) AS f ON true '
             'CROSS JOIN LATERAL (VALUES (k.key, 1), (nullif(f.printed, k.key), 2)) AS v(key, ord) WHERE v.key IS NOT NULL',
-        sluice.key_expression('s', target.key), target.source, sluice.has_key(target, 'k.key')) INTO texts USING keys;
+        sluice.key_expression('s', target.key), target.source, sluice.has_key(target, 'k.key')), keys) AS a;
     RETURN coalesce(texts, '{}');
 EXCEPTION
     WHEN OTHERS THEN
@@ -122,7 +123,7 @@ BEGIN
         query := format('SELECT k.* FROM (SELECT json_populate_record(NULL::%s, e.image) AS image FROM json_array_elements(%L) AS e(image)) AS i CROSS JOIN LATERAL (%s) AS k OFFSET 0',
             origin.relation, job.images, sluice.keys_query(origin.keys, 'i.image'));
     END IF;
-    EXECUTE format(
+    SELECT a.n, a.texts, a.last INTO found_now, keys, last_key FROM sluice.ask(target, format(
         'WITH slice AS MATERIALIZED ('
             'SELECT DISTINCT %s FROM (%s) AS found(%s) WHERE (%s) IS NOT NULL %s ORDER BY %s LIMIT %s) '
         'SELECT count(*), array_agg(%s ORDER BY %s), (SELECT ARRAY[%s] FROM slice ORDER BY ROW(%s) DESC LIMIT 1) FROM slice AS s',
@@ -132,8 +133,7 @@ BEGIN
             (SELECT string_agg(format('%L::%s', part, type), ', ' ORDER BY ord) FROM unnest(job.after_key, types) WITH ORDINALITY AS t(part, type, ord))) END,
         names, slice,
         sluice.key_expression('s', ARRAY(SELECT 'k' || ord FROM generate_series(1, cardinality(types)) AS ord)), names,
-        (SELECT string_agg(format('k%s::text', ord), ', ' ORDER BY ord) FROM generate_series(1, cardinality(types)) AS ord), names)
-    INTO found_now, keys, last_key;
+        (SELECT string_agg(format('k%s::text', ord), ', ' ORDER BY ord) FROM generate_series(1, cardinality(types)) AS ord), names), NULL) AS a;
     -- Of the source they are its own texts; `keys` may say them in another way than the source.
     IF job.tracked IS NOT NULL AND NOT sluice.has_one_text(target) THEN
         keys := sluice.with_found_texts(target, keys);
@@ -164,13 +164,14 @@ END $$;
 -- Those of these keys that the source has not, compared as values of their type. One that is no such value is given,
 -- and the drain finds out.
 CREATE OR REPLACE FUNCTION sluice.missing_keys(target sluice.stream, keys text[]) RETURNS text[]
-LANGUAGE plpgsql STABLE AS $$
+LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     half integer := cardinality(keys) / 2;
     missing text[];
 BEGIN
-    EXECUTE format('SELECT array_agg(k.key) FROM unnest($1) AS k(key) WHERE NOT EXISTS (SELECT FROM %s AS s WHERE %s)',
-        target.source, sluice.has_key(target, 'k.key')) INTO missing USING keys;
+    SELECT a.texts INTO missing FROM sluice.ask(target,
+        format('SELECT count(*), array_agg(k.key), NULL::text[] FROM unnest($1) AS k(key) WHERE NOT EXISTS (SELECT FROM %s AS s WHERE %s)',
+            target.source, sluice.has_key(target, 'k.key')), keys) AS a;
     RETURN missing;
 EXCEPTION
     WHEN OTHERS THEN

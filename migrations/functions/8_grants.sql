@@ -2,8 +2,6 @@
 -- and counters; they neither make nor change a stream. `sluice_capture` likewise: the triggers' functions. The
 -- applications need nothing, since the triggers on their tables are SECURITY DEFINER.
 
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA sluice FROM PUBLIC;
-
 DO $do$
 DECLARE
     granted text := $grants$
@@ -28,6 +26,8 @@ GRANT EXECUTE ON FUNCTION
     sluice.page(text, bigint, integer), sluice.advance(text, bigint), sluice.finish(text),
     sluice.pause(text), sluice.resume(text),
     sluice.column_types(regclass, text[]), sluice.key_expression(text, text[]), sluice.read_query(sluice.stream),
+    sluice.documents_query(sluice.stream), sluice.reader_of(sluice.stream), sluice.reader_function(regrole),
+    sluice.as_reader(sluice.stream, text, text), sluice.ask(sluice.stream, text, text[]),
     sluice.answers_for_another(text, text), sluice.wait(bigint[]), sluice.waited(integer), sluice.note_fault(text, text),
     sluice.relation_of(text), sluice.equality(regclass, text), sluice.has_key(sluice.stream, text), sluice.source_problem(sluice.stream),
     sluice.keys_query(text, text), sluice.tables_of(regclass), sluice.behind(regclass),
@@ -58,12 +58,21 @@ BEGIN
              FROM sluice.roles AS r);
 END $do$;
 
--- No function of this schema finds anything by the search_path of whoever calls it: where somebody else may create in a
--- schema of that path, a `format` of theirs would run with the caller's rights.
+-- Nobody else may call a function of this schema, and none finds anything by the search_path of whoever calls it: where
+-- somebody else may create in a schema of that path, a `format` of theirs would run with the caller's rights. Those that
+-- belong to streams' readers are made so (make_reader).
 DO $do$
 DECLARE
+    open_to_all regprocedure;
     pinned regprocedure;
 BEGIN
+    FOR open_to_all IN
+        SELECT p.oid FROM pg_proc AS p
+        WHERE p.pronamespace = 'sluice'::regnamespace AND pg_has_role(p.proowner, 'USAGE')
+          AND EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS a WHERE a.grantee = 0)
+    LOOP
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', open_to_all);
+    END LOOP;
     FOR pinned IN
         SELECT p.oid FROM pg_proc AS p
         WHERE p.pronamespace = 'sluice'::regnamespace AND p.prokind = 'f' AND NOT coalesce(p.proconfig @> '{"search_path=pg_catalog, pg_temp"}', false)

@@ -379,7 +379,7 @@ impl Log {
             let rows = log.page(session, FAN_OUT, log.subscriptions[FAN_OUT].after_id, 1000);
             let Some(last) = rows.last() else {
                 log.finish(FAN_OUT);
-                return (0, false);
+                return (0, true); // an interval has an end, what is pending perhaps not
             };
             log.advance(FAN_OUT, last.id);
             let person = |row: &Row| if let Event::FanOut(person) = row.event { Some(person) } else { None };

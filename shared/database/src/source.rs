@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 use std::future::{poll_fn, ready};
 use std::pin::Pin;
-use std::sync::LazyLock;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,6 @@ use tokio_postgres::error::{DbError, SqlState};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row, RowStream};
 
-use crate::connect::{LOCK_TIMEOUT, STATEMENT_TIMEOUT};
 use crate::session::PEER;
 
 /// How long a read within a transaction waits for a lock on the source: whoever has it locked holds up its stream alone.
@@ -166,8 +164,9 @@ pub async fn streams(client: &Client) -> Result<HashMap<String, Stream>, tokio_p
 impl Stream {
     /// Begins to read the documents of these keys, each of at most `limit_bytes`.
     ///
-    /// Within a transaction give the longest time that it may take: every query gets a savepoint, so that one that fails
-    /// leaves the transaction usable, and a short wait for locks.
+    /// Each query is undone: whatever the source's own functions have set in the session would be in force for other
+    /// streams. Within a transaction give the longest time that it may take: then every query gets a savepoint, so that one
+    /// that fails leaves the transaction usable, and a short wait for locks.
     pub fn read<'a>(
         &'a self,
         client: &'a Client,
@@ -216,8 +215,8 @@ pub struct Documents<'a> {
 
 struct Running<'a> {
     rows: Pin<Box<RowStream>>,
-    /// Of the savepoint; it is on its way behind the query.
-    release: Option<Control<'a>>,
+    /// It is on its way behind the query.
+    undo: Control<'a>,
     /// Positions in `keys`; the query numbers what it is asked from 0.
     asked: Vec<usize>,
     /// Of `asked`, what the caller has got.
@@ -282,18 +281,19 @@ impl<'a> Documents<'a> {
                 }
                 Some(Err(error)) => {
                     let asked = running.unanswered();
-                    if let Some(release) = self.running.take().and_then(|running| running.release) {
-                        // Refused, like all that comes behind what failed.
-                        release.await.ok();
+                    if let Some(running) = self.running.take() {
+                        // Where the connection is lost, so says the query's own error.
+                        running.undo.await.ok();
                     }
+                    let error = self.error(error);
                     if let Some(failed) = self.recover(asked, error).await? {
                         return Ok(Some(failed));
                     }
                 }
                 None => {
                     let last = running.held.take().map(|held| running.give(held));
-                    if let Some(release) = self.running.take().and_then(|running| running.release) {
-                        release.await.map_err(|error| self.error(error))?;
+                    if let Some(running) = self.running.take() {
+                        running.undo.await.map_err(|error| self.error(error))?;
                     }
                     if last.is_some() {
                         return Ok(last);
@@ -320,8 +320,8 @@ impl<'a> Documents<'a> {
                 None => ReadError::NoSource(name),
             });
         };
-        let savepoint = match self.savepoint() {
-            Ok(savepoint) => savepoint,
+        let begin = match self.begin() {
+            Ok(begin) => begin,
             Err(slow) => {
                 self.todo.push(asked);
                 return Err(slow);
@@ -331,39 +331,30 @@ impl<'a> Documents<'a> {
         let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&keys, Type::TEXT_ARRAY), (&self.limit_bytes, Type::INT4)];
         // Unnamed, hence planned for these keys; a generic plan may be a much worse one.
         let read = self.client.query_typed_raw(query, parameters);
-        // Savepoint, query and release are sent one behind the other: nothing is waited for in between.
-        let read = match &savepoint {
-            Some(savepoint) => {
-                let (savepoint, read) = join(self.client.batch_execute(savepoint), read).await;
-                if let Err(error) = savepoint {
-                    self.todo.push(asked);
-                    return Err(self.error(error));
-                }
-                read
-            }
-            None => read.await,
-        };
+        // What begins, the query and what undoes are sent one behind the other: nothing is waited for in between.
+        let (began, read) = join(self.client.batch_execute(&begin), read).await;
+        if let Err(error) = began {
+            self.todo.push(asked);
+            return Err(self.error(error));
+        }
         match read {
             Ok(rows) => {
-                let release = if savepoint.is_some() { Some(self.send(release()).await) } else { None };
-                self.running =
-                    Some(Running { rows: Box::pin(rows), release, asked, given: HashSet::new(), held: None });
+                let undo = self.send(self.undo()).await;
+                self.running = Some(Running { rows: Box::pin(rows), undo, asked, given: HashSet::new(), held: None });
                 Ok(None)
             }
-            Err(error) => self.recover(asked, error).await,
+            Err(error) => {
+                let error = self.error(error);
+                if !error.is_connection_lost() {
+                    self.control(self.undo()).await?;
+                }
+                self.recover(asked, error).await
+            }
         }
     }
 
     /// What follows from a failed query: the one key that is at fault, smaller queries, or the error.
-    async fn recover(
-        &mut self,
-        mut asked: Vec<usize>,
-        error: tokio_postgres::Error,
-    ) -> Result<Option<(usize, Read)>, ReadError> {
-        let failure = self.error(error);
-        if !failure.is_connection_lost() && self.until.is_some() {
-            self.control("ROLLBACK TO SAVEPOINT documents").await?;
-        }
+    async fn recover(&mut self, mut asked: Vec<usize>, failure: ReadError) -> Result<Option<(usize, Read)>, ReadError> {
         let Some(refusal) = failure.refusal().filter(|refusal| !is_passing(refusal)) else {
             self.todo.push(asked);
             return Err(failure);
@@ -410,27 +401,29 @@ impl<'a> Documents<'a> {
         query: &str,
         parameters: &[(&(dyn ToSql + Sync), Type)],
     ) -> Result<Option<Vec<Row>>, ReadError> {
-        let savepoint = self.savepoint()?;
-        if let Some(savepoint) = &savepoint {
-            self.control(savepoint).await?;
-        }
+        self.control(&self.begin()?).await?;
         let rows = self.client.query_typed(query, parameters).await.map_err(|error| self.error(error));
         let is_refused = rows.as_ref().is_err_and(|failure| failure.refusal().is_some());
-        if savepoint.is_some() {
-            self.control(if is_refused { "ROLLBACK TO SAVEPOINT documents" } else { release() }).await?;
+        if rows.is_ok() || is_refused {
+            self.control(self.undo()).await?;
         }
         if is_refused { Ok(None) } else { rows.map(Some) }
     }
 
-    /// Within a transaction: what goes before a query, with the time that is left for it.
-    fn savepoint(&self) -> Result<Option<String>, ReadError> {
-        let Some(until) = self.until else { return Ok(None) };
+    /// What goes before a query; within a transaction with the time that is left for it.
+    fn begin(&self) -> Result<String, ReadError> {
+        let Some(until) = self.until else { return Ok("BEGIN".to_owned()) };
         match until.saturating_duration_since(Instant::now()).as_millis() {
             0 => Err(ReadError::Slow { name: self.stream.name.clone() }),
-            ms => Ok(Some(format!(
+            ms => Ok(format!(
                 "SAVEPOINT documents; SET LOCAL statement_timeout = {ms}; SET LOCAL lock_timeout = '{READ_LOCK_TIMEOUT}'"
-            ))),
+            )),
         }
+    }
+
+    /// What ends it, whether the query failed or not.
+    fn undo(&self) -> &'static str {
+        if self.until.is_some() { "ROLLBACK TO SAVEPOINT documents; RELEASE SAVEPOINT documents" } else { "ROLLBACK" }
     }
 
     /// Has the documents brought up to date that are kept under another text of the same key than was asked for.
@@ -463,17 +456,6 @@ impl<'a> Documents<'a> {
     fn error(&self, source: tokio_postgres::Error) -> ReadError {
         ReadError::Query { name: self.stream.name.clone(), source }
     }
-}
-
-/// What ends a savepoint of [`Documents::savepoint`], whose settings would outlive it.
-fn release() -> &'static str {
-    static RELEASE: LazyLock<String> = LazyLock::new(|| {
-        format!(
-            "RELEASE SAVEPOINT documents; SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'; \
-             SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"
-        )
-    });
-    &RELEASE
 }
 
 fn index_of(row: &Row) -> usize {

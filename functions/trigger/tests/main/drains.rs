@@ -197,7 +197,7 @@ async fn a_failing_source_lets_the_other_streams_go_on_and_skips_nothing() -> Re
                  mapping => '{\"properties\": {\"id\": {\"type\": \"integer\"}, \"name\": {\"type\": \"text\"}}}');
              SELECT sluice.track('item', stream => 'viewed', key => 'id');
              SELECT sluice.set_live('viewed', 'viewed-1', mapping) FROM sluice.stream WHERE name = 'viewed';
-             DROP VIEW item_view; CREATE VIEW item_view AS SELECT id FROM item; SELECT sluice.grant_read('item_view');
+             DROP VIEW item_view; CREATE VIEW item_view AS SELECT id FROM item; GRANT SELECT ON item_view TO PUBLIC;
              INSERT INTO item SELECT i, 'x' FROM generate_series(1, 5) AS i",
         )
         .await?;

@@ -51,9 +51,14 @@ const ROWS: &str = "
     INSERT INTO sluice.outbox (stream, key, op) SELECT 'unborn', n, 'upsert' FROM generate_series(1, 2000) AS n";
 
 /// How each function is called as its caller calls it, or in a harder way. One that has no line here fails the test.
-const CALLS: [(&str, &str); 61] = [
+const CALLS: [(&str, &str); 66] = [
     ("advance", "SELECT sluice.advance('elasticsearch', 1)"),
     ("answers_for_another", "SELECT sluice.answers_for_another('items', '7')"),
+    ("as_reader", "SELECT sluice.as_reader(s, 'SELECT', 'n integer') FROM sluice.stream AS s"),
+    (
+        "ask",
+        "SELECT sluice.ask(s, 'SELECT count(*), NULL::text[], NULL::text[] FROM demo.item', NULL) FROM sluice.stream AS s WHERE name = 'items'",
+    ),
     ("audit", "SELECT sluice.audit('operator', '127.0.0.1', 'pause', 'elasticsearch', 'paused', '{}')"),
     ("beat", "SELECT sluice.beat()"),
     ("behind", "SELECT sluice.behind('demo.item')"),
@@ -63,6 +68,7 @@ const CALLS: [(&str, &str); 61] = [
     ("count_deliveries", "SELECT sluice.count_deliveries('{items}', '{indexed}', '{1}')"),
     ("count_ingest", "SELECT sluice.count_ingest('{rounds}', '{1}')"),
     ("counted_rows", "SELECT sluice.counted_rows()"),
+    ("documents_query", "SELECT sluice.documents_query(s) FROM sluice.stream AS s"),
     ("due_expansions", "SELECT sluice.due_expansions(false)"),
     ("ended", "SELECT sluice.ended(pg_snapshot_xmin(seen), seen) FROM sluice.subscription"),
     ("equality", "SELECT sluice.equality('demo.item', 'id')"),
@@ -104,6 +110,8 @@ const CALLS: [(&str, &str); 61] = [
     ("pending_rows", "SELECT sluice.pending_rows(s, 10000) FROM sluice.subscription AS s"),
     ("put_aside", "SELECT sluice.put_aside(e, '57014', 'too slow') FROM sluice.expansion AS e ORDER BY id LIMIT 1"),
     ("read_query", "SELECT sluice.read_query(s) FROM sluice.stream AS s"),
+    ("reader_function", "SELECT sluice.reader_function(app) FROM sluice.roles"),
+    ("reader_of", "SELECT sluice.reader_of(s) FROM sluice.stream AS s"),
     ("reads", "SELECT sluice.reads('fan_out')"),
     ("redrive", "SELECT sluice.redrive('m', 'items', '7', 'operator', NULL, '{}')"),
     ("relation_of", "SELECT sluice.relation_of('demo.item')"),

@@ -14,6 +14,7 @@ mod names;
 mod partitions;
 mod privileges;
 mod property;
+mod readers;
 mod reads;
 mod resync;
 mod retention;

@@ -36,7 +36,7 @@ async fn the_functions_may_not_change_what_is_defined() -> Result<()> {
         "SELECT sluice.subscribe('other')",
         "SELECT sluice.uninstall()",
         "SELECT sluice.drop_triggers(1)",
-        "SELECT sluice.grant_read('demo.item')",
+        "SELECT sluice.grant_read('demo.item', '{}')",
     ] {
         let error = refused(&client, statement).await;
         assert_eq!(error.code(), &SqlState::INSUFFICIENT_PRIVILEGE, "{statement}: {error:?}");
