@@ -149,7 +149,13 @@ impl<D: Connect> Source<D> {
                 }
                 Ended::Failed { outcome, is_usable } => {
                     hand_over(unread(unanswered.into_iter().chain(left), &outcome)).await;
-                    if is_usable {
+                    let is_noted = match &outcome {
+                        Outcome::Configuration(reason) if is_usable => {
+                            note_fault(&client, stream, Some(&reason.text), deadline).await
+                        }
+                        _ => true,
+                    };
+                    if is_usable && is_noted {
                         self.put_back(client);
                     }
                     return;
@@ -159,7 +165,9 @@ impl<D: Connect> Source<D> {
         if !is_slow {
             self.pace.went_well(&stream.name);
         }
-        self.put_back(client);
+        if !stream.has_fault || is_slow || note_fault(&client, stream, None, deadline).await {
+            self.put_back(client);
+        }
     }
 
     /// Adds to the counters of deliveries: whether that is known to be done.
@@ -209,6 +217,18 @@ impl<D: Connect> Source<D> {
 
     fn put_back(&self, client: D::Session) {
         *self.idle.lock().unwrap_or_else(PoisonError::into_inner) = Some(client);
+    }
+}
+
+/// Has operators told why the stream's documents cannot be read; `None`: that they can. Whether the session is of more use.
+async fn note_fault(client: &impl Session, stream: &Stream, problem: Option<&str>, deadline: Deadline) -> bool {
+    match timeout_at(deadline.instant(), client.note_fault(&stream.name, problem)).await {
+        Ok(Ok(())) => true,
+        Ok(Err(error)) => {
+            warn!(stream = stream.name, error = describe(&error), "that the stream cannot be read is not noted");
+            false
+        }
+        Err(_) => false,
     }
 }
 

@@ -91,13 +91,25 @@ async fn a_broken_source_stops_only_what_is_read_from_it_until_it_is_mended() {
     assert_eq!(n_of(&fixture, "8").await, Some((5, 8)));
     owner.batch_execute("DROP VIEW document").await.unwrap();
     assert_eq!(fixture.handle(&event()).await, ["0"]);
-    assert!(fixture.dead_letters.letters().is_empty());
-    owner
-        .batch_execute("CREATE VIEW document AS SELECT id, n FROM city; GRANT SELECT ON document TO PUBLIC")
-        .await
-        .unwrap();
+    let fails = "CREATE VIEW document AS SELECT id, n / 0 AS n FROM city; GRANT SELECT ON document TO PUBLIC";
+    owner.batch_execute(fails).await.unwrap();
+    assert_eq!(fixture.handle(&batch([message("cities").read("1", 5).read("2", 5)])).await, [""; 0], "as data, alone");
+    let raises = "CREATE FUNCTION raises() RETURNS int LANGUAGE plpgsql AS $$ BEGIN RAISE 'under repair'; END $$;
+        CREATE OR REPLACE VIEW document AS SELECT id, public.raises() AS n FROM city";
+    owner.batch_execute(raises).await.unwrap();
+    let letters = fixture.dead_letters.letters().len();
+    assert_eq!(fixture.handle(&event()).await, ["0"]);
+    assert_eq!(fixture.dead_letters.letters().len(), letters);
+    assert_eq!(fault(&owner).await.as_deref(), Some("under repair [P0001]"));
+    owner.batch_execute("CREATE OR REPLACE VIEW document AS SELECT id, n FROM city").await.unwrap();
     assert_eq!(fixture.handle(&event()).await, [""; 0]);
     assert_eq!(n_of(&fixture, "1").await, Some((5, 10)));
+    assert_eq!(fault(&owner).await, None, "a read that went well ends it");
+}
+
+async fn fault(owner: &tokio_postgres::Client) -> Option<String> {
+    let query = "SELECT problem FROM sluice.stream_fault WHERE stream = 'cities'";
+    owner.query_opt(query, &[]).await.unwrap().map(|row| row.get(0))
 }
 
 #[tokio::test]
