@@ -31,7 +31,7 @@ async fn a_stream_whose_source_fails_stops_no_other_and_is_complete_when_it_is_m
         .await?;
     stack.converges("e2e_source_other", "SELECT id::text FROM item").await?;
     stack.execute("CREATE OR REPLACE VIEW item_document AS SELECT id, name FROM item").await?;
-    stack.execute("SELECT sluice.grant_read('item_document')").await?;
+    stack.execute("GRANT SELECT ON item_document TO PUBLIC").await?;
     assert_eq!(stack.converges("e2e_source", "SELECT id::text FROM item").await?, 2);
     Ok(())
 }
