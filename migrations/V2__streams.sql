@@ -48,6 +48,7 @@ CREATE TABLE sluice.tracked (
 );
 -- A table may hold two keys of one stream. Other `keys` replace those before.
 CREATE UNIQUE INDEX tracked_once ON sluice.tracked (relation, stream, coalesce(key, '{}'));
+CREATE INDEX tracked_stream ON sluice.tracked (stream);
 
 -- What is still to be found out: which documents show changed rows, or all of a source's.
 CREATE TABLE sluice.expansion (

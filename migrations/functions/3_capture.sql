@@ -41,17 +41,25 @@ LANGUAGE sql STABLE AS $$
     JOIN pg_attribute AS a ON a.attrelid = relation AND a.attname = c.name AND a.attnum > 0 AND NOT a.attisdropped
 $$;
 
--- The same by the names that the columns have now: another column may have taken a name, or it was given away.
-CREATE OR REPLACE FUNCTION sluice.noted_now(tracked integer, row_name text) RETURNS text
+-- The noted columns, by the names that they have now: another column may have taken a name, or it was given away. NULL: one
+-- was dropped, by CASCADE.
+CREATE OR REPLACE FUNCTION sluice.columns_now(tracked sluice.tracked) RETURNS text[]
 LANGUAGE sql STABLE AS $$
-    SELECT sluice.noted_expression(row_name, t.relation, ARRAY(
+    SELECT CASE WHEN array_position(now.names, NULL) IS NULL THEN now.names END
+    FROM (SELECT ARRAY(
         SELECT (
             SELECT a.attname::text FROM pg_attribute AS a
-            WHERE a.attrelid = t.relation AND a.attnum > 0 AND NOT a.attisdropped AND (a.attname = n.name OR a.attnum = n.number)
+            WHERE a.attrelid = tracked.relation AND a.attnum > 0 AND NOT a.attisdropped AND (a.attname = n.name OR a.attnum = n.number)
             ORDER BY a.attname = n.name DESC LIMIT 1)
-        FROM unnest(coalesce(t.key, sluice.image_columns(t.keys)), t.attributes) WITH ORDINALITY AS n(name, number, ord)
-        ORDER BY n.ord), t.keys IS NULL)
-    FROM sluice.tracked AS t WHERE t.id = tracked
+        FROM unnest(coalesce(tracked.key, sluice.image_columns(tracked.keys)), tracked.attributes) WITH ORDINALITY AS n(name, number, ord)
+        ORDER BY n.ord) AS names) AS now
+$$;
+
+-- What is noted, by these names. NULL: nothing can be, and stream_status says so.
+CREATE OR REPLACE FUNCTION sluice.noted_now(tracked integer, row_name text) RETURNS text
+LANGUAGE sql STABLE AS $$
+    SELECT sluice.noted_expression(row_name, t.relation, sluice.columns_now(t), t.keys IS NULL)
+    FROM sluice.tracked AS t WHERE t.id = tracked AND sluice.columns_now(t) IS NOT NULL
 $$;
 
 -- The statements that make the functions and the row triggers of one tracked table. A function of its own for each: `NEW.id` compiled
@@ -88,6 +96,7 @@ BEGIN
 DECLARE
     was text;
     becomes text;
+    noted text;
 BEGIN
     %1$s
     BEGIN
@@ -101,11 +110,15 @@ BEGIN
         -- A column has another name than when this was made, or another type than when this session first came here.
         -- Slower, but no write fails for it.
         WHEN undefined_column OR datatype_mismatch THEN
+            noted := 'SELECT ' || sluice.noted_now(%4$s, '($1)');
+            IF noted IS NULL THEN
+                RETURN NULL;
+            END IF;
             IF TG_OP <> 'INSERT' THEN
-                EXECUTE 'SELECT ' || sluice.noted_now(%4$s, '($1)') INTO was USING OLD;
+                EXECUTE noted INTO was USING OLD;
             END IF;
             IF TG_OP <> 'DELETE' THEN
-                EXECUTE 'SELECT ' || sluice.noted_now(%4$s, '($1)') INTO becomes USING NEW;
+                EXECUTE noted INTO becomes USING NEW;
             END IF;
     END;
     IF was <> becomes OR becomes IS NULL THEN

@@ -181,6 +181,8 @@ SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off S
             sluice.source_problem(s),
             (SELECT 'its documents cannot be read: ' || f.problem FROM sluice.stream_fault AS f WHERE f.stream = s.name),
             CASE WHEN s.live_index IS NULL THEN 'it has no index yet: run migrate' END,
+            (SELECT format('changes of %s are not noted, since a column of it that track named was dropped: call track again', t.relation)
+             FROM (SELECT * FROM sluice.tracked AS k WHERE k.stream = s.name LIMIT 1000) AS t WHERE sluice.columns_now(t) IS NULL LIMIT 1),
             'which documents changed cannot be found out: ' || parked.error)
     FROM sluice.stream AS s
     CROSS JOIN LATERAL (

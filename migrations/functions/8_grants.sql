@@ -30,7 +30,7 @@ GRANT EXECUTE ON FUNCTION
     sluice.as_reader(sluice.stream, text, text), sluice.ask(sluice.stream, text, text[]),
     sluice.answers_for_another(text, text), sluice.wait(bigint[]), sluice.waited(integer), sluice.note_fault(text, text),
     sluice.relation_of(text), sluice.equality(regclass, text), sluice.has_key(sluice.stream, text), sluice.source_problem(sluice.stream),
-    sluice.keys_query(text, text), sluice.tables_of(regclass), sluice.behind(regclass),
+    sluice.columns_now(sluice.tracked), sluice.image_columns(text), sluice.keys_query(text, text), sluice.tables_of(regclass), sluice.behind(regclass),
     sluice.collect(integer), sluice.due_expansions(boolean), sluice.expand(integer, boolean),
     sluice.expand_source(sluice.expansion, integer), sluice.expand_log(sluice.expansion, integer),
     sluice.put_aside(sluice.expansion, text, text), sluice.logged_keys(text, bigint, bigint, integer),
@@ -50,7 +50,7 @@ GRANT INSERT ON sluice.outbox TO sluice_capture;
 GRANT SELECT ON sluice.tracked TO sluice_capture;   -- what is noted, where a column was renamed, and of a TRUNCATE
 GRANT EXECUTE ON FUNCTION
     sluice.base_type(oid), sluice.image_columns(text), sluice.key_expression(text, text[]), sluice.noted_now(integer, text),
-    sluice.noted_expression(text, regclass, text[], boolean)
+    sluice.columns_now(sluice.tracked), sluice.noted_expression(text, regclass, text[], boolean)
 TO sluice_capture;
 $grants$;
 BEGIN

@@ -2,8 +2,9 @@
 
 use anyhow::Result;
 use serde_json::json;
+use tokio_postgres::error::SqlState;
 
-use crate::support::{Index, World, facts, keys, one};
+use crate::support::{Index, World, facts, keys, one, refused};
 
 #[tokio::test]
 async fn insert_update_and_delete_are_noted() -> Result<()> {
@@ -368,5 +369,41 @@ async fn a_truncate_of_a_joined_table_fans_out() -> Result<()> {
     world.settle(&mut index).await?;
     assert_eq!(index.get("things", "1"), json!({"tags": []}));
     assert_eq!(index.get("things", "2"), json!({"tags": []}));
+    Ok(())
+}
+
+/// PostgreSQL names what hangs on the column, and CASCADE overrules that.
+#[tokio::test]
+async fn a_noted_column_that_is_dropped_by_cascade_fails_no_write_and_is_told() -> Result<()> {
+    let world = World::with(
+        "CREATE TABLE demo.item (id bigint PRIMARY KEY, value text);
+         CREATE TABLE demo.part (id bigint, item_id bigint, at date, n int);
+         SELECT sluice.define_stream('items', source => 'demo.item', key => 'id', mapping => '{\"properties\": {\"id\": {}, \"value\": {}}}');
+         SELECT sluice.define_stream('parts', source => 'demo.part', key => 'id, at', mapping => '{\"properties\": {\"n\": {}}}');
+         SELECT sluice.track('demo.item', stream => 'items', key => 'id');
+         SELECT sluice.track('demo.part', stream => 'parts', key => 'id, at');
+         SELECT sluice.track('demo.part', stream => 'items', key => 'item_id');
+         SELECT sluice.track('demo.part', stream => 'items', keys => 'SELECT id FROM demo.item WHERE value = $1.n::text AND id = $1.item_id')",
+    )
+    .await?;
+    world.app.batch_execute("INSERT INTO demo.part VALUES (1, 1, '2026-01-01', 1)").await?;
+    for column in ["item_id", "at"] {
+        let drop = format!("ALTER TABLE demo.part DROP COLUMN {column}");
+        assert_eq!(refused(&world.owner, &drop).await.code(), &SqlState::DEPENDENT_OBJECTS_STILL_EXIST);
+        world.owner.batch_execute(&format!("{drop} CASCADE")).await?;
+        world.app.batch_execute("INSERT INTO demo.part (id, n) VALUES (2, 2); UPDATE demo.part SET n = 3; DELETE FROM demo.part; TRUNCATE demo.part").await?;
+    }
+    let problems = "SELECT string_agg(stream || ': ' || problem, '; ' ORDER BY stream) FROM sluice.stream_status()";
+    let told: String = one(&world.database.functions().await?, problems).await?;
+    assert!(
+        told.contains("items: changes of demo.part are not noted")
+            && told.contains("parts: its source demo.part has no column at"),
+        "{told}"
+    );
+    world
+        .owner
+        .batch_execute("SELECT sluice.untrack('demo.part', 'items'); SELECT sluice.drop_stream('parts')")
+        .await?;
+    assert_eq!(one::<Option<String>>(&world.owner, problems).await?, None);
     Ok(())
 }
