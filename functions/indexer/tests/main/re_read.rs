@@ -186,3 +186,16 @@ async fn documents_are_read_and_written_in_portions() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_stream_of_a_name_that_postgresql_cannot_hold_keeps_nobody_from_being_counted() {
+    let (fixture, owner) = cities().await;
+    let event =
+        batch([message("ci\0ties").upsert("1", 5, r#"{"n":1}"#), message("cities").upsert("1", 5, r#"{"n":1}"#)]);
+    assert_eq!(fixture.handle(&event).await, [""; 0]);
+    let letter = fixture.dead_letters.letter();
+    assert_eq!(letter.attribute("error_type"), "unknown_stream");
+    let counted = "SELECT string_agg(stream || ' ' || measure, ', ' ORDER BY stream, measure) FROM sluice.delivery_stats WHERE measure IN ('written', 'dead_lettered')";
+    let counted: Option<String> = owner.query_one(counted, &[]).await.unwrap().get(0);
+    assert_eq!(counted.as_deref(), Some(" dead_lettered, cities written"));
+}
