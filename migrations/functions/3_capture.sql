@@ -74,7 +74,7 @@ DECLARE
     -- Only the text of these types hangs on a session's settings; a SET costs each row a microsecond.
     pinned text := 'SECURITY DEFINER SET search_path = pg_catalog, pg_temp ' || CASE
         WHEN sluice.column_types(tracked.relation, named) <@ '{smallint,integer,bigint,numeric,text,"character varying",bpchar,uuid,boolean}' THEN ''
-        ELSE 'SET "TimeZone" = ''UTC'' SET "DateStyle" = ''ISO'' SET "IntervalStyle" = ''postgres'' SET bytea_output = ''hex'' SET extra_float_digits = 1 ' END;
+        ELSE 'SET "TimeZone" = ''UTC'' SET "DateStyle" = ''ISO'' SET "IntervalStyle" = ''postgres'' SET bytea_output = ''hex'' SET extra_float_digits = 1 SET lc_monetary = ''C'' ' END;
     is_key boolean := tracked.keys IS NULL;
     log_into text;                              -- INSERT INTO …, to be followed by the values or a query for them
     log_values text;                            -- what of it follows from one row's text

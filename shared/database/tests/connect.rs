@@ -342,9 +342,19 @@ async fn the_session_does_not_follow_the_roles_own_settings() {
          ALTER ROLE {user} SET search_path = '$user', public;
          ALTER ROLE {user} SET TimeZone = 'Asia/Tokyo';
          ALTER ROLE {user} SET statement_timeout = 0;
+         ALTER ROLE {user} SET default_transaction_read_only = on;
+         ALTER ROLE {user} SET default_transaction_deferrable = on;
+         ALTER ROLE {user} SET default_transaction_isolation = 'serializable';
+         ALTER ROLE {user} SET idle_session_timeout = '100ms';
+         ALTER ROLE {user} SET quote_all_identifiers = on;
+         ALTER DATABASE {database} SET lc_monetary = 'C.UTF-8';
          ALTER DATABASE {database} SET bytea_output = 'escape';"
     );
     fixture.admin.batch_execute(&odd).await.unwrap();
+    let is_17 = "SELECT count(*) FROM pg_settings WHERE name = 'transaction_timeout'";
+    if fixture.admin.query_one(is_17, &[]).await.unwrap().get::<_, i64>(0) == 1 {
+        fixture.admin.batch_execute(&format!("ALTER ROLE {user} SET transaction_timeout = '1s'")).await.unwrap();
+    }
 
     let client = connect(&fixture.plain(), &fixture.secrets, "test").await.unwrap();
     for (setting, value) in [
@@ -352,6 +362,12 @@ async fn the_session_does_not_follow_the_roles_own_settings() {
         ("row_security", "off"),
         ("TimeZone", "UTC"),
         ("bytea_output", "hex"),
+        ("lc_monetary", "C"),
+        ("quote_all_identifiers", "off"),
+        ("transaction_isolation", "read committed"),
+        ("transaction_read_only", "off"),
+        ("transaction_deferrable", "off"),
+        ("idle_session_timeout", "0"),
         ("jit", "off"),
         ("statement_timeout", "30s"),
         ("lock_timeout", "5s"),
