@@ -149,13 +149,8 @@ impl<D: Connect> Source<D> {
                 }
                 Ended::Failed { outcome, is_usable } => {
                     hand_over(unread(unanswered.into_iter().chain(left), &outcome)).await;
-                    let is_noted = match &outcome {
-                        Outcome::Configuration(reason) if is_usable => {
-                            note_fault(&client, stream, Some(&reason.text), deadline).await
-                        }
-                        _ => true,
-                    };
-                    if is_usable && is_noted {
+                    let fault = if let Outcome::Configuration(reason) = &outcome { Some(&*reason.text) } else { None };
+                    if is_usable && (fault.is_none() || note_fault(&client, stream, fault, deadline).await) {
                         self.put_back(client);
                     }
                     return;
