@@ -33,7 +33,7 @@ $$;
 CREATE OR REPLACE FUNCTION sluice.noted_expression(row_name text, relation regclass, names text[], is_key boolean) RETURNS text
 LANGUAGE sql STABLE AS $$
     SELECT CASE WHEN is_key
-        THEN format('CASE WHEN %s THEN %s END', string_agg(format('%s.%I IS NOT NULL', row_name, c.name), ' AND '), sluice.key_expression(row_name, names))
+        THEN format('CASE WHEN %s THEN %s END', string_agg(format('%s.%I IS DISTINCT FROM NULL', row_name, c.name), ' AND '), sluice.key_expression(row_name, names))
         ELSE format('pg_catalog.json_build_object(%s)::text', string_agg(
             format('%L, CASE WHEN %2$s.%1$I IS DISTINCT FROM NULL THEN pg_catalog.concat(%2$s.%1$I)%3$s END', c.name, row_name,
                 CASE WHEN sluice.base_type(a.atttypid) IN ('json'::regtype, 'jsonb'::regtype) THEN '::json' END), ', ' ORDER BY c.ord)) END

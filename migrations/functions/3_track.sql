@@ -19,7 +19,7 @@ BEGIN
     END IF;
     PERFORM sluice.lock_definitions();
     PERFORM sluice.lock_tables(ARRAY(SELECT p FROM unnest(family) AS f CROSS JOIN sluice.parts_of(f) AS p), 'SHARE ROW EXCLUSIVE');
-    PERFORM FROM sluice.stream AS s WHERE s.name = track.stream FOR UPDATE;
+    PERFORM FROM sluice.stream AS s WHERE s.name = track.stream FOR NO KEY UPDATE;
     PERFORM sluice.forget_gone(stream);
     FOREACH member IN ARRAY family LOOP
         known := sluice.known_track(member, wanted);
@@ -66,6 +66,9 @@ BEGIN
     IF (key IS NULL) = (keys IS NULL) THEN
         RAISE EXCEPTION 'track %: give either key or keys', relation
             USING HINT = 'key => ''id'' names columns of the table; keys => ''SELECT …'' finds the keys from its row $1.';
+    END IF;
+    IF stream <> 'sluice_heartbeat' AND (SELECT c.relnamespace IN ('sluice'::regnamespace, 'pg_catalog'::regnamespace) FROM pg_class AS c WHERE c.oid = relation) THEN
+        RAISE EXCEPTION '% is not an application''s table', relation USING ERRCODE = 'wrong_object_type', HINT = 'Track tables of your own.';
     END IF;
     IF (SELECT relkind NOT IN ('r', 'p') OR relpersistence = 't' FROM pg_class WHERE oid = relation) THEN
         RAISE EXCEPTION '% is not a table that stays', relation
@@ -115,8 +118,8 @@ DECLARE
     ungranted text[];
 BEGIN
     BEGIN
-        EXECUTE format('CREATE TEMPORARY VIEW sluice_keys AS SELECT k.* FROM (SELECT NULL::%s AS image) AS i CROSS JOIN LATERAL (%s) AS k',
-            relation, sluice.keys_query(keys, 'i.image'));
+        EXECUTE format('CREATE TEMPORARY VIEW sluice_keys AS SELECT k.* FROM (SELECT NULL::%s AS image) AS "the changed row" CROSS JOIN LATERAL (%s) AS k',
+            relation, sluice.keys_query(keys, '"the changed row".image'));
     EXCEPTION
         WHEN undefined_table OR undefined_function OR undefined_object THEN
             RAISE EXCEPTION 'track %: keys: %', relation, SQLERRM

@@ -120,20 +120,20 @@ BEGIN
     ELSE
         SELECT * INTO origin FROM sluice.tracked AS t WHERE t.id = job.tracked;
         -- OFFSET 0: what is asked of the keys below is asked of those that were found, and not of every row that `keys` looks at.
-        query := format('SELECT k.* FROM (SELECT json_populate_record(NULL::%s, e.image) AS image FROM json_array_elements(%L) AS e(image)) AS i CROSS JOIN LATERAL (%s) AS k OFFSET 0',
-            origin.relation, job.images, sluice.keys_query(origin.keys, 'i.image'));
+        query := format('SELECT k.* FROM (SELECT json_populate_record(NULL::%s, e.image) AS image FROM json_array_elements(%L) AS e(image)) AS "the changed row" CROSS JOIN LATERAL (%s) AS k OFFSET 0',
+            origin.relation, job.images, sluice.keys_query(origin.keys, '"the changed row".image'));
     END IF;
     SELECT a.n, a.texts, a.last INTO found_now, keys, last_key FROM sluice.ask(target, format(
         'WITH slice AS MATERIALIZED ('
-            'SELECT DISTINCT %s FROM (%s) AS found(%s) WHERE (%s) IS NOT NULL %s ORDER BY %s LIMIT %s) '
+            'SELECT DISTINCT %s FROM (%s) AS found(%s) WHERE %s %s ORDER BY %s LIMIT %s) '
         'SELECT count(*), array_agg(%s ORDER BY %s), (SELECT ARRAY[%s] FROM slice ORDER BY ROW(%s) DESC LIMIT 1) FROM slice AS s',
         (SELECT string_agg(format('k%s::%s AS k%s', ord, type, ord), ', ' ORDER BY ord) FROM unnest(types) WITH ORDINALITY AS t(type, ord)),
-        query, names, CASE cardinality(types) WHEN 1 THEN names ELSE format('ROW(%s)', names) END,
+        query, names, (SELECT string_agg(format('k%s IS DISTINCT FROM NULL', ord), ' AND ') FROM generate_series(1, cardinality(types)) AS ord),
         CASE WHEN job.after_key IS NOT NULL THEN format('AND (%s) > (%s)', typed,
             (SELECT string_agg(format('%L::%s', part, type), ', ' ORDER BY ord) FROM unnest(job.after_key, types) WITH ORDINALITY AS t(part, type, ord))) END,
         names, slice,
         sluice.key_expression('s', ARRAY(SELECT 'k' || ord FROM generate_series(1, cardinality(types)) AS ord)), names,
-        (SELECT string_agg(format('k%s::text', ord), ', ' ORDER BY ord) FROM generate_series(1, cardinality(types)) AS ord), names), NULL) AS a;
+        (SELECT string_agg(format('pg_catalog.concat(k%s)', ord), ', ' ORDER BY ord) FROM generate_series(1, cardinality(types)) AS ord), names), NULL) AS a;
     -- Of the source they are its own texts; `keys` may say them in another way than the source.
     IF job.tracked IS NOT NULL AND NOT sluice.has_one_text(target) THEN
         keys := sluice.with_found_texts(target, keys);

@@ -24,6 +24,7 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 /// The time-outs end what a frozen client left open.
 const SESSION: &str = "
     SET quote_all_identifiers = off;
+    SET standard_conforming_strings = on;
     SET search_path = pg_catalog, pg_temp;
     SET row_security = off;
     SET TimeZone = 'UTC';

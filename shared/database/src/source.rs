@@ -11,13 +11,13 @@ use futures_util::StreamExt;
 use futures_util::future::join;
 use memchr::memchr2;
 use thiserror::Error;
-use tokio_postgres::error::{DbError, SqlState};
+use tokio_postgres::error::{DbError, Severity, SqlState};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row, RowStream};
 
 use crate::session::PEER;
 
-/// How long a read within a transaction waits for a lock on the source: whoever has it locked holds up its stream alone.
+/// How long a read waits for a lock on the source: whoever has it locked holds up its stream alone.
 const READ_LOCK_TIMEOUT: &str = "250ms";
 
 /// A named set of documents, as `sluice.stream` defines it.
@@ -96,9 +96,10 @@ impl ReadError {
     pub fn is_connection_lost(&self) -> bool {
         match self {
             Self::NoSource(_) | Self::UnreadableSource { .. } | Self::Slow { .. } => false,
-            Self::Query { source, .. } => {
-                source.as_db_error().is_none_or(|error| error.code().code().starts_with("57P"))
-            }
+            // A source may raise such a code itself, and the session goes on.
+            Self::Query { source, .. } => source.as_db_error().is_none_or(|error| {
+                error.code().code().starts_with("57P") && error.parsed_severity() != Some(Severity::Error)
+            }),
         }
     }
 
@@ -165,8 +166,8 @@ impl Stream {
     /// Begins to read the documents of these keys, each of at most `limit_bytes`.
     ///
     /// Each query is undone: whatever the source's own functions have set in the session would be in force for other
-    /// streams. Within a transaction give the longest time that it may take: then every query gets a savepoint, so that one
-    /// that fails leaves the transaction usable, and a short wait for locks.
+    /// streams. Each waits for locks for a short time only. Within a transaction give the longest time that it may take: then
+    /// every query gets a savepoint, so that one that fails leaves the transaction usable.
     pub fn read<'a>(
         &'a self,
         client: &'a Client,
@@ -412,7 +413,9 @@ impl<'a> Documents<'a> {
 
     /// What goes before a query; within a transaction with the time that is left for it.
     fn begin(&self) -> Result<String, ReadError> {
-        let Some(until) = self.until else { return Ok("BEGIN".to_owned()) };
+        let Some(until) = self.until else {
+            return Ok(format!("BEGIN; SET LOCAL lock_timeout = '{READ_LOCK_TIMEOUT}'"));
+        };
         match until.saturating_duration_since(Instant::now()).as_millis() {
             0 => Err(ReadError::Slow { name: self.stream.name.clone() }),
             ms => Ok(format!(

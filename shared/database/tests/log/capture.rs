@@ -407,3 +407,54 @@ async fn a_noted_column_that_is_dropped_by_cascade_fails_no_write_and_is_told() 
     assert_eq!(one::<Option<String>>(&world.owner, problems).await?, None);
     Ok(())
 }
+
+#[tokio::test]
+async fn a_key_with_an_empty_field_in_it_is_a_key() -> Result<()> {
+    let world = World::with(
+        "CREATE TYPE demo.pair AS (a int, b text); CREATE TABLE demo.item (id demo.pair PRIMARY KEY, n int);
+         SELECT sluice.define_stream('items', source => 'demo.item', key => 'id', mapping => '{\"properties\": {\"n\": {}}}');
+         SELECT sluice.track('demo.item', stream => 'items', key => 'id')",
+    )
+    .await?;
+    world
+        .owner
+        .batch_execute("INSERT INTO demo.item VALUES (ROW(1, 'a'), 1), (ROW(2, NULL), 2), (ROW(NULL, NULL), 3)")
+        .await?;
+    let keys = ["(,)", "(1,a)", "(2,)"];
+    let mut index = Index::default();
+    world.settle(&mut index).await?;
+    assert_eq!(index.documents("items").into_keys().collect::<Vec<_>>(), keys);
+    world.owner.batch_execute("SELECT sluice.resync('items')").await?;
+    let mut anew = Index::default();
+    world.settle(&mut anew).await?;
+    assert_eq!(anew.documents("items").into_keys().collect::<Vec<_>>(), keys);
+    world.owner.batch_execute("DELETE FROM demo.item").await?;
+    world.settle(&mut index).await?;
+    assert_eq!(index.documents("items").len(), 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_trigger_that_is_gone_or_disabled_is_told() -> Result<()> {
+    let world = World::with(
+        "CREATE TABLE demo.item (id bigint PRIMARY KEY, value text, kind text);
+         SELECT sluice.define_stream('items', source => 'demo.item', key => 'id', mapping => '{\"properties\": {\"value\": {}}}');
+         SELECT sluice.track('demo.item', stream => 'items', key => 'id', columns => '{value, kind}')",
+    )
+    .await?;
+    let problem = "SELECT problem FROM sluice.stream_status() WHERE stream = 'items'";
+    let told = async || one::<Option<String>>(&world.owner, problem).await;
+    assert_eq!(told().await?, None);
+    world.owner.batch_execute("ALTER TABLE demo.item DISABLE TRIGGER USER").await?;
+    assert!(told().await?.is_some_and(|it| it.contains("demo.item") && it.contains("disabled")));
+    world.owner.batch_execute("ALTER TABLE demo.item ENABLE TRIGGER USER").await?;
+    assert_eq!(told().await?, None);
+    world.owner.batch_execute("ALTER TABLE demo.item DROP COLUMN kind CASCADE").await?;
+    assert!(told().await?.is_some_and(|it| it.contains("demo.item") && it.contains("call track again")));
+    world
+        .owner
+        .batch_execute("SELECT sluice.track('demo.item', stream => 'items', key => 'id', columns => '{value}')")
+        .await?;
+    assert_eq!(told().await?, None);
+    Ok(())
+}

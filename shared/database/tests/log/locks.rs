@@ -142,3 +142,32 @@ async fn all_tables_of_a_stream_are_locked_or_none() -> Result<()> {
     world.owner.batch_execute("SELECT sluice.drop_stream('a')").await?;
     Ok(())
 }
+
+/// A migration that defines and tracks, and is not committed yet.
+#[tokio::test]
+async fn an_open_definition_holds_up_no_fan_out() -> Result<()> {
+    let world = World::with(TABLES).await?;
+    let keys = "SELECT sluice.track('demo.b', stream => 'a', keys => 'SELECT i.id FROM demo.a AS i WHERE i.id = $1.n', columns => $columns)";
+    world.owner.batch_execute(&keys.replace("$columns", "NULL")).await?;
+    world.app.batch_execute("UPDATE demo.b SET n = 1 WHERE id = 1").await?;
+    let open = world.database.owner().await?;
+    open.batch_execute(&format!(
+        "BEGIN; SELECT sluice.define_stream('a', source => 'demo.a', key => 'id', mapping => '{{\"properties\": {{\"n\": {{}}, \"id\": {{}}}}}}'); {}",
+        keys.replace("$columns", "'{n}'")
+    ))
+    .await?;
+    let client = world.database.functions().await?;
+    client.batch_execute("SET lock_timeout = '2s'").await?;
+    assert_eq!(crate::support::collect(&client).await?, 1);
+    open.batch_execute("COMMIT").await?;
+    assert_eq!(crate::support::expand(&client, 100).await?, 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_logs_own_tables_cannot_be_tracked() -> Result<()> {
+    let world = World::with(TABLES).await?;
+    let error = refused(&world.owner, "SELECT sluice.track('sluice.outbox', stream => 'a', key => 'id')").await;
+    assert!(error.message().contains("not an application's table"), "{error:?}");
+    Ok(())
+}

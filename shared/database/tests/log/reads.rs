@@ -127,7 +127,7 @@ async fn a_key_that_fails_is_failed_alone_whatever_the_sqlstate_and_whoever_is_a
     // One of each class that a statement of the source itself can raise, the passing ones among them.
     for code in [
         "P0001", "21000", "23514", "54000", "XX000", "42883", "42501", "0A000", "2201E", "22012", "25006", "40001",
-        "40P01", "53200", "55P03", "57014", "58030", "F0000", "HV000", "QQ123",
+        "40P01", "53200", "55P03", "57014", "57P01", "57P03", "58030", "F0000", "HV000", "QQ123",
     ] {
         let world = World::with(&raising(code)).await?;
         let client = world.database.functions().await?;
@@ -141,6 +141,19 @@ async fn a_key_that_fails_is_failed_alone_whatever_the_sqlstate_and_whoever_is_a
             assert!(answers.values().all(|read| matches!(read, Read::Document(_))), "{code}: {answers:?}");
         }
     }
+    Ok(())
+}
+
+/// The view's function is computed for each row that is passed by, whichever column is asked for.
+#[tokio::test]
+async fn a_key_that_fails_as_the_first_row_of_its_source_is_failed_alone_where_the_log_knows_others() -> Result<()> {
+    let world = World::with(&raising("P0001")).await?;
+    let others =
+        "UPDATE demo.product SET n = CASE id WHEN 1 THEN -1 ELSE 1 END; SELECT sluice.resync('products', '{2,3}')";
+    world.owner.batch_execute(others).await?;
+    let client = world.database.functions().await?;
+    let answers = read(&client, "products", &["1"], 1000).await?;
+    assert!(matches!(&answers["1"], Read::Failed { code, .. } if code == "P0001"), "{answers:?}");
     Ok(())
 }
 
