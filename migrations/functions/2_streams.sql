@@ -92,6 +92,14 @@ LANGUAGE sql STABLE AS $$
     SELECT 'read as ' || CASE WHEN octet_length(r.rolname) <= 55 THEN r.rolname::text ELSE md5(r.rolname) END FROM pg_roles AS r WHERE r.oid = reader
 $$;
 
+-- Whether that function is there, and belongs to the role.
+CREATE OR REPLACE FUNCTION sluice.has_reader(reader regrole) RETURNS boolean
+LANGUAGE sql STABLE AS $$
+    SELECT EXISTS (
+        SELECT FROM pg_proc AS p
+        WHERE p.pronamespace = 'sluice'::regnamespace AND p.proname = sluice.reader_function(reader) AND p.proowner = reader)
+$$;
+
 -- A query of $1, keys, and $2, a number, as it is run with the reader's rights; `columns` are what it gives.
 CREATE OR REPLACE FUNCTION sluice.as_reader(stream sluice.stream, query text, columns text) RETURNS text
 LANGUAGE sql STABLE AS $$
@@ -106,7 +114,7 @@ LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     name CONSTANT text := format('sluice.%I(text, text[], integer)', sluice.reader_function(reader));
 BEGIN
-    IF EXISTS (SELECT FROM pg_proc AS p WHERE p.oid = to_regprocedure(name) AND p.proowner = reader) THEN
+    IF sluice.has_reader(reader) THEN
         RETURN;
     END IF;
     EXECUTE format(
@@ -138,10 +146,7 @@ BEGIN
     IF stream.source IS NULL THEN
         RETURN NULL;
     END IF;
-    IF stream.reader IS NOT NULL AND NOT EXISTS (
-        SELECT FROM pg_proc AS p
-        WHERE p.pronamespace = 'sluice'::regnamespace AND p.proname = sluice.reader_function(stream.reader) AND p.proowner = stream.reader)
-    THEN
+    IF stream.reader IS NOT NULL AND NOT sluice.has_reader(stream.reader) THEN
         RETURN format('its reader %s was changed: define the stream anew', stream.reader);
     END IF;
     IF relation IS NULL THEN

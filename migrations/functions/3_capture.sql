@@ -58,8 +58,8 @@ $$;
 -- What is noted, by these names. NULL: nothing can be, and stream_status says so.
 CREATE OR REPLACE FUNCTION sluice.noted_now(tracked integer, row_name text) RETURNS text
 LANGUAGE sql STABLE AS $$
-    SELECT sluice.noted_expression(row_name, t.relation, sluice.columns_now(t), t.keys IS NULL)
-    FROM sluice.tracked AS t WHERE t.id = tracked AND sluice.columns_now(t) IS NOT NULL
+    SELECT sluice.noted_expression(row_name, t.relation, now.names, t.keys IS NULL)
+    FROM sluice.tracked AS t CROSS JOIN LATERAL sluice.columns_now(t) AS now(names) WHERE t.id = tracked AND now.names IS NOT NULL
 $$;
 
 -- The statements that make the functions and the row triggers of one tracked table. A function of its own for each: `NEW.id` compiled

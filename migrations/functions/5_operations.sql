@@ -181,14 +181,18 @@ SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off S
             sluice.source_problem(s),
             (SELECT 'its documents cannot be read: ' || f.problem FROM sluice.stream_fault AS f WHERE f.stream = s.name),
             CASE WHEN s.live_index IS NULL THEN 'it has no index yet: run migrate' END,
-            (SELECT format('changes of %s are not noted, since a column of it that track named was dropped: call track again', t.relation)
-             FROM (SELECT * FROM sluice.tracked AS k WHERE k.stream = s.name LIMIT 500) AS t WHERE sluice.columns_now(t) IS NULL LIMIT 1),
-            (SELECT format('not all changes of %s are noted, since a trigger that track made is gone or disabled: enable it, or call track again', t.relation)
+            (SELECT m.problem
              FROM (SELECT * FROM sluice.tracked AS k WHERE k.stream = s.name LIMIT 500) AS t
-             WHERE t.made IS NOT NULL AND (
-                 SELECT count(*) FROM pg_trigger AS g
-                 WHERE g.tgrelid = t.relation AND g.tgenabled <> 'D' AND g.tgname IN (format('sluice_%s', t.id), format('sluice_%s_update', t.id), format('sluice_%s_truncate', t.id))) < 3
-             LIMIT 1),
+             CROSS JOIN LATERAL (SELECT CASE
+                 WHEN sluice.columns_now(t) IS NULL
+                 THEN format('changes of %s are not noted, since a column of it that track named was dropped: call track again', t.relation)
+                 WHEN t.made IS NOT NULL AND (
+                     SELECT count(*) FROM pg_trigger AS g
+                     WHERE g.tgrelid = t.relation AND g.tgenabled <> 'D'
+                       AND g.tgname IN (format('sluice_%s', t.id), format('sluice_%s_update', t.id), format('sluice_%s_truncate', t.id))) < 3
+                 THEN format('not all changes of %s are noted, since a trigger that track made is gone or disabled: enable it, or call track again', t.relation)
+                 END) AS m(problem)
+             WHERE m.problem IS NOT NULL LIMIT 1),
             'which documents changed cannot be found out: ' || parked.error)
     FROM sluice.stream AS s
     CROSS JOIN LATERAL (

@@ -26,7 +26,7 @@ GRANT EXECUTE ON FUNCTION
     sluice.page(text, bigint, integer), sluice.advance(text, bigint), sluice.finish(text),
     sluice.pause(text), sluice.resume(text),
     sluice.column_types(regclass, text[]), sluice.key_expression(text, text[]), sluice.read_query(sluice.stream),
-    sluice.documents_query(sluice.stream), sluice.reader_of(sluice.stream), sluice.reader_function(regrole),
+    sluice.documents_query(sluice.stream), sluice.reader_of(sluice.stream), sluice.reader_function(regrole), sluice.has_reader(regrole),
     sluice.as_reader(sluice.stream, text, text), sluice.ask(sluice.stream, text, text[]),
     sluice.answers_for_another(text, text), sluice.wait(bigint[]), sluice.waited(integer), sluice.note_fault(text, text),
     sluice.relation_of(text), sluice.equality(regclass, text), sluice.has_key(sluice.stream, text), sluice.source_problem(sluice.stream),

@@ -20,8 +20,8 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 
 /// Nothing is found by a search_path in which somebody else may create: their `format` would run with our rights. The
 /// keys and dates in a document are text: the session decides how they are written, not the role's defaults. With
-/// row_security off, a policy that hides rows is an error instead of a deletion. `transaction_timeout` came with 17. JIT makes an idle poll 50 times dearer.
-/// The time-outs end what a frozen client left open.
+/// row_security off, a policy that hides rows is an error instead of a deletion. `transaction_timeout` came with 17. JIT
+/// makes an idle poll 50 times dearer. The time-outs end what a frozen client left open.
 const SESSION: &str = "
     SET quote_all_identifiers = off;
     SET standard_conforming_strings = on;
@@ -37,7 +37,7 @@ const SESSION: &str = "
     SET default_transaction_read_only = off;
     SET default_transaction_deferrable = off;
     SET idle_session_timeout = 0;
-    SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout';
+    SELECT set_config('transaction_timeout', '0', false) WHERE current_setting('transaction_timeout', true) IS NOT NULL;
     SET jit = off;
     SET idle_in_transaction_session_timeout = '60s';
     SET tcp_user_timeout = '30s';";

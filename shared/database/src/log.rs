@@ -225,8 +225,8 @@ pub async fn set_statement_timeout(client: &Client, limit: Duration) -> Result<(
 /// Adds to the counters of what was delivered.
 pub async fn count_deliveries(client: &Client, counts: &[Count]) -> Result<(), Error> {
     // Of a name that PostgreSQL cannot hold there is no stream, and one such would keep all others from being counted.
-    let name = |count: &'_ Count| if count.stream.contains('\0') { String::new() } else { count.stream.clone() };
-    let streams: Vec<String> = counts.iter().map(name).collect();
+    let streams = counts.iter().map(|count| if count.stream.contains('\0') { "" } else { &count.stream });
+    let streams: Vec<&str> = streams.collect();
     let measures: Vec<&str> = counts.iter().map(|count| count.measure).collect();
     let values: Vec<i64> = counts.iter().map(|count| count.value).collect();
     client.execute("SELECT sluice.count_deliveries($1, $2, $3)", &[&streams, &measures, &values]).await.map(drop)

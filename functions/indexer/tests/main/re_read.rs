@@ -91,6 +91,7 @@ async fn a_broken_source_stops_only_what_is_read_from_it_until_it_is_mended() {
     assert_eq!(n_of(&fixture, "8").await, Some((5, 8)));
     owner.batch_execute("DROP VIEW document").await.unwrap();
     assert_eq!(fixture.handle(&event()).await, ["0"]);
+    assert!(fixture.dead_letters.letters().is_empty());
     let fails = "CREATE VIEW document AS SELECT id, n / 0 AS n FROM city; GRANT SELECT ON document TO PUBLIC";
     owner.batch_execute(fails).await.unwrap();
     assert_eq!(fixture.handle(&batch([message("cities").read("1", 5).read("2", 5)])).await, [""; 0], "as data, alone");

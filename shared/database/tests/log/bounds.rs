@@ -54,7 +54,7 @@ const ROWS: &str = "
     INSERT INTO sluice.outbox (stream, key, op) SELECT 'unborn', n, 'upsert' FROM generate_series(1, 2000) AS n";
 
 /// How each function is called as its caller calls it, or in a harder way. One that has no line here fails the test.
-const CALLS: [(&str, &str); 68] = [
+const CALLS: [(&str, &str); 69] = [
     ("advance", "SELECT sluice.advance('elasticsearch', 1)"),
     ("answers_for_another", "SELECT sluice.answers_for_another('items', '7')"),
     ("as_reader", "SELECT sluice.as_reader(s, 'SELECT', 'n integer') FROM sluice.stream AS s"),
@@ -89,6 +89,7 @@ const CALLS: [(&str, &str); 68] = [
     ("forget_old", "SELECT sluice.forget_old()"),
     ("forget_rejects", "SELECT sluice.forget_rejects()"),
     ("has_key", "SELECT sluice.has_key(s, 'k.key') FROM sluice.stream AS s"),
+    ("has_reader", "SELECT sluice.has_reader(app) FROM sluice.roles"),
     ("has_one_text", "SELECT sluice.has_one_text(s) FROM sluice.stream AS s"),
     ("hold", "SELECT sluice.hold('elasticsearch', 0)"),
     ("image_columns", "SELECT sluice.image_columns('SELECT $1.id')"),
