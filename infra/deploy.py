@@ -5,7 +5,7 @@
   deploy   packages the functions and the template, shows the change set, executes it
   migrate  invokes the migrate function; its words are printed, and its failure is this command's. After `deploy` it also
            takes the stack back to what it was, since the functions before know the schema that is still there
-  uninstall, rebase  the same function's other commands
+  uninstall, rebase  the same function's other commands; a rebase is invoked until it has finished
   start    invokes the trigger, so that nobody waits for the first minute
   show     prints the stack's outputs
   update   new code for one function (--function), past CloudFormation: live in seconds
@@ -87,17 +87,21 @@ class Deployment:
             self.arguments.outputs.write_text(json.dumps(given | self.outputs(), indent=2))
 
     def invoke_migrate(self, command: str) -> None:
-        """Runs a command of the migrate function and prints its words."""
-        self._say(f"invoking {command}")
-        answer = self._invoke(self.outputs()["MigrateFunction"], {"command": command})
-        words = json.load(answer["Payload"])
-        has_failed = "FunctionError" in answer
-        for line in words["errorMessage"].splitlines() if has_failed else words["lines"]:
-            print(f"{command:<15}{line}", file=sys.stderr)
-        if has_failed:
-            if self.former:
-                self._take_back()
-            sys.exit(f"deploy: {command} failed")
+        """Runs a command of the migrate function and prints its words. One that had no time for all of it goes on when it
+        is invoked again; each time it has less left to do, or fails."""
+        has_finished = False
+        while not has_finished:
+            self._say(f"invoking {command}")
+            answer = self._invoke(self.outputs()["MigrateFunction"], {"command": command})
+            words = json.load(answer["Payload"])
+            has_failed = "FunctionError" in answer
+            for line in words["errorMessage"].splitlines() if has_failed else words["lines"]:
+                print(f"{command:<15}{line}", file=sys.stderr)
+            if has_failed:
+                if self.former:
+                    self._take_back()
+                sys.exit(f"deploy: {command} failed")
+            has_finished = words.get("finished", True)
 
     def _invoke(self, function: str, payload: dict) -> dict:
         """Its answer. One that slept for weeks refuses the first call, which wakes it."""

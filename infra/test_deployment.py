@@ -3,6 +3,7 @@
 Needs nothing: AWS's answers are made up, as its documentation has them.
 """
 
+import json
 import os
 import socket
 import sys
@@ -12,7 +13,7 @@ from argparse import Namespace
 from base64 import b64encode
 from contextlib import redirect_stderr
 from hashlib import sha256
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from unittest import mock
 
@@ -146,6 +147,16 @@ class Functions(Made):
         self.assertEqual(self.deployment._invoke("migrate", {"command": "migrate"})["StatusCode"], 200)
         self.stubs["lambda"].assert_no_pending_responses()
         self.assertIn("inactive", self.words.getvalue())
+
+    def test_a_rebase_is_invoked_until_it_has_finished(self):
+        stack = {"StackName": "sluice-prod", "CreationTime": 0, "StackStatus": "UPDATE_COMPLETE", "Outputs": [{"OutputKey": "MigrateFunction", "OutputValue": "migrate"}]}
+        for told in ({"finished": False, "lines": ["to be continued"]}, {"finished": False, "lines": []}, {"finished": True, "lines": ["that is all"]}):
+            self.answer("cloudformation", "describe_stacks", {"Stacks": [stack]})
+            payload = json.dumps({"ok": True, **told}).encode()
+            self.answer("lambda", "invoke", {"StatusCode": 200, "Payload": BytesIO(payload)}, {"FunctionName": "migrate", "Payload": '{"command": "rebase"}'})
+        self.deployment.invoke_migrate("rebase")
+        self.stubs["lambda"].assert_no_pending_responses()
+        self.assertRegex(self.words.getvalue(), "(?s)to be continued.*that is all")
 
 
 class Connections(unittest.TestCase):

@@ -62,6 +62,19 @@ CREATE TABLE sluice.lease (
     expires_at timestamptz NOT NULL
 );
 
+-- A rebase that is under way: which indexes are still to be compared with their sources. A row goes at its walk's end.
+CREATE TABLE sluice.rebase_walk (
+    stream text PRIMARY KEY REFERENCES sluice.stream ON DELETE CASCADE,
+    index text NOT NULL,
+    slices integer,                             -- into how many the index is cut; NULL: not begun
+    slice integer NOT NULL DEFAULT 0,           -- the next one
+    surplus bigint NOT NULL DEFAULT 0,          -- keys found so far that the source has not
+    system_identifier bigint NOT NULL,          -- of the cluster in which it was begun
+    timeline integer NOT NULL,
+    begun_at timestamptz NOT NULL DEFAULT now(),
+    resumed_at timestamptz NOT NULL DEFAULT now()
+);
+
 -- A stream like any other, whose one document changes each minute: what its index has tells whether the pipeline runs. The
 -- document shows a row of another table, so that it goes by way of the fan-out, too.
 CREATE TABLE sluice.heart (name text PRIMARY KEY);

@@ -361,20 +361,3 @@ BEGIN
     END;
     INSERT INTO sluice.outbox (stream, key, op) SELECT target.name, k.key, 'upsert' FROM unnest(keys) WITH ORDINALITY AS k(key, ord) ORDER BY k.ord;
 END $$;
-
--- After a dump was restored into another cluster: every position is now, versions start above the clock and above
--- `version` (the highest that an index holds), and every stream is read anew. Keys that only the index still has are
--- the caller's to find and to resync.
-CREATE OR REPLACE FUNCTION sluice.rebase(version bigint DEFAULT 0) RETURNS void
-LANGUAGE plpgsql VOLATILE AS $$
-BEGIN
-    PERFORM FROM sluice.subscription FOR UPDATE;
-    UPDATE sluice.subscription
-    SET seen = sluice.snapshot(), target = NULL, first_id = NULL, last_id = NULL, after_id = 0,
-        reserved = greatest(reserved, version),
-        system_identifier = (SELECT c.system_identifier FROM pg_control_system() AS c),
-        timeline = (SELECT c.timeline_id FROM pg_control_checkpoint() AS c);
-    -- Rows that the dump brought along with transaction ids which this cluster has yet to reach.
-    DELETE FROM sluice.outbox WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()) AND xid <> pg_current_xact_id();
-    PERFORM sluice.resync(s.name) FROM sluice.stream AS s WHERE s.source IS NOT NULL;
-END $$;

@@ -25,6 +25,12 @@ pub enum Error {
         /// The innermost cause that Elasticsearch gives.
         reason: String,
     },
+    /// An answer without what some shards hold.
+    #[error("{doing} failed: shards of it did not answer; wait until the index is green or yellow, and try again")]
+    Partial {
+        /// What the request is for.
+        doing: String,
+    },
     /// Something of somebody else's is where Sluice's should be. In words.
     #[error("{0}")]
     Foreign(String),
@@ -62,6 +68,13 @@ pub(crate) async fn answer(
     }
     let reason = body.and_then(|body| innermost_reason(&body["error"])).unwrap_or(text);
     Err(Error::Refused { doing, status: status.as_u16(), reason: reason.chars().take(500).collect() })
+}
+
+/// The answer of a search, which must be of all shards.
+pub(crate) async fn whole_answer(sent: Result<Response, elasticsearch::Error>, doing: String) -> Result<Value, Error> {
+    let found = answer(sent, doing.as_str()).await?;
+    let shards = &found["_shards"];
+    if shards["successful"] == shards["total"] { Ok(found) } else { Err(Error::Partial { doing }) }
 }
 
 /// The outer reasons say that something failed, the innermost `caused_by` says what.

@@ -59,6 +59,26 @@ pub enum Error {
     /// A request that concerns no single stream failed.
     #[error(transparent)]
     Elasticsearch(#[from] elastic::Error),
+    /// An index has what somebody else gave it.
+    #[error(
+        "the index {index} has a document with the version {version}, and Sluice has none above that: delete the index and \
+         run migrate, which makes a new one (of a source it is filled; searches find nothing until then), then run rebase"
+    )]
+    Version {
+        /// The index.
+        index: String,
+        /// The highest version that was found.
+        version: i64,
+    },
+    /// Smaller parts cannot be had.
+    #[error(
+        "a slice of the index {index} takes longer than a run may, however small: its source answers too slowly when it is \
+         asked for keys. Put an index on what finds them in the tables below, and run rebase again"
+    )]
+    Slice {
+        /// The index.
+        index: String,
+    },
     /// The other streams are done.
     #[error("{}", .0.join("\n"))]
     Streams(

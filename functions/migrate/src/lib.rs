@@ -18,7 +18,7 @@ use std::str::FromStr;
 
 use ::config::Secrets;
 
-pub use crate::{config::Config, error::Error, report::Report};
+pub use crate::{config::Config, error::Error, rebase::Limits, report::Report};
 
 /// What `pg_stat_activity` shows.
 const APPLICATION_NAME: &str = "sluice migrate";
@@ -28,7 +28,8 @@ const APPLICATION_NAME: &str = "sluice migrate";
 pub enum Command {
     /// The schema, then the indexes.
     Migrate,
-    /// After a restore or a copy of the database: every index is brought to what the source is now.
+    /// After a restore or a copy of the database: every index is brought to what the source is now. Where there was no
+    /// time for all of it, the next one goes on.
     Rebase,
     /// Removes everything that Sluice made, and nothing else.
     Uninstall,
@@ -52,12 +53,18 @@ impl FromStr for Command {
 pub struct Migrate {
     config: Config,
     secrets: Secrets,
+    limits: Limits,
 }
 
 impl Migrate {
     /// Connects to nothing yet.
     pub fn new(config: Config, secrets: Secrets) -> Self {
-        Self { config, secrets }
+        Self { config, secrets, limits: Limits::default() }
+    }
+
+    /// With other limits for a rebase.
+    pub fn within(self, limits: Limits) -> Self {
+        Self { limits, ..self }
     }
 
     /// Runs one command. Both servers must answer before anything is changed. After an error the report has what was
@@ -87,7 +94,7 @@ impl Migrate {
             Command::Rebase => {
                 let client = database::connect(database, &self.secrets, APPLICATION_NAME).await?;
                 schema::lock(&client).await?;
-                rebase::rebase(&client, &elasticsearch, report).await
+                rebase::rebase(&client, &elasticsearch, self.limits, report).await
             }
             Command::Uninstall => {
                 let mut client = database::connect_unchecked(database, &self.secrets, APPLICATION_NAME).await?;

@@ -1,10 +1,11 @@
 //! The migrate function. Started by Lambda, it handles invocations; started from a shell, it runs once.
 
 use std::process::ExitCode;
+use std::time::{Instant, SystemTime};
 
 use config::{Env, Secrets, init_telemetry, install_crypto_provider};
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
-use migrate::{Command, Config, Error, Migrate, Report};
+use migrate::{Command, Config, Error, Limits, Migrate, Report};
 use serde_json::{Value, json};
 
 const DEFAULT_COMMAND: &str = "migrate";
@@ -24,7 +25,7 @@ async fn main() -> ExitCode {
         };
     }
     let command = std::env::args().nth(1);
-    match run(command.as_deref().unwrap_or(DEFAULT_COMMAND), &mut Report::new(print)).await {
+    match run(command.as_deref().unwrap_or(DEFAULT_COMMAND), Limits::default(), &mut Report::new(print)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             print_failure(&error);
@@ -33,12 +34,15 @@ async fn main() -> ExitCode {
     }
 }
 
-/// The words of the run are the answer. A failure is the invocation's failure, and has them as well.
+/// The words of the run are the answer, and whether it has finished. A failure is the invocation's failure, and has the
+/// words as well.
 async fn handle(event: LambdaEvent<Value>) -> Result<Value, Diagnostic> {
     let command = event.payload["command"].as_str().unwrap_or(DEFAULT_COMMAND);
+    let remaining = event.context.deadline().duration_since(SystemTime::now()).unwrap_or_default();
+    let limits = Limits { deadline: Some(Instant::now() + remaining), ..Limits::default() };
     let mut report = Report::new(|line| tracing::info!("{line}"));
-    match run(command, &mut report).await {
-        Ok(()) => Ok(json!({"ok": true, "lines": report.lines()})),
+    match run(command, limits, &mut report).await {
+        Ok(()) => Ok(json!({"ok": true, "finished": report.is_finished(), "lines": report.lines()})),
         Err(error) => {
             // Logged by the runtime.
             let mut lines = report.lines().to_vec();
@@ -49,13 +53,13 @@ async fn handle(event: LambdaEvent<Value>) -> Result<Value, Diagnostic> {
 }
 
 /// Everything is made anew for each run, so that what is wrong with the configuration reaches the one who asked.
-async fn run(command: &str, report: &mut Report) -> Result<(), Error> {
+async fn run(command: &str, limits: Limits, report: &mut Report) -> Result<(), Error> {
     let command: Command = command.parse()?;
     let config = Config::from_env(Env::from_process())?;
     let aws = config::aws().load().await;
     let secrets = Secrets::new(aws_sdk_secretsmanager::Client::new(&aws));
     // Boxed: nested as it is, its type is too deep for the compiler.
-    Box::pin(Migrate::new(config, secrets).run(command, report)).await
+    Box::pin(Migrate::new(config, secrets).within(limits).run(command, report)).await
 }
 
 #[allow(clippy::print_stdout, reason = "the words of a command belong there")]

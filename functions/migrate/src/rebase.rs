@@ -1,5 +1,7 @@
 //! After a restore or a copy: the position in the log means nothing, and the index may have what the source has not.
 
+use std::time::{Duration, Instant};
+
 use database::{Read, Stream};
 use elasticsearch::Elasticsearch;
 use tokio_postgres::Client;
@@ -7,52 +9,221 @@ use tokio_postgres::Client;
 use crate::{
     Report,
     error::{Error, query},
-    scan::Scan,
+    scan::{Found, Scan, count, highest_version},
 };
 
-/// Begins anew from what the source is now. The drain does the work: every row is read and written again, with a version
-/// above any in the indexes; keys that only an index has are read too, found missing, and deleted.
-pub(crate) async fn rebase(client: &Client, elasticsearch: &Elasticsearch, report: &mut Report) -> Result<(), Error> {
-    let streams = database::streams(client).await.map_err(query("reading the streams"))?;
-    let mut live: Vec<(&Stream, &str)> =
-        streams.values().filter_map(|stream| Some((stream, stream.live_index.as_deref()?))).collect();
-    live.sort_by_key(|(stream, _)| &stream.name);
+/// Versions end at 2^53 - 1 (`subscription_reserved`), and the drain goes on above those of the indexes. By the clock this
+/// is the year 2255.
+const HIGHEST_VERSION: i64 = 9_000_000_000_000_000;
+/// Elasticsearch's own limit, `index.max_slices_per_scroll`.
+const MOST_SLICES: i32 = 1_024;
+/// Of how many keys the source is asked at a time.
+const CHUNK: usize = 1_000;
+/// What is left of a run's time for its last chunk and its answer.
+const RESERVE: Duration = Duration::from_secs(60);
 
-    let mut version = 0;
-    for (_, index) in &live {
-        let mut scan = Scan::new(elasticsearch, index);
-        while let Some(page) = scan.next().await? {
-            version = page.iter().map(|found| found.version).fold(version, i64::max);
+const WALKS: &str = "SELECT stream, index, slices, slice, surplus FROM sluice.rebase_walk ORDER BY stream";
+
+/// How far one run goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// When the run must have ended; `None`: when it is done.
+    pub deadline: Option<Instant>,
+    /// How many documents of an index, about, are compared before that is stored.
+    pub slice_documents: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { deadline: None, slice_documents: 200_000 }
+    }
+}
+
+/// Begins anew from what the source is now, or goes on with that. The drain does the work: every row is read and written
+/// again, with a version above any in the indexes; keys that only an index has are read too, found missing, and deleted.
+/// For these the indexes are walked, slice by slice, for as long as there is time.
+pub(crate) async fn rebase(
+    client: &Client,
+    elasticsearch: &Elasticsearch,
+    limits: Limits,
+    report: &mut Report,
+) -> Result<(), Error> {
+    let streams = database::streams(client).await.map_err(query("reading the streams"))?;
+    let resume = "SELECT sluice.rfc3339(sluice.resume_rebase())";
+    let resumed = client.query_one(resume, &[]).await.map_err(query("looking for a rebase to go on with"))?;
+    if let Some(begun_at) = resumed.get::<_, Option<String>>(0) {
+        report.say(format!("goes on with the rebase that was begun at {begun_at}"));
+    } else {
+        let mut streams: Vec<&Stream> = streams.values().collect();
+        streams.sort_by_key(|stream| &stream.name);
+        begin(client, elasticsearch, &streams, report).await?;
+    }
+
+    let walks = client.query(WALKS, &[]).await.map_err(query("reading what is to be walked"))?;
+    let mut run = Run { client, elasticsearch, limits, report, has_advanced: false };
+    let (mut failures, mut is_cut) = (Vec::new(), false);
+    for row in &walks {
+        let Some(stream) = streams.get(row.get::<_, &str>(0)) else { continue };
+        match run.walk(stream, row).await {
+            Ok(true) => {}
+            Ok(false) => {
+                is_cut = true;
+                break;
+            }
+            Err(error) => failures.push(format!("stream {}: {error}", stream.name)),
         }
     }
-    client.execute("SELECT sluice.rebase($1)", &[&version]).await.map_err(query("setting the position to now"))?;
-    report.say(format!("the position is now, versions go on above {version}"));
-
-    for (stream, index) in live {
-        if stream.source.is_none() {
-            report.say(format!("stream {}: fed by sluice.emit, left as it is", stream.name));
-            continue;
+    // A run that came nowhere, and is to be mended, is not called again.
+    if is_cut && (run.has_advanced || failures.is_empty()) {
+        for failure in failures {
+            report.say(failure);
         }
-        let surplus = remove_surplus(client, elasticsearch, stream, index).await?;
-        let name = &stream.name;
-        report.say(format!("stream {name}: reads every row again, and {surplus} keys that only its index has"));
+        report.break_off("rebase");
+        return Ok(());
+    }
+    if failures.is_empty() { Ok(()) } else { Err(Error::Streams(failures)) }
+}
+
+/// What comes before any walk, and takes a moment: positions, versions, a resync of each stream.
+async fn begin(
+    client: &Client,
+    elasticsearch: &Elasticsearch,
+    streams: &[&Stream],
+    report: &mut Report,
+) -> Result<(), Error> {
+    let mut highest = 0;
+    for index in streams.iter().filter_map(|stream| stream.live_index.as_deref()) {
+        highest = highest.max(possible(highest_version(elasticsearch, index).await?, index)?);
+    }
+    client.execute("SELECT sluice.rebase($1)", &[&highest]).await.map_err(query("setting the position to now"))?;
+    report.say(format!("the position is now, versions go on above {highest}"));
+    for stream in streams.iter().filter(|stream| stream.source.is_none() && stream.live_index.is_some()) {
+        report.say(format!("stream {}: fed by sluice.emit, left as it is", stream.name));
     }
     Ok(())
 }
 
-/// Has the drain look at each key that the index has and the source has not. How many there are.
-async fn remove_surplus(
-    client: &Client,
-    elasticsearch: &Elasticsearch,
-    stream: &Stream,
-    index: &str,
-) -> Result<usize, Error> {
-    let mut scan = Scan::new(elasticsearch, index);
-    let mut surplus = 0;
-    while let Some(page) = scan.next().await? {
-        let keys: Vec<String> = page.into_iter().map(|found| found.key).collect();
+/// Whether the drain can go on above a version of this index.
+fn possible(version: i64, index: &str) -> Result<i64, Error> {
+    if version > HIGHEST_VERSION {
+        return Err(Error::Version { index: index.to_owned(), version });
+    }
+    Ok(version)
+}
+
+/// One run over the indexes.
+struct Run<'a> {
+    client: &'a Client,
+    elasticsearch: &'a Elasticsearch,
+    limits: Limits,
+    report: &'a mut Report,
+    /// It has come to the end of a slice, so that the next run has less to do.
+    has_advanced: bool,
+}
+
+impl Run<'_> {
+    /// Walks what is left of a stream's index. `false`: there is no time for all of it.
+    async fn walk(&mut self, stream: &Stream, row: &tokio_postgres::Row) -> Result<bool, Error> {
+        let (name, index): (&str, &str) = (&stream.name, row.get(1));
+        let (mut slice, mut surplus): (i32, i64) = (row.get(3), row.get(4));
+        let Some(documents) = count(self.elasticsearch, index).await? else {
+            self.forget(name).await?;
+            self.report
+                .say(format!("stream {name}: its index {index} is gone: run migrate, which makes and fills one"));
+            return Ok(true);
+        };
+        let slices = match row.get(2) {
+            Some(slices) => slices,
+            None => self.cut(name, documents.div_ceil(self.limits.slice_documents)).await?,
+        };
+        while slice < slices {
+            if self.has_advanced && self.is_late() {
+                return Ok(false);
+            }
+            let Some(found) = self.compare(stream, index, slice, slices).await? else {
+                if !self.has_advanced {
+                    if slices == MOST_SLICES {
+                        return Err(Error::Slice { index: index.to_owned() });
+                    }
+                    let slices = self.cut(name, slices.unsigned_abs().saturating_mul(4).into()).await?;
+                    self.report.say(format!(
+                        "stream {name}: its slices take longer than a run may, and it begins anew with {slices}"
+                    ));
+                }
+                return Ok(false);
+            };
+            slice += 1;
+            surplus += found;
+            let advance = "UPDATE sluice.rebase_walk SET slice = $2, surplus = $3 WHERE stream = $1";
+            let stored = self.client.execute(advance, &[&name, &slice, &surplus]).await;
+            stored.map_err(query("storing how far an index was walked"))?;
+            self.has_advanced = true;
+        }
+        self.forget(name).await?;
+        self.report.say(format!("stream {name}: reads every row again, and {surplus} keys that only its index has"));
+        Ok(true)
+    }
+
+    /// Begins a walk of so many slices, as far as Elasticsearch takes them.
+    async fn cut(&self, stream: &str, slices: u64) -> Result<i32, Error> {
+        let slices = i32::try_from(slices).unwrap_or(MOST_SLICES).clamp(1, MOST_SLICES);
+        let cut = "UPDATE sluice.rebase_walk SET slices = $2, slice = 0, surplus = 0 WHERE stream = $1";
+        self.client.execute(cut, &[&stream, &slices]).await.map_err(query("beginning to walk an index"))?;
+        Ok(slices)
+    }
+
+    /// Nothing is left to be walked of this stream.
+    async fn forget(&mut self, stream: &str) -> Result<(), Error> {
+        let forget = "DELETE FROM sluice.rebase_walk WHERE stream = $1";
+        self.client.execute(forget, &[&stream]).await.map_err(query("storing that an index was walked"))?;
+        self.has_advanced = true;
+        Ok(())
+    }
+
+    /// Compares one slice of an index with the source: how many keys only the index has. `None`: there was no time for
+    /// all of it. One chunk is compared however late it is, so that small slices always come to their end.
+    async fn compare(&mut self, stream: &Stream, index: &str, slice: i32, slices: i32) -> Result<Option<i64>, Error> {
+        let mut scan = Scan::new(self.elasticsearch, index, slice, slices);
+        let (mut is_begun, mut surplus, mut overtaken) = (false, 0, 0);
+        while let Some(page) = scan.next().await? {
+            for chunk in page.chunks(CHUNK) {
+                if is_begun && self.is_late() {
+                    scan.close().await;
+                    return Ok(None);
+                }
+                overtaken += self.overtake(stream, index, chunk).await?;
+                surplus += self.remove_surplus(stream, chunk).await?;
+                is_begun = true;
+            }
+        }
+        if overtaken > 0 {
+            let name = &stream.name;
+            self.report.say(format!(
+                "stream {name}: versions go on above {overtaken} that were ahead, and their keys are read again"
+            ));
+        }
+        Ok(Some(surplus))
+    }
+
+    /// Raises the versions above those of the chunk: how many were ahead. They came after the beginning, by what another
+    /// cluster had sent whose clock was ahead.
+    async fn overtake(&self, stream: &Stream, index: &str, chunk: &[Found]) -> Result<usize, Error> {
+        let reserved = self.client.query_one("SELECT max(reserved) FROM sluice.subscription", &[]).await;
+        let reserved: i64 = reserved.map_err(query("comparing the versions"))?.get(0);
+        let ahead: Vec<&Found> = chunk.iter().filter(|found| found.version > reserved).collect();
+        let Some(highest) = ahead.iter().map(|found| found.version).max() else { return Ok(0) };
+        let highest = possible(highest, index)?;
+        let keys: Vec<&str> = ahead.iter().map(|found| found.key.as_str()).collect();
+        let sent = self.client.execute("SELECT sluice.overtake($1, $2, $3)", &[&stream.name, &keys, &highest]).await;
+        sent.map_err(query("raising the versions above those of an index"))?;
+        Ok(keys.len())
+    }
+
+    /// Has the drain look at each key of the chunk that the source has not. How many there are.
+    async fn remove_surplus(&self, stream: &Stream, chunk: &[Found]) -> Result<i64, Error> {
+        let keys: Vec<String> = chunk.iter().map(|found| found.key.clone()).collect();
         // With no bytes allowed, what exists is too large, and no document travels.
-        let mut reads = stream.read(client, keys.clone(), 0, None);
+        let mut reads = stream.read(self.client, keys.clone(), 0, None);
         let mut missing = Vec::new();
         while let Some((position, read)) = reads.next().await? {
             if !matches!(read, Read::TooLarge { .. } | Read::Document(_)) {
@@ -60,10 +231,13 @@ async fn remove_surplus(
             }
         }
         if !missing.is_empty() {
-            let sent = client.execute("SELECT sluice.resync($1, $2)", &[&stream.name, &missing]).await;
+            let sent = self.client.execute("SELECT sluice.resync($1, $2)", &[&stream.name, &missing]).await;
             sent.map_err(query("logging the keys that only the index has"))?;
-            surplus += missing.len();
         }
+        Ok(i64::try_from(missing.len()).unwrap_or(i64::MAX))
     }
-    Ok(surplus)
+
+    fn is_late(&self) -> bool {
+        self.limits.deadline.is_some_and(|deadline| Instant::now() + RESERVE > deadline)
+    }
 }

@@ -20,13 +20,14 @@ const MIGRATIONS: [(i32, &str, &str); 4] = [
 ];
 
 /// In the order in which one needs the other.
-const FUNCTIONS: [(&str, &str); 11] = [
+const FUNCTIONS: [(&str, &str); 12] = [
     ("1_log", include_str!("../../../migrations/functions/1_log.sql")),
     ("2_sources", include_str!("../../../migrations/functions/2_sources.sql")),
     ("2_streams", include_str!("../../../migrations/functions/2_streams.sql")),
     ("3_capture", include_str!("../../../migrations/functions/3_capture.sql")),
     ("3_track", include_str!("../../../migrations/functions/3_track.sql")),
     ("4_fan_out", include_str!("../../../migrations/functions/4_fan_out.sql")),
+    ("4_rebase", include_str!("../../../migrations/functions/4_rebase.sql")),
     ("5_operations", include_str!("../../../migrations/functions/5_operations.sql")),
     ("6_admin", include_str!("../../../migrations/functions/6_admin.sql")),
     ("7_ingest", include_str!("../../../migrations/functions/7_ingest.sql")),

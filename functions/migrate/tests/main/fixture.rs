@@ -7,7 +7,7 @@ use elasticsearch::{
     indices::{IndicesDeleteIndexTemplateParts, IndicesDeleteParts, IndicesGetParts},
 };
 use localstack::Database;
-use migrate::{Command, Config, Error, Migrate, Report};
+use migrate::{Command, Config, Error, Limits, Migrate, Report};
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
@@ -82,10 +82,16 @@ impl Fixture {
 
     /// A run's outcome and its lines.
     pub async fn run_told(&self, command: Command) -> (Result<(), Error>, Vec<String>) {
-        let mut report = Report::new(|_| {});
-        let migrate = Migrate::new(self.config.clone(), Secrets::new(self.manager.client()));
-        let result = Box::pin(migrate.run(command, &mut report)).await;
+        let (result, report) = self.run_within(command, Limits::default()).await;
         (result, report.lines().to_vec())
+    }
+
+    /// A run's outcome and its report, with these limits.
+    pub async fn run_within(&self, command: Command, limits: Limits) -> (Result<(), Error>, Report) {
+        let mut report = Report::new(|_| {});
+        let migrate = Migrate::new(self.config.clone(), Secrets::new(self.manager.client())).within(limits);
+        let result = Box::pin(migrate.run(command, &mut report)).await;
+        (result, report)
     }
 
     pub fn alias(&self, stream: &str) -> String {

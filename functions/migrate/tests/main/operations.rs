@@ -1,6 +1,8 @@
+use std::time::Instant;
+
 use elasticsearch::indices::IndicesCreateParts;
 use localstack::Database;
-use migrate::Command;
+use migrate::{Command, Limits};
 use serde_json::json;
 
 use crate::fixture::Fixture;
@@ -14,22 +16,164 @@ async fn rebase_looks_again_at_every_row_and_at_every_key_that_only_the_index_ha
     let alias = fixture.alias("cities");
     // More than one page of the scan; of these, 1 to 1500 are in the source, and no_number is no key of it at all.
     let newest: i64 = 1 << 52;
-    let mut documents: Vec<String> = (1000..2200).map(|id| id.to_string()).collect();
+    let mut documents: Vec<String> = (1000..12_000).map(|id| id.to_string()).collect();
     documents.push("no_number".to_owned());
     fixture.write_all(&alias, &documents, newest).await;
 
     let lines = fixture.run(Command::Rebase).await.unwrap();
     assert_eq!(lines[0], format!("the position is now, versions go on above {newest}"));
-    assert_eq!(lines[1], "stream cities: reads every row again, and 700 keys that only its index has");
+    assert_eq!(lines[1], "stream cities: reads every row again, and 10500 keys that only its index has");
     assert_eq!(fixture.value::<i64>("SELECT min(reserved) FROM sluice.subscription").await, newest);
     let logged: Vec<String> = fixture
         .value("SELECT array_agg(key ORDER BY key) FROM sluice.outbox WHERE stream = 'cities' AND op = 'upsert'")
         .await;
-    assert_eq!(logged.len(), 700);
+    assert_eq!(logged.len(), 10_500);
     assert!(logged.contains(&"no_number".to_owned()) && logged.contains(&"1501".to_owned()));
     assert!(!logged.contains(&"1500".to_owned()));
     let resyncs: i64 = fixture.value("SELECT count(*) FROM sluice.outbox WHERE op = 'fan_out'").await;
     assert_eq!(resyncs, 3, "one for each stream, the heartbeat's among them");
+    fixture.remove().await;
+}
+
+/// The streams in the order in which they are walked: cities, countries, sluice_heartbeat.
+async fn with_indexes() -> Fixture {
+    let fixture = Fixture::with_streams().await;
+    fixture.run(Command::Migrate).await.unwrap();
+    fixture
+}
+
+/// Rebases until the time is up: one slice. Whether it has finished, and the lines.
+async fn rebase_a_little(fixture: &Fixture, slice_documents: u64) -> (bool, Vec<String>) {
+    let limits = Limits { deadline: Some(Instant::now()), slice_documents };
+    let (result, report) = fixture.run_within(Command::Rebase, limits).await;
+    result.unwrap();
+    (report.is_finished(), report.lines().to_vec())
+}
+
+/// How far the walks are.
+async fn walks(fixture: &Fixture) -> String {
+    let walks = "SELECT coalesce(string_agg(format('%s %s/%s', stream, slice, slices), ', ' ORDER BY stream), '') FROM sluice.rebase_walk";
+    fixture.value(walks).await
+}
+
+fn ids(from: u32, to: u32) -> Vec<String> {
+    (from..=to).map(|id| id.to_string()).collect()
+}
+
+#[tokio::test]
+async fn a_rebase_that_is_interrupted_goes_on_and_visits_no_slice_twice() {
+    let fixture = with_indexes().await;
+    fixture.owner.batch_execute("INSERT INTO demo.cities SELECT n FROM generate_series(1, 500) AS n").await.unwrap();
+    fixture.write_all(&fixture.alias("cities"), &ids(1, 1000), 1).await;
+
+    let (is_finished, lines) = rebase_a_little(&fixture, 200).await;
+    assert!(!is_finished);
+    assert_eq!(lines, ["the position is now, versions go on above 1", "to be continued: call rebase again"]);
+    for slice in 1..5 {
+        assert_eq!(walks(&fixture).await, format!("cities {slice}/5, countries 0/, sluice_heartbeat 0/"));
+        let (is_finished, lines) = rebase_a_little(&fixture, 200).await;
+        assert!(!is_finished && lines[0].starts_with("goes on with the rebase that was begun at 2"), "{lines:?}");
+        if slice == 4 {
+            assert_eq!(lines[1], "stream cities: reads every row again, and 500 keys that only its index has");
+        }
+    }
+    assert_eq!(walks(&fixture).await, "countries 0/1, sluice_heartbeat 0/");
+    let lines = fixture.run(Command::Rebase).await.unwrap();
+    assert_eq!(
+        lines.last().unwrap(),
+        "stream sluice_heartbeat: reads every row again, and 0 keys that only its index has"
+    );
+    assert_eq!(walks(&fixture).await, "");
+
+    let logged: Vec<String> = fixture
+        .value("SELECT array_agg(key ORDER BY key::int) FROM sluice.outbox WHERE stream = 'cities' AND op = 'upsert'")
+        .await;
+    assert_eq!(logged, ids(501, 1000), "each once");
+    let resyncs: i64 = fixture.value("SELECT count(*) FROM sluice.outbox WHERE op = 'fan_out'").await;
+    assert_eq!(resyncs, 3, "one for each stream, of the first run");
+    let lines = fixture.run(Command::Rebase).await.unwrap();
+    assert!(lines[0].starts_with("the position is now"), "{lines:?}");
+    fixture.remove().await;
+}
+
+#[tokio::test]
+async fn a_slice_that_takes_longer_than_a_run_is_cut_smaller() {
+    let fixture = with_indexes().await;
+    fixture.write_all(&fixture.alias("cities"), &ids(1, 2500), 1).await;
+    let (_, lines) = rebase_a_little(&fixture, 1_000_000).await;
+    assert_eq!(lines[1], "stream cities: its slices take longer than a run may, and it begins anew with 4");
+    let mut runs = 1;
+    while !rebase_a_little(&fixture, 1_000_000).await.0 {
+        runs += 1;
+        assert!(runs < 10, "{}", walks(&fixture).await);
+    }
+    let logged: i64 =
+        fixture.value("SELECT count(DISTINCT key) FROM sluice.outbox WHERE stream = 'cities' AND op = 'upsert'").await;
+    assert_eq!(logged, 2500);
+    fixture.remove().await;
+}
+
+#[tokio::test]
+async fn a_version_that_is_ahead_when_it_is_walked_is_overtaken() {
+    let fixture = with_indexes().await;
+    fixture.owner.batch_execute("INSERT INTO demo.countries VALUES ('de'), ('fr')").await.unwrap();
+    fixture.write_all(&fixture.alias("countries"), &["fr".to_owned()], 1).await;
+    rebase_a_little(&fixture, 1000).await;
+    // What another cluster had sent to the queue.
+    let ahead: i64 = 1 << 52;
+    fixture.write(&fixture.alias("countries"), "de", ahead, json!({"id": "de"})).await;
+
+    let lines = fixture.run(Command::Rebase).await.unwrap();
+    assert_eq!(lines[1], "stream countries: versions go on above 1 that were ahead, and their keys are read again");
+    assert_eq!(fixture.value::<i64>("SELECT min(reserved) FROM sluice.subscription").await, ahead);
+    let logged: Vec<String> =
+        fixture.value("SELECT array_agg(key) FROM sluice.outbox WHERE stream = 'countries' AND op = 'upsert'").await;
+    assert_eq!(logged, ["de"]);
+    fixture.remove().await;
+}
+
+#[tokio::test]
+async fn a_version_that_none_can_follow_is_told_with_what_to_do_and_stops_no_other_stream() {
+    let fixture = with_indexes().await;
+    let beyond: i64 = 9_000_000_000_000_001;
+    rebase_a_little(&fixture, 1000).await;
+    fixture.write(&fixture.alias("countries"), "de", beyond, json!({"id": "de"})).await;
+    let told = fixture.run(Command::Rebase).await.unwrap_err().to_string();
+    assert!(told.starts_with("stream countries: the index ") && told.contains("delete the index"), "{told}");
+    assert_eq!(walks(&fixture).await, "countries 0/1");
+
+    // Before any walk it is found, too, and nothing was begun.
+    fixture.owner.batch_execute("DELETE FROM sluice.rebase_walk").await.unwrap();
+    let told = fixture.run(Command::Rebase).await.unwrap_err().to_string();
+    assert!(told.starts_with("the index ") && told.contains("delete the index"), "{told}");
+    assert_eq!(walks(&fixture).await, "");
+    fixture.delete_index(&fixture.index_name("countries").await).await;
+    let lines = fixture.run(Command::Rebase).await.unwrap();
+    assert!(lines[2].contains("is gone: run migrate"), "{lines:?}");
+    fixture.run(Command::Migrate).await.unwrap();
+    fixture.run(Command::Rebase).await.unwrap();
+    fixture.remove().await;
+}
+
+#[tokio::test]
+async fn a_rebase_of_another_cluster_timeline_or_day_is_begun_anew_and_the_walk_of_another_index_too() {
+    let fixture = with_indexes().await;
+    fixture.write_all(&fixture.alias("cities"), &ids(1, 20), 1).await;
+    rebase_a_little(&fixture, 10).await;
+    for other in ["system_identifier = 42", "timeline = timeline + 1", "resumed_at = now() - interval '2 days'"] {
+        fixture.owner.batch_execute(&format!("UPDATE sluice.rebase_walk SET {other}")).await.unwrap();
+        let (_, lines) = rebase_a_little(&fixture, 10).await;
+        assert!(lines[0].starts_with("the position is now"), "{other}: {lines:?}");
+        assert_eq!(walks(&fixture).await, "cities 1/2, countries 0/, sluice_heartbeat 0/", "{other}");
+    }
+    fixture.owner.batch_execute("UPDATE sluice.rebase_walk SET index = 'other' WHERE stream = 'cities'").await.unwrap();
+    let (_, lines) = rebase_a_little(&fixture, 10).await;
+    assert!(lines[0].starts_with("goes on"), "{lines:?}");
+    assert_eq!(walks(&fixture).await, "cities 1/2, countries 0/, sluice_heartbeat 0/");
+    assert_eq!(
+        fixture.value::<String>("SELECT index FROM sluice.rebase_walk WHERE stream = 'cities'").await,
+        fixture.index_name("cities").await
+    );
     fixture.remove().await;
 }
 

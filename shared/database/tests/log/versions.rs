@@ -1,7 +1,7 @@
 //! Versions never go back, and belong to the read.
 
 use anyhow::{Context as _, Result};
-use database::log;
+use database::{Read, log};
 use serde_json::json;
 
 use crate::support::{Drainer, Index, World, keys, one, read_rows};
@@ -165,6 +165,29 @@ async fn a_database_from_another_cluster_is_refused_until_it_is_rebased() -> Res
     assert!(!log::is_pending(&client, "elasticsearch").await?, "rows of the other cluster are not waited for");
     let pending: i64 = one(&world.owner, "SELECT sum(pending_rows)::bigint FROM sluice.status()").await?;
     assert_eq!(pending, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_drainer_goes_on_above_a_version_that_was_ahead() -> Result<()> {
+    let world = World::new().await?;
+    let mut index = Index::default();
+    world.app.batch_execute("INSERT INTO demo.item VALUES (1, 'a')").await?;
+    let mut drainer = world.drainer().await?;
+    let ahead = drainer.versions.last() + HOUR_MICROSECONDS;
+    index.write("items", "1", ahead, Read::Document(json!({"id": 1, "value": "of another cluster"}).to_string()));
+    drainer.drain_into(&mut index).await?;
+    assert_eq!(index.get("items", "1"), json!({"id": 1, "value": "of another cluster"}), "its versions are lower");
+
+    // The second one is no longer ahead; the range ends all the same, since a part of it may be below.
+    for version in [ahead, 1] {
+        world.owner.execute("SELECT sluice.overtake('items', '{1}', $1)", &[&version]).await?;
+        assert_eq!(drainer.begin().await?, None, "it is overtaken");
+        drainer.rollback().await?;
+        drainer = Drainer::take_over(drainer.client, "elasticsearch").await;
+    }
+    drainer.drain_into(&mut index).await?;
+    assert_eq!(index.get("items", "1"), json!({"id": 1, "value": "a"}));
     Ok(())
 }
 
