@@ -53,8 +53,8 @@ CREATE INDEX tracked_stream ON sluice.tracked (stream);
 -- What is still to be found out: which documents show changed rows, or all of a source's.
 CREATE TABLE sluice.expansion (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    stream text NOT NULL REFERENCES sluice.stream ON DELETE CASCADE,
-    tracked integer REFERENCES sluice.tracked ON DELETE CASCADE,   -- NULL: the whole source
+    stream text NOT NULL,                       -- no foreign keys: an untrack that is not committed holds up nobody
+    tracked integer,                            -- NULL: the whole source
     images json,                                -- of `keys`: the rows that it is to be asked for, an array
     after_key text[],                           -- how far it has come; NULL: not begun
     logged bigint NOT NULL DEFAULT 0,
@@ -72,7 +72,7 @@ CREATE INDEX expansion_failing ON sluice.expansion (stream, id) WHERE error IS N
 -- When each tracked table, and each stream's resyncs (tracked = 0), had its turn, and until when it waits for a failure
 -- that all of its expansions would have. A table without a row here has had none.
 CREATE TABLE sluice.expansion_turn (
-    stream text NOT NULL REFERENCES sluice.stream ON DELETE CASCADE,
+    stream text NOT NULL,
     tracked integer NOT NULL,
     served_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     due_at timestamptz NOT NULL DEFAULT clock_timestamp(),

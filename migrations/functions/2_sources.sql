@@ -214,7 +214,10 @@ LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     give_up_at timestamptz := clock_timestamp() + sluice.patience();
 BEGIN
-    WHILE NOT pg_try_advisory_xact_lock(hashtextextended('sluice.definitions', 0)) LOOP
+    LOOP
+        -- A row that nobody else may lock; an advisory lock is anybody's.
+        PERFORM FROM sluice.roles FOR UPDATE SKIP LOCKED;
+        EXIT WHEN FOUND;
         IF clock_timestamp() > give_up_at THEN
             RAISE EXCEPTION 'another transaction defines or tracks, and has not ended within %', sluice.patience()
                 USING ERRCODE = 'lock_not_available', HINT = 'Try again when it has.';

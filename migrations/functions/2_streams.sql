@@ -72,12 +72,18 @@ LANGUAGE sql STABLE AS $$
         WHERE a.attrelid = relation AND a.attname = column_name AND NOT a.attisdropped AND c.opcdefault), 'OPERATOR(pg_catalog.=)')
 $$;
 
--- A condition by which a row `s` of the stream's source has the key that the expression `text_of_key` gives as text.
+-- Expressions for the values of the stream's key that the expression `text_of_key` gives as text.
+CREATE OR REPLACE FUNCTION sluice.key_values(stream sluice.stream, text_of_key text) RETURNS text[]
+LANGUAGE sql STABLE AS $$
+    SELECT array_agg(format('%s::%s', CASE cardinality(stream.key) WHEN 1 THEN text_of_key ELSE format('(%s::jsonb ->> %s)', text_of_key, k.ord - 1) END, k.type) ORDER BY k.ord)
+    FROM unnest(sluice.column_types(sluice.relation_of(stream.source), stream.key)) WITH ORDINALITY AS k(type, ord)
+$$;
+
+-- A condition by which a row `s` of the stream's source has this key.
 CREATE OR REPLACE FUNCTION sluice.has_key(stream sluice.stream, text_of_key text) RETURNS text
 LANGUAGE sql STABLE AS $$
-    SELECT string_agg(format('s.%I %s %s::%s', k.name, sluice.equality(sluice.relation_of(stream.source), k.name),
-        CASE cardinality(stream.key) WHEN 1 THEN text_of_key ELSE format('(%s::jsonb ->> %s)', text_of_key, k.ord - 1) END, k.type), ' AND ')
-    FROM unnest(stream.key, sluice.column_types(sluice.relation_of(stream.source), stream.key)) WITH ORDINALITY AS k(name, type, ord)
+    SELECT string_agg(format('s.%I %s %s', k.name, sluice.equality(sluice.relation_of(stream.source), k.name), k.value), ' AND ')
+    FROM unnest(stream.key, sluice.key_values(stream, text_of_key)) AS k(name, value)
 $$;
 
 -- With whose rights a stream is read.
@@ -379,6 +385,21 @@ BEGIN
         SELECT s.name, note_fault.problem FROM sluice.stream AS s WHERE s.name = note_fault.stream
         ON CONFLICT ON CONSTRAINT stream_fault_pkey DO UPDATE SET problem = excluded.problem, at = excluded.at;
     END IF;
+END $$;
+
+-- Whether a text is no value of the stream's key, so that there is no such row: the key had another type once.
+CREATE OR REPLACE FUNCTION sluice.is_no_key(stream text, key text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    asked sluice.stream;
+BEGIN
+    SELECT * INTO asked FROM sluice.stream AS s WHERE s.name = is_no_key.stream;
+    PERFORM sluice.ask(asked, format('SELECT count(*), array_agg(concat(%s)), NULL::text[] FROM unnest($1) AS k(key)',
+        array_to_string(sluice.key_values(asked, 'k.key'), ', ')), ARRAY[key]);
+    RETURN false;
+EXCEPTION
+    WHEN data_exception OR integrity_constraint_violation THEN
+        RETURN true;
 END $$;
 
 -- Whether the stream's documents can be read for some other key than this one. False: it may be the stream that is at

@@ -206,8 +206,16 @@ DECLARE
 BEGIN
     PERFORM sluice.hand_over(gone);
     PERFORM sluice.drop_triggers(id) FROM unnest(gone) AS id;
-    DELETE FROM sluice.tracked AS t WHERE t.id = ANY (gone);
+    PERFORM sluice.forget_tracked(gone);
 END $$;
+
+-- With what is still to be found out by them. What is begun while this is not committed is passed over later (`expand`).
+CREATE OR REPLACE FUNCTION sluice.forget_tracked(ended integer[]) RETURNS void
+LANGUAGE sql VOLATILE AS $$
+    DELETE FROM sluice.expansion AS e WHERE e.tracked = ANY (ended);
+    DELETE FROM sluice.expansion_turn AS t WHERE t.tracked = ANY (ended);
+    DELETE FROM sluice.tracked AS t WHERE t.id = ANY (ended)
+$$;
 
 -- Where a change that was noted by these `keys` is still to be fanned out, the whole stream is, since they end.
 CREATE OR REPLACE FUNCTION sluice.hand_over(ended integer[]) RETURNS void
@@ -248,7 +256,7 @@ BEGIN
     END IF;
     PERFORM sluice.drop_all_triggers(ended);
     PERFORM sluice.hand_over(ended);
-    DELETE FROM sluice.tracked AS t WHERE t.id = ANY (ended);
+    PERFORM sluice.forget_tracked(ended);
 END $$;
 
 -- Forgets a stream. Its changes that are still in the log are passed over; its index is left to whoever made it.
@@ -261,7 +269,9 @@ BEGIN
             USING ERRCODE = 'undefined_object', HINT = 'Those that there are: SELECT name FROM sluice.stream.';
     END IF;
     PERFORM sluice.drop_all_triggers(ARRAY(SELECT t.id FROM sluice.tracked AS t WHERE t.stream = drop_stream.stream));
-    DELETE FROM sluice.tracked AS t WHERE t.stream = drop_stream.stream;
+    PERFORM sluice.forget_tracked(ARRAY(SELECT t.id FROM sluice.tracked AS t WHERE t.stream = drop_stream.stream));
+    DELETE FROM sluice.expansion AS e WHERE e.stream = drop_stream.stream;
+    DELETE FROM sluice.expansion_turn AS t WHERE t.stream = drop_stream.stream;
     DELETE FROM sluice.stream AS s WHERE s.name = drop_stream.stream;
     DELETE FROM sluice.waiting AS w WHERE w.stream = drop_stream.stream;
     DELETE FROM sluice.stream_fault AS f WHERE f.stream = drop_stream.stream;

@@ -240,13 +240,31 @@ SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off AS $$
     ORDER BY t.served_at NULLS FIRST, head.due_at, head.id
 $$;
 
+-- Locks an expansion and its turn; NULL: somebody else has one of them locked, or it is gone.
+CREATE OR REPLACE FUNCTION sluice.take_expansion(id bigint) RETURNS sluice.expansion
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    job sluice.expansion;
+BEGIN
+    SELECT * INTO job FROM sluice.expansion AS e WHERE e.id = take_expansion.id FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+    PERFORM FROM sluice.expansion_turn AS t WHERE t.stream = job.stream AND t.tracked = coalesce(job.tracked, 0) FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND AND EXISTS (SELECT FROM sluice.expansion_turn AS t WHERE t.stream = job.stream AND t.tracked = coalesce(job.tracked, 0)) THEN
+        RETURN NULL;
+    END IF;
+    RETURN job;
+END $$;
+
 -- Works off one slice of what is due: of which expansion (NULL: nothing is due), how many rows were logged, and why none
 -- was. `slow`: of what did not end in time before, which has a session of its own with more patience; `slow_waits`: there
--- is such a one.
+-- is such a one. `unanswered`: the session before had no answer, since what `keys` calls caught the time-out; so the one whose
+-- turn it is is put aside unread.
 --
 -- What fails is put aside, and stops nobody. If the data of one image may be at fault, they are halved until it is alone,
 -- and it waits alone, up to five minutes. If the query is at fault, or its time was over, the tracked table waits.
-CREATE OR REPLACE FUNCTION sluice.expand(slice integer DEFAULT 5000, slow boolean DEFAULT false,
+CREATE OR REPLACE FUNCTION sluice.expand(slice integer DEFAULT 5000, slow boolean DEFAULT false, unanswered boolean DEFAULT false,
     OUT expansion bigint, OUT logged bigint, OUT failure text, OUT slow_waits boolean)
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
@@ -261,14 +279,25 @@ BEGIN
         WHERE t.is_slow AND t.due_at <= began AND EXISTS (
             SELECT FROM sluice.expansion AS e WHERE e.stream = t.stream AND coalesce(e.tracked, 0) = t.tracked AND e.due_at <= began));
     FOR due IN SELECT * FROM sluice.due_expansions(slow) LOOP
-        SELECT * INTO job FROM sluice.expansion AS e WHERE e.id = due FOR UPDATE SKIP LOCKED;
-        EXIT WHEN FOUND;
+        job := sluice.take_expansion(due);
+        EXIT WHEN job.id IS NOT NULL;
     END LOOP;
     IF job.id IS NULL THEN
         RETURN;
     END IF;
     expansion := job.id;
+    IF NOT EXISTS (SELECT FROM sluice.stream AS s WHERE s.name = job.stream)
+        OR job.tracked IS NOT NULL AND NOT EXISTS (SELECT FROM sluice.tracked AS t WHERE t.id = job.tracked)
+    THEN
+        -- It was begun while drop_stream or untrack was not committed.
+        DELETE FROM sluice.expansion AS e WHERE e.id = job.id;
+        DELETE FROM sluice.expansion_turn AS t WHERE t.stream = job.stream AND t.tracked = coalesce(job.tracked, 0);
+        RETURN;
+    END IF;
     BEGIN
+        IF unanswered THEN
+            RAISE EXCEPTION 'it did not answer in time: let nothing that it calls catch query_canceled' USING ERRCODE = 'query_canceled';
+        END IF;
         logged := CASE WHEN job.log_upto IS NULL THEN sluice.expand_source(job, slice) ELSE sluice.expand_log(job, slice) END;
         INSERT INTO sluice.expansion_turn AS t (stream, tracked) VALUES (job.stream, coalesce(job.tracked, 0))
         ON CONFLICT ON CONSTRAINT expansion_turn_pkey DO UPDATE
@@ -333,7 +362,7 @@ BEGIN
         RAISE EXCEPTION 'there is no stream %', quote_ident(stream);
     END IF;
     IF target.source IS NULL THEN
-        RAISE EXCEPTION 'stream % has no source to read: it is fed by sluice.emit', stream;
+        RAISE EXCEPTION 'resync of stream %: it has no source to read, and is fed by sluice.emit', stream USING HINT = 'Emit its payloads again.';
     END IF;
     INSERT INTO sluice.outbox (stream, op) VALUES (stream, 'fan_out');
 END $$;
@@ -348,6 +377,10 @@ BEGIN
     IF target.name IS NULL THEN
         RAISE EXCEPTION 'there is no stream %', quote_ident(stream);
     END IF;
+    IF target.source IS NULL THEN
+        RAISE EXCEPTION 'resync of stream %: it has no source to read, and is fed by sluice.emit', stream USING HINT = 'Emit its payloads again.';
+    END IF;
+    keys := ARRAY(SELECT unnest(keys));         -- of one dimension
     IF array_position(keys, NULL) IS NOT NULL THEN
         RAISE EXCEPTION 'resync of stream %: key number % is NULL', stream, array_position(keys, NULL)
             USING ERRCODE = 'null_value_not_allowed', HINT = 'A document has a key. Leave it out: array_agg(key) FILTER (WHERE key IS NOT NULL).';

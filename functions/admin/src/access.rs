@@ -126,7 +126,8 @@ async fn identify(admin: &Admin, extensions: &Extensions, headers: &HeaderMap) -
         }
         Access::Token(arn) => {
             let header = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-            let Some(token) = header.and_then(|header| header.strip_prefix("Bearer ")) else {
+            let bearer = header.and_then(|header| header.split_once(' '));
+            let Some((_, token)) = bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")) else {
                 print(admin, |line| line.count("Unauthorized", 1));
                 return Err(unauthorized("say who you are: Authorization: Bearer <token>"));
             };

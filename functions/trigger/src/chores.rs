@@ -25,6 +25,7 @@ pub struct Chores<D: Connect> {
     session: Session<D>,
     retention: Duration,
     maintain_at: Instant,
+    is_unanswered: bool,
 }
 
 impl<D: Connect> Chores<D> {
@@ -34,6 +35,7 @@ impl<D: Connect> Chores<D> {
             session: Session::new(database, "sluice trigger (chores)"),
             retention: config.retention,
             maintain_at: Instant::now(),
+            is_unanswered: false,
         }
     }
 
@@ -80,7 +82,7 @@ impl<D: Connect> Chores<D> {
             return Ok(false);
         }
         let session = get(&mut self.session, PATIENCE).await?;
-        Ok(expand(session, true, expanded).await?.0)
+        Ok(expand(session, PATIENCE, true, &mut self.is_unanswered, expanded).await?.0)
     }
 }
 

@@ -6,7 +6,7 @@ use config::Trace;
 use database::delivery::Counts;
 use database::log::Versions;
 use database::{Connect, Session as _};
-use futures_util::future::join;
+use futures_util::future::try_join;
 use queue::Queue;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
@@ -29,6 +29,9 @@ const VERSIONS: i32 = 100_000;
 /// An interval that found nothing is stored this often, so that a transaction which stays open is listed as running and
 /// costs the polls nothing.
 const STORE_INTERVAL: Duration = Duration::from_secs(10);
+/// What operators are told of a stream whose source may have caught its time-out. After a lost connection, too, until it is
+/// read again.
+const UNANSWERED: &str = "its source did not answer in time: let nothing that it calls catch query_canceled";
 /// The queue's depth is asked for this often at most.
 const DEPTH_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -75,6 +78,8 @@ pub struct Drain<D: Connect, Q: Queue> {
     /// When the queue was last asked for its depth, and whether it had room.
     room: Option<(Instant, bool)>,
     rests: Rests,
+    /// A stream whose source did not answer, until a session is there in which that can be noted.
+    unanswered: Option<String>,
 }
 
 impl<D: Connect, Q: Queue> Drain<D, Q> {
@@ -92,6 +97,7 @@ impl<D: Connect, Q: Queue> Drain<D, Q> {
             stored_at: None,
             room: None,
             rests: Rests::default(),
+            unanswered: None,
         }
     }
 
@@ -129,7 +135,10 @@ impl<D: Connect, Q: Queue> Drain<D, Q> {
     /// Nothing is lost: what was not committed is read again.
     pub async fn step(&mut self, trace: &Trace, stop_at: Instant, drained: &mut Drained) -> Result<bool, Error> {
         let outcome = self.try_step(trace, stop_at, drained).await;
-        if outcome.is_err() {
+        if let Err(failure) = &outcome {
+            if let Error::Unanswered { stream } = failure {
+                self.unanswered = Some(stream.clone());
+            }
             self.close();
         }
         outcome
@@ -155,6 +164,10 @@ impl<D: Connect, Q: Queue> Drain<D, Q> {
         let (session, is_new) = self.session.get().await?;
         if is_new {
             self.versions = None;
+        }
+        if let Some(stream) = &self.unanswered {
+            session.note_fault(stream, Some(UNANSWERED)).await?;
+            self.unanswered = None;
         }
         let is_stored = self.stored_at.is_some_and(|at| at.elapsed() < STORE_INTERVAL);
         if !session.is_pending(&self.subscription).await? && is_stored {
@@ -220,9 +233,8 @@ impl<D: Connect, Q: Queue> Drain<D, Q> {
                 return Ok(true);
             };
             // PostgreSQL reads the next page behind this one's documents, while they are packed.
-            let next_page = session.page(&self.subscription, after, self.page_size);
-            let (pushed, page) = join(outgoing.push(rows, version, read_at_ms), next_page).await;
-            pushed?;
+            let next_page = async { Ok(session.page(&self.subscription, after, self.page_size).await) };
+            let ((), page) = try_join(outgoing.push(rows, version, read_at_ms), next_page).await?;
             (rows, read_at_ms) = match page {
                 // Behind documents that could not be read; the transaction goes on from their savepoint.
                 Err(error) if error.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION) => {

@@ -15,6 +15,15 @@ pub enum Error {
     /// The connection was lost while documents were read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// A source went on after its time-out, and with it the session, or the connection was lost without a word.
+    #[error("the source of stream {stream} did not answer in time: the session is given up")]
+    Unanswered {
+        /// The stream.
+        stream: String,
+    },
+    /// An expansion likewise.
+    #[error("an expansion did not answer in time: the session is given up")]
+    UnansweredExpansion,
     /// SQS does not take the messages.
     #[error(transparent)]
     Send(#[from] SendError),

@@ -6,10 +6,11 @@ use std::time::Duration;
 use database::log::Sample;
 use database::{Connect, Session as _};
 use serde::Serialize;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, warn};
 
 use crate::guard::guard;
+use crate::page::UNANSWERED;
 use crate::session::Session;
 use crate::{Config, Error};
 
@@ -60,6 +61,7 @@ pub struct FanOut<D: Connect> {
     sample_at: Instant,
     collect_at: Instant,
     collect_pause: Duration,
+    is_unanswered: bool,
 }
 
 impl<D: Connect> FanOut<D> {
@@ -74,6 +76,7 @@ impl<D: Connect> FanOut<D> {
             sample_at: now,
             collect_at: now,
             collect_pause: Duration::ZERO,
+            is_unanswered: false,
         }
     }
 
@@ -170,7 +173,7 @@ impl<D: Connect> FanOut<D> {
                 }
             }
         }
-        let (worked, waits) = expand(session, false, expanded).await?;
+        let (worked, waits) = expand(session, PATIENCE, false, &mut self.is_unanswered, expanded).await?;
         slow_waits.store(waits, Ordering::Relaxed);
         Ok(has_more || worked)
     }
@@ -198,13 +201,21 @@ pub(crate) fn bear(
     Ok(())
 }
 
-/// Works off one slice of what is due: whether there was one, and whether a slow one waits.
+/// Works off one slice of what is due: whether there was one, and whether a slow one waits. One that did not answer, in
+/// another session, is put aside unread.
 pub(crate) async fn expand(
     session: &impl database::Session,
+    patience: Duration,
     is_slow: bool,
+    is_unanswered: &mut bool,
     expanded: &mut Expanded,
 ) -> Result<(bool, bool), Error> {
-    let slice = session.expand(SLICE, is_slow).await?;
+    let Ok(slice) = timeout(patience + UNANSWERED, session.expand(SLICE, is_slow, *is_unanswered)).await else {
+        *is_unanswered = true;
+        return Err(Error::UnansweredExpansion);
+    };
+    let slice = slice?;
+    *is_unanswered = false;
     expanded.rows += slice.rows;
     if let (Some(expansion), Some(reason)) = (slice.expansion, &slice.failure) {
         warn!(expansion, error = reason, "an expansion failed, and is put aside for a while");

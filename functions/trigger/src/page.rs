@@ -8,7 +8,7 @@ use database::delivery::{self, Counts};
 use database::{Answers as _, Read, Session, Stream, log};
 use message::{Change, Op, Packer};
 use queue::{Message, Queue};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
 
 use crate::rests::Rests;
@@ -26,11 +26,13 @@ const KEY_BYTES: usize = 2048;
 /// takes 900,000 bytes, but a character that SQS refuses grows to twice its size on the way.
 const PAYLOAD_BYTES: usize = 950_000;
 
-/// How long the documents of one stream and page may take: what is left then travels without them, so that a slow source
-/// delays the others once, and then rests.
-const READ_TIME: Duration = Duration::from_secs(2);
-/// With less than this left of the invocation nothing is read any more.
+/// How long sources that are too slow may hold up one transaction. The documents of a stream and page may take half of what
+/// is left of it, and travel by themselves after that; then their source rests.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// With less time than this nothing is read.
 const WORTH_READING: Duration = Duration::from_millis(100);
+/// How long after its time-out a query is waited for: what its source calls may have caught that.
+pub(crate) const UNANSWERED: Duration = Duration::from_secs(2);
 
 /// Turns pages into messages, and packs together what belongs to one stream.
 pub struct Outgoing<'a, S, Q> {
@@ -41,6 +43,7 @@ pub struct Outgoing<'a, S, Q> {
     /// Of these the changes wait, to the end of the transaction: what waited is sent before what came later.
     set_aside: HashSet<String>,
     rests: &'a mut Rests,
+    patience: Duration,
     packers: BTreeMap<String, Packer>,
     sender: Sender<Q>,
     counters: &'a mut Drained,
@@ -61,7 +64,20 @@ impl<'a, S: Session, Q: Queue> Outgoing<'a, S, Q> {
         let streams = session.streams().await?;
         let (set_aside, packers, counts) = (HashSet::new(), BTreeMap::new(), Counts::default());
         let traced = TracedChanges::default();
-        Ok(Self { session, trace, stop_at, streams, set_aside, rests, packers, sender, counters, counts, traced })
+        Ok(Self {
+            session,
+            trace,
+            stop_at,
+            streams,
+            set_aside,
+            rests,
+            patience: PATIENCE,
+            packers,
+            sender,
+            counters,
+            counts,
+            traced,
+        })
     }
 
     /// Takes a page: its documents are read now, under this version, which was drawn before.
@@ -133,7 +149,7 @@ impl<'a, S: Session, Q: Queue> Outgoing<'a, S, Q> {
         let mut left: Vec<usize> = (0..rows.len()).collect();
         let mut goes_on = !self.rests.is_resting(&stream.name);
         while goes_on && !left.is_empty() {
-            let time = READ_TIME.min(self.stop_at.saturating_duration_since(Instant::now()));
+            let time = (self.patience / 2).min(self.stop_at.saturating_duration_since(Instant::now()));
             if time < WORTH_READING {
                 break;
             }
@@ -162,7 +178,11 @@ impl<'a, S: Session, Q: Queue> Outgoing<'a, S, Q> {
         let mut waited = Duration::ZERO;
         loop {
             let began = Instant::now();
-            let next = documents.next().await;
+            let Ok(next) = timeout(time + UNANSWERED, documents.next()).await else {
+                self.counters.source_errors += 1;
+                self.rests.begin(&stream.name);
+                return Err(Error::Unanswered { stream: stream.name.clone() });
+            };
             waited += began.elapsed();
             match next {
                 Ok(Some((position, read))) => {
@@ -188,6 +208,7 @@ impl<'a, S: Session, Q: Queue> Outgoing<'a, S, Q> {
                     if failure.is_late() && waited < time / 2 && left.len() < asked.len() {
                         return Ok((left, true));
                     }
+                    self.patience = self.patience.saturating_sub(waited);
                     let reason = failure.reason();
                     error!(stream = stream.name, error = %failure, reason, "changes travel without their documents");
                     self.counters.source_errors += 1;

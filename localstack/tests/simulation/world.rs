@@ -56,6 +56,15 @@ pub struct State {
     turns: Vec<oneshot::Sender<()>>,
 }
 
+/// Ends with the question, also where whoever asked gives it up.
+struct Asking<'a>(&'a AtomicUsize);
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl World {
     pub fn new(seed: u64, defect: Option<Defect>) -> Arc<Self> {
         let state = State {
@@ -95,9 +104,8 @@ impl World {
     /// Waits for a real server. Nothing else happens until it has answered.
     pub async fn ask<T>(&self, question: impl Future<Output = T>) -> T {
         self.asking.fetch_add(1, Ordering::Relaxed);
-        let answer = question.await;
-        self.asking.fetch_sub(1, Ordering::Relaxed);
-        answer
+        let _asking = Asking(&self.asking);
+        question.await
     }
 
     /// The same for the scheduler, which must not rest meanwhile: time would go on by itself.

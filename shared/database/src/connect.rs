@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use config::{Env, SecretError, Secrets};
 use serde::Deserialize;
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tokio_postgres::{Client, NoTls, Socket, config::SslMode, error::SqlState, tls::MakeTlsConnect};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -21,7 +22,8 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 /// Nothing is found by a search_path in which somebody else may create: their `format` would run with our rights. The
 /// keys and dates in a document are text: the session decides how they are written, not the role's defaults. With
 /// row_security off, a policy that hides rows is an error instead of a deletion. `transaction_timeout` came with 17. JIT
-/// makes an idle poll 50 times dearer. The time-outs end what a frozen client left open.
+/// makes an idle poll 50 times dearer. The time-outs end what a frozen client left open; a statement whose client is gone ends
+/// within a second, except on Windows, which cannot tell.
 const SESSION: &str = "
     SET quote_all_identifiers = off;
     SET standard_conforming_strings = on;
@@ -39,6 +41,7 @@ const SESSION: &str = "
     SET idle_session_timeout = 0;
     SELECT set_config('transaction_timeout', '0', false) WHERE current_setting('transaction_timeout', true) IS NOT NULL;
     SET jit = off;
+    SELECT set_config('client_connection_check_interval', '1s', false) WHERE version() !~* 'windows|mingw|visual';
     SET idle_in_transaction_session_timeout = '60s';
     SET tcp_user_timeout = '30s';";
 /// Of each statement; not of migrations, which may build an index.
@@ -192,13 +195,22 @@ pub enum ConnectError {
 /// Opens a session for a function and checks that the schema is new enough for this code.
 ///
 /// `application_name` is what `pg_stat_activity` shows. A refused credential is looked up again once, since it may have
-/// been rotated. The connection ends when the client is dropped.
+/// been rotated. The connection ends when the client is dropped, once what was asked is answered.
 pub async fn connect(settings: &Settings, secrets: &Secrets, application_name: &str) -> Result<Client, ConnectError> {
-    let (client, target) = open(settings, secrets, application_name).await?;
+    connect_driven(settings, secrets, application_name).await.map(|(client, _)| client)
+}
+
+/// The same with the task that drives the connection: it goes on until what was asked is answered.
+pub(crate) async fn connect_driven(
+    settings: &Settings,
+    secrets: &Secrets,
+    application_name: &str,
+) -> Result<(Client, AbortHandle), ConnectError> {
+    let ((client, driver), target) = open(settings, secrets, application_name).await?;
     let limit = format!("SET statement_timeout = '{STATEMENT_TIMEOUT}'");
     client.batch_execute(&limit).await.map_err(|source| target.no_session(source))?;
     target.check_schema(&client).await?;
-    Ok(client)
+    Ok((client, driver))
 }
 
 /// The same without the check and without a limit on the time of a statement: for migrate, which makes the schema.
@@ -207,7 +219,7 @@ pub async fn connect_unchecked(
     secrets: &Secrets,
     application_name: &str,
 ) -> Result<Client, ConnectError> {
-    let (client, _) = open(settings, secrets, application_name).await?;
+    let ((client, _), _) = open(settings, secrets, application_name).await?;
     Ok(client)
 }
 
@@ -215,9 +227,9 @@ async fn open(
     settings: &Settings,
     secrets: &Secrets,
     application_name: &str,
-) -> Result<(Client, Target), ConnectError> {
+) -> Result<((Client, AbortHandle), Target), ConnectError> {
     let target = Target::new(settings, secrets.get(&settings.secret_arn).await?)?;
-    let (client, target) = match target.open(application_name).await {
+    let ((client, driver), target) = match target.open(application_name).await {
         Err(ConnectError::Refused { .. }) => {
             tracing::info!(
                 secret_arn = settings.secret_arn,
@@ -230,7 +242,7 @@ async fn open(
     };
     let session = format!("{SESSION} SET lock_timeout = '{LOCK_TIMEOUT}'");
     client.batch_execute(&session).await.map_err(|source| target.no_session(source))?;
-    Ok((client, target))
+    Ok(((client, driver), target))
 }
 
 /// The secret, as RDS writes it. No `Debug`: it has the password.
@@ -294,7 +306,7 @@ impl Target {
         Ok(Self { secret_arn, host, port, database, user: login.username, password: login.password, tls })
     }
 
-    async fn open(&self, application_name: &str) -> Result<Client, ConnectError> {
+    async fn open(&self, application_name: &str) -> Result<(Client, AbortHandle), ConnectError> {
         let client_config = self.tls.client_config().map_err(|error| self.unreachable(error.to_string(), None))?;
         let opening = async {
             match client_config {
@@ -315,7 +327,7 @@ impl Target {
         tls: T,
         ssl_mode: SslMode,
         application_name: &str,
-    ) -> Result<Client, tokio_postgres::Error>
+    ) -> Result<(Client, AbortHandle), tokio_postgres::Error>
     where
         T: MakeTlsConnect<Socket>,
         T::Stream: Send + 'static,
@@ -334,13 +346,13 @@ impl Target {
             .keepalives_retries(3)
             .connect(tls)
             .await?;
-        tokio::spawn(async move {
+        let driver = tokio::spawn(async move {
             // Whoever uses the client gets the error too; this tells of a connection that broke while idle.
             if let Err(error) = connection.await {
                 tracing::debug!(error = describe(&error), "the connection to PostgreSQL ended");
             }
         });
-        Ok(client)
+        Ok((client, driver.abort_handle()))
     }
 
     async fn check_schema(&self, client: &Client) -> Result<(), ConnectError> {

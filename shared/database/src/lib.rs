@@ -11,7 +11,7 @@ mod tls;
 use std::error::Error as _;
 
 pub use connect::{ConnectError, Settings, connect, connect_unchecked};
-pub use session::{Answers, Connect, Postgres, Session};
+pub use session::{Answers, Connect, Connection, Postgres, Session};
 pub use source::{Documents, Read, ReadError, Stream, streams};
 
 /// The newest migration that this code relies on. A function that finds an older schema says "run migrate".

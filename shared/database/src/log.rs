@@ -210,10 +210,11 @@ pub async fn collect(client: &Client) -> Result<Collected, Error> {
     Ok(Collected { begun: row.get(0), has_more: row.get(1) })
 }
 
-/// Works off one slice of the expansion whose turn it is. What fails is put aside, and is no error of this.
-pub async fn expand(client: &Client, slice: i32, is_slow: bool) -> Result<Slice, Error> {
-    let query = "SELECT expansion, logged, failure, slow_waits FROM sluice.expand($1, $2)";
-    let row = client.query_one(query, &[&slice, &is_slow]).await?;
+/// Works off one slice of the expansion whose turn it is. What fails is put aside, and is no error of this. One that did
+/// not answer, in another session, `is_unanswered`: it is put aside as one that took too long.
+pub async fn expand(client: &Client, slice: i32, is_slow: bool, is_unanswered: bool) -> Result<Slice, Error> {
+    let query = "SELECT expansion, logged, failure, slow_waits FROM sluice.expand($1, $2, $3)";
+    let row = client.query_one(query, &[&slice, &is_slow, &is_unanswered]).await?;
     Ok(Slice { expansion: row.get(0), rows: row.get(1), failure: row.get(2), slow_waits: row.get(3) })
 }
 

@@ -47,11 +47,11 @@ pub enum Read {
         /// Its size.
         bytes: i32,
     },
-    /// There is no such row, or it prints its key in another way: `7` for `007`. Then the change is logged anew under the
-    /// key as the row prints it.
+    /// There is no such row, and there can be none where the text is no value of the key's type. Or the row prints its key
+    /// in another way, `7` for `007`; then the change is logged anew under the key as the row prints it.
     Missing,
-    /// This key's own data cannot be read, and will not until they are changed: a division by zero in the view, a key
-    /// that is no value of its type, two rows for one key (21000), or whatever else fails for this key and not for others.
+    /// This key's own data cannot be read, and will not until they are changed: a division by zero in the view, two rows
+    /// for one key (21000), or whatever else fails for this key and not for others.
     Failed {
         /// The SQLSTATE.
         code: String,
@@ -363,7 +363,11 @@ impl<'a> Documents<'a> {
         let (code, message) = (refusal.code().code().to_owned(), refusal.message().to_owned());
         let is_data = code.starts_with("22");
         let is_the_keys = if let [position] = asked[..] {
-            is_data || self.has_answered || self.answers_for_another(&self.keys[position]).await?
+            let key = &self.keys[position];
+            if (is_data || code.starts_with("23")) && self.holds("SELECT sluice.is_no_key($1, $2)", key).await? {
+                return Ok(Some((position, Read::Missing)));
+            }
+            is_data || self.has_answered || self.holds("SELECT sluice.answers_for_another($1, $2)", key).await?
         } else {
             is_data || self.is_sound().await?
         };
@@ -389,10 +393,10 @@ impl<'a> Documents<'a> {
         Ok(self.is_sound)
     }
 
-    /// Whether the query answers for some other key of the source.
-    async fn answers_for_another(&self, key: &str) -> Result<bool, ReadError> {
+    /// The answer to a question about the stream and a key; one that cannot be answered is no.
+    async fn holds(&self, question: &str, key: &str) -> Result<bool, ReadError> {
         let asked: [(&(dyn ToSql + Sync), Type); 2] = [(&self.stream.name, Type::TEXT), (&key, Type::TEXT)];
-        let rows = self.try_out("SELECT sluice.answers_for_another($1, $2)", &asked).await?;
+        let rows = self.try_out(question, &asked).await?;
         Ok(rows.is_some_and(|rows| rows.first().is_some_and(|row| row.get(0))))
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use config::Trace;
 use message::Op;
 
@@ -186,6 +186,105 @@ async fn a_slow_or_locked_source_delays_no_other_and_is_told_by_name_until_it_an
     Ok(())
 }
 
+/// One after the other they would take longer than an invocation.
+#[tokio::test]
+async fn many_slow_sources_hold_up_a_transaction_no_longer_than_a_few() -> Result<()> {
+    let bench = Bench::create().await?;
+    let owner = bench.item().await?;
+    owner
+        .batch_execute(
+            "CREATE TABLE slow (id int PRIMARY KEY);
+             CREATE VIEW slow_view AS SELECT id, pg_sleep(3600)::text AS nap FROM slow;
+             SELECT sluice.define_stream('a' || n, source => 'public.slow_view', key => 'id', mapping => '{\"properties\": {\"nap\": {\"type\": \"text\"}}}') FROM generate_series(1, 40) AS n;
+             SELECT sluice.set_live(name, name || '-1', mapping) FROM sluice.stream WHERE name ~ '^a';
+             INSERT INTO slow VALUES (1); INSERT INTO item VALUES (1, 'a'); SELECT sluice.emit('a' || n, '1') FROM generate_series(1, 40) AS n",
+        )
+        .await?;
+    let drained = bench.drain().await?.drained;
+    assert_eq!(drained.documents + drained.to_read_again, 41);
+    assert!((1..=6).contains(&drained.source_errors), "{drained:?}");
+    Ok(())
+}
+
+/// What goes on after its time-out.
+const ENDLESS: &str = "
+    CREATE FUNCTION endless(id int) RETURNS text LANGUAGE plpgsql AS $$ BEGIN
+        WHILE id > 0 LOOP
+            BEGIN PERFORM pg_sleep(3600); EXCEPTION WHEN query_canceled THEN NULL; END;
+        END LOOP;
+        RETURN id::text;
+    END $$;
+    CREATE TABLE stuck (id int PRIMARY KEY);
+    CREATE VIEW stuck_view AS SELECT id, public.endless(id) AS name FROM stuck;
+    SELECT sluice.define_stream('stuck', source => 'public.stuck_view', key => 'id', mapping => '{\"properties\": {\"name\": {\"type\": \"text\"}}}');
+    SELECT sluice.set_live('stuck', 'stuck-1', mapping) FROM sluice.stream WHERE name = 'stuck'";
+
+#[tokio::test]
+async fn a_source_that_catches_its_time_out_stops_no_other() -> Result<()> {
+    let bench = Bench::create().await?;
+    let owner = bench.item().await?;
+    owner.batch_execute(ENDLESS).await?;
+    owner.batch_execute("SELECT sluice.track('stuck', stream => 'stuck', key => 'id')").await?;
+    owner
+        .batch_execute(
+            "INSERT INTO item VALUES (1, 'a'); INSERT INTO stuck VALUES (1); INSERT INTO item VALUES (2, 'b')",
+        )
+        .await?;
+    drain_until(&bench, &owner, "SELECT NOT sluice.pending('elasticsearch')").await?;
+    let arrived = bench.receive().await?;
+    let of = |stream: &str| {
+        arrived.iter().filter(|it| it.stream == stream).map(|it| (it.key.as_str(), it.op)).collect::<BTreeMap<_, _>>()
+    };
+    assert_eq!(of("item"), BTreeMap::from([("1", Op::Upsert), ("2", Op::Upsert)]));
+    assert_eq!(of("stuck"), BTreeMap::from([("1", Op::Read)]));
+    let problem: String =
+        owner.query_one("SELECT problem FROM sluice.stream_status() WHERE stream = 'stuck'", &[]).await?.get(0);
+    assert!(problem.contains("query_canceled"), "{problem}");
+
+    owner.batch_execute("UPDATE stuck SET id = -1").await?;
+    assert_eq!(bench.drain().await?.drained.documents, 1);
+    let problem = owner.query_one("SELECT problem FROM sluice.stream_status() WHERE stream = 'stuck'", &[]).await?;
+    assert_eq!(problem.get::<_, Option<String>>(0), None);
+    Ok(())
+}
+
+#[tokio::test]
+async fn keys_that_catch_their_time_out_stop_no_other() -> Result<()> {
+    let bench = Bench::create().await?;
+    let owner = bench.item().await?;
+    owner.batch_execute(ENDLESS).await?;
+    owner
+        .batch_execute(
+            "CREATE TABLE other (id int PRIMARY KEY);
+             SELECT sluice.track('stuck', stream => 'stuck', keys => 'SELECT public.endless($1.id)');
+             SELECT sluice.track('other', stream => 'item', keys => 'SELECT 7 WHERE $1.id > 0');
+             INSERT INTO stuck VALUES (1)",
+        )
+        .await?;
+    let noted = "SELECT EXISTS (SELECT FROM sluice.expansion WHERE stream = 'stuck' AND error LIKE '%query_canceled%')";
+    drain_until(&bench, &owner, noted).await?;
+    // While it is tried again, by the one with more patience.
+    owner.batch_execute("INSERT INTO other VALUES (1)").await?;
+    let expanded = "SELECT EXISTS (SELECT FROM sluice.outbox WHERE stream = 'item' AND key = '7') AND NOT sluice.pending('elasticsearch')";
+    drain_until(&bench, &owner, expanded).await?;
+    let arrived = bench.receive().await?;
+    assert_eq!(arrived.iter().map(|it| (it.key.as_str(), it.op)).collect::<Vec<_>>(), [("7", Op::Delete)]);
+    Ok(())
+}
+
+/// One trigger, invocation after invocation, until a question is answered with yes.
+async fn drain_until(bench: &Bench, owner: &tokio_postgres::Client, question: &str) -> Result<()> {
+    let trigger = bench.trigger(&[("DRAIN", "stay"), ("STAY", "8s")])?;
+    for _ in 0..30 {
+        // What it was in the middle of at the end of its time is an error of the invocation, and done again.
+        drop(trigger.handle(&Trace::of_invocation(None), a_minute_from_now()).await);
+        if owner.query_one(question, &[]).await?.get(0) {
+            return Ok(());
+        }
+    }
+    bail!("never: {question}")
+}
+
 #[tokio::test]
 async fn a_failing_source_lets_the_other_streams_go_on_and_skips_nothing() -> Result<()> {
     let bench = Bench::create().await?;
@@ -316,7 +415,7 @@ async fn two_drainers_send_everything_once() -> Result<()> {
 async fn a_fan_out_that_fails_lets_the_drain_go_on() -> Result<()> {
     let bench = Bench::create().await?;
     let owner = bench.item().await?;
-    owner.batch_execute(&format!("REVOKE ALL ON FUNCTION sluice.collect(integer), sluice.expand(integer, boolean), sluice.maintain(bigint, interval, timestamptz), sluice.sample(text, interval) FROM {}", localstack::APP_ROLE)).await?;
+    owner.batch_execute(&format!("REVOKE ALL ON FUNCTION sluice.collect(integer), sluice.expand(integer, boolean, boolean), sluice.maintain(bigint, interval, timestamptz), sluice.sample(text, interval) FROM {}", localstack::APP_ROLE)).await?;
     for (id, variables) in [(1, &[][..]), (2, &[("DRAIN", "stay"), ("STAY", "2s")])] {
         owner.execute("INSERT INTO item VALUES ($1)", &[&id]).await?;
         let summary = bench.trigger(variables)?.handle(&Trace::of_invocation(None), a_minute_from_now()).await?;

@@ -54,7 +54,7 @@ const ROWS: &str = "
     INSERT INTO sluice.outbox (stream, key, op) SELECT 'unborn', n, 'upsert' FROM generate_series(1, 2000) AS n";
 
 /// How each function is called as its caller calls it, or in a harder way. One that has no line here fails the test.
-const CALLS: [(&str, &str); 69] = [
+const CALLS: [(&str, &str); 72] = [
     ("advance", "SELECT sluice.advance('elasticsearch', 1)"),
     ("answers_for_another", "SELECT sluice.answers_for_another('items', '7')"),
     ("as_reader", "SELECT sluice.as_reader(s, 'SELECT', 'n integer') FROM sluice.stream AS s"),
@@ -94,8 +94,10 @@ const CALLS: [(&str, &str); 69] = [
     ("hold", "SELECT sluice.hold('elasticsearch', 0)"),
     ("image_columns", "SELECT sluice.image_columns('SELECT $1.id')"),
     ("interval_rows", "SELECT sluice.interval_rows()"),
+    ("is_no_key", "SELECT sluice.is_no_key('items', 'x')"),
     ("is_of_a_key", "SELECT sluice.is_of_a_key('22012')"),
     ("key_expression", "SELECT sluice.key_expression('s', '{id}')"),
+    ("key_values", "SELECT sluice.key_values(s, 'k.key') FROM sluice.stream AS s"),
     ("keys_query", "SELECT sluice.keys_query('SELECT $1.id', 'x')"),
     ("log_bytes", "SELECT sluice.log_bytes()"),
     ("logged_keys", "SELECT sluice.logged_keys('items', 0, 1000000000, 20000)"),
@@ -131,6 +133,7 @@ const CALLS: [(&str, &str); 69] = [
     ("status", "SELECT sluice.status()"),
     ("stream_status", "SELECT sluice.stream_status()"),
     ("tables_of", "SELECT sluice.tables_of('demo.item')"),
+    ("take_expansion", "SELECT sluice.take_expansion(min(id)) FROM sluice.expansion"),
     ("take_over", "SELECT sluice.take_over('elasticsearch', 100000)"),
     ("take_over", "SELECT sluice.take_over('fan_out', 100000)"),
     (

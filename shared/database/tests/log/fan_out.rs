@@ -191,7 +191,7 @@ async fn keys_that_fail_are_parked_with_their_error_and_done_after_mending() -> 
     assert_eq!(keys(&world.drain().await?), ["7"]);
     let error: String = one(&client, "SELECT last_error FROM sluice.stream_status() WHERE stream = 'projects'").await?;
     assert!(error.contains("owner_id"), "{error}");
-    assert_eq!(log::expand(&client, 10, false).await?.expansion, None, "it waits before it is tried again");
+    assert_eq!(log::expand(&client, 10, false, false).await?.expansion, None, "it waits before it is tried again");
 
     world
         .owner
@@ -221,9 +221,9 @@ async fn a_crash_in_a_slice_repeats_it() -> Result<()> {
         seen => Err(format!("{seen:?}")),
     })
     .await;
-    log::expand(&client, 2, false).await?;
+    log::expand(&client, 2, false, false).await?;
     client.batch_execute("BEGIN").await?;
-    assert_eq!(log::expand(&client, 2, false).await?.rows, 2);
+    assert_eq!(log::expand(&client, 2, false, false).await?.rows, 2);
     client.batch_execute("ROLLBACK").await?;
     expand(&client, 2).await?;
     assert_eq!(keys(&world.drain().await?), ["1", "2", "3", "4", "5"]);
@@ -255,7 +255,7 @@ async fn a_bulk_change_is_collected_in_steps_and_asked_for_many_rows_at_once() -
     world.app.batch_execute("UPDATE demo.person SET name = 'new' WHERE id > 2").await?;
     let first = log::collect(&client).await?;
     assert_eq!((first.begun, first.has_more), (1, true), "a page");
-    assert_eq!(log::expand(&client, 5000, false).await?.rows, 1000, "before the rest is collected");
+    assert_eq!(log::expand(&client, 5000, false, false).await?.rows, 1000, "before the rest is collected");
     assert_eq!(collect(&client).await?, 19);
     assert_eq!(expand(&client, 5000).await?, 19_000);
     assert_eq!(drain_all().await?, 20_000);
@@ -308,7 +308,7 @@ async fn slow_keys_hold_up_neither_another_rename_nor_a_resync() -> Result<()> {
     assert_eq!(collect(&client).await?, 3);
     client.batch_execute("SET statement_timeout = '300ms'").await?;
     let mut failures = 0;
-    while let done @ log::Slice { expansion: Some(_), .. } = log::expand(&client, 10, false).await? {
+    while let done @ log::Slice { expansion: Some(_), .. } = log::expand(&client, 10, false, false).await? {
         failures += usize::from(done.failure.is_some());
     }
     assert_eq!(failures, 1, "of the slow table one was tried, and the others have all been worked off");
@@ -318,9 +318,13 @@ async fn slow_keys_hold_up_neither_another_rename_nor_a_resync() -> Result<()> {
 
     // With more patience, once it is its time.
     world.owner.batch_execute("UPDATE sluice.expansion_turn SET due_at = now()").await?;
-    assert!(log::expand(&client, 10, false).await?.slow_waits);
-    assert!(log::expand(&client, 10, true).await?.failure.is_some());
-    assert_eq!(log::expand(&client, 10, true).await?.expansion, None, "the table waits, and not each of its rows");
+    assert!(log::expand(&client, 10, false, false).await?.slow_waits);
+    assert!(log::expand(&client, 10, true, false).await?.failure.is_some());
+    assert_eq!(
+        log::expand(&client, 10, true, false).await?.expansion,
+        None,
+        "the table waits, and not each of its rows"
+    );
     Ok(())
 }
 

@@ -164,6 +164,48 @@ async fn an_open_definition_holds_up_no_fan_out() -> Result<()> {
     Ok(())
 }
 
+/// Before and after the fan-out has begun with what they end: the others go on, and what is left goes at the end.
+#[tokio::test]
+async fn an_open_untrack_or_drop_stream_holds_up_no_fan_out() -> Result<()> {
+    let world = World::with(TABLES).await?;
+    let keys = "SELECT sluice.track('demo.b', stream => 'a', keys => 'SELECT i.id FROM demo.a AS i WHERE i.id = $1.n')";
+    world.owner.batch_execute(keys).await?;
+    let other = "CREATE TABLE demo.c (id bigint PRIMARY KEY); INSERT INTO demo.c VALUES (1);
+        SELECT sluice.define_stream('c', source => 'demo.c', key => 'id', mapping => '{\"properties\": {\"id\": {}}}')";
+    world.owner.batch_execute(other).await?;
+    let open = world.database.owner().await?;
+    let client = world.database.functions().await?;
+    client.batch_execute("SET lock_timeout = '1ms'").await?;
+    let of_c = "SELECT count(*) FROM sluice.outbox WHERE stream = 'c' AND op = 'upsert'";
+    for end in ["untrack('demo.b', 'a')", "drop_stream('a')"] {
+        for is_begun in [true, false] {
+            let before: i64 = one(&world.owner, of_c).await?;
+            if is_begun {
+                // So that there is a turn of it, too.
+                world.app.batch_execute("UPDATE demo.b SET n = 1 WHERE id = 1").await?;
+                world.fan_out(100).await?;
+                world.app.batch_execute("UPDATE demo.b SET n = 2 WHERE id = 1").await?;
+                crate::support::collect(&client).await?;
+            }
+            open.batch_execute(&format!("BEGIN; SELECT sluice.{end}")).await?;
+            world.owner.batch_execute("INSERT INTO sluice.outbox (stream, op) VALUES ('c', 'fan_out')").await?;
+            crate::support::collect(&client).await?;
+            while crate::support::expand_next(&client, 100).await?.is_some() {}
+            assert!(one::<i64>(&world.owner, of_c).await? > before, "{end}");
+            open.batch_execute("ROLLBACK").await?;
+        }
+    }
+    world.app.batch_execute("UPDATE demo.b SET n = 1 WHERE id = 1").await?;
+    open.batch_execute("BEGIN; SELECT sluice.untrack('demo.b', 'a')").await?;
+    crate::support::collect(&client).await?;
+    open.batch_execute("COMMIT").await?;
+    world.fan_out(100).await?;
+    assert_eq!(one::<i64>(&world.owner, "SELECT count(*) FROM sluice.expansion").await?, 0);
+    let handed_over = "SELECT count(*) FROM sluice.outbox WHERE stream = 'a' AND op = 'upsert' AND key = '1' AND id > (SELECT max(id) FROM sluice.outbox WHERE tracked IS NOT NULL)";
+    assert!(one::<i64>(&world.owner, handed_over).await? > 0, "all of the stream is read anew");
+    Ok(())
+}
+
 #[tokio::test]
 async fn the_logs_own_tables_cannot_be_tracked() -> Result<()> {
     let world = World::with(TABLES).await?;

@@ -393,7 +393,7 @@ async fn a_heartbeat_goes_by_way_of_the_fan_out() -> Result<()> {
     let logged = "SELECT string_agg(DISTINCT op || ' ' || coalesce(key, payload ->> 'name'), ', ') FROM sluice.outbox WHERE op <> 'upsert' OR key IS NOT NULL";
     assert_eq!(one::<String>(&owner, logged).await?, "fan_out heartbeat");
     while sluice::collect(&functions).await?.has_more {}
-    assert_eq!(sluice::expand(&functions, 10, false).await?.rows, 1);
+    assert_eq!(sluice::expand(&functions, 10, false, false).await?.rows, 1);
     let logged = "SELECT string_agg(key, ', ') FROM sluice.outbox WHERE op = 'upsert'";
     assert_eq!(one::<String>(&owner, logged).await?, "heartbeat");
     Ok(())

@@ -120,9 +120,9 @@ pub async fn expand(client: &Client, slice: i32) -> Result<i64> {
 
 /// One slice of what is due, of what took long before as well: how many rows were logged.
 pub async fn expand_next(client: &Client, slice: i32) -> Result<Option<i64>> {
-    let mut done = log::expand(client, slice, false).await?;
+    let mut done = log::expand(client, slice, false, false).await?;
     if done.expansion.is_none() && done.slow_waits {
-        done = log::expand(client, slice, true).await?;
+        done = log::expand(client, slice, true, false).await?;
     }
     Ok(done.expansion.map(|_| done.rows))
 }

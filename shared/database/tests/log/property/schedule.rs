@@ -194,7 +194,7 @@ impl Schedule {
             0 => self.fan_out.batch_execute(PUT_ASIDE).await?,
             1..8 => {
                 let slice = if self.random.bool() { 100 } else { self.random.i32(1..4) };
-                log::expand(&self.fan_out, slice, false).await?;
+                log::expand(&self.fan_out, slice, false, false).await?;
             }
             _ => {
                 log::collect(&self.fan_out).await?;
