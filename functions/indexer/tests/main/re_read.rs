@@ -71,9 +71,13 @@ async fn a_delete_that_came_back_does_not_undo_what_was_written_since() {
 async fn a_key_whose_row_fails_by_its_data_is_dead_lettered_alone() {
     let (fixture, owner) = cities().await;
     owner.execute("UPDATE city SET d = 0 WHERE id = 2", &[]).await.unwrap();
+    // From before the key had a type that has no such value.
+    assert_eq!(fixture.handle(&batch([message("cities").upsert("no number", 4, r#"{"n":1}"#)])).await, [""; 0]);
+    assert_eq!(n_of(&fixture, "no number").await, Some((4, 1)));
     let event = batch([message("cities").read("1", 5).read("2", 5).read("3", 5).read("no number", 5)]);
     assert_eq!(fixture.handle(&event).await, [""; 0]);
-    assert_eq!(fixture.dead_letters.keys(), ["2", "no number"]);
+    assert_eq!(fixture.dead_letters.keys(), ["2"]);
+    assert_eq!(n_of(&fixture, "no number").await, None, "there is no such row");
     let letters = fixture.dead_letters.letters();
     let division = letters.iter().find(|letter| letter.attribute("key") == "2").unwrap();
     assert_eq!(division.attribute("error_type"), "22012");
