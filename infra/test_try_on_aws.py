@@ -3,6 +3,7 @@
 `make test` runs it. It deploys beside the stack's own deploy, in another region.
 """
 
+import json
 import os
 import re
 import shutil
@@ -24,7 +25,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.append(str(REPOSITORY / "localstack" / "stack"))
 
 import artifacts  # noqa: E402
+import commands  # noqa: E402
 import functions  # noqa: E402
+import postgres  # noqa: E402
 
 REGION = "eu-central-1"
 
@@ -62,6 +65,35 @@ class TryOnAws(unittest.TestCase):
         for line in lines:
             if line.startswith("left out"):
                 self.assertIn("LocalStack ", line)
+        self.assertEqual(left(), {})
+
+    def test_with_servers_a_row_becomes_a_document(self):
+        """With the stack's own, in a database that is made for it; the stack's own schema and indexes go before."""
+        stack = commands.existing({"STACK": os.environ["SLUICE_STACK"]})
+        functions.run_migrate(stack, "uninstall")
+        of_its_own = "sluice_of_a_trial"
+        drop = f"DROP DATABASE IF EXISTS {of_its_own} WITH (FORCE);"
+        self.addCleanup(postgres.psql, stack, drop, "postgres")
+        make = f"CREATE DATABASE {of_its_own}; GRANT CREATE, CONNECT ON DATABASE {of_its_own} TO sluice_owner;"
+        postgres.psql(stack, drop + make, "postgres")
+        connection = postgres.connection(stack.database_url)
+        where = {"host": connection["PGHOST"], "port": int(connection["PGPORT"]), "dbname": of_its_own}
+        client, given = boto3.client("secretsmanager", region_name=REGION), {"DatabaseSslmode": "disable"}
+        for parameter, value in functions.secrets(stack, where, stack.elasticsearch_url).items():
+            if parameter != "AdminSecretArn":
+                given[parameter] = client.create_secret(Name=f"servers/{parameter}", SecretString=json.dumps(value))["ARN"]
+                self.addCleanup(client.delete_secret, SecretId=given[parameter], ForceDeleteWithoutRecovery=True)
+        file = self.scratch / "servers.json"
+        file.write_text(json.dumps(given))
+        with mock.patch.dict(os.environ, {"PSQL": postgres.find_psql(stack)}):
+            done = self.run_it("--yes", "--servers", file)
+        told = done.stdout + done.stderr
+        self.assertEqual(done.returncode, 0, told)
+        for question in ("deploy and migrate, with servers", "a row becomes a document", "after a rest"):
+            self.assertRegex(done.stdout, f"(?m)^ok +{question} ", told)
+        left_in_it = postgres.psql(stack, "SELECT nspname FROM pg_namespace WHERE nspname ~ '^sluice'", of_its_own)
+        self.assertEqual(left_in_it.strip(), "", told)
+        self.doCleanups()
         self.assertEqual(left(), {})
 
     def test_whatever_happens_it_is_taken_back(self):
