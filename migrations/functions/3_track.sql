@@ -269,7 +269,7 @@ BEGIN
             USING ERRCODE = 'undefined_object', HINT = 'Those that there are: SELECT name FROM sluice.stream.';
     END IF;
     PERFORM sluice.drop_all_triggers(ARRAY(SELECT t.id FROM sluice.tracked AS t WHERE t.stream = drop_stream.stream));
-    PERFORM sluice.forget_tracked(ARRAY(SELECT t.id FROM sluice.tracked AS t WHERE t.stream = drop_stream.stream));
+    DELETE FROM sluice.tracked AS t WHERE t.stream = drop_stream.stream;
     DELETE FROM sluice.expansion AS e WHERE e.stream = drop_stream.stream;
     DELETE FROM sluice.expansion_turn AS t WHERE t.stream = drop_stream.stream;
     DELETE FROM sluice.stream AS s WHERE s.name = drop_stream.stream;

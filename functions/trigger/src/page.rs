@@ -27,7 +27,7 @@ const KEY_BYTES: usize = 2048;
 const PAYLOAD_BYTES: usize = 950_000;
 
 /// How long sources that are too slow may hold up one transaction. The documents of a stream and page may take half of what
-/// is left of it, and travel by themselves after that; then their source rests.
+/// is left of it. Then the changes travel without them, and their source rests.
 const PATIENCE: Duration = Duration::from_secs(4);
 /// With less time than this nothing is read.
 const WORTH_READING: Duration = Duration::from_millis(100);
