@@ -1,7 +1,7 @@
 -- The demo's tables and streams, anew each time. Run by the owner of the schema `sluice`, in one transaction: what is
 -- still under way from an earlier run finds its streams again.
 
-SELECT sluice.drop_stream('cities'), sluice.drop_stream('countries');
+SELECT sluice.drop_stream(name) FROM sluice.stream WHERE name IN ('cities', 'countries');
 DROP SCHEMA IF EXISTS atlas CASCADE;
 
 CREATE SCHEMA atlas;
@@ -21,7 +21,7 @@ CREATE TABLE atlas.cities (
     lat numeric(8, 5) NOT NULL,
     lng numeric(8, 5) NOT NULL
 );
-CREATE INDEX cities_country ON atlas.cities (country);   -- asked by `keys` when a country changes
+CREATE INDEX cities_country ON atlas.cities (country);   -- asked by `affects` when a country changes
 
 CREATE VIEW atlas.city_documents AS
 SELECT c.id, c.name, json_build_object('lat', c.lat, 'lon', c.lng) AS location,
