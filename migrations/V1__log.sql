@@ -57,8 +57,8 @@ CREATE TABLE sluice.outbox (
     stream text NOT NULL,
     key text,                                   -- NULL for a fan_out row
     op text NOT NULL,                           -- upsert, delete, or fan_out: which documents changed is still to be found out
-    tracked integer,                            -- fan_out: which `keys` to ask; NULL: the whole source
-    payload json,                               -- the image that `keys` needs, or the document of an emit
+    tracked integer,                            -- fan_out: which `affects` to ask; NULL: the whole source
+    payload json,                               -- the image that `affects` needs, or the document of an emit
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     -- The trace that the writer is in, if it says so: SET LOCAL sluice.traceparent = '00-…', of W3C's 55 characters. A
     -- default, so that whatever writes to the log has it.

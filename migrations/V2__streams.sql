@@ -4,7 +4,7 @@ CREATE TABLE sluice.stream (
     name text PRIMARY KEY,
     source text,                                -- a table or a view, qualified and quoted; NULL: fed by emit
     key text[] NOT NULL,                        -- columns of the source; empty: fed by emit
-    reader regrole,                             -- with whose rights the source and `keys` are read; NULL: the functions'
+    reader regrole,                             -- with whose rights the source and `affects` are read; NULL: the functions'
     mapping jsonb NOT NULL,                     -- wanted
     settings jsonb,
     live_mapping jsonb,                         -- what the index has; the drain reads these fields
@@ -40,13 +40,13 @@ CREATE TABLE sluice.tracked (
     relation regclass NOT NULL,
     stream text NOT NULL REFERENCES sluice.stream,
     key text[],                                 -- columns of the relation that are the stream's key, or
-    keys text,                                  -- a query that finds the keys, from one row of the relation as $1
+    affects text,                               -- a query that finds the keys, from one row of the relation as $1
     columns text[],                             -- an update of other columns is of no interest; NULL: all are
     attributes smallint[] NOT NULL,             -- the numbers of the columns that are noted: found by them when they are renamed
     made text,                                  -- a digest of what the triggers were made by
-    CONSTRAINT tracked_kind CHECK ((key IS NULL) <> (keys IS NULL))
+    CONSTRAINT tracked_kind CHECK ((key IS NULL) <> (affects IS NULL))
 );
--- A table may hold two keys of one stream. Other `keys` replace those before.
+-- A table may hold two keys of one stream. Other `affects` replace those before.
 CREATE UNIQUE INDEX tracked_once ON sluice.tracked (relation, stream, coalesce(key, '{}'));
 CREATE INDEX tracked_stream ON sluice.tracked (stream);
 
@@ -55,14 +55,14 @@ CREATE TABLE sluice.expansion (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     stream text NOT NULL,                       -- no foreign keys: an untrack that is not committed holds up nobody
     tracked integer,                            -- NULL: the whole source
-    images json,                                -- of `keys`: the rows that it is to be asked for, an array
+    images json,                                -- of `affects`: the rows that it is to be asked for, an array
     after_key text[],                           -- how far it has come; NULL: not begun
     logged bigint NOT NULL DEFAULT 0,
     attempts integer NOT NULL DEFAULT 0,        -- failed ones
     error text,
     due_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    log_upto bigint,                            -- of the log: up to this id; NULL: of the source, or of `keys`
+    log_upto bigint,                            -- of the log: up to this id; NULL: of the source, or of `affects`
     log_after bigint NOT NULL DEFAULT 0
 );
 CREATE INDEX expansion_due ON sluice.expansion (stream, coalesce(tracked, 0), due_at, id);

@@ -6,4 +6,4 @@ SELECT sluice.resync('countries');
 SELECT sluice.track('atlas.cities', stream => 'cities', key => 'id');
 -- A city's document shows its country, too.
 SELECT sluice.track('atlas.countries', stream => 'cities', columns => '{name, region, languages}',
-    keys => 'SELECT id FROM atlas.cities WHERE country = $1.code');
+    affects => 'SELECT id FROM atlas.cities WHERE country = $1.code');

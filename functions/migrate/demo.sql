@@ -35,7 +35,7 @@ CREATE TABLE IF NOT EXISTS demo.projects (
     updated_at timestamptz NOT NULL DEFAULT now()
 );
 
--- Asked by `keys`, when a user or a hackathon is renamed.
+-- Asked by `affects`, when a user or a hackathon is renamed.
 CREATE INDEX IF NOT EXISTS hackathons_organizer ON demo.hackathons (organizer_id);
 CREATE INDEX IF NOT EXISTS projects_hackathon ON demo.projects (hackathon_id);
 CREATE INDEX IF NOT EXISTS projects_owner ON demo.projects (owner_id);
@@ -83,7 +83,7 @@ SELECT sluice.define_stream('hackathons', source => 'demo.hackathon_documents', 
     }}');
 SELECT sluice.track('demo.hackathons', stream => 'hackathons', key => 'id');
 SELECT sluice.track('demo.users', stream => 'hackathons', columns => '{name}',
-    keys => 'SELECT id FROM demo.hackathons WHERE organizer_id = $1.id');
+    affects => 'SELECT id FROM demo.hackathons WHERE organizer_id = $1.id');
 
 SELECT sluice.define_stream('projects', source => 'demo.project_documents', key => 'id',
     settings => '{"number_of_replicas": 0}',
@@ -99,9 +99,9 @@ SELECT sluice.define_stream('projects', source => 'demo.project_documents', key 
     }}');
 SELECT sluice.track('demo.projects', stream => 'projects', key => 'id');
 SELECT sluice.track('demo.users', stream => 'projects', columns => '{name}',
-    keys => 'SELECT id FROM demo.projects WHERE owner_id = $1.id');
+    affects => 'SELECT id FROM demo.projects WHERE owner_id = $1.id');
 SELECT sluice.track('demo.hackathons', stream => 'projects', columns => '{name}',
-    keys => 'SELECT id FROM demo.projects WHERE hackathon_id = $1.id');
+    affects => 'SELECT id FROM demo.projects WHERE hackathon_id = $1.id');
 
 -- The admin function adds and renames users. Reading, the calls above have granted; an identity column needs no right on
 -- its sequence.

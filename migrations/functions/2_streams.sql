@@ -201,7 +201,7 @@ LANGUAGE sql STABLE AS $$
     WHERE stream.source IS NOT NULL AND sluice.source_problem(stream) IS NULL
 $$;
 
--- Asks the source with the reader's rights; the query has $1, `keys`, and $2, a number, and gives one row of these
+-- Asks the source with the reader's rights; the query has $1, keys, and $2, a number, and gives one row of these
 -- columns. Whatever the source's own functions have set in this session is undone: it would be in force for other
 -- streams. The code that says so is of no use to them, since then nothing was found.
 CREATE OR REPLACE FUNCTION sluice.ask(target sluice.stream, query text, keys text[], OUT n bigint, OUT texts text[], OUT last text[])
@@ -221,7 +221,7 @@ END $$;
 -- Defines a stream, or changes its definition; the same again changes nothing. `source` is a table or a view; without
 -- one, the stream is fed by emit with payloads. `mapping` is the body of Elasticsearch's mappings: its top-level
 -- properties are the document's fields and must be columns of the source. A changed mapping is wanted until migrate has
--- brought the index to it. `reader` is a role with whose rights the source and `keys` are read: for databases that several
+-- brought the index to it. `reader` is a role with whose rights the source and `affects` are read: for databases that several
 -- teams share.
 CREATE OR REPLACE FUNCTION sluice.define_stream(
     name text, mapping jsonb, source text DEFAULT NULL, key text DEFAULT NULL, settings jsonb DEFAULT NULL, reader regrole DEFAULT NULL)
@@ -293,8 +293,8 @@ BEGIN
         UPDATE sluice.stream AS s
         SET source = define_stream.source, mapping = define_stream.mapping, settings = define_stream.settings, reader = define_stream.reader
         WHERE s.name = define_stream.name;
-        IF known.reader IS DISTINCT FROM reader THEN        -- who asks `keys`, too
-            PERFORM sluice.grant_read(t.relation, ARRAY[sluice.reader_of(s)]), CASE WHEN t.keys IS NOT NULL THEN sluice.check_keys(t.relation, t.stream, t.keys) END
+        IF known.reader IS DISTINCT FROM reader THEN        -- who asks `affects`, too
+            PERFORM sluice.grant_read(t.relation, ARRAY[sluice.reader_of(s)]), CASE WHEN t.affects IS NOT NULL THEN sluice.check_affects(t.relation, t.stream, t.affects) END
             FROM sluice.tracked AS t JOIN sluice.stream AS s ON s.name = t.stream WHERE s.name = define_stream.name;
         END IF;
     END IF;

@@ -3,18 +3,20 @@
 -- An event says which document changed; the drain reads what it is now. So the triggers are cheap: they know the key (or,
 -- for a table that a view joins, an image of the few columns from which the keys can be found) and nothing else.
 
--- The columns of its one row that a `keys` query names: $1.id, $1."Id", ($1).id.
-CREATE OR REPLACE FUNCTION sluice.image_columns(keys text) RETURNS text[]
+-- The columns of its one row that an `affects` query names: $1.id, $1."Id", ($1).id. As PostgreSQL does, it folds ASCII alone.
+CREATE OR REPLACE FUNCTION sluice.image_columns(affects text) RETURNS text[]
 LANGUAGE sql IMMUTABLE AS $$
-    SELECT coalesce(array_agg(DISTINCT coalesce(replace(m[1], '""', '"'), lower(m[2]))), '{}')
-    FROM regexp_matches(keys, '\(?\$1\)?\s*\.\s*(?:"((?:[^"]|"")+)"|([[:alpha:]_][[:alnum:]_$]*))', 'g') AS m
+    SELECT coalesce(array_agg(DISTINCT coalesce(replace(m[1], '""', '"'), lower(m[2] COLLATE "C"))), '{}')
+    FROM regexp_matches(affects, '\(?\$1\)?\s*\.\s*(?:"((?:[^"]|"")+)"|([A-Za-z_\u0080-\U0010ffff][A-Za-z0-9_$\u0080-\U0010ffff]*))', 'g') AS m
 $$;
 
--- A `keys` query with its row in place of $1, as an expression; not within a literal or a quoted name.
-CREATE OR REPLACE FUNCTION sluice.keys_query(keys text, image text) RETURNS text
+-- An `affects` query with its row in place of $1, as an expression; not within a literal, a quoted name or a comment. It ends
+-- with a line of its own, since its last one may be a comment.
+CREATE OR REPLACE FUNCTION sluice.affects_query(affects text, image text) RETURNS text
 LANGUAGE sql IMMUTABLE AS $$
-    SELECT string_agg(CASE WHEN m[1] IN ('$1', '($1)') THEN '(' || image || ')' ELSE m[1] END, '' ORDER BY ord)
-    FROM regexp_matches(keys, $re$("(?:[^"]|"")*"|'(?:[^']|'')*'|\(\$1\)|\$1(?![0-9])|[^"'$(]+|.)$re$, 'g') WITH ORDINALITY AS part(m, ord)
+    SELECT string_agg(CASE WHEN m[1] IN ('$1', '($1)') THEN '(' || image || ')' ELSE m[1] END, '' ORDER BY ord) || E'\n'
+    FROM regexp_matches(rtrim(affects, E'; \t\r\n'), $re$("(?:[^"]|"")*"|'(?:[^']|'')*'|--[^\n]*|/\*(?:[^*]|\*(?!/))*\*/|\(\$1\)|\$1(?![0-9])|[^"'$(/-]+|.)$re$, 'g')
+        WITH ORDINALITY AS part(m, ord)
 $$;
 
 -- What a domain is made of; any other type is itself.
@@ -51,14 +53,14 @@ LANGUAGE sql STABLE AS $$
             SELECT a.attname::text FROM pg_attribute AS a
             WHERE a.attrelid = tracked.relation AND a.attnum > 0 AND NOT a.attisdropped AND (a.attname = n.name OR a.attnum = n.number)
             ORDER BY a.attname = n.name DESC LIMIT 1)
-        FROM unnest(coalesce(tracked.key, sluice.image_columns(tracked.keys)), tracked.attributes) WITH ORDINALITY AS n(name, number, ord)
+        FROM unnest(coalesce(tracked.key, sluice.image_columns(tracked.affects)), tracked.attributes) WITH ORDINALITY AS n(name, number, ord)
         ORDER BY n.ord) AS names) AS now
 $$;
 
 -- What is noted, by these names. NULL: nothing can be, and stream_status says so.
 CREATE OR REPLACE FUNCTION sluice.noted_now(tracked integer, row_name text) RETURNS text
 LANGUAGE sql STABLE AS $$
-    SELECT sluice.noted_expression(row_name, t.relation, now.names, t.keys IS NULL)
+    SELECT sluice.noted_expression(row_name, t.relation, now.names, t.affects IS NULL)
     FROM sluice.tracked AS t CROSS JOIN LATERAL sluice.columns_now(t) AS now(names) WHERE t.id = tracked AND now.names IS NOT NULL
 $$;
 
@@ -70,12 +72,12 @@ LANGUAGE plpgsql STABLE AS $$
 DECLARE
     function_name text := format('sluice.capture_%s', tracked.id);
     owner regrole := (SELECT r.capture FROM sluice.roles AS r);
-    named text[] := coalesce(tracked.key, sluice.image_columns(tracked.keys));
+    named text[] := coalesce(tracked.key, sluice.image_columns(tracked.affects));
     -- Only the text of these types hangs on a session's settings; a SET costs each row a microsecond.
     pinned text := 'SECURITY DEFINER SET search_path = pg_catalog, pg_temp ' || CASE
         WHEN sluice.column_types(tracked.relation, named) <@ '{smallint,integer,bigint,numeric,text,"character varying",bpchar,uuid,boolean}' THEN ''
         ELSE 'SET "TimeZone" = ''UTC'' SET "DateStyle" = ''ISO'' SET "IntervalStyle" = ''postgres'' SET bytea_output = ''hex'' SET extra_float_digits = 1 SET lc_monetary = ''C'' ' END;
-    is_key boolean := tracked.keys IS NULL;
+    is_key boolean := tracked.affects IS NULL;
     log_into text;                              -- INSERT INTO …, to be followed by the values or a query for them
     log_values text;                            -- what of it follows from one row's text
     changed text;                               -- unless the function sees to it

@@ -1,10 +1,10 @@
 -- Which tables are noted for which streams.
 
 -- Notes the changes of a table for a stream, and of its inheritance children. `key`: the columns that are the document's
--- key (or a foreign key to it). `keys`: for a table whose rows other documents show, a query that finds their keys from
--- one row of this table, $1; other `keys` replace those before. `columns`: the columns on which documents hang; an update
+-- key (or a foreign key to it). `affects`: for a table whose rows other documents show, a query that finds their keys from
+-- one row of this table, $1; other `affects` replace those before. `columns`: the columns on which documents hang; an update
 -- of others is passed over. The same again changes nothing, and locks nothing.
-CREATE OR REPLACE FUNCTION sluice.track(relation regclass, stream text, key text DEFAULT NULL, keys text DEFAULT NULL, columns text[] DEFAULT NULL)
+CREATE OR REPLACE FUNCTION sluice.track(relation regclass, stream text, key text DEFAULT NULL, affects text DEFAULT NULL, columns text[] DEFAULT NULL)
 RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
@@ -13,7 +13,7 @@ DECLARE
     wanted sluice.tracked;
     member regclass;
 BEGIN
-    wanted := sluice.check_track(relation, stream, key, keys, columns);
+    wanted := sluice.check_track(relation, stream, key, affects, columns);
     IF NOT EXISTS (SELECT FROM unnest(family) AS f WHERE NOT sluice.is_made(sluice.known_track(f, wanted), wanted)) THEN
         RETURN;
     END IF;
@@ -24,17 +24,17 @@ BEGIN
     FOREACH member IN ARRAY family LOOP
         known := sluice.known_track(member, wanted);
         wanted.relation := member;
-        wanted.attributes := sluice.attribute_numbers(member, coalesce(wanted.key, sluice.image_columns(wanted.keys)));
+        wanted.attributes := sluice.attribute_numbers(member, coalesce(wanted.key, sluice.image_columns(wanted.affects)));
         IF known.id IS NULL THEN
-            INSERT INTO sluice.tracked (relation, stream, key, keys, columns, attributes)
-            VALUES (member, stream, wanted.key, keys, columns, wanted.attributes) RETURNING * INTO known;
+            INSERT INTO sluice.tracked (relation, stream, key, affects, columns, attributes)
+            VALUES (member, stream, wanted.key, affects, columns, wanted.attributes) RETURNING * INTO known;
         ELSIF NOT sluice.is_made(known, wanted) THEN
             -- An image in the log has the columns that the old query named.
-            IF known.keys IS NOT NULL AND NOT sluice.image_columns(known.keys) @> sluice.image_columns(keys) THEN
+            IF known.affects IS NOT NULL AND NOT sluice.image_columns(known.affects) @> sluice.image_columns(affects) THEN
                 PERFORM sluice.hand_over(ARRAY[known.id]);
             END IF;
             UPDATE sluice.tracked AS t
-            SET key = wanted.key, keys = track.keys, columns = track.columns, attributes = wanted.attributes
+            SET key = wanted.key, affects = track.affects, columns = track.columns, attributes = wanted.attributes
             WHERE t.id = known.id RETURNING * INTO known;
             UPDATE sluice.expansion AS e SET error = NULL, attempts = 0, due_at = clock_timestamp() WHERE e.tracked = known.id AND e.error IS NOT NULL;
             DELETE FROM sluice.expansion_turn AS t WHERE t.tracked = known.id;
@@ -46,13 +46,13 @@ BEGIN
 END $$;
 
 -- What is to be tracked, if it can be: refused or warned of where it cannot.
-CREATE OR REPLACE FUNCTION sluice.check_track(relation regclass, stream text, key text, keys text, columns text[]) RETURNS sluice.tracked
+CREATE OR REPLACE FUNCTION sluice.check_track(relation regclass, stream text, key text, affects text, columns text[]) RETURNS sluice.tracked
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     target sluice.stream;
     wanted sluice.tracked;
     key_columns text[] := sluice.column_list(key);
-    image text[] := sluice.image_columns(keys);
+    image text[] := sluice.image_columns(affects);
     width integer := cardinality(key_columns);
     refused text;
 BEGIN
@@ -63,9 +63,9 @@ BEGIN
     IF target.source IS NULL THEN
         RAISE EXCEPTION 'stream % has no source: it is fed by sluice.emit', stream USING HINT = 'Define it with a source and a key.';
     END IF;
-    IF (key IS NULL) = (keys IS NULL) THEN
-        RAISE EXCEPTION 'track %: give either key or keys', relation
-            USING HINT = 'key => ''id'' names columns of the table; keys => ''SELECT …'' finds the keys from its row $1.';
+    IF (key IS NULL) = (affects IS NULL) THEN
+        RAISE EXCEPTION 'track %: give either key or affects', relation
+            USING HINT = 'key => ''id'' names columns of the table; affects => ''SELECT …'' finds the keys from its row $1.';
     END IF;
     IF stream <> 'sluice_heartbeat' AND (SELECT c.relnamespace IN ('sluice'::regnamespace, 'pg_catalog'::regnamespace) FROM pg_class AS c WHERE c.oid = relation) THEN
         RAISE EXCEPTION '% is not an application''s table', relation USING ERRCODE = 'wrong_object_type', HINT = 'Track tables of your own.';
@@ -80,7 +80,7 @@ BEGIN
     END IF;
     PERFORM sluice.check_columns(relation, columns, 'columns => …');
     PERFORM sluice.check_columns(relation, key_columns, format('the key of stream %s', stream));
-    PERFORM sluice.check_columns(relation, image, 'keys => …');
+    PERFORM sluice.check_columns(relation, image, 'affects => …');
     PERFORM sluice.grant_read(p, ARRAY[sluice.reader_of(target), r.capture])
     FROM sluice.roles AS r CROSS JOIN sluice.family_of(relation) AS f CROSS JOIN sluice.parts_of(f) AS p;
     -- To a trigger it is NULL.
@@ -88,13 +88,13 @@ BEGIN
     WHERE a.attrelid = relation AND a.attname = ANY (coalesce(key_columns, image)) AND a.attgenerated = 'v';
     IF refused IS NOT NULL THEN
         RAISE EXCEPTION 'track %: a trigger cannot see the virtual generated column %', relation, refused
-            USING ERRCODE = 'feature_not_supported', HINT = 'Make it STORED, or name the columns that it is generated from, by keys => ….';
+            USING ERRCODE = 'feature_not_supported', HINT = 'Make it STORED, or name the columns that it is generated from, by affects => ….';
     END IF;
-    IF keys IS NOT NULL THEN
+    IF affects IS NOT NULL THEN
         IF cardinality(image) = 0 THEN
-            RAISE EXCEPTION 'track %: keys names no column of its row', relation USING HINT = 'The row is $1, as in $1.id.';
+            RAISE EXCEPTION 'track %: affects names no column of its row', relation USING HINT = 'The row is $1, as in $1.id.';
         END IF;
-        width := sluice.check_keys(relation, stream, keys);
+        width := sluice.check_affects(relation, stream, affects);
     END IF;
     IF width <> cardinality(target.key) THEN
         RAISE EXCEPTION 'track %: stream % is keyed by % column(s), not %', relation, stream, cardinality(target.key), width
@@ -103,26 +103,26 @@ BEGIN
     PERFORM sluice.warn_of_columns(target, relation, columns, coalesce(key_columns, image));
     wanted.stream := stream;
     wanted.key := key_columns;
-    wanted.keys := keys;
+    wanted.affects := affects;
     wanted.columns := columns;
     RETURN wanted;
 END $$;
 
--- How many columns a `keys` query finds. As a view, so that PostgreSQL checks it and tells which tables it reads.
-CREATE OR REPLACE FUNCTION sluice.check_keys(relation regclass, stream text, keys text) RETURNS integer
+-- How many columns an `affects` query finds. As a view, so that PostgreSQL checks it and tells which tables it reads.
+CREATE OR REPLACE FUNCTION sluice.check_affects(relation regclass, stream text, affects text) RETURNS integer
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     width integer;
     part record;
-    reader regrole := (SELECT sluice.reader_of(s) FROM sluice.stream AS s WHERE s.name = check_keys.stream);
+    reader regrole := (SELECT sluice.reader_of(s) FROM sluice.stream AS s WHERE s.name = check_affects.stream);
     ungranted text[];
 BEGIN
     BEGIN
         EXECUTE format('CREATE TEMPORARY VIEW sluice_keys AS SELECT k.* FROM (SELECT NULL::%s AS image) AS "the changed row" CROSS JOIN LATERAL (%s) AS k',
-            relation, sluice.keys_query(keys, '"the changed row".image'));
+            relation, sluice.affects_query(affects, '"the changed row".image'));
     EXCEPTION
         WHEN undefined_table OR undefined_function OR undefined_object THEN
-            RAISE EXCEPTION 'track %: keys: %', relation, SQLERRM
+            RAISE EXCEPTION 'track %: affects: %', relation, SQLERRM
                 USING ERRCODE = SQLSTATE, HINT = 'It runs in other sessions than yours: name tables, functions, types and operators with their schema.';
     END;
     SELECT count(*) INTO width FROM pg_attribute WHERE attrelid = 'pg_temp.sluice_keys'::regclass AND attnum > 0;
@@ -136,13 +136,13 @@ BEGIN
         WHERE r.ev_class = 'pg_temp.sluice_keys'::regclass AND c.oid <> r.ev_class
     LOOP
         IF part.relpersistence = 't' THEN
-            RAISE EXCEPTION 'track %: keys reads the temporary table %, which is of your session alone', check_keys.relation, part.relation
+            RAISE EXCEPTION 'track %: affects reads the temporary table %, which is of your session alone', check_affects.relation, part.relation
                 USING ERRCODE = 'wrong_object_type', HINT = 'Name tables with their schema.';
         END IF;
         PERFORM sluice.grant_read(part.relation, ARRAY[reader]);
     END LOOP;
     DROP VIEW pg_temp.sluice_keys;
-    PERFORM sluice.refuse_ungranted(format('%s may not let %s run keys of %s', current_user, reader, relation), ungranted);
+    PERFORM sluice.refuse_ungranted(format('%s may not let %s run affects of %s', current_user, reader, relation), ungranted);
     RETURN width;
 END $$;
 
@@ -174,12 +174,12 @@ LANGUAGE sql STABLE AS $$
         JOIN pg_attribute AS a ON a.attrelid = relation AND a.attname = c.name AND NOT a.attisdropped ORDER BY c.ord)
 $$;
 
--- The tracking that this one goes on with: by `keys`, the only one; by a key, that of the same names, or of the same
+-- The tracking that this one goes on with: by `affects`, the only one; by a key, that of the same names, or of the same
 -- columns under the names that they had.
 CREATE OR REPLACE FUNCTION sluice.known_track(relation regclass, wanted sluice.tracked) RETURNS sluice.tracked
 LANGUAGE sql STABLE AS $$
     SELECT t.* FROM sluice.tracked AS t
-    WHERE t.relation = known_track.relation AND t.stream = wanted.stream AND (t.keys IS NULL) = (wanted.keys IS NULL)
+    WHERE t.relation = known_track.relation AND t.stream = wanted.stream AND (t.affects IS NULL) = (wanted.affects IS NULL)
       AND (wanted.key IS NULL OR t.key = wanted.key OR t.attributes = sluice.attribute_numbers(known_track.relation, wanted.key))
     ORDER BY t.key = wanted.key DESC LIMIT 1
 $$;
@@ -188,8 +188,8 @@ $$;
 CREATE OR REPLACE FUNCTION sluice.is_made(known sluice.tracked, wanted sluice.tracked) RETURNS boolean
 LANGUAGE sql STABLE AS $$
     SELECT known.id IS NOT NULL
-        AND (known.key, known.keys, known.columns) IS NOT DISTINCT FROM (wanted.key, wanted.keys, wanted.columns)
-        AND known.attributes = sluice.attribute_numbers(known.relation, coalesce(known.key, sluice.image_columns(known.keys)))
+        AND (known.key, known.affects, known.columns) IS NOT DISTINCT FROM (wanted.key, wanted.affects, wanted.columns)
+        AND known.attributes = sluice.attribute_numbers(known.relation, coalesce(known.key, sluice.image_columns(known.affects)))
         AND known.made = sluice.digest(known)
         AND NOT EXISTS (
             SELECT FROM sluice.triggers_of(known) AS t
@@ -217,12 +217,12 @@ LANGUAGE sql VOLATILE AS $$
     DELETE FROM sluice.tracked AS t WHERE t.id = ANY (ended)
 $$;
 
--- Where a change that was noted by these `keys` is still to be fanned out, the whole stream is, since they end.
+-- Where a change that was noted by these `affects` is still to be fanned out, the whole stream is, since they end.
 CREATE OR REPLACE FUNCTION sluice.hand_over(ended integer[]) RETURNS void
 LANGUAGE sql VOLATILE AS $$
     INSERT INTO sluice.outbox (stream, op)
     SELECT DISTINCT t.stream, 'fan_out' FROM sluice.tracked AS t
-    WHERE t.id = ANY (ended) AND t.keys IS NOT NULL
+    WHERE t.id = ANY (ended) AND t.affects IS NOT NULL
       AND (EXISTS (SELECT FROM sluice.expansion AS e WHERE e.tracked = t.id)
            OR EXISTS (
                SELECT FROM sluice.subscription AS s

@@ -93,7 +93,7 @@ EXCEPTION
             ELSE sluice.with_found_texts(target, keys[:half]) || sluice.with_found_texts(target, keys[half + 1:]) END;
 END $$;
 
--- Works off one slice of a source, or of what `keys` finds: how many rows were logged. The last slice, a short one, ends
+-- Works off one slice of a source, or of what `affects` finds: how many rows were logged. The last slice, a short one, ends
 -- the expansion. Each key once, in the order of the key, after the last one of the slice before.
 CREATE OR REPLACE FUNCTION sluice.expand_source(job sluice.expansion, slice integer) RETURNS bigint
 LANGUAGE plpgsql VOLATILE AS $$
@@ -119,9 +119,9 @@ BEGIN
         query := format('SELECT %s FROM %s', (SELECT string_agg(quote_ident(name), ', ') FROM unnest(target.key) AS name), target.source);
     ELSE
         SELECT * INTO origin FROM sluice.tracked AS t WHERE t.id = job.tracked;
-        -- OFFSET 0: what is asked of the keys below is asked of those that were found, and not of every row that `keys` looks at.
+        -- OFFSET 0: what is asked of the keys below is asked of those that were found, and not of every row that `affects` looks at.
         query := format('SELECT k.* FROM (SELECT json_populate_record(NULL::%s, e.image) AS image FROM json_array_elements(%L) AS e(image)) AS "the changed row" CROSS JOIN LATERAL (%s) AS k OFFSET 0',
-            origin.relation, job.images, sluice.keys_query(origin.keys, '"the changed row".image'));
+            origin.relation, job.images, sluice.affects_query(origin.affects, '"the changed row".image'));
     END IF;
     SELECT a.n, a.texts, a.last INTO found_now, keys, last_key FROM sluice.ask(target, format(
         'WITH slice AS MATERIALIZED ('
@@ -134,7 +134,7 @@ BEGIN
         names, slice,
         sluice.key_expression('s', ARRAY(SELECT 'k' || ord FROM generate_series(1, cardinality(types)) AS ord)), names,
         (SELECT string_agg(format('pg_catalog.concat(k%s)', ord), ', ' ORDER BY ord) FROM generate_series(1, cardinality(types)) AS ord), names), NULL) AS a;
-    -- Of the source they are its own texts; `keys` may say them in another way than the source.
+    -- Of the source they are its own texts; `affects` may say them in another way than the source.
     IF job.tracked IS NOT NULL AND NOT sluice.has_one_text(target) THEN
         keys := sluice.with_found_texts(target, keys);
     END IF;
@@ -259,7 +259,7 @@ END $$;
 
 -- Works off one slice of what is due: of which expansion (NULL: nothing is due), how many rows were logged, and why none
 -- was. `slow`: of what did not end in time before, which has a session of its own with more patience; `slow_waits`: there
--- is such a one. `unanswered`: the session before had no answer, since what `keys` calls caught the time-out; so the one whose
+-- is such a one. `unanswered`: the session before had no answer, since what `affects` calls caught the time-out; so the one whose
 -- turn it is is put aside unread.
 --
 -- What fails is put aside, and stops nobody. If the data of one image may be at fault, they are halved until it is alone,

@@ -369,7 +369,7 @@ DECLARE
     removed bigint := 0;
     rows bigint;
 BEGIN
-    -- Images of `keys` that fail, and keys and payloads of a stream that gets no index. A resync finds what they would have,
+    -- Images of `affects` that fail, and keys and payloads of a stream that gets no index. A resync finds what they would have,
     -- where there is a source; a payload is gone.
     WITH old AS (
         DELETE FROM sluice.expansion AS e

@@ -30,7 +30,7 @@ GRANT EXECUTE ON FUNCTION
     sluice.as_reader(sluice.stream, text, text), sluice.ask(sluice.stream, text, text[]),
     sluice.answers_for_another(text, text), sluice.wait(bigint[]), sluice.waited(integer), sluice.note_fault(text, text),
     sluice.relation_of(text), sluice.equality(regclass, text), sluice.key_values(sluice.stream, text), sluice.has_key(sluice.stream, text), sluice.is_no_key(text, text), sluice.source_problem(sluice.stream),
-    sluice.columns_now(sluice.tracked), sluice.image_columns(text), sluice.keys_query(text, text), sluice.tables_of(regclass), sluice.behind(regclass),
+    sluice.columns_now(sluice.tracked), sluice.image_columns(text), sluice.affects_query(text, text), sluice.tables_of(regclass), sluice.behind(regclass),
     sluice.collect(integer), sluice.due_expansions(boolean), sluice.take_expansion(bigint), sluice.expand(integer, boolean, boolean),
     sluice.expand_source(sluice.expansion, integer), sluice.expand_log(sluice.expansion, integer),
     sluice.put_aside(sluice.expansion, text, text), sluice.logged_keys(text, bigint, bigint, integer),

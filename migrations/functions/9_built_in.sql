@@ -9,4 +9,4 @@ SELECT sluice.define_stream('sluice_heartbeat', source => 'sluice.heartbeat_docu
     mapping => '{"properties": {"name": {"type": "keyword"}, "at": {"type": "date"}}}');
 SELECT sluice.track('sluice.heart', stream => 'sluice_heartbeat', key => 'name');
 SELECT sluice.track('sluice.heartbeat', stream => 'sluice_heartbeat', columns => '{at}',
-    keys => 'SELECT h.name FROM sluice.heart AS h WHERE h.name = $1.name');
+    affects => 'SELECT h.name FROM sluice.heart AS h WHERE h.name = $1.name');

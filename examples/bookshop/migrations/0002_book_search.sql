@@ -22,9 +22,9 @@ SELECT sluice.define_stream('books', source => 'shop.book_documents', key => 'id
 -- Each table that the view reads. `key`: the columns that are the document's key, or a foreign key to it.
 SELECT sluice.track('shop.books', stream => 'books', key => 'id', columns => '{title, published}');
 SELECT sluice.track('shop.authorship', stream => 'books', key => 'book_id');
--- `keys`: the documents that show a row of this table, $1. Asked when the change is delivered, not when it is made.
+-- `affects`: the documents that show a row of this table, $1. Asked when the change is delivered, not when it is made.
 SELECT sluice.track('shop.authors', stream => 'books', columns => '{name}',
-    keys => 'SELECT book_id FROM shop.authorship WHERE author_id = $1.id');
+    affects => 'SELECT book_id FROM shop.authorship WHERE author_id = $1.id');
 
 -- Books that were there before. They are read in the background, beside all other changes.
 SELECT sluice.resync('books');

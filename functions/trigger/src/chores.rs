@@ -1,4 +1,4 @@
-//! What may take its time, on a session of its own: `keys` that did not end in time, and what the log needs now and then.
+//! What may take its time, on a session of its own: `affects` that did not end in time, and what the log needs now and then.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

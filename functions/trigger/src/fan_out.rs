@@ -16,7 +16,7 @@ use crate::{Config, Error};
 
 /// Keys that one transaction logs: some tens of milliseconds.
 pub(crate) const SLICE: i32 = 5000;
-/// What one statement may take: a slice of `keys` that takes longer is put aside for the [`crate::Chores`], and nobody
+/// What one statement may take: a slice of `affects` that takes longer is put aside for the [`crate::Chores`], and nobody
 /// has waited longer for it.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How often it is asked whether a heartbeat is due, so that no minute goes without.

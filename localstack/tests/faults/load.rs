@@ -36,7 +36,7 @@ pub const TABLES: &str = r#"
         '{"properties": {"id": {"type": "integer"}, "title": {"type": "keyword"}, "owner": {"type": "keyword"}}}');
     SELECT sluice.track('project', stream => '$_project', key => 'id');
     SELECT sluice.track('owner', stream => '$_project', columns => '{name}',
-        keys => 'SELECT id FROM $.project WHERE owner_id = $1.id')"#;
+        affects => 'SELECT id FROM $.project WHERE owner_id = $1.id')"#;
 
 /// Two writers, one for each stream, until they are told to stop.
 pub struct Load {

@@ -132,7 +132,7 @@ async fn a_renamed_owner_and_a_moved_project_reach_their_documents() -> Result<(
              CREATE VIEW owner_document AS SELECT o.id, o.name, (SELECT count(*) FROM project p WHERE p.owner_id = o.id) AS projects FROM owner o;
              SELECT sluice.define_stream('e2e_joined', source => 'e2e_joined.project_document', key => 'id', mapping => '{}');
              SELECT sluice.track('project', stream => 'e2e_joined', key => 'id');
-             SELECT sluice.track('owner', stream => 'e2e_joined', keys => 'SELECT id FROM e2e_joined.project WHERE owner_id = $1.id', columns => '{{name}}');
+             SELECT sluice.track('owner', stream => 'e2e_joined', affects => 'SELECT id FROM e2e_joined.project WHERE owner_id = $1.id', columns => '{{name}}');
              SELECT sluice.define_stream('e2e_joined_owners', source => 'e2e_joined.owner_document', key => 'id', mapping => '{}');
              SELECT sluice.track('owner', stream => 'e2e_joined_owners', key => 'id');
              SELECT sluice.track('project', stream => 'e2e_joined_owners', key => 'owner_id')",

@@ -26,7 +26,7 @@ const TABLES: &str = r#"
         mapping => '{"properties": {"id": {}, "n": {}, "owner": {}}}');
     SELECT sluice.track('demo.item', stream => 'items', key => 'id');
     SELECT sluice.track('demo.project', stream => 'projects', key => 'id');
-    SELECT sluice.track('demo.person', stream => 'projects', keys => 'SELECT id FROM demo.project WHERE owner = $1.id');
+    SELECT sluice.track('demo.person', stream => 'projects', affects => 'SELECT id FROM demo.project WHERE owner = $1.id');
 "#;
 
 /// A database of one simulation's own.

@@ -85,7 +85,7 @@ impl Tables {
         Some(format!(r#"{{"id":{id},"n":{n},"owner":{name}}}"#))
     }
 
-    /// The `keys` query of a person.
+    /// The `affects` query of a person.
     pub fn owned_by(&self, person: i64) -> Vec<String> {
         self.projects.iter().filter(|(_, (owner, _))| *owner == person).map(|(key, _)| key.to_string()).collect()
     }

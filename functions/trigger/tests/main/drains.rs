@@ -256,8 +256,8 @@ async fn keys_that_catch_their_time_out_stop_no_other() -> Result<()> {
     owner
         .batch_execute(
             "CREATE TABLE other (id int PRIMARY KEY);
-             SELECT sluice.track('stuck', stream => 'stuck', keys => 'SELECT public.endless($1.id)');
-             SELECT sluice.track('other', stream => 'item', keys => 'SELECT 7 WHERE $1.id > 0');
+             SELECT sluice.track('stuck', stream => 'stuck', affects => 'SELECT public.endless($1.id)');
+             SELECT sluice.track('other', stream => 'item', affects => 'SELECT 7 WHERE $1.id > 0');
              INSERT INTO stuck VALUES (1)",
         )
         .await?;
@@ -368,7 +368,7 @@ async fn a_renamed_owner_is_fanned_out_and_drained_in_one_invocation() -> Result
     owner
         .batch_execute(
             "CREATE TABLE label (id int PRIMARY KEY, name text);
-             SELECT sluice.track('label', stream => 'item', keys => 'SELECT id FROM public.item WHERE id % 2 = $1.id');
+             SELECT sluice.track('label', stream => 'item', affects => 'SELECT id FROM public.item WHERE id % 2 = $1.id');
              INSERT INTO item SELECT i, 'x' FROM generate_series(1, 12000) AS i",
         )
         .await?;

@@ -24,7 +24,7 @@ const WORLD: &str = "
     INSERT INTO demo.part SELECT n, n FROM generate_series(1, 50000) AS n;
     SELECT sluice.define_stream('items', source => 'demo.item', key => 'id', mapping => '{\"properties\": {\"id\": {}}}');
     SELECT sluice.track('demo.item', stream => 'items', key => 'id');
-    SELECT sluice.track('demo.part', stream => 'items', keys => 'SELECT id FROM demo.item WHERE id = $1.item_id');
+    SELECT sluice.track('demo.part', stream => 'items', affects => 'SELECT id FROM demo.item WHERE id = $1.item_id');
     SELECT sluice.define_stream('letters', mapping => '{\"properties\": {}}')";
 const UNBORN: &str = "
     SELECT sluice.define_stream('unborn', source => 'demo.item', key => 'id', mapping => '{\"properties\": {\"id\": {}}}')";
@@ -36,7 +36,7 @@ const ROWS: &str = "
         SELECT n, 'unborn', n, 'upsert', now() - interval '40 days' FROM generate_series(1, 50000) AS n;
     INSERT INTO sluice.expansion (stream, tracked, images, error, created_at)
         SELECT 'items', t.id, format('[{\"id\": %s, \"item_id\": %s}]', n, n)::json, CASE WHEN n % 2 = 0 THEN 'failed' END, now() - interval '8 days'
-        FROM generate_series(1, 50000) AS n, (SELECT min(id) AS id FROM sluice.tracked WHERE keys IS NOT NULL) AS t;
+        FROM generate_series(1, 50000) AS n, (SELECT min(id) AS id FROM sluice.tracked WHERE affects IS NOT NULL) AS t;
     INSERT INTO sluice.expansion (stream) VALUES ('items');
     INSERT INTO sluice.expansion (stream, log_upto) VALUES ('items', 1000000);
     INSERT INTO sluice.audit (at, actor, action, subject, result, detail)
@@ -49,7 +49,7 @@ const ROWS: &str = "
         SELECT 'elasticsearch', now() - interval '1 day' + n * interval '1 ms', 1, '{}' FROM generate_series(1, 50000) AS n;
     INSERT INTO sluice.outbox (stream, key, op) SELECT 'items', n, 'upsert' FROM generate_series(1, 50000) AS n;
     INSERT INTO sluice.outbox (stream, op, tracked, payload)
-        SELECT 'items', 'fan_out', (SELECT min(id) FROM sluice.tracked WHERE keys IS NOT NULL), format('{\"id\": %s, \"item_id\": %s}', n, n)::json
+        SELECT 'items', 'fan_out', (SELECT min(id) FROM sluice.tracked WHERE affects IS NOT NULL), format('{\"id\": %s, \"item_id\": %s}', n, n)::json
         FROM generate_series(1, 50000) AS n;
     INSERT INTO sluice.outbox (stream, key, op) SELECT 'unborn', n, 'upsert' FROM generate_series(1, 2000) AS n";
 
@@ -98,7 +98,7 @@ const CALLS: [(&str, &str); 72] = [
     ("is_of_a_key", "SELECT sluice.is_of_a_key('22012')"),
     ("key_expression", "SELECT sluice.key_expression('s', '{id}')"),
     ("key_values", "SELECT sluice.key_values(s, 'k.key') FROM sluice.stream AS s"),
-    ("keys_query", "SELECT sluice.keys_query('SELECT $1.id', 'x')"),
+    ("affects_query", "SELECT sluice.affects_query('SELECT $1.id', 'x')"),
     ("log_bytes", "SELECT sluice.log_bytes()"),
     ("logged_keys", "SELECT sluice.logged_keys('items', 0, 1000000000, 20000)"),
     ("maintain", "SELECT sluice.maintain()"),

@@ -129,7 +129,7 @@ async fn a_renamed_column_that_is_noted_fails_no_write_and_hides_none() -> Resul
          CREATE VIEW demo.people AS SELECT id, name FROM demo.person;
          SELECT sluice.define_stream('people', source => 'demo.people', key => 'id', mapping => '{\"properties\": {\"name\": {}}}');
          SELECT sluice.track('demo.person', stream => 'people', key => 'id');
-         SELECT sluice.track('demo.badge', stream => 'people', keys => 'SELECT id FROM demo.person WHERE id = $1.person_id')",
+         SELECT sluice.track('demo.badge', stream => 'people', affects => 'SELECT id FROM demo.person WHERE id = $1.person_id')",
     )
     .await?;
     world.app.batch_execute("INSERT INTO demo.person VALUES (1, 'a'), (2, 'b')").await?;
@@ -355,7 +355,7 @@ async fn a_truncate_of_a_joined_table_fans_out() -> Result<()> {
          CREATE VIEW demo.thing_document AS SELECT t.id, ARRAY(SELECT name FROM demo.tag WHERE item_id = t.id) AS tags FROM demo.thing AS t;
          SELECT sluice.define_stream('things', source => 'demo.thing_document', key => 'id', mapping => '{\"properties\": {\"tags\": {}}}');
          SELECT sluice.track('demo.thing', stream => 'things', key => 'id');
-         SELECT sluice.track('demo.tag', stream => 'things', keys => 'SELECT $1.item_id')",
+         SELECT sluice.track('demo.tag', stream => 'things', affects => 'SELECT $1.item_id')",
     )
     .await?;
     let mut index = Index::default();
@@ -383,7 +383,7 @@ async fn a_noted_column_that_is_dropped_by_cascade_fails_no_write_and_is_told() 
          SELECT sluice.track('demo.item', stream => 'items', key => 'id');
          SELECT sluice.track('demo.part', stream => 'parts', key => 'id, at');
          SELECT sluice.track('demo.part', stream => 'items', key => 'item_id');
-         SELECT sluice.track('demo.part', stream => 'items', keys => 'SELECT id FROM demo.item WHERE value = $1.n::text AND id = $1.item_id')",
+         SELECT sluice.track('demo.part', stream => 'items', affects => 'SELECT id FROM demo.item WHERE value = $1.n::text AND id = $1.item_id')",
     )
     .await?;
     world.app.batch_execute("INSERT INTO demo.part VALUES (1, 1, '2026-01-01', 1)").await?;

@@ -120,7 +120,7 @@ recipes_hold! {
     children_of_an_inheritance_are_noted: "Inheritance", "UPDATE shop.payments SET amount = 9; INSERT INTO shop.payments VALUES (3, 3); DELETE FROM shop.payments WHERE id = 1";
     replicated_rows_are_noted: "Rows that are replicated", WRITES;
     a_changed_view_shows_after_a_resync: "A changed view", WRITES;
-    changed_keys_replace_those_before: "Changed `keys`", WRITES;
+    changed_keys_replace_those_before: "Changed `affects`", WRITES;
     changed_settings_hold_nothing_up: "Changed settings", WRITES;
     a_label_of_an_enum_that_is_a_key_is_replaced: "A label of an enum is renamed", WRITES;
     a_view_over_a_table_with_policies_goes_on: "Row-level security", WRITES;

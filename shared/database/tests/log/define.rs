@@ -67,15 +67,15 @@ async fn bad_input_is_refused_with_its_name_and_a_remedy() -> Result<()> {
         ("sluice.track('demo.item', stream => 'nobody', key => 'id')", "nobody", "Define it first"),
         ("sluice.track('demo.item', stream => 'letters', key => 'id')", "letters", "source"),
         ("sluice.track('demo.item', stream => 'items')", "key", "keys"),
-        ("sluice.track('demo.item', stream => 'items', key => 'id', keys => 'SELECT $1.id')", "key", "keys"),
+        ("sluice.track('demo.item', stream => 'items', key => 'id', affects => 'SELECT $1.id')", "key", "keys"),
         ("sluice.track('demo.item', stream => 'items', key => '')", "column", "Its key: id"),
         ("sluice.track('demo.v', stream => 'items', key => 'id')", "demo.v", "tables"),
         ("sluice.track('demo.item', stream => 'items', key => 'nope')", "nope", "id, value"),
         ("sluice.track('demo.item', stream => 'items', key => 'id', columns => '{nope}')", "nope", "id, value"),
         ("sluice.track('demo.item', stream => 'items', key => 'id, value')", "1 column", "Its key: id"),
-        ("sluice.track('demo.item', stream => 'items', keys => 'SELECT $1.id, 1')", "1 column", "Its key: id"),
-        ("sluice.track('demo.item', stream => 'items', keys => 'SELECT $1.nope')", "nope", "id, value"),
-        ("sluice.track('demo.item', stream => 'items', keys => 'SELECT 1')", "no column", "$1.id"),
+        ("sluice.track('demo.item', stream => 'items', affects => 'SELECT $1.id, 1')", "1 column", "Its key: id"),
+        ("sluice.track('demo.item', stream => 'items', affects => 'SELECT $1.nope')", "nope", "id, value"),
+        ("sluice.track('demo.item', stream => 'items', affects => 'SELECT 1')", "no column", "$1.id"),
         ("sluice.emit('nobody', 'a')", "nobody", "Define it first"),
         ("sluice.emit('items', '1', payload => '{}')", "items", "without a payload"),
         ("sluice.emit('letters', '1')", "letters", "payload"),
@@ -90,7 +90,7 @@ async fn bad_input_is_refused_with_its_name_and_a_remedy() -> Result<()> {
     let plain = [
         ("sluice.track('demo.nothing', stream => 'items', key => 'id')", "demo.nothing"),
         (
-            "sluice.track('demo.item', stream => 'items', keys => 'SELECT id FROM demo.nothing WHERE id = $1.id')",
+            "sluice.track('demo.item', stream => 'items', affects => 'SELECT id FROM demo.nothing WHERE id = $1.id')",
             "demo.nothing",
         ),
         ("sluice.emit('items', NULL)", "key"),
@@ -132,7 +132,7 @@ async fn the_same_definition_again_changes_nothing() -> Result<()> {
     let world = World::with("CREATE TABLE demo.item (id bigint PRIMARY KEY, value text)").await?;
     let both = format!(
         "SELECT sluice.define_stream('items', {ITEM}); SELECT sluice.track('demo.item', stream => 'items', key => 'id');
-         SELECT sluice.track('demo.item', stream => 'items', keys => 'SELECT $1.id')"
+         SELECT sluice.track('demo.item', stream => 'items', affects => 'SELECT $1.id')"
     );
     let state = "SELECT (SELECT json_agg(json_build_array(s.xmin::text, s)) FROM sluice.stream AS s)::text \
                  || (SELECT string_agg(t::text, ' ' ORDER BY id) FROM sluice.tracked AS t) \

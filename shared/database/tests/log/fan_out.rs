@@ -18,7 +18,7 @@ const JOINED: &str = "
     INSERT INTO demo.person VALUES (1, 'old', 'secret of 1'), (2, 'other', 'secret of 2');
     SELECT sluice.define_stream('projects', source => 'demo.project_document', key => 'id', mapping => '{\"properties\": {\"owner\": {}}}');
     SELECT sluice.track('demo.project', stream => 'projects', key => 'id');
-    SELECT sluice.track('demo.person', stream => 'projects', keys => 'SELECT id FROM demo.project WHERE owner_id = $1.id')";
+    SELECT sluice.track('demo.person', stream => 'projects', affects => 'SELECT id FROM demo.project WHERE owner_id = $1.id')";
 
 /// Two open transactions: one inserts a project, the other renames its owner. What the renaming one would have found,
 /// had it asked for the keys itself, is returned.
@@ -149,7 +149,7 @@ async fn old_and_new_parent_both_follow() -> Result<()> {
              (SELECT count(*) FROM demo.city AS i JOIN demo.mayor AS m ON m.city_id = i.id WHERE i.country_id = c.id) AS mayors FROM demo.country AS c;
          INSERT INTO demo.country VALUES (1), (2); INSERT INTO demo.city VALUES (10, 1), (20, 2);
          SELECT sluice.define_stream('countries', source => 'demo.country_document', key => 'id', mapping => '{\"properties\": {\"mayors\": {}}}');
-         SELECT sluice.track('demo.mayor', stream => 'countries', keys => 'SELECT country_id FROM demo.city WHERE id = $1.city_id')",
+         SELECT sluice.track('demo.mayor', stream => 'countries', affects => 'SELECT country_id FROM demo.city WHERE id = $1.city_id')",
     )
     .await?;
     let mut index = Index::default();
@@ -273,7 +273,7 @@ async fn a_row_whose_keys_fail_waits_alone() -> Result<()> {
          INSERT INTO demo.person SELECT n FROM generate_series(1, 100) AS n;
          INSERT INTO demo.project SELECT n, n FROM generate_series(1, 100) AS n;
          SELECT sluice.define_stream('projects', source => 'demo.project', key => 'id', mapping => '{\"properties\": {\"id\": {}}}');
-         SELECT sluice.track('demo.person', stream => 'projects', keys => 'SELECT id / ($1.id - 7) * 0 + id FROM demo.project WHERE owner_id = demo.checked($1.id)')",
+         SELECT sluice.track('demo.person', stream => 'projects', affects => 'SELECT id / ($1.id - 7) * 0 + id FROM demo.project WHERE owner_id = demo.checked($1.id)')",
     )
     .await?;
     world.app.batch_execute("UPDATE demo.person SET name = 'new'").await?;
@@ -294,8 +294,8 @@ async fn slow_keys_hold_up_neither_another_rename_nor_a_resync() -> Result<()> {
          INSERT INTO demo.a SELECT n FROM generate_series(1, 100) AS n; INSERT INTO demo.b VALUES (7);
          CREATE TABLE demo.doc (id bigint PRIMARY KEY); INSERT INTO demo.doc VALUES (1), (7);
          SELECT sluice.define_stream('docs', source => 'demo.doc', key => 'id', mapping => '{\"properties\": {\"id\": {}}}');
-         SELECT sluice.track('demo.a', stream => 'docs', keys => 'SELECT $1.id FROM pg_catalog.pg_sleep(40)');
-         SELECT sluice.track('demo.b', stream => 'docs', keys => 'SELECT id FROM demo.doc WHERE id = $1.id')",
+         SELECT sluice.track('demo.a', stream => 'docs', affects => 'SELECT $1.id FROM pg_catalog.pg_sleep(40)');
+         SELECT sluice.track('demo.b', stream => 'docs', affects => 'SELECT id FROM demo.doc WHERE id = $1.id')",
     )
     .await?;
     let client = world.database.functions().await?;
@@ -334,7 +334,7 @@ async fn keys_that_are_written_in_another_way_are_logged_as_the_source_has_them(
         "CREATE TABLE demo.doc (id numeric PRIMARY KEY); INSERT INTO demo.doc VALUES (1.50);
          CREATE TABLE demo.line (id bigint PRIMARY KEY, doc text, n int); INSERT INTO demo.line VALUES (1, '1.5'), (2, '2.0'), (3, '01.5');
          SELECT sluice.define_stream('docs', source => 'demo.doc', key => 'id', mapping => '{\"properties\": {\"id\": {}}}');
-         SELECT sluice.track('demo.line', stream => 'docs', keys => 'SELECT $1.doc')",
+         SELECT sluice.track('demo.line', stream => 'docs', affects => 'SELECT $1.doc')",
     )
     .await?;
     world.app.batch_execute("UPDATE demo.line SET n = 1").await?;

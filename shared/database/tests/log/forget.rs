@@ -24,7 +24,7 @@ async fn nothing_of_a_person_that_was_forgotten_is_left_in_any_table() -> Result
          CREATE TABLE demo.visit (id bigint PRIMARY KEY, person text, email text, n int);
          SELECT sluice.define_stream('people', source => 'demo.person', key => 'id', mapping => '{\"properties\": {\"email\": {}}}');
          SELECT sluice.track('demo.person', stream => 'people', key => 'id');
-         SELECT sluice.track('demo.visit', stream => 'people', keys => 'SELECT id FROM demo.person WHERE id = $1.person AND email = $1.email')",
+         SELECT sluice.track('demo.visit', stream => 'people', affects => 'SELECT id FROM demo.person WHERE id = $1.person AND email = $1.email')",
     )
     .await?;
     let app = &world.app;

@@ -147,7 +147,7 @@ async fn all_tables_of_a_stream_are_locked_or_none() -> Result<()> {
 #[tokio::test]
 async fn an_open_definition_holds_up_no_fan_out() -> Result<()> {
     let world = World::with(TABLES).await?;
-    let keys = "SELECT sluice.track('demo.b', stream => 'a', keys => 'SELECT i.id FROM demo.a AS i WHERE i.id = $1.n', columns => $columns)";
+    let keys = "SELECT sluice.track('demo.b', stream => 'a', affects => 'SELECT i.id FROM demo.a AS i WHERE i.id = $1.n', columns => $columns)";
     world.owner.batch_execute(&keys.replace("$columns", "NULL")).await?;
     world.app.batch_execute("UPDATE demo.b SET n = 1 WHERE id = 1").await?;
     let open = world.database.owner().await?;
@@ -168,7 +168,8 @@ async fn an_open_definition_holds_up_no_fan_out() -> Result<()> {
 #[tokio::test]
 async fn an_open_untrack_or_drop_stream_holds_up_no_fan_out() -> Result<()> {
     let world = World::with(TABLES).await?;
-    let keys = "SELECT sluice.track('demo.b', stream => 'a', keys => 'SELECT i.id FROM demo.a AS i WHERE i.id = $1.n')";
+    let keys =
+        "SELECT sluice.track('demo.b', stream => 'a', affects => 'SELECT i.id FROM demo.a AS i WHERE i.id = $1.n')";
     world.owner.batch_execute(keys).await?;
     let other = "CREATE TABLE demo.c (id bigint PRIMARY KEY); INSERT INTO demo.c VALUES (1);
         SELECT sluice.define_stream('c', source => 'demo.c', key => 'id', mapping => '{\"properties\": {\"id\": {}}}')";

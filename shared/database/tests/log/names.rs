@@ -32,7 +32,7 @@ async fn a_column_of_any_name_is_noted_as_key_and_as_image() -> Result<()> {
              CREATE TABLE demo.u{n} (other int, {column} bigint);
              SELECT sluice.define_stream('t{n}', source => 'demo.t{n}', key => {key}, mapping => {mapping});
              SELECT sluice.track('demo.t{n}', stream => 't{n}', key => {key});
-             SELECT sluice.track('demo.u{n}', stream => 't{n}', columns => ARRAY[{text}], keys => {keys});",
+             SELECT sluice.track('demo.u{n}', stream => 't{n}', columns => ARRAY[{text}], affects => {keys});",
             text = literal(name),
             keys = literal(&format!("SELECT {column} FROM demo.t{n} WHERE {column} = $1.{column}")),
         );
@@ -85,7 +85,7 @@ async fn tables_schemas_and_types_of_any_name_are_tracked() -> Result<()> {
              GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO test_app;
              SELECT sluice.define_stream('t{n}', source => {source}, key => 'id, part', mapping => '{{\"properties\": {{\"part\": {{}}}}}}');
              SELECT sluice.track({source}, stream => 't{n}', key => 'id, part');
-             SELECT sluice.track({image}, stream => 't{n}', keys => {keys});",
+             SELECT sluice.track({image}, stream => 't{n}', affects => {keys});",
             type_name = quoted(&format!("{name} t")),
             source = literal(&format!("{schema}.{plain}")),
             image = literal(&format!("{schema}.image")),

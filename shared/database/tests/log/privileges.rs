@@ -208,7 +208,7 @@ async fn who_may_create_in_public_runs_nothing_with_our_rights() -> Result<()> {
          CREATE TABLE demo.other (id bigint PRIMARY KEY, value text); GRANT ALL ON demo.other TO test_app;
          SELECT sluice.define_stream('others', source => 'demo.other', key => 'id', mapping => '{\"properties\": {\"value\": {}}}');
          SELECT sluice.track('demo.other', stream => 'others', key => 'id', columns => '{value}');
-         SELECT sluice.track('demo.other', stream => 'items', keys => 'SELECT id FROM demo.item WHERE id = $1.id');
+         SELECT sluice.track('demo.other', stream => 'items', affects => 'SELECT id FROM demo.item WHERE id = $1.id');
          SELECT sluice.resync('others'); SELECT sluice.untrack('demo.other', 'items'); SELECT sluice.maintain();
          SELECT sluice.set_live('others', 'others-1', '{\"properties\": {\"value\": {}}}')").await?;
     world.app.batch_execute("SET search_path = public, pg_catalog; INSERT INTO demo.item VALUES (1, 'a'); UPDATE demo.item SET id = 2; INSERT INTO demo.other VALUES (1, 'a'); TRUNCATE demo.other").await?;
@@ -237,7 +237,7 @@ async fn a_cast_of_a_tables_owner_is_never_called() -> Result<()> {
         .owner
         .batch_execute(
             "SELECT sluice.track('app.thing', stream => 'items', key => 'id');
-         SELECT sluice.track('app.thing', stream => 'items', keys => 'SELECT id FROM demo.item WHERE id = $1.other')",
+         SELECT sluice.track('app.thing', stream => 'items', affects => 'SELECT id FROM demo.item WHERE id = $1.other')",
         )
         .await?;
     world

@@ -33,7 +33,7 @@ fn define(team: &str) -> String {
         "SELECT sluice.define_stream('people', source => 'team.shown', key => 'id', reader => '{team}',
              mapping => '{{\"properties\": {{\"id\": {{}}, \"name\": {{}}, \"note\": {{}}, \"who\": {{}}}}}}');
          SELECT sluice.track('team.person', stream => 'people', key => 'id');
-         SELECT sluice.track('team.note', stream => 'people', keys => 'SELECT $1.person_id WHERE team.who() = ''{team}''')"
+         SELECT sluice.track('team.note', stream => 'people', affects => 'SELECT $1.person_id WHERE team.who() = ''{team}''')"
     )
 }
 

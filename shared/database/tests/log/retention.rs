@@ -245,7 +245,7 @@ async fn what_has_grown_old_is_forgotten_in_steps() -> Result<()> {
         .owner
         .batch_execute(
             "CREATE TABLE demo.part (id bigint PRIMARY KEY);
-             SELECT sluice.track('demo.part', stream => 'items', keys => 'SELECT $1.id');
+             SELECT sluice.track('demo.part', stream => 'items', affects => 'SELECT $1.id');
              SELECT sluice.define_stream('letters', mapping => '{\"properties\": {}}');
              INSERT INTO sluice.audit (at, actor, action, subject, result)
                  SELECT now() - interval '2 years', 'operator', 'discard', n::text, 'discarded' FROM generate_series(1, 2500) AS n;

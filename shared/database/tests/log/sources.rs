@@ -81,13 +81,14 @@ async fn keys_with_names_that_only_a_search_path_finds_are_refused() -> Result<(
         "SELECT id FROM demo.nothing WHERE id = $1.id",
     ] {
         let error =
-            refused(&world.owner, &format!("SELECT sluice.track('demo.item', stream => 's', keys => '{keys}')")).await;
+            refused(&world.owner, &format!("SELECT sluice.track('demo.item', stream => 's', affects => '{keys}')"))
+                .await;
         assert!(error.hint().is_some_and(|hint| hint.contains("with their schema")), "{keys}: {error:?}");
     }
     world
         .owner
         .batch_execute(
-            "SELECT sluice.track('item', stream => 's', keys => 'SELECT id FROM demo.item WHERE id = $1.id')",
+            "SELECT sluice.track('item', stream => 's', affects => 'SELECT id FROM demo.item WHERE id = $1.id')",
         )
         .await?;
     Ok(())

@@ -15,7 +15,7 @@ const BOOKS: &str = "
     SELECT sluice.define_stream('books', source => 'demo.books', key => 'id', mapping => '{\"properties\": {\"authors\": {}}}');
     SELECT sluice.track('demo.book', stream => 'books', key => 'id');
     SELECT sluice.track('demo.authorship', stream => 'books', key => 'book_id');
-    SELECT sluice.track('demo.author', stream => 'books', columns => '{name}', keys => 'SELECT book_id FROM demo.authorship WHERE author_id = $1.id');
+    SELECT sluice.track('demo.author', stream => 'books', columns => '{name}', affects => 'SELECT book_id FROM demo.authorship WHERE author_id = $1.id');
     INSERT INTO demo.book VALUES (1, 'a'); INSERT INTO demo.author VALUES (1, 'old'); INSERT INTO demo.authorship VALUES (1, 1)";
 
 async fn shows(world: &World, index: &mut Index, name: &str) -> Result<()> {
@@ -34,7 +34,7 @@ async fn other_keys_replace_those_before_and_do_what_was_left() -> Result<()> {
     world.app.batch_execute("UPDATE demo.author SET name = 'new'").await?;
     world.settle(&mut index).await?;
     assert_eq!(one::<i64>(&world.owner, "SELECT count(*) FROM sluice.expansion WHERE error IS NOT NULL").await?, 1);
-    world.owner.batch_execute("SELECT sluice.track('demo.author', stream => 'books', columns => '{name}', keys => 'SELECT book_id FROM demo.authorship WHERE writer_id = $1.id')").await?;
+    world.owner.batch_execute("SELECT sluice.track('demo.author', stream => 'books', columns => '{name}', affects => 'SELECT book_id FROM demo.authorship WHERE writer_id = $1.id')").await?;
     assert_eq!(
         one::<i64>(&world.owner, "SELECT count(*) FROM sluice.tracked WHERE relation = 'demo.author'::regclass")
             .await?,
@@ -46,6 +46,29 @@ async fn other_keys_replace_those_before_and_do_what_was_left() -> Result<()> {
 }
 
 #[tokio::test]
+async fn affects_is_sql_as_people_write_it() -> Result<()> {
+    let world = World::with(BOOKS).await?;
+    let mut index = Index::default();
+    world.owner.batch_execute("ALTER TABLE demo.author RENAME id TO Ärger").await?;
+    for (name, affects) in [
+        ("unquoted", "SELECT book_id FROM demo.authorship WHERE author_id = $1.Ärger"),
+        ("closed", "SELECT book_id FROM demo.authorship WHERE author_id = $1.Ärger;\n"),
+        (
+            "with comments",
+            "-- an author''s books\nSELECT book_id /* $1''s */ FROM demo.authorship WHERE author_id - 0 = ($1).Ärger / 1 -- all",
+        ),
+    ] {
+        let track = format!(
+            "SELECT sluice.track('demo.author', stream => 'books', columns => '{{name}}', affects => '{affects}')"
+        );
+        world.owner.batch_execute(&track).await?;
+        world.app.batch_execute(&format!("UPDATE demo.author SET name = '{name}'")).await?;
+        shows(&world, &mut index, name).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn keys_that_need_other_columns_do_what_was_left() -> Result<()> {
     let world = World::with(BOOKS).await?;
     let mut index = Index::default();
@@ -53,7 +76,7 @@ async fn keys_that_need_other_columns_do_what_was_left() -> Result<()> {
     world.app.batch_execute("UPDATE demo.author SET name = 'new'").await?;
     // Its image has the column under the name that it had.
     world.owner.batch_execute("ALTER TABLE demo.author RENAME id TO number;
-        SELECT sluice.track('demo.author', stream => 'books', columns => '{name}', keys => 'SELECT book_id FROM demo.authorship WHERE author_id = $1.number')").await?;
+        SELECT sluice.track('demo.author', stream => 'books', columns => '{name}', affects => 'SELECT book_id FROM demo.authorship WHERE author_id = $1.number')").await?;
     shows(&world, &mut index, "new").await
 }
 
@@ -64,7 +87,7 @@ async fn untracking_and_tracking_again_loses_nothing_that_was_noted() -> Result<
         CREATE VIEW demo.books AS SELECT b.id, ARRAY(SELECT a.name FROM demo.authorship AS s JOIN demo.author AS a ON a.id = s.author_id
             WHERE s.book_id = b.id ORDER BY 1) AS authors FROM demo.book AS b;
         SELECT sluice.define_stream('books', source => 'demo.books', key => 'id', mapping => '{\"properties\": {\"authors\": {}}}');
-        SELECT sluice.track('demo.author', stream => 'books', columns => '{name}', keys => 'SELECT book_id FROM demo.authorship WHERE author_id = $1.id'); COMMIT";
+        SELECT sluice.track('demo.author', stream => 'books', columns => '{name}', affects => 'SELECT book_id FROM demo.authorship WHERE author_id = $1.id'); COMMIT";
     // In the log, and as an expansion that is not worked off.
     for collected in [false, true] {
         let world = World::with(BOOKS).await?;
@@ -255,7 +278,7 @@ async fn a_table_that_was_made_anew_is_tracked_and_the_old_one_forgotten() -> Re
     let untracked = "SELECT untracked_tables::text FROM sluice.stream_status()";
     assert_eq!(one::<String>(&world.owner, untracked).await?, "{demo.author}");
     world.owner.batch_execute("SELECT sluice.define_stream('books', source => 'demo.books', key => 'id', mapping => '{\"properties\": {\"authors\": {}}}');
-        SELECT sluice.track('demo.author', stream => 'books', columns => '{name}', keys => 'SELECT book_id FROM demo.authorship WHERE author_id = $1.id')").await?;
+        SELECT sluice.track('demo.author', stream => 'books', columns => '{name}', affects => 'SELECT book_id FROM demo.authorship WHERE author_id = $1.id')").await?;
     shows(&world, &mut index, "new").await?;
     assert_eq!(one::<i64>(&world.owner, "SELECT count(*) FROM sluice.tracked").await?, 3);
     Ok(())
@@ -268,7 +291,7 @@ async fn a_virtual_generated_column_is_refused_where_a_trigger_would_need_it() -
         return Ok(()); // there is no such column
     }
     world.owner.batch_execute("CREATE TABLE demo.person (id bigint, half bigint GENERATED ALWAYS AS (id / 2) VIRTUAL, whole bigint GENERATED ALWAYS AS (id * 2) STORED)").await?;
-    for call in ["key => 'half'", "keys => 'SELECT id FROM demo.item WHERE id = $1.half'"] {
+    for call in ["key => 'half'", "affects => 'SELECT id FROM demo.item WHERE id = $1.half'"] {
         let error =
             refused(&world.owner, &format!("SELECT sluice.track('demo.person', stream => 'items', {call})")).await;
         assert!(

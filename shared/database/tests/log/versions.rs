@@ -19,7 +19,7 @@ const JOINED: &str = "
     SELECT sluice.define_stream('projects', source => 'demo.project_document', key => 'id',
         mapping => '{\"properties\": {\"id\": {}, \"title\": {}, \"owner\": {}}}');
     SELECT sluice.track('demo.project', stream => 'projects', key => 'id');
-    SELECT sluice.track('demo.person', stream => 'projects', keys => 'SELECT id FROM demo.project WHERE owner_id = $1.id')";
+    SELECT sluice.track('demo.person', stream => 'projects', affects => 'SELECT id FROM demo.project WHERE owner_id = $1.id')";
 
 #[tokio::test]
 async fn versions_rise_over_a_crash_of_the_drain() -> Result<()> {

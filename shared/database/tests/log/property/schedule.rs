@@ -38,7 +38,7 @@ const WORLD: &str = "
         mapping => '{\"properties\": {\"id\": {}, \"owner\": {}, \"title\": {}}}');
     SELECT sluice.track('demo.person', stream => 'people', key => 'id');
     SELECT sluice.track('demo.project', stream => 'projects', key => 'id');
-    SELECT sluice.track('demo.person', stream => 'projects', keys => 'SELECT id FROM demo.project WHERE owner_id = $1.id');
+    SELECT sluice.track('demo.person', stream => 'projects', affects => 'SELECT id FROM demo.project WHERE owner_id = $1.id');
     ALTER FUNCTION sluice.maintain(bigint, interval, timestamptz) SET lock_timeout = '1ms';
     SELECT setval('sluice.outbox_id_seq', 999900)";
 
