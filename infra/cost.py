@@ -57,7 +57,7 @@ CHANGE_BYTES = 110  # a change's own line beside its document, with a key of ten
 HEADER_BYTES = 120  # a message's first line
 POLL_S = 0.1  # PollInterval
 DEPTH_S, IDLE_DEPTH_S = 1, 10  # functions/trigger/src/drain.rs: how often SQS is asked for its depth, at work and idle
-SECRET_S = 300  # shared/config/src/secrets.rs: how long a secret is kept
+SECRET_S = 300  # shared/secrets/src/secrets.rs: how long a secret is kept
 
 # Of Lambda: five long polls of 20 s wait at an empty queue, since `MaximumConcurrency` is set.
 POLLERS, LONG_POLL_S = 5, 20

@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
-use config::Trace;
 use elasticsearch::http::Method;
 use elasticsearch::http::headers::HeaderMap;
 use localstack::Server;
 use migrate::Command;
 use serde_json::{Value, json};
+use telemetry::Trace;
 use tokio::time::Instant;
 use tokio_postgres::Client;
 use trigger::Trigger;

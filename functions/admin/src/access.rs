@@ -168,7 +168,7 @@ async fn role_of(admin: &Admin, arn: &str, token: &str) -> Result<Option<Role>, 
 }
 
 /// A line of metrics with what was counted.
-fn print(admin: &Admin, count: impl FnOnce(&mut ::config::Line) -> &mut ::config::Line) {
+fn print(admin: &Admin, count: impl FnOnce(&mut telemetry::Line) -> &mut telemetry::Line) {
     if let Some(metrics) = &admin.config.metrics {
         let mut line = metrics.line();
         count(&mut line);

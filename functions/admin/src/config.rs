@@ -1,4 +1,5 @@
-use config::{Env, Error, Metrics};
+use config::{Env, Error};
+use telemetry::Metrics;
 
 /// What the environment says, checked.
 #[derive(Clone, Debug)]

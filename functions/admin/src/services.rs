@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::Secrets;
 use database::ConnectError;
 use search::Connection;
+use secrets::Secrets;
 use tokio::sync::{Mutex, OnceCell};
 use tokio::time::{Instant, timeout};
 use tokio_postgres::Client;
@@ -69,7 +69,7 @@ impl Admin {
 
 impl Services {
     async fn new(config: &Config) -> Self {
-        let aws = config::aws().load().await;
+        let aws = secrets::aws().load().await;
         let secrets = Secrets::new(aws_sdk_secretsmanager::Client::new(&aws));
         Self::with_clients(config, secrets, aws_sdk_sqs::Client::new(&aws))
     }

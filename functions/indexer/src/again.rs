@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use config::Trace;
 use message::{Change, Message, Op, Packer};
+use telemetry::Trace;
 
 use crate::{
     batch::Received,

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use config::{SecretError, call};
 use elasticsearch::{
     BulkParts, Elasticsearch, Error,
     http::{StatusCode, response::Response},
     indices::IndicesGetAliasParts,
 };
 use search::{ConnectError, Connection};
+use secrets::SecretError;
+use telemetry::call;
 use tokio::time::timeout_at;
 use tracing::warn;
 

@@ -1,7 +1,8 @@
 use std::time::Duration;
 
-use config::{Env, Error, Metrics};
+use config::{Env, Error};
 use queue::LONGEST_DELAY;
+use telemetry::Metrics;
 
 use crate::decision::SendAnew;
 

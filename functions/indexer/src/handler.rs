@@ -1,10 +1,10 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
-use config::Trace;
 use database::{Connect, Postgres};
 use queue::{Queue, Sqs};
 use search::Connection;
+use telemetry::Trace;
 use tokio::time::Instant;
 use tracing::info;
 

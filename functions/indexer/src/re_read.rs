@@ -6,10 +6,10 @@ use std::{
     time::Duration,
 };
 
-use config::{SecretError, Secrets};
 use database::{
     Answers as _, Connect, ConnectError, Postgres, Read, ReadError, Session, Settings, Stream, describe, log::Count,
 };
+use secrets::{SecretError, Secrets};
 use tokio::time::{timeout, timeout_at};
 use tracing::warn;
 

@@ -5,8 +5,8 @@ use std::{
     time::Duration,
 };
 
-use config::{Line, Trace, TracedChanges};
 use database::delivery::{self, Counts};
+use telemetry::{Line, Trace, TracedChanges};
 use tracing::{error, info, warn};
 
 use crate::{

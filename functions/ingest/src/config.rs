@@ -1,6 +1,7 @@
 use std::time::Duration;
 
-use config::{Env, Error, Metrics};
+use config::{Env, Error};
+use telemetry::Metrics;
 use url::{Host, Url};
 
 /// What the environment says, checked.

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
-use config::SecretError;
 use database::ConnectError;
+use secrets::SecretError;
 use thiserror::Error;
 
 /// What keeps a round from its end. What was stored before it stays, and the position is not past anything else.

@@ -22,8 +22,8 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, SystemTime};
 
-use ::config::Secrets;
 use futures_util::FutureExt as _;
+use secrets::Secrets;
 use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout_at};

@@ -1,18 +1,20 @@
 //! The ingest's process: clients once, then one invocation after the other.
 
-use config::{Env, Secrets, Trace};
+use config::Env;
 use ingest::{Config, Ingest, Patience};
 use lambda_runtime::{Error, LambdaEvent, service_fn};
+use secrets::Secrets;
 use serde_json::Value;
+use telemetry::Trace;
 use tracing::Instrument as _;
 
 // One thread: by its memory it has less than one core, and others would only have to be woken.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    config::init_telemetry("ingest");
-    config::install_crypto_provider();
+    telemetry::init("ingest");
+    secrets::install_crypto_provider();
     let config = Config::from_env(Env::from_process()).inspect_err(|error| tracing::error!(%error, "configuration"))?;
-    let aws = config::aws().load().await;
+    let aws = secrets::aws().load().await;
     let secrets = Secrets::new(aws_sdk_secretsmanager::Client::new(&aws));
     let ingest = Ingest::new(config, &secrets, Patience::default())?;
     lambda_runtime::run(service_fn(|event: LambdaEvent<Value>| {
@@ -22,7 +24,7 @@ async fn main() -> Result<(), Error> {
             let context = event.context;
             let trace = Trace::of_invocation(context.xray_trace_id.as_deref());
             let work = ingest.handle(context.deadline());
-            Ok::<_, Error>(work.instrument(config::invocation(&context.request_id, &trace)).await?)
+            Ok::<_, Error>(work.instrument(telemetry::invocation(&context.request_id, &trace)).await?)
         })
     }))
     .await

@@ -3,13 +3,14 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime};
 
-use config::{Secrets, call};
 use reqwest::header::{
     ACCEPT, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH, LOCATION, RETRY_AFTER,
 };
 use reqwest::redirect::{Attempt, Policy};
 use reqwest::{Client, Response, StatusCode};
+use secrets::Secrets;
 use serde::Deserialize;
+use telemetry::call;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::warn;
 use url::Url;

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use config::{Secrets, call};
 use database::ingest as measure;
 use futures_util::future::{try_join, try_join4};
+use secrets::Secrets;
+use telemetry::call;
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::error::SqlState;

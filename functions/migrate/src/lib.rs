@@ -16,7 +16,7 @@ mod uninstall;
 
 use std::str::FromStr;
 
-use ::config::Secrets;
+use secrets::Secrets;
 
 pub use crate::{config::Config, error::Error, rebase::Limits, report::Report};
 

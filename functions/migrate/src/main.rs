@@ -3,9 +3,10 @@
 use std::process::ExitCode;
 use std::time::{Instant, SystemTime};
 
-use config::{Env, Secrets, init_telemetry, install_crypto_provider};
+use config::Env;
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use migrate::{Command, Config, Error, Limits, Migrate, Report};
+use secrets::{Secrets, install_crypto_provider};
 use serde_json::{Value, json};
 
 const DEFAULT_COMMAND: &str = "migrate";
@@ -15,7 +16,7 @@ const DEFAULT_COMMAND: &str = "migrate";
 async fn main() -> ExitCode {
     install_crypto_provider();
     if Env::from_process().optional("AWS_LAMBDA_RUNTIME_API").is_some() {
-        init_telemetry("migrate");
+        telemetry::init("migrate");
         return match lambda_runtime::run(service_fn(handle)).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -56,7 +57,7 @@ async fn handle(event: LambdaEvent<Value>) -> Result<Value, Diagnostic> {
 async fn run(command: &str, limits: Limits, report: &mut Report) -> Result<(), Error> {
     let command: Command = command.parse()?;
     let config = Config::from_env(Env::from_process())?;
-    let aws = config::aws().load().await;
+    let aws = secrets::aws().load().await;
     let secrets = Secrets::new(aws_sdk_secretsmanager::Client::new(&aws));
     // Boxed: nested as it is, its type is too deep for the compiler.
     Box::pin(Migrate::new(config, secrets).within(limits).run(command, report)).await

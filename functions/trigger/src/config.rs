@@ -1,6 +1,7 @@
 use std::time::Duration;
 
-use config::{Env, Error, Metrics};
+use config::{Env, Error};
+use telemetry::Metrics;
 
 /// What the environment says, checked.
 #[derive(Clone, Debug)]

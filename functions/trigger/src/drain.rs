@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use config::Trace;
 use database::delivery::Counts;
 use database::log::Versions;
 use database::{Connect, Session as _};
 use futures_util::future::try_join;
 use queue::Queue;
 use serde::Serialize;
+use telemetry::Trace;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::error::SqlState;
 use tracing::{error, info, warn};

@@ -19,10 +19,11 @@ mod session;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use ::config::{Secrets, Trace};
 use database::{Connect, Postgres};
 use queue::{Queue, Sqs};
+use secrets::Secrets;
 use serde::Serialize;
+use telemetry::Trace;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::{error, info};

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use config::{Trace, TracedChanges};
 use database::delivery::{self, Counts};
 use database::{Answers as _, Read, Session, Stream, log};
 use message::{Change, Op, Packer};
 use queue::{Message, Queue};
+use telemetry::{Trace, TracedChanges};
 use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
 

@@ -39,7 +39,7 @@ pub struct Stack {
 impl Stack {
     /// `schema` names the test; what an earlier run of it left behind is removed.
     pub async fn connect(schema: &str) -> Result<Self> {
-        config::install_crypto_provider();
+        secrets::install_crypto_provider();
         let owner = connect().await?;
         let aws = aws_config::load_defaults(BehaviorVersion::latest()).await;
         let elasticsearch = Elasticsearch::new(Transport::single_node(&variable("ELASTICSEARCH_URL"))?);

@@ -5,13 +5,14 @@ use anyhow::{Context, Result};
 use aws_config::BehaviorVersion;
 use aws_lambda_events::event::sqs::{SqsEvent, SqsMessage, SqsMessageAttribute};
 use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, MessageSystemAttributeName, QueueAttributeName};
-use config::fake::SecretsManager;
-use config::{Env, Secrets};
+use config::Env;
 use elasticsearch::Elasticsearch;
 use indexer::{Indexer, Source};
 use localstack::{elasticsearch_secret, eventually};
 use migrate::{Command, Migrate, Report};
 use search::Connection;
+use secrets::Secrets;
+use secrets::fake::SecretsManager;
 
 const DATABASE_SECRET: &str = "arn:aws:secretsmanager:us-east-1:000000000000:secret:database";
 const ELASTICSEARCH_SECRET: &str = "arn:aws:secretsmanager:us-east-1:000000000000:secret:elasticsearch";
@@ -32,7 +33,7 @@ pub struct Pipeline {
 
 impl Pipeline {
     pub async fn create(name: &str) -> Result<Self> {
-        config::install_crypto_provider();
+        secrets::install_crypto_provider();
         let aws = aws_config::load_defaults(BehaviorVersion::latest()).await;
         let sqs = aws_sdk_sqs::Client::new(&aws);
         let name = format!("{name}-{}", std::process::id());

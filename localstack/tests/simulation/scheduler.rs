@@ -6,10 +6,11 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
 use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
-use config::{Env, Trace};
+use config::Env;
 use indexer::decision::SendAnew;
 use indexer::{Indexer, Settings, Source};
 use message::Message;
+use telemetry::Trace;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, advance};
 use trigger::{Config, Drain, Drained, Expanded, FanOut};

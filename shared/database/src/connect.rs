@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use config::{Env, SecretError, Secrets};
+use config::Env;
+use secrets::{SecretError, Secrets};
 use serde::Deserialize;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;

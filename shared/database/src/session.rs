@@ -4,7 +4,8 @@ use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use config::{Secrets, call};
+use secrets::Secrets;
+use telemetry::call;
 use tokio::task::AbortHandle;
 use tokio_postgres::{Client, Error};
 

@@ -6,10 +6,10 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use config::call;
 use futures_util::StreamExt;
 use futures_util::future::join;
 use memchr::memchr2;
+use telemetry::call;
 use thiserror::Error;
 use tokio_postgres::error::{DbError, Severity, SqlState};
 use tokio_postgres::types::{ToSql, Type};

@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use config::{Env, Secrets, fake::SecretsManager};
+use config::Env;
 use database::{ConnectError, REQUIRED_SCHEMA, Settings, connect, connect_unchecked};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::{
@@ -18,6 +18,7 @@ use rustls::{
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivatePkcs8KeyDer},
 };
+use secrets::{Secrets, fake::SecretsManager};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},

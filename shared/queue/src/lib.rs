@@ -6,7 +6,7 @@ mod sqs;
 use std::{future::Future, time::Duration};
 
 use aws_sdk_sqs::error::DisplayErrorContext;
-use config::Trace;
+use telemetry::Trace;
 
 pub use batch::{BATCH_BYTES, BATCH_MESSAGES, send_all};
 pub use sqs::Sqs;

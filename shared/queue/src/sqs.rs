@@ -8,7 +8,7 @@ use aws_sdk_sqs::{
         SendMessageBatchRequestEntry,
     },
 };
-use config::call;
+use telemetry::call;
 
 use crate::{Error, Message, Queue, Taken};
 

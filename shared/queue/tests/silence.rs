@@ -12,10 +12,10 @@ const WITHOUT_END: Duration = Duration::from_secs(3600);
 
 #[tokio::test(start_paused = true)]
 async fn no_request_to_sqs_waits_without_end() -> Result<()> {
-    let settings = config::aws()
+    let settings = secrets::aws()
         .region("us-east-1")
         .credentials_provider(Credentials::new("test", "test", None, None, "test"))
-        .endpoint_url(config::fake::silent_server().await?)
+        .endpoint_url(secrets::fake::silent_server().await?)
         .load()
         .await;
     let queue = Sqs::new(Client::new(&settings), "http://queue");

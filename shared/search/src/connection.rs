@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use config::{Env, Secrets};
+use config::Env;
 use elasticsearch::{
     Elasticsearch,
     cert::{Certificate, CertificateValidation},
@@ -10,6 +10,7 @@ use elasticsearch::{
         transport::{SingleNodeConnectionPool, TransportBuilder},
     },
 };
+use secrets::Secrets;
 use tokio::sync::Mutex;
 
 use crate::{ConnectError, credentials::Credentials};

@@ -1,6 +1,6 @@
 use std::{error::Error, io};
 
-use config::SecretError;
+use secrets::SecretError;
 
 /// Why there is no Elasticsearch to talk to. Each variant is a remedy of its own.
 #[derive(Debug, thiserror::Error)]

@@ -4,11 +4,12 @@ use admin::{Admin, Config, router};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Method, Request, StatusCode};
-use config::fake::SecretsManager;
-use config::{Env, Secrets};
+use config::Env;
 use lambda_http::request::RequestContext;
 use lambda_http::tower::ServiceExt;
 use localstack::{Database, elasticsearch_secret};
+use secrets::Secrets;
+use secrets::fake::SecretsManager;
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 use tokio_postgres::types::FromSql;
@@ -42,7 +43,7 @@ impl Fixture {
     }
 
     pub async fn with_letters(letters: Sqs) -> Self {
-        config::install_crypto_provider();
+        secrets::install_crypto_provider();
         let database = Database::create().await.unwrap();
         let owner = database.owner().await.unwrap();
         owner.batch_execute(DEMO).await.unwrap();

@@ -10,7 +10,7 @@ use std::{
 };
 
 use aws_lambda_events::event::sqs::SqsEvent;
-use config::{Env, Secrets, fake::SecretsManager};
+use config::Env;
 use elasticsearch::{
     Elasticsearch,
     http::{Method, Url, headers::HeaderMap},
@@ -18,6 +18,7 @@ use elasticsearch::{
 use indexer::{Config, Indexer, Source};
 use localstack::{Database, variable};
 use search::{Connection, names};
+use secrets::{Secrets, fake::SecretsManager};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -95,7 +96,7 @@ impl Fixture {
 
     async fn build(wire: Option<String>, database: Option<Database>) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        config::install_crypto_provider();
+        secrets::install_crypto_provider();
         let prefix = format!("t{}-{}-", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let dead_letters = Queues::default();
         let queue_url = dead_letters.clone().serve().await;

@@ -1,9 +1,10 @@
 use std::time::Duration;
 
-use config::fake::SecretsManager;
-use config::{Env, Secrets};
+use config::Env;
 use ingest::{Config, Ingest, Patience, Summary};
 use localstack::Database;
+use secrets::Secrets;
+use secrets::fake::SecretsManager;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_postgres::Client;
@@ -34,7 +35,7 @@ pub struct Fixture {
 
 impl Fixture {
     pub async fn new() -> Self {
-        config::install_crypto_provider();
+        secrets::install_crypto_provider();
         let database = Database::create().await.unwrap();
         let owner = database.owner().await.unwrap();
         owner.batch_execute(PROFILES).await.unwrap();

@@ -1,6 +1,6 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use config::{Env, Secrets, fake::SecretsManager};
+use config::Env;
 use elasticsearch::{
     BulkOperation, BulkParts, Elasticsearch,
     http::response::Response,
@@ -8,6 +8,7 @@ use elasticsearch::{
 };
 use localstack::Database;
 use migrate::{Command, Config, Error, Limits, Migrate, Report};
+use secrets::{Secrets, fake::SecretsManager};
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
@@ -32,7 +33,7 @@ impl Fixture {
     /// The same in a database of this encoding.
     pub async fn in_encoding(encoding: &str) -> Self {
         static MADE: AtomicUsize = AtomicUsize::new(0);
-        config::install_crypto_provider();
+        secrets::install_crypto_provider();
         let database = Database::create_empty_in(encoding).await.unwrap();
         let prefix = format!("migrate-{}-{}-", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
         let manager = SecretsManager::start().await.unwrap();

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
-use config::Trace;
 use message::Op;
+use telemetry::Trace;
 
 use crate::support::{Bench, a_minute_from_now};
 

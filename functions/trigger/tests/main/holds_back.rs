@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::Result;
-use config::Trace;
+use telemetry::Trace;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -96,7 +96,7 @@ impl Sqs {
     }
 
     async fn client(&self) -> aws_sdk_sqs::Client {
-        let aws = config::aws().endpoint_url(&self.endpoint).load().await;
+        let aws = secrets::aws().endpoint_url(&self.endpoint).load().await;
         aws_sdk_sqs::Client::new(&aws)
     }
 }

@@ -3,9 +3,11 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use aws_config::SdkConfig;
-use config::{Env, Secrets, Trace};
+use config::Env;
 use localstack::Database;
 use message::{Message, Op};
+use secrets::Secrets;
+use telemetry::Trace;
 use trigger::{Config, Summary, Trigger};
 
 /// A database of the test's own, without the heartbeat, a queue of its own, and the functions' secret.
@@ -31,8 +33,8 @@ pub struct Arrived {
 
 impl Bench {
     pub async fn create() -> Result<Self> {
-        config::install_crypto_provider();
-        let aws = config::aws().load().await;
+        secrets::install_crypto_provider();
+        let aws = secrets::aws().load().await;
         let database = Database::create().await?;
         database.owner().await?.execute("SELECT sluice.drop_stream('sluice_heartbeat')", &[]).await?;
         let sqs = aws_sdk_sqs::Client::new(&aws);

@@ -3,8 +3,9 @@
 mod tls;
 
 use anyhow::Result;
-use config::{Env, Secrets, fake::SecretsManager};
+use config::Env;
 use search::{ConnectError, Settings, connect};
+use secrets::{Secrets, fake::SecretsManager};
 use serde_json::{Value, json};
 
 use crate::tls::Authority;
@@ -19,7 +20,7 @@ fn settings(ca: &str) -> Result<Settings> {
 }
 
 async fn secrets(secret: &Value) -> Result<(SecretsManager, Secrets)> {
-    config::install_crypto_provider();
+    secrets::install_crypto_provider();
     let manager = SecretsManager::start().await?;
     manager.put(ARN, secret);
     let secrets = Secrets::new(manager.client());

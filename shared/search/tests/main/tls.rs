@@ -28,7 +28,7 @@ impl Authority {
 
     /// Starts a server on 127.0.0.1 that answers the head of each request with a status and a body, until its runtime ends.
     pub async fn serve(&self, answer: impl Fn(&str) -> (u16, &'static str) + Send + Sync + 'static) -> Result<String> {
-        config::install_crypto_provider();
+        secrets::install_crypto_provider();
         let key = KeyPair::generate()?;
         let certificate = CertificateParams::new(vec!["127.0.0.1".to_owned()])?.signed_by(&key, &self.issuer)?;
         let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(anyhow::Error::msg)?;

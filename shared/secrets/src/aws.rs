@@ -22,3 +22,12 @@ pub fn aws() -> ConfigLoader {
         .build();
     aws_config::defaults(BehaviorVersion::latest()).timeout_config(timeouts)
 }
+
+/// Makes aws-lc-rs the TLS provider of the process. Call it before the first client is made; calling it again is harmless.
+///
+/// The AWS SDK brings rustls with aws-lc-rs, the tests' client of Elasticsearch with ring. Where both are linked rustls
+/// refuses to choose, and panics at the first use of TLS.
+pub fn install_crypto_provider() {
+    // An error means that a provider is installed already, by an earlier call.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}

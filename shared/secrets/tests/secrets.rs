@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use aws_sdk_secretsmanager::{Client, config::Credentials};
-use config::{SecretError, Secrets, fake::SecretsManager};
+use secrets::{SecretError, Secrets, fake::SecretsManager};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::timeout;
@@ -154,10 +154,10 @@ async fn a_lookup_that_is_never_answered_ends_with_an_error() {
 /// The clients that the functions make, each of which asks a server that takes its request and never answers.
 #[tokio::test(start_paused = true)]
 async fn a_client_of_aws_does_not_wait_without_end() {
-    let settings = config::aws()
+    let settings = secrets::aws()
         .region("us-east-1")
         .credentials_provider(Credentials::new("test", "test", None, None, "test"))
-        .endpoint_url(config::fake::silent_server().await.unwrap())
+        .endpoint_url(secrets::fake::silent_server().await.unwrap())
         .load()
         .await;
     let request = Client::new(&settings).get_secret_value().secret_id(ARN).send();

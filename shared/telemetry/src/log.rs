@@ -21,8 +21,8 @@ const DEFAULT_LEVEL: Level = Level::INFO;
 ///
 /// LOG_LEVEL is a level or a list of `target=level`. One that cannot be read is reported and counts as absent: a typo in
 /// it must not stop a function that works. Calling this again changes nothing.
-pub fn init_telemetry(service: &'static str) {
-    let env = crate::Env::from_process();
+pub fn init(service: &'static str) {
+    let env = config::Env::from_process();
     let wanted = env.optional("LOG_LEVEL");
     let parsed = wanted.as_deref().map(str::parse::<Targets>);
     let is_malformed = matches!(parsed, Some(Err(_)));

@@ -1,16 +1,24 @@
 //! Metrics for CloudWatch: a log line in its embedded metric format, from which it takes them.
 
 use std::io::{Write as _, stdout};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use config::Env;
 use serde_json::{Map, Value, json};
-
-use crate::{Env, secrets};
 
 /// All metrics are in this one.
 const NAMESPACE: &str = "Sluice";
 /// What the format allows in one array.
 const MOST_VALUES: usize = 100;
+
+/// Credentials that were refused and looked up anew, by this process, since the last line.
+static SECRET_REFRESHES: AtomicU64 = AtomicU64::new(0);
+
+/// Counts a credential that was refused and looked up anew; the next line of metrics has it.
+pub fn count_secret_refresh() {
+    SECRET_REFRESHES.fetch_add(1, Ordering::Relaxed);
+}
 
 /// Whose metrics: CloudWatch tells them apart by the stack and nothing else, since it bills each combination.
 #[derive(Clone, Debug)]
@@ -31,7 +39,7 @@ impl Metrics {
         let fields = [("service", self.service), ("stack", self.stack.as_str())];
         let fields = fields.map(|(name, value)| (name.to_owned(), Value::from(value)));
         let mut line = Line { fields: Map::from_iter(fields), metrics: vec![] };
-        line.count("SecretRefreshes", secrets::take_refreshes());
+        line.count("SecretRefreshes", SECRET_REFRESHES.swap(0, Ordering::Relaxed));
         line
     }
 }

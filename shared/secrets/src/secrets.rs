@@ -1,13 +1,6 @@
 //! Credentials out of Secrets Manager.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use aws_sdk_secretsmanager::{Client, error::DisplayErrorContext};
 use serde::de::DeserializeOwned;
@@ -16,7 +9,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::call;
+use telemetry::{call, count_secret_refresh};
 
 /// How long a credential serves before it is looked up again. A refused one is looked up at once, by `refresh`.
 const TIME_TO_LIVE: Duration = Duration::from_secs(300);
@@ -26,14 +19,6 @@ const TOKENS_SERVE: Duration = Duration::from_secs(15 * 60);
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(15);
 /// A lookup takes milliseconds, and others wait for its end.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Of this process, since it was last told.
-static REFRESHES: AtomicU64 = AtomicU64::new(0);
-
-/// How often a refused credential was looked up anew since this was last asked.
-pub(crate) fn take_refreshes() -> u64 {
-    REFRESHES.swap(0, Ordering::Relaxed)
-}
 
 /// What the service says when it means it; whatever else it says, a throttle among it, passes.
 const REFUSALS: [&str; 4] =
@@ -153,7 +138,7 @@ impl Secrets {
         if let Some(cached) = cache.get(arn).filter(|cached| cached.looked_up_at > asked_at) {
             return parse(arn, &cached.text);
         }
-        REFRESHES.fetch_add(1, Ordering::Relaxed);
+        count_secret_refresh();
         let cached = self.cached(self.look_up(arn).await?);
         let parsed = parse(arn, &cached.text);
         cache.insert(arn.to_owned(), cached);
