@@ -56,6 +56,7 @@ pub struct Entry {
     /// What came of it.
     result: String,
     /// More about it. Null: there is none, or it is too long to be listed.
+    #[schema(value_type = Option<Object>)]
     detail: Option<Value>,
 }
 
@@ -68,7 +69,7 @@ pub struct Audit {
 }
 
 /// What operators did, newest first.
-#[utoipa::path(get, path = "/api/audit", params(Which), tag = "audit",
+#[utoipa::path(get, path = "/api/audit", operation_id = "list_audit", params(Which), tag = "audit",
     responses((status = OK, body = Audit), (status = BAD_REQUEST, body = Problem)))]
 pub async fn list(State(admin): State<Admin>, Params(which): Params<Which>) -> Result<Json<Audit>, Problem> {
     let limit = newest::limit(which.limit);

@@ -90,7 +90,7 @@ pub struct Discarded {
 }
 
 /// What could not be written, and why. Looking consumes nothing, and hides a letter from others for a moment only.
-#[utoipa::path(get, path = "/api/dlq", params(Which), tag = "dead letters",
+#[utoipa::path(get, path = "/api/dlq", operation_id = "list_dead_letters", params(Which), tag = "dead letters",
     responses((status = OK, body = DeadLetters), (status = BAD_REQUEST, body = Problem)))]
 pub async fn list(
     State(admin): State<Admin>,

@@ -28,11 +28,18 @@ pub struct Live {
     status: &'static str,
 }
 
+/// Whether all that is needed answers, and every stream keeps up.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Ok,
+    Degraded,
+}
+
 /// How everything is.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Health {
-    /// ok or degraded
-    status: &'static str,
+    status: Status,
     version: &'static str,
     /// unknown: the deploy did not say.
     commit: String,
@@ -44,7 +51,7 @@ pub struct Health {
 }
 
 impl Health {
-    fn new(admin: &Admin, status: &'static str, parts: Vec<Part>, pipeline: Option<Pipeline>) -> Self {
+    fn new(admin: &Admin, status: Status, parts: Vec<Part>, pipeline: Option<Pipeline>) -> Self {
         Self { status, version: VERSION, commit: admin.config.commit.clone(), parts, streams: vec![], pipeline }
     }
 }
@@ -100,7 +107,7 @@ pub async fn ready(
     if parts.iter().all(|part| part.ok) {
         return Ok(Json(Live { status: "ready" }));
     }
-    Err((StatusCode::SERVICE_UNAVAILABLE, Json(Health::new(&admin, "degraded", parts, None))))
+    Err((StatusCode::SERVICE_UNAVAILABLE, Json(Health::new(&admin, Status::Degraded, parts, None))))
 }
 
 /// Every part with its latency, the pipeline's lag, and the streams that do not keep up.
@@ -116,7 +123,7 @@ pub async fn health(State(admin): State<Admin>, Extension(caller): Extension<Cal
     let parts: Vec<Part> = [postgresql, sqs, elasticsearch].map(|part| part.told_to(caller.role)).into();
     let do_answer = pipeline.is_some() && streams.is_some() && parts.iter().all(|part| part.ok);
     let streams = streams.unwrap_or_default();
-    let status = if do_answer && streams.is_empty() { "ok" } else { "degraded" };
+    let status = if do_answer && streams.is_empty() { Status::Ok } else { Status::Degraded };
     let code = if do_answer { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Json(Health { streams, ..Health::new(&admin, status, parts, pipeline) }))
 }

@@ -48,7 +48,8 @@ pub struct History {
 }
 
 /// The last hour, for charts.
-#[utoipa::path(get, path = "/api/history", params(Which), tag = "metrics", responses((status = OK, body = History)))]
+#[utoipa::path(get, path = "/api/history", operation_id = "list_history", params(Which), tag = "metrics",
+    responses((status = OK, body = History)))]
 pub async fn list(State(admin): State<Admin>, Params(which): Params<Which>) -> Result<Json<History>, Problem> {
     let minutes = which.minutes.unwrap_or(60).clamp(1, 60);
     let query = "SELECT sluice.rfc3339(at), pending_rows, oldest_pending_ms, totals FROM sluice.delivery_history

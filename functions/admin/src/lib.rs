@@ -43,6 +43,7 @@ use axum::{Json, Router};
 use tower_http::compression::CompressionLayer;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{RefOr, Schema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -122,9 +123,21 @@ fn api() -> (Router<Admin>, utoipa::openapi::OpenApi) {
         .routes(routes!(health::ready))
         .split_for_parts();
     let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
-    api.components.get_or_insert_default().add_security_scheme("token", bearer);
+    let components = api.components.get_or_insert_default();
+    components.add_security_scheme("token", bearer);
+    components.schemas.values_mut().for_each(require_fields);
     api.security = Some(vec![utoipa::openapi::SecurityRequirement::new::<_, _, String>("token", [])]);
     (router, api)
+}
+
+/// An answer has all its fields, null where there is nothing to tell; utoipa takes a field that may be null for one that may
+/// be missing. That is so in what a request says, which refuses fields that it does not know.
+fn require_fields(schema: &mut RefOr<Schema>) {
+    if let RefOr::T(Schema::Object(object)) = schema
+        && object.additional_properties.is_none()
+    {
+        object.required = object.properties.keys().cloned().collect();
+    }
 }
 
 async fn with_headers(request: Request<axum::body::Body>, next: Next) -> Response {
@@ -133,4 +146,24 @@ async fn with_headers(request: Request<axum::body::Body>, next: Next) -> Respons
         response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The dashboard's build makes its types of the file.
+    const FILE: &str = "dashboard/openapi.json";
+
+    #[test]
+    fn the_dashboard_is_built_for_the_answers_that_are_served() {
+        let served = format!("{}\n", api().1.to_pretty_json().unwrap());
+        if std::env::var_os("WRITE").is_some() {
+            std::fs::write(FILE, &served).unwrap();
+        }
+        assert!(
+            std::fs::read_to_string(FILE).unwrap_or_default() == served,
+            "{FILE} is not what /openapi.json serves; write it: WRITE=1 cargo test -p admin --lib the_dashboard"
+        );
+    }
 }

@@ -56,7 +56,7 @@ pub struct Outbox {
 }
 
 /// The log, newest first.
-#[utoipa::path(get, path = "/api/outbox", params(Which), tag = "log",
+#[utoipa::path(get, path = "/api/outbox", operation_id = "list_outbox", params(Which), tag = "log",
     responses((status = OK, body = Outbox), (status = BAD_REQUEST, body = Problem)))]
 pub async fn list(State(admin): State<Admin>, Params(which): Params<Which>) -> Result<Json<Outbox>, Problem> {
     let limit = newest::limit(which.limit);

@@ -62,7 +62,7 @@ pub struct Rejects {
 }
 
 /// Profiles that the ingest rejected, newest first. They are kept for 30 days.
-#[utoipa::path(get, path = "/api/ingest/rejects", params(Which), tag = "ingest",
+#[utoipa::path(get, path = "/api/ingest/rejects", operation_id = "list_rejects", params(Which), tag = "ingest",
     responses((status = OK, body = Rejects), (status = BAD_REQUEST, body = Problem)))]
 pub async fn list(
     State(admin): State<Admin>,

@@ -65,7 +65,8 @@ pub struct Streams {
 }
 
 /// What is defined, its tables, its index, and counts on both sides.
-#[utoipa::path(get, path = "/api/streams", tag = "streams", responses((status = OK, body = Streams)))]
+#[utoipa::path(get, path = "/api/streams", operation_id = "list_streams", tag = "streams",
+    responses((status = OK, body = Streams)))]
 pub async fn list(State(admin): State<Admin>) -> Result<Json<Streams>, Problem> {
     let query = "SELECT s.name, s.source, array_to_string(s.key, ', '), t.index, t.is_current,
              ARRAY(SELECT k.relation::text FROM sluice.tracked AS k WHERE k.stream = s.name ORDER BY 1),

@@ -56,7 +56,8 @@ impl Subscription {
 }
 
 /// The readers of the log, with position, backlog and lag.
-#[utoipa::path(get, path = "/api/subscriptions", tag = "subscriptions", responses((status = OK, body = Subscriptions)))]
+#[utoipa::path(get, path = "/api/subscriptions", operation_id = "list_subscriptions", tag = "subscriptions",
+    responses((status = OK, body = Subscriptions)))]
 pub async fn list(State(admin): State<Admin>) -> Result<Json<Subscriptions>, Problem> {
     Ok(Json(Subscriptions { subscriptions: all(&*admin.database().await?).await? }))
 }

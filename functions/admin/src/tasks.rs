@@ -48,7 +48,7 @@ pub struct Selection {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_ids: Option<Vec<String>>,
     /// Only tells how many would be redriven.
-    #[serde(default, skip_serializing)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     dry_run: bool,
 }
 
@@ -77,8 +77,7 @@ pub struct DryRun {
 pub struct Task {
     /// By which it is asked for.
     task: String,
-    /// running, done or cancelled
-    state: String,
+    state: TaskState,
     /// Letters in the queue when it began.
     total: i64,
     /// Redriven by it.
@@ -93,6 +92,15 @@ pub struct Task {
     by: String,
     /// What stopped it for now, and is tried again; or, when it is done, why some letters may be left.
     error: Option<String>,
+}
+
+/// Whether there is more to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskState {
+    Running,
+    Done,
+    Cancelled,
 }
 
 /// Either of the two answers.
@@ -120,7 +128,11 @@ const COLUMNS: &str = "id::text, state, total, redriven, already_redriven, sluic
 fn task(row: &Row) -> Task {
     Task {
         task: row.get(0),
-        state: row.get(1),
+        state: match row.get(1) {
+            "running" => TaskState::Running,
+            "cancelled" => TaskState::Cancelled,
+            _ => TaskState::Done, // the table's CHECK knows no fourth
+        },
         total: row.get(2),
         redriven: row.get(3),
         already_redriven: row.get(4),
@@ -203,7 +215,7 @@ pub async fn cancel(
          SELECT sluice.audit($2, $3, 'redrive_all', id::text, 'cancelled', '{}') FROM cancelled";
     database.execute(statement, &[&number, &caller.actor, &caller.source_ip]).await?;
     let task = find(&database, number).await?;
-    if task.state == "done" {
+    if task.state == TaskState::Done {
         return Err(Problem::conflict(format!("the redrive {id} is done")));
     }
     Ok(Json(task))
@@ -274,7 +286,7 @@ fn unknown(id: &str) -> Problem {
 
 async fn answer(database: &Client, id: i64) -> Result<(StatusCode, Json<Answer>), Problem> {
     let task = find(database, id).await?;
-    let status = if task.state == "running" { StatusCode::ACCEPTED } else { StatusCode::OK };
+    let status = if task.state == TaskState::Running { StatusCode::ACCEPTED } else { StatusCode::OK };
     Ok((status, Json(Answer::Task(task))))
 }
 
