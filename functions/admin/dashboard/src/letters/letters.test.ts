@@ -16,6 +16,7 @@ function letter(changes: Partial<Letter>): Letter {
     failed_at: '2026-03-01T12:00:00Z',
     attempts: 1,
     document: { name: 'Ada Lovelace' },
+    document_bytes: 23,
     body: null,
     ...changes,
   };

@@ -4,8 +4,6 @@ import { Badge } from '../ui/badge';
 import { type Column, Table } from '../ui/table';
 import { Time } from '../ui/time';
 
-const OPERATIONS = { upsert: 'upsert', delete: 'delete', fan_out: 'fan-out' };
-
 const COLUMNS: Column<OutboxRow>[] = [
   { name: 'Id', cell: ({ id }) => <span className="mono">{id}</span> },
   { name: 'Written', cell: ({ created_at }) => <Time at={created_at} /> },
@@ -14,7 +12,7 @@ const COLUMNS: Column<OutboxRow>[] = [
     name: 'Key',
     cell: ({ key }) => (key === null ? <span className="unknown">still to be found out</span> : <code title={key}>{key}</code>),
   },
-  { name: 'Operation', cell: ({ op }) => <span className={`op ${op}`}>{OPERATIONS[op]}</span> },
+  { name: 'Operation', cell: ({ op }) => <span className={`op ${op}`}>{op.replace('_', '-')}</span> },
   { name: 'Published', cell: ({ published }) => <Published published={published} /> },
 ];
 
