@@ -52,11 +52,11 @@ GB = 1e9
 KB_64 = 64 * 1024
 
 # From the code.
-MESSAGE_BYTES = 256 * 1024  # functions/trigger/src/page.rs
+MESSAGE_BYTES = 256 * 1024  # functions/trigger/src/sink.rs
 CHANGE_BYTES = 110  # a change's own line beside its document, with a key of ten characters
 HEADER_BYTES = 120  # a message's first line
 POLL_S = 0.1  # PollInterval
-DEPTH_S, IDLE_DEPTH_S = 1, 10  # functions/trigger/src/drain.rs: how often SQS is asked for its depth, at work and idle
+DEPTH_S, IDLE_DEPTH_S = 1, 10  # functions/trigger/src/sink.rs: how often SQS is asked for its depth, at work and idle
 SECRET_S = 300  # shared/secrets/src/secrets.rs: how long a secret is kept
 
 # Of Lambda: five long polls of 20 s wait at an empty queue, since `MaximumConcurrency` is set.

@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 use telemetry::Trace;
 use tokio::time::Instant;
 use tokio_postgres::Client;
-use trigger::Trigger;
 
 use crate::pipeline::Pipeline;
 
@@ -29,7 +28,7 @@ impl Pipeline {
 
     /// Drains the log and indexes what comes, until nothing does.
     async fn run(&self) -> Result<()> {
-        let trigger = Trigger::new(trigger::Config::from_env(self.env())?, &self.secrets(), self.sqs.clone());
+        let trigger = trigger::new(trigger::Config::from_env(self.env())?, &self.secrets(), self.sqs.clone());
         let indexer = self.indexer()?;
         loop {
             Box::pin(trigger.handle(&Trace::of_invocation(None), SystemTime::now() + Duration::from_secs(60))).await?;

@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use config::{Env, Error};
 use telemetry::Metrics;
 
@@ -10,24 +8,21 @@ pub struct Config {
     pub database: database::Settings,
     /// STACK_NAME: whose metrics they are; none are written where there is none.
     pub metrics: Option<Metrics>,
+    /// How to drain.
+    pub drain: drain::Settings,
     /// QUEUE_URL.
     pub queue_url: String,
-    /// SUBSCRIPTION: which position to drain from.
-    pub subscription: String,
-    /// DRAIN=once: end as soon as nothing is left, for those who prefer the bill to the pace.
-    pub is_once: bool,
-    /// STAY: how long one invocation polls, at most; it ends in time before its deadline in any case.
-    pub stay: Duration,
-    /// POLL_INTERVAL: between two looks at a log that has nothing new.
-    pub poll_interval: Duration,
-    /// PAGE_SIZE: rows of the log that are read at once, under one version.
-    pub page_size: i32,
+    /// What the queue takes.
+    pub queue: QueueSettings,
+}
+
+/// What the queue takes.
+#[derive(Clone, Debug)]
+pub struct QueueSettings {
     /// MAX_QUEUE_DEPTH: with more messages in the queue, changes wait in the log.
-    pub max_queue_depth: i64,
+    pub max_depth: i64,
     /// SEND_CONCURRENCY: requests to SQS that are under way at once, of up to 1 MiB each.
     pub send_concurrency: usize,
-    /// RETENTION: how long rows stay in the log after every subscription has passed them.
-    pub retention: Duration,
 }
 
 impl Config {
@@ -39,25 +34,17 @@ impl Config {
         let config = Self {
             database: database::Settings::from_env(&mut env),
             metrics: Metrics::from_env(&mut env, "trigger"),
+            drain: drain::Settings::from_env(&mut env),
             queue_url: env.required("QUEUE_URL"),
-            subscription: env.optional("SUBSCRIPTION").unwrap_or_else(|| "elasticsearch".to_owned()),
-            is_once: env.parsed("DRAIN", "stay".to_owned(), "stay or once", |drain| drain == "stay" || drain == "once")
-                == "once",
-            stay: env.duration("STAY", Duration::from_secs(55)),
-            poll_interval: env.duration("POLL_INTERVAL", Duration::from_millis(100)),
-            page_size: env.parsed("PAGE_SIZE", 2000, "a number of rows from 1 to 10000", |n| (1..=10_000).contains(n)),
-            // SQS keeps 120,000 messages in flight; half of it leaves room for a second look at each.
-            max_queue_depth: env.parsed("MAX_QUEUE_DEPTH", 50_000, "a number of messages from 1 to 50000", |n| {
-                (1..=50_000).contains(n)
-            }),
-            send_concurrency: env
-                .parsed("SEND_CONCURRENCY", 4, "a number of requests from 1 to 64", |n| (1..=64).contains(n)),
-            retention: env.duration("RETENTION", Duration::from_secs(7 * 24 * 3600)),
+            queue: QueueSettings {
+                // SQS keeps 120,000 messages in flight; half of it leaves room for a second look at each.
+                max_depth: env.parsed("MAX_QUEUE_DEPTH", 50_000, "a number of messages from 1 to 50000", |n| {
+                    (1..=50_000).contains(n)
+                }),
+                send_concurrency: env
+                    .parsed("SEND_CONCURRENCY", 4, "a number of requests from 1 to 64", |n| (1..=64).contains(n)),
+            },
         };
-        // A holder that is silent for ten seconds counts as gone.
-        if config.poll_interval > Duration::from_secs(5) {
-            env.problem("POLL_INTERVAL must be 5s or less: a longer silence looks like a drainer that is gone");
-        }
         env.finish()?;
         Ok(config)
     }

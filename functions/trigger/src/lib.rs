@@ -1,182 +1,24 @@
-//! The trigger: drains the log into SQS.
-//!
-//! One invocation stays for its time and polls; the next one takes over through the lock on the subscription's row. Three
-//! loops run side by side, each on a connection of its own: [`Drain`] reads pages, reads what their documents are
-//! now, and sends them; [`FanOut`] finds out which documents show a changed row; [`Chores`] are what may take its time. What
-//! is slow, fails or panics in one of them holds up nothing of the others.
+//! The trigger: drains the log into SQS. What draining is, [`drain`] says; here is where it goes to.
 
-mod chores;
 mod config;
-mod drain;
-mod error;
-mod fan_out;
-mod guard;
-mod page;
-mod rests;
 mod sender;
-mod session;
+mod sink;
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
-
-use database::{Connect, Postgres};
-use queue::{Queue, Sqs};
+use database::Postgres;
+use drain::Drainer;
+use queue::Sqs;
 use secrets::Secrets;
-use serde::Serialize;
-use telemetry::Trace;
-use tokio::sync::Mutex;
-use tokio::time::Instant;
-use tracing::{error, info};
 
-use crate::guard::guard;
-
-pub use chores::Chores;
 pub use config::Config;
-pub use drain::{Drain, Drained};
-pub use error::Error;
-pub use fan_out::{Expanded, FanOut};
 pub use sender::SendError;
+pub use sink::{SinkError, SqsSink};
 
-/// Left for the answer, and for a request that was begun in the last moment.
-const MARGIN: Duration = Duration::from_secs(4);
+/// The function's value: a drainer into the queue that the indexer reads.
+pub type Trigger = Drainer<Postgres, SqsSink<Sqs>>;
 
-/// What one invocation did.
-#[derive(Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Summary {
-    /// By the drain.
-    #[serde(flatten)]
-    pub drained: Drained,
-    /// By the fan-out.
-    #[serde(flatten)]
-    pub expanded: Expanded,
-}
-
-type Loops = (Drain<Postgres, Sqs>, FanOut<Postgres>, Chores<Postgres>);
-
-/// The function's value: its clients, kept from one invocation to the next.
-pub struct Trigger {
-    config: Config,
-    state: Mutex<Loops>,
-}
-
-impl Trigger {
-    /// Connects to nothing yet.
-    pub fn new(config: Config, secrets: &Secrets, sqs: aws_sdk_sqs::Client) -> Self {
-        let database = Postgres::new(config.database.clone(), secrets.clone());
-        let queue = Sqs::new(sqs, config.queue_url.as_str());
-        let drain = Drain::new(&config, database.clone(), queue);
-        let fan_out = FanOut::new(&config, database.clone());
-        let chores = Chores::new(&config, database);
-        Self { config, state: Mutex::new((drain, fan_out, chores)) }
-    }
-
-    /// Drains until its time is over or, by DRAIN=once, until nothing is left. What it sends is in this trace.
-    ///
-    /// # Errors
-    /// What kept it from draining, when it was still doing so at the end. What was sent was sent: the next invocation
-    /// repeats at most what was not committed.
-    pub async fn handle(&self, trace: &Trace, deadline: SystemTime) -> Result<Summary, Error> {
-        let left = deadline.duration_since(SystemTime::now()).unwrap_or_default().saturating_sub(MARGIN);
-        let stop_at = Instant::now() + left.min(self.config.stay);
-        let mut state = self.state.lock().await;
-        let (drain, fan_out, chores) = &mut *state;
-        let mut summary = Summary::default();
-        let slow_waits = AtomicBool::new(false);
-        let mut done = Expanded::default();
-        let outcome = if self.config.is_once {
-            let drained = Box::pin(drain_once(drain, fan_out, trace, stop_at, &slow_waits, &mut summary)).await;
-            // Only now: what came since the minute before has waited for its turn, and for nothing else.
-            Box::pin(fan_out.sample(stop_at, &mut summary.expanded)).await;
-            let chores = chores.step(stop_at, slow_waits.load(Ordering::Relaxed), &mut done);
-            if let Err(failure) = Box::pin(chores).await {
-                error!(error = %failure, "the chores failed, and are tried again");
-            }
-            drained
-        } else {
-            // Boxed: the compiler gives up on the layout of so deep a future.
-            let (drained, (), ()) = tokio::join!(
-                Box::pin(drain.stay(trace, stop_at, &mut summary.drained)),
-                Box::pin(fan_out.stay(stop_at, &slow_waits, &mut summary.expanded)),
-                Box::pin(chores.stay(stop_at, &slow_waits, &mut done))
-            );
-            drained
-        };
-        summary.expanded.rows += done.rows;
-        summary.expanded.parked += done.parked;
-        drain.release().await;
-        let Summary { drained, expanded } = &summary;
-        info!(
-            pages = drained.pages,
-            changes = drained.changes,
-            documents = drained.documents,
-            deletes = drained.deletes,
-            to_read_again = drained.to_read_again,
-            waiting = drained.waiting,
-            unknown = drained.unknown,
-            source_errors = drained.source_errors,
-            messages = drained.messages,
-            bytes = drained.bytes,
-            expansions = expanded.expansions,
-            expanded_rows = expanded.rows,
-            parked = expanded.parked,
-            "drained"
-        );
-        self.measure(&summary);
-        outcome.map(|()| summary)
-    }
-
-    fn measure(&self, Summary { drained, expanded }: &Summary) {
-        let Some(metrics) = &self.config.metrics else { return };
-        let mut line = metrics.line();
-        // Its zeros, too: a log that nothing leaves is what an alarm looks for.
-        line.gauge("Drained", "Count", drained.changes)
-            .count("Published", drained.documents + drained.deletes + drained.to_read_again)
-            .count("PublishedBytes", drained.bytes)
-            .count("SourceErrors", drained.source_errors + expanded.parked);
-        line.count("SampleFailures", expanded.sample_failures);
-        if let Some(sample) = expanded.sample {
-            line.gauge("Backlog", "Count", sample.pending_rows.unsigned_abs())
-                .gauge("OldestPendingAge", "Milliseconds", sample.oldest_pending_ms.unsigned_abs())
-                .gauge("LogBytes", "Bytes", sample.log_bytes.unsigned_abs())
-                .gauge("FanOutBacklog", "Count", sample.fan_out_rows.unsigned_abs())
-                .gauge("FanOutOldestPendingAge", "Milliseconds", sample.fan_out_oldest_ms.unsigned_abs())
-                .gauge("ExpansionsFailing", "Count", sample.expansions_failing.unsigned_abs())
-                .gauge("WaitingRows", "Count", sample.waiting_rows.unsigned_abs())
-                .gauge("StreamProblems", "Count", sample.stream_problems.unsigned_abs());
-        }
-        line.fact("streams", drained.counts.by_stream());
-        line.print(SystemTime::now());
-    }
-}
-
-/// Until nothing is left: what is expanded has to be drained, and what is drained later may be read by an expansion. One
-/// that fails is tried again with the next invocation, and does not keep the other from its work.
-async fn drain_once(
-    drain: &mut Drain<impl Connect, impl Queue>,
-    fan_out: &mut FanOut<impl Connect>,
-    trace: &Trace,
-    stop_at: Instant,
-    slow_waits: &AtomicBool,
-    summary: &mut Summary,
-) -> Result<(), Error> {
-    let mut fan_out_failed = false;
-    while Instant::now() < stop_at {
-        let mut has_more = false;
-        if !fan_out_failed {
-            match guard(stop_at, fan_out.step_beside(slow_waits, &mut summary.expanded)).await {
-                Ok(expanded) => has_more = expanded,
-                Err(failure) => {
-                    error!(error = %failure, "the fan-out failed, and is tried again");
-                    fan_out.close();
-                    fan_out_failed = true;
-                }
-            }
-        }
-        let drained = guard(stop_at, drain.step(trace, stop_at, &mut summary.drained)).await;
-        has_more |= drained.inspect_err(|_| drain.close())?;
-        if !has_more {
-            break;
-        }
-    }
-    Ok(())
+/// Connects to nothing yet.
+pub fn new(config: Config, secrets: &Secrets, sqs: aws_sdk_sqs::Client) -> Trigger {
+    let database = Postgres::new(config.database, secrets.clone());
+    let queue = Sqs::new(sqs, config.queue_url.as_str());
+    Drainer::new(config.drain, config.metrics, database, SqsSink::new(queue, config.queue))
 }

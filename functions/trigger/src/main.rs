@@ -6,7 +6,7 @@ use secrets::Secrets;
 use serde_json::Value;
 use telemetry::Trace;
 use tracing::Instrument as _;
-use trigger::{Config, Trigger};
+use trigger::Config;
 
 // One thread: by its memory it has less than one core, and others would only have to be woken.
 #[tokio::main(flavor = "current_thread")]
@@ -16,7 +16,7 @@ async fn main() -> Result<(), Error> {
     let config = Config::from_env(Env::from_process()).inspect_err(|error| tracing::error!(%error, "configuration"))?;
     let aws = secrets::aws().load().await;
     let secrets = Secrets::new(aws_sdk_secretsmanager::Client::new(&aws));
-    let trigger = Trigger::new(config, &secrets, aws_sdk_sqs::Client::new(&aws));
+    let trigger = trigger::new(config, &secrets, aws_sdk_sqs::Client::new(&aws));
     lambda_runtime::run(service_fn(|event: LambdaEvent<Value>| {
         let trigger = &trigger;
         // Boxed: the compiler gives up on the layout of so deep a future.

@@ -7,13 +7,14 @@ use std::time::{Duration, UNIX_EPOCH};
 use anyhow::{Result, bail};
 use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
 use config::Env;
+use drain::{Drain, Drained, Expanded, FanOut};
 use indexer::decision::SendAnew;
 use indexer::{Indexer, Settings, Source};
 use message::Message;
 use telemetry::Trace;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, advance};
-use trigger::{Config, Drain, Drained, Expanded, FanOut};
+use trigger::{Config, SqsSink};
 
 use crate::defects::Defect;
 use crate::elastic::{SimulatedCluster, carry_out};
@@ -47,7 +48,7 @@ pub struct Scheduler {
     postgres: Postgres,
     config: Config,
     settings: Settings,
-    drainers: Vec<Process<Drain<Postgres, SimulatedQueue>>>,
+    drainers: Vec<Process<Drain<Postgres, SqsSink<SimulatedQueue>>>>,
     fan_outs: Vec<Process<FanOut<Postgres>>>,
     indexers: Vec<Process<SimulatedIndexer, Invocation>>,
     /// Of each indexer's invocation.
@@ -242,8 +243,9 @@ impl Scheduler {
             return;
         }
         let queue = SimulatedQueue { world: self.world.clone(), is_for_dead_letters: false, lineage: Arc::default() };
+        let sink = SqsSink::new(queue, self.config.queue.clone());
         let mut drain =
-            process.resting.take().unwrap_or_else(|| Drain::new(&self.config, self.postgres.clone(), queue));
+            process.resting.take().unwrap_or_else(|| Drain::new(&self.config.drain, self.postgres.clone(), sink));
         self.is_unsettled = true;
         process.task = Some(spawn_local(async move {
             // Not a new one, which chance would be asked for.
@@ -262,7 +264,8 @@ impl Scheduler {
         if process.is_at_work() {
             return;
         }
-        let mut fan_out = process.resting.take().unwrap_or_else(|| FanOut::new(&self.config, self.postgres.clone()));
+        let mut fan_out =
+            process.resting.take().unwrap_or_else(|| FanOut::new(&self.config.drain, self.postgres.clone()));
         self.is_unsettled = true;
         process.task = Some(spawn_local(async move {
             let _ = fan_out.step(&mut Expanded::default()).await;

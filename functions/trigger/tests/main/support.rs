@@ -4,11 +4,12 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result};
 use aws_config::SdkConfig;
 use config::Env;
+use drain::Summary;
 use localstack::Database;
 use message::{Message, Op};
 use secrets::Secrets;
 use telemetry::Trace;
-use trigger::{Config, Summary, Trigger};
+use trigger::{Config, Trigger};
 
 /// A database of the test's own, without the heartbeat, a queue of its own, and the functions' secret.
 pub struct Bench {
@@ -66,7 +67,7 @@ impl Bench {
         ]);
         all.extend(variables.iter().copied());
         let secrets = Secrets::new(aws_sdk_secretsmanager::Client::new(&self.aws));
-        Ok(Trigger::new(Config::from_env(Env::from_pairs(all))?, &secrets, sqs))
+        Ok(trigger::new(Config::from_env(Env::from_pairs(all))?, &secrets, sqs))
     }
 
     /// Drains until nothing is left.

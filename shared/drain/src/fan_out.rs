@@ -9,10 +9,11 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, warn};
 
+use crate::error::Error;
 use crate::guard::guard;
-use crate::page::UNANSWERED;
+use crate::page::AFTER_TIME_OUT;
 use crate::session::Session;
-use crate::{Config, Error};
+use crate::settings::Settings;
 
 /// Keys that one transaction logs: some tens of milliseconds.
 pub(crate) const SLICE: i32 = 5000;
@@ -66,12 +67,12 @@ pub struct FanOut<D: Connect> {
 
 impl<D: Connect> FanOut<D> {
     /// Connects to nothing yet.
-    pub fn new(config: &Config, database: D) -> Self {
+    pub fn new(settings: &Settings, database: D) -> Self {
         let now = Instant::now();
         Self {
-            session: Session::new(database, "sluice trigger (fan-out)"),
-            poll_interval: config.poll_interval,
-            subscription: config.subscription.clone(),
+            session: Session::new(database, "sluice fan-out"),
+            poll_interval: settings.poll_interval,
+            subscription: settings.subscription.clone(),
             beat_at: now,
             sample_at: now,
             collect_at: now,
@@ -210,7 +211,7 @@ pub(crate) async fn expand(
     is_unanswered: &mut bool,
     expanded: &mut Expanded,
 ) -> Result<(bool, bool), Error> {
-    let Ok(slice) = timeout(patience + UNANSWERED, session.expand(SLICE, is_slow, *is_unanswered)).await else {
+    let Ok(slice) = timeout(patience + AFTER_TIME_OUT, session.expand(SLICE, is_slow, *is_unanswered)).await else {
         *is_unanswered = true;
         return Err(Error::UnansweredExpansion);
     };

@@ -8,10 +8,11 @@ use tokio::time::{Instant, sleep};
 use tokio_postgres::error::SqlState;
 use tracing::{debug, error, info};
 
-use crate::fan_out::{bear, expand, get};
+use crate::error::Error;
+use crate::fan_out::{Expanded, bear, expand, get};
 use crate::guard::guard;
 use crate::session::Session;
-use crate::{Config, Error, Expanded};
+use crate::settings::Settings;
 
 /// What one statement may take. A third of an invocation, so that two of them end in it.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -30,10 +31,10 @@ pub struct Chores<D: Connect> {
 
 impl<D: Connect> Chores<D> {
     /// Connects to nothing yet.
-    pub fn new(config: &Config, database: D) -> Self {
+    pub fn new(settings: &Settings, database: D) -> Self {
         Self {
-            session: Session::new(database, "sluice trigger (chores)"),
-            retention: config.retention,
+            session: Session::new(database, "sluice chores"),
+            retention: settings.retention,
             maintain_at: Instant::now(),
             is_unanswered: false,
         }

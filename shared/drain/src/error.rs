@@ -1,9 +1,7 @@
 use database::{ConnectError, ReadError};
 use thiserror::Error;
 
-use crate::sender::SendError;
-
-/// What keeps the trigger from draining.
+/// What keeps a drainer from its work.
 #[derive(Debug, Error)]
 pub enum Error {
     /// The database cannot be reached, or its schema is older than this code.
@@ -24,12 +22,9 @@ pub enum Error {
     /// An expansion likewise.
     #[error("an expansion did not answer in time: the session is given up")]
     UnansweredExpansion,
-    /// SQS does not take the messages.
+    /// Where a step goes does not take it.
     #[error(transparent)]
-    Send(#[from] SendError),
-    /// SQS does not tell its depth.
-    #[error(transparent)]
-    Queue(#[from] queue::Error),
+    Sink(Box<dyn std::error::Error + Send + Sync>),
     /// The invocation's time was over in the middle of a step.
     #[error("a step was not done when the time of the invocation was over; the next one does it again")]
     Late,
@@ -41,5 +36,12 @@ pub enum Error {
 impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
         Self::Log(error)
+    }
+}
+
+impl Error {
+    /// A sink's.
+    pub(crate) fn of_sink(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Sink(Box::new(error))
     }
 }

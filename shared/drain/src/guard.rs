@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio::time::{Instant, timeout_at};
 
-use crate::Error;
+use crate::error::Error;
 
 /// What a step that was begun in the last moment has left: half of what the invocation keeps for its end.
 const GRACE: Duration = Duration::from_secs(2);

@@ -1,30 +1,23 @@
-//! From a page of the log to messages: what each of its documents is now.
+//! From a page of the log to writes: what each of its documents is now.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use database::delivery::{self, Counts};
 use database::{Answers as _, Read, Session, Stream, log};
-use message::{Change, Op, Packer};
-use queue::{Message, Queue};
+use message::{Change, Op};
+use serde::Serialize;
 use telemetry::{Trace, TracedChanges};
 use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
 
+use crate::error::Error;
 use crate::rests::Rests;
-use crate::sender::Sender;
-use crate::{Drained, Error};
+use crate::sink::{Sink, Step};
 
-/// Ten messages of a batch, escaped, fit Lambda's event of 6 MB.
-const MESSAGE_BYTES: usize = 256 * 1024;
-/// A larger document travels without itself, and is read by the indexer.
-const DOCUMENT_BYTES: i32 = 240 * 1024;
 /// A longer key is cut, or no message could hold it, and nothing behind it would be drained. Elasticsearch takes 512
 /// bytes: what has more is a dead letter in any case.
 const KEY_BYTES: usize = 2048;
-/// A longer payload stays behind, for the same reason: its change becomes a dead letter that names it. `sluice.emit`
-/// takes 900,000 bytes, but a character that SQS refuses grows to twice its size on the way.
-const PAYLOAD_BYTES: usize = 950_000;
 
 /// How long sources that are too slow may hold up one transaction. The documents of a stream and page may take half of what
 /// is left of it. Then the changes travel without them, and their source rests.
@@ -32,48 +25,73 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// With less time than this nothing is read.
 const WORTH_READING: Duration = Duration::from_millis(100);
 /// How long after its time-out a query is waited for: what its source calls may have caught that.
-pub(crate) const UNANSWERED: Duration = Duration::from_secs(2);
+pub(crate) const AFTER_TIME_OUT: Duration = Duration::from_secs(2);
 
-/// Turns pages into messages, and packs together what belongs to one stream.
-pub struct Outgoing<'a, S, Q> {
+/// What the drain did.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Drained {
+    /// Pages of the log.
+    pub pages: u64,
+    /// Rows of the log; many of one document become one write.
+    pub changes: u64,
+    /// Documents sent.
+    pub documents: u64,
+    /// Deletes sent.
+    pub deletes: u64,
+    /// Changes sent without their document, for the indexer to read.
+    pub to_read_again: u64,
+    /// Changes set aside until their stream has an index.
+    pub waiting: u64,
+    /// Changes of streams that were dropped.
+    pub unknown: u64,
+    /// Pages of a stream whose source could not be read.
+    pub source_errors: u64,
+    /// Messages sent.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// What is added to the counters that outlive the function.
+    #[serde(skip)]
+    pub counts: Counts,
+}
+
+/// Turns pages into writes.
+pub(crate) struct Outgoing<'a, S, W> {
     session: &'a S,
-    trace: &'a Trace,
     stop_at: Instant,
     streams: HashMap<String, Stream>,
     /// Of these the changes wait, to the end of the transaction: what waited is sent before what came later.
     set_aside: HashSet<String>,
     rests: &'a mut Rests,
     patience: Duration,
-    packers: BTreeMap<String, Packer>,
-    sender: Sender<Q>,
+    step: W,
+    document_bytes: i32,
     counters: &'a mut Drained,
     counts: Counts,
     traced: TracedChanges,
 }
 
-impl<'a, S: Session, Q: Queue> Outgoing<'a, S, Q> {
+impl<'a, S: Session, W: Step> Outgoing<'a, S, W> {
     /// With a fresh look at the streams.
-    pub async fn new(
+    pub async fn new<T: Sink<Step = W>>(
         session: &'a S,
-        trace: &'a Trace,
         stop_at: Instant,
         rests: &'a mut Rests,
-        sender: Sender<Q>,
+        step: W,
         counters: &'a mut Drained,
     ) -> Result<Self, Error> {
         let streams = session.streams().await?;
-        let (set_aside, packers, counts) = (HashSet::new(), BTreeMap::new(), Counts::default());
+        let (set_aside, counts) = (HashSet::new(), Counts::default());
         let traced = TracedChanges::default();
         Ok(Self {
             session,
-            trace,
             stop_at,
             streams,
             set_aside,
             rests,
             patience: PATIENCE,
-            packers,
-            sender,
+            step,
+            document_bytes: T::DOCUMENT_BYTES,
             counters,
             counts,
             traced,
@@ -102,23 +120,24 @@ impl<'a, S: Session, Q: Queue> Outgoing<'a, S, Q> {
             } else {
                 for row in latest {
                     let op = if row.is_delete { Op::Delete } else { Op::Upsert };
-                    let payload = row.payload.as_deref().filter(|payload| travelling_bytes(payload) <= PAYLOAD_BYTES);
-                    self.pack(&name, &row, version, op, read_at_ms, payload).await?;
+                    let payload = row.payload.as_deref();
+                    self.put(&name, &row, version, op, read_at_ms, payload).await?;
                 }
             }
         }
         Ok(())
     }
 
-    /// Sends what is left, and waits until all of it is sent. What was done, by stream.
-    pub async fn finish(mut self) -> Result<Counts, Error> {
-        for (stream, packer) in std::mem::take(&mut self.packers) {
-            if let Some(body) = packer.finish() {
-                self.send(&stream, body).await?;
-            }
+    /// Waits until all of it is sent. What was done, by stream.
+    pub async fn finish(self) -> Result<Counts, Error> {
+        let Self { step, counters, mut counts, .. } = self;
+        let sent = step.finish().await.map_err(Error::of_sink)?;
+        counters.messages += sent.messages;
+        for (stream, bytes) in sent.bytes {
+            counters.bytes += bytes;
+            counts.add(&stream, delivery::PUBLISHED_BYTES, i64::try_from(bytes).unwrap_or(i64::MAX));
         }
-        self.sender.finish().await?;
-        Ok(self.counts)
+        Ok(counts)
     }
 
     /// The stream, if its changes can travel. Those of a stream without an index are set aside until it has one; those
@@ -143,7 +162,7 @@ impl<'a, S: Session, Q: Queue> Outgoing<'a, S, Q> {
         Ok(None)
     }
 
-    /// Reads the documents and packs them as they come. Where they cannot be read, or not soon, the changes travel without
+    /// Reads the documents and puts them into the sink as they come. Where they cannot be read, or not soon, the changes travel without
     /// them, and the indexer tries until the source is mended: the other streams go on, and nothing is skipped.
     async fn read(&mut self, stream: &Stream, rows: &[log::Row], version: i64, read_at_ms: i64) -> Result<(), Error> {
         let mut left: Vec<usize> = (0..rows.len()).collect();
@@ -156,7 +175,7 @@ impl<'a, S: Session, Q: Queue> Outgoing<'a, S, Q> {
             (left, goes_on) = self.read_within(time, stream, rows, left, version, read_at_ms).await?;
         }
         for index in left {
-            self.pack(&stream.name, &rows[index], version, Op::Read, read_at_ms, None).await?;
+            self.put(&stream.name, &rows[index], version, Op::Read, read_at_ms, None).await?;
         }
         Ok(())
     }
@@ -174,11 +193,11 @@ impl<'a, S: Session, Q: Queue> Outgoing<'a, S, Q> {
     ) -> Result<(Vec<usize>, bool), Error> {
         let keys = asked.iter().map(|&index| rows[index].key.clone()).collect();
         let session = self.session;
-        let mut documents = session.read(stream, keys, DOCUMENT_BYTES, Some(time));
+        let mut documents = session.read(stream, keys, self.document_bytes, Some(time));
         let mut waited = Duration::ZERO;
         loop {
             let began = Instant::now();
-            let Ok(next) = timeout(time + UNANSWERED, documents.next()).await else {
+            let Ok(next) = timeout(time + AFTER_TIME_OUT, documents.next()).await else {
                 self.counters.source_errors += 1;
                 self.rests.begin(&stream.name);
                 return Err(Error::Unanswered { stream: stream.name.clone() });
@@ -193,7 +212,7 @@ impl<'a, S: Session, Q: Queue> Outgoing<'a, S, Q> {
                         Read::TooLarge { .. } | Read::Failed { .. } => (Op::Read, None),
                     };
                     let row = &rows[asked[position]];
-                    self.pack(&stream.name, row, version, op, read_at_ms, document.as_deref()).await?;
+                    self.put(&stream.name, row, version, op, read_at_ms, document.as_deref()).await?;
                 }
                 Ok(None) => {
                     if self.rests.end(&stream.name) || stream.has_fault {
@@ -220,7 +239,7 @@ impl<'a, S: Session, Q: Queue> Outgoing<'a, S, Q> {
         }
     }
 
-    async fn pack(
+    async fn put(
         &mut self,
         stream: &str,
         row: &log::Row,
@@ -233,9 +252,6 @@ impl<'a, S: Session, Q: Queue> Outgoing<'a, S, Q> {
             Op::Upsert => self.counters.documents += 1,
             Op::Delete => self.counters.deletes += 1,
             Op::Read | Op::Look => self.counters.to_read_again += 1,
-        }
-        if !self.packers.contains_key(stream) {
-            self.packers.insert(stream.to_owned(), Packer::new(stream, self.trace.as_str(), MESSAGE_BYTES));
         }
         self.counts.add(stream, delivery::PUBLISHED, 1);
         let trace = row.traceparent.as_deref().and_then(Trace::parse).filter(Trace::is_sampled);
@@ -254,26 +270,10 @@ impl<'a, S: Session, Q: Queue> Outgoing<'a, S, Q> {
             since: Some(row.logged_ms),
             trace: trace.as_ref().map(|trace| trace.as_str().into()),
         };
-        let full = self.packers.get_mut(stream).and_then(|packer| packer.push(&change, document));
-        match full {
-            Some(body) => self.send(stream, body).await,
-            None => Ok(()),
-        }
-    }
-
-    async fn send(&mut self, stream: &str, body: message::Body) -> Result<(), Error> {
-        self.counters.messages += 1;
-        self.counters.bytes += body.text.len() as u64;
-        self.counts.add(stream, delivery::PUBLISHED_BYTES, as_count(body.text.len()));
-        Ok(self.sender.push(Message::traced(body.text, self.trace)).await?)
+        self.step.put(stream, &change, document).await.map_err(Error::of_sink)
     }
 }
 
 fn as_count(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-fn travelling_bytes(payload: &str) -> usize {
-    let escaped = payload.matches(['\u{fffe}', '\u{ffff}']).count();
-    payload.len() + escaped * ("\\ufffe".len() - '\u{fffe}'.len_utf8())
 }

@@ -6,19 +6,18 @@ use database::delivery::Counts;
 use database::log::Versions;
 use database::{Connect, Session as _};
 use futures_util::future::try_join;
-use queue::Queue;
-use serde::Serialize;
 use telemetry::Trace;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::error::SqlState;
 use tracing::{error, info, warn};
 
+use crate::error::Error;
 use crate::guard::guard;
-use crate::page::Outgoing;
+use crate::page::{Drained, Outgoing};
 use crate::rests::Rests;
-use crate::sender::Sender;
 use crate::session::Session;
-use crate::{Config, Error};
+use crate::settings::Settings;
+use crate::sink::Sink;
 
 /// How long one transaction goes on taking pages. It holds back vacuum, and what it has sent is repeated after a crash;
 /// at its end nothing is read until everything is sent.
@@ -32,70 +31,33 @@ const STORE_INTERVAL: Duration = Duration::from_secs(10);
 /// What operators are told of a stream whose source may have caught its time-out. After a lost connection, too, until it is
 /// read again.
 const UNANSWERED: &str = "its source did not answer in time: let nothing that it calls catch query_canceled";
-/// The queue's depth is asked for this often at most.
-const DEPTH_INTERVAL: Duration = Duration::from_secs(1);
-
-/// What the drain did.
-#[derive(Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Drained {
-    /// Pages of the log.
-    pub pages: u64,
-    /// Rows of the log; many of one document become one write.
-    pub changes: u64,
-    /// Documents sent.
-    pub documents: u64,
-    /// Deletes sent.
-    pub deletes: u64,
-    /// Changes sent without their document, for the indexer to read.
-    pub to_read_again: u64,
-    /// Changes set aside until their stream has an index.
-    pub waiting: u64,
-    /// Changes of streams that were dropped.
-    pub unknown: u64,
-    /// Pages of a stream whose source could not be read.
-    pub source_errors: u64,
-    /// Messages sent.
-    pub messages: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// What is added to the counters that outlive the function.
-    #[serde(skip)]
-    pub counts: Counts,
-}
 
 /// Drains one subscription. Only one session at a time does: the others find its row locked, or its holder alive.
-pub struct Drain<D: Connect, Q: Queue> {
+pub struct Drain<D: Connect, S: Sink> {
     session: Session<D>,
-    queue: Q,
+    sink: S,
     subscription: String,
     poll_interval: Duration,
     page_size: i32,
-    max_queue_depth: i64,
-    send_concurrency: usize,
     versions: Option<Versions>,
     /// When the last interval was stored.
     stored_at: Option<Instant>,
-    /// When the queue was last asked for its depth, and whether it had room.
-    room: Option<(Instant, bool)>,
     rests: Rests,
     /// A stream whose source did not answer, until a session is there in which that can be noted.
     unanswered: Option<String>,
 }
 
-impl<D: Connect, Q: Queue> Drain<D, Q> {
+impl<D: Connect, S: Sink> Drain<D, S> {
     /// Connects to nothing yet.
-    pub fn new(config: &Config, database: D, queue: Q) -> Self {
+    pub fn new(settings: &Settings, database: D, sink: S) -> Self {
         Self {
-            session: Session::new(database, "sluice trigger (drain)"),
-            queue,
-            subscription: config.subscription.clone(),
-            poll_interval: config.poll_interval,
-            page_size: config.page_size,
-            max_queue_depth: config.max_queue_depth,
-            send_concurrency: config.send_concurrency,
+            session: Session::new(database, "sluice drain"),
+            sink,
+            subscription: settings.subscription.clone(),
+            poll_interval: settings.poll_interval,
+            page_size: settings.page_size,
             versions: None,
             stored_at: None,
-            room: None,
             rests: Rests::default(),
             unanswered: None,
         }
@@ -173,7 +135,7 @@ impl<D: Connect, Q: Queue> Drain<D, Q> {
         if !session.is_pending(&self.subscription).await? && is_stored {
             return Ok(false);
         }
-        if !has_room(&mut self.room, &self.queue, self.max_queue_depth).await? {
+        if !self.sink.has_room().await.map_err(Error::of_sink)? {
             return Ok(false);
         }
         let versions = match &mut self.versions {
@@ -210,8 +172,8 @@ impl<D: Connect, Q: Queue> Drain<D, Q> {
             return Ok(true);
         };
         let (waited, waited_at_ms) = session.waited(self.page_size).await?;
-        let sender = Sender::new(self.queue.clone(), self.send_concurrency);
-        let mut outgoing = Outgoing::new(session, trace, stop_at, &mut self.rests, sender, drained).await?;
+        let step = self.sink.begin(trace);
+        let mut outgoing = Outgoing::new::<S>(session, stop_at, &mut self.rests, step, drained).await?;
         if !waited.is_empty() {
             // By themselves, and all of them before the next page: what is in the log is newer.
             outgoing.push(waited, version, waited_at_ms).await?;
@@ -260,20 +222,4 @@ async fn commit(session: &impl database::Session, counts: Counts, drained: &mut 
     session.commit().await?;
     drained.counts.merge(counts);
     Ok(())
-}
-
-/// Whether the queue has room. While it has not, changes wait in the log.
-async fn has_room(room: &mut Option<(Instant, bool)>, queue: &impl Queue, limit: i64) -> Result<bool, Error> {
-    if let Some((asked_at, has_room)) = *room
-        && asked_at.elapsed() < DEPTH_INTERVAL
-    {
-        return Ok(has_room);
-    }
-    let depth = queue.depth().await?;
-    let has_room = depth < limit;
-    if !has_room {
-        warn!(depth, limit, "the queue is full: changes wait in the log");
-    }
-    *room = Some((Instant::now(), has_room));
-    Ok(has_room)
 }

@@ -1,0 +1,68 @@
+use std::error::Error;
+use std::future::Future;
+
+use message::Change;
+use telemetry::Trace;
+
+/// Where a step of the drain goes: SQS for the trigger, a target itself for a drainer without a queue.
+///
+/// A [`Step`] is one transaction of the drainer. It begins one, puts each write into it, and finishes it; it stores its
+/// position after that, and commits. Of one sink only one step is open at a time, and its calls never overlap.
+///
+/// # What a call may assume
+/// - Each key stands once in a page. Pages come in the order of the log, with rising versions.
+/// - A document is what its source had when the page was read, or later; never earlier. So of two writes of a key the one
+///   with the higher version is the newer, and writing it is right whatever was written before.
+/// - `put` may wait: while it does nothing more is read. The source's time-outs do not run meanwhile.
+///
+/// # What an answer promises
+/// - `Ok` of `put` promises nothing.
+/// - `Ok` of `finish` promises that all that was put will be there after any crash. The drainer then never
+///   sends it again by itself.
+/// - An error promises nothing either: any part of the step may have arrived. The drainer rolls back, and the next step
+///   sends the same keys again, as they are by then, under higher versions.
+///
+/// # What happens after a crash
+/// - A call may never return: the invocation's time ends in the middle of it, or its process does. That is the same as an
+///   error. A step that is dropped stops what it has under way.
+/// - A drainer may be frozen within a step, while another takes over, and may go on when it is thawed. Its versions are
+///   lower than those of its successor, and its commit fails. A sink that cannot compare versions has to fence it.
+pub trait Sink: Send {
+    /// A step of it.
+    type Step: Step;
+
+    /// A document of more bytes travels without itself, as [`message::Op::Read`].
+    const DOCUMENT_BYTES: i32;
+
+    /// Whether it takes a step now. While it does not, changes wait in the log.
+    fn has_room(&mut self) -> impl Future<Output = Result<bool, <Self::Step as Step>::Error>> + Send;
+
+    /// Begins a step; `trace` is the invocation's.
+    fn begin(&mut self, trace: &Trace) -> Self::Step;
+}
+
+/// What is under way to a [`Sink`], whose doc is the contract.
+pub trait Step: Send {
+    /// What it fails with.
+    type Error: Error + Send + Sync + 'static;
+
+    /// Takes one write. `document` is there for an upsert alone; an upsert without one is a payload that is too long.
+    fn put(
+        &mut self,
+        stream: &str,
+        change: &Change<'_>,
+        document: Option<&str>,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// Ends the step: all of it is there, and what it came to.
+    fn finish(self) -> impl Future<Output = Result<Sent, Self::Error>> + Send;
+}
+
+/// What a step came to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Messages or requests.
+    pub messages: u64,
+    /// Bytes of them, by stream.
+    pub bytes: Vec<(String, u64)>,
+}

@@ -1,0 +1,260 @@
+//! The contract of a sink: a target that fails in each way in which one may, drained into directly, against a real
+//! PostgreSQL.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use config::Env;
+use database::Postgres;
+use drain::{Drain, Drained, Error, Sent, Settings, Sink, Step};
+use fastrand::Rng;
+use localstack::Database;
+use message::{Change, Op};
+use secrets::Secrets;
+use secrets::fake::SecretsManager;
+use telemetry::Trace;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+const SECRET: &str = "arn:aws:secretsmanager:us-east-1:000000000000:secret:functions";
+const KEYS: u8 = 12;
+
+/// What becomes of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Pass,
+    /// Nothing of it arrives.
+    Reject,
+    /// A part of it arrives, and the step fails.
+    Break,
+    /// All of it arrives, and the answer is lost.
+    FailAfterWrite,
+    /// All of it arrives, and no answer ever comes: the drainer's process ends.
+    Hold,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the target failed")]
+struct Failed;
+
+/// A target that compares versions: what it has of each key, and what was written to it, in order.
+#[derive(Clone, Default)]
+struct Target {
+    state: Arc<Mutex<State>>,
+    /// A step is held.
+    held: Arc<Notify>,
+}
+
+#[derive(Default)]
+struct State {
+    documents: BTreeMap<String, (i64, Option<String>)>,
+    written: Vec<(String, i64)>,
+    fates: VecDeque<Fate>,
+}
+
+struct Writing {
+    target: Target,
+    writes: Vec<(String, i64, Option<String>)>,
+}
+
+impl Target {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, writes: Vec<(String, i64, Option<String>)>) {
+        let mut state = self.state();
+        for (key, version, document) in writes {
+            state.written.push((key.clone(), version));
+            let is_newer = state.documents.get(&key).is_none_or(|(before, _)| *before < version);
+            if is_newer {
+                state.documents.insert(key, (version, document));
+            }
+        }
+    }
+
+    /// Those that it has now.
+    fn documents(&self) -> BTreeMap<String, String> {
+        let state = self.state();
+        state.documents.iter().filter_map(|(key, (_, document))| Some((key.clone(), document.clone()?))).collect()
+    }
+}
+
+impl Sink for Target {
+    type Step = Writing;
+
+    const DOCUMENT_BYTES: i32 = 1_000_000;
+
+    async fn has_room(&mut self) -> Result<bool, Failed> {
+        Ok(true)
+    }
+
+    fn begin(&mut self, _: &Trace) -> Writing {
+        Writing { target: self.clone(), writes: vec![] }
+    }
+}
+
+impl Step for Writing {
+    type Error = Failed;
+
+    async fn put(&mut self, _: &str, change: &Change<'_>, document: Option<&str>) -> Result<(), Failed> {
+        if change.op == Op::Read {
+            return Err(Failed);
+        }
+        self.writes.push((change.key.to_string(), change.version, document.map(str::to_owned)));
+        Ok(())
+    }
+
+    async fn finish(mut self) -> Result<Sent, Failed> {
+        let fate = self.target.state().fates.pop_front().unwrap_or(Fate::Pass);
+        let messages = self.writes.len() as u64;
+        match fate {
+            Fate::Reject => return Err(Failed),
+            Fate::Break => self.writes.truncate(self.writes.len() / 2),
+            Fate::Pass | Fate::FailAfterWrite | Fate::Hold => {}
+        }
+        self.target.write(self.writes);
+        match fate {
+            Fate::Pass => Ok(Sent { messages, bytes: vec![] }),
+            Fate::Hold => {
+                self.target.held.notify_one();
+                std::future::pending().await
+            }
+            Fate::Reject | Fate::Break | Fate::FailAfterWrite => Err(Failed),
+        }
+    }
+}
+
+/// A database with a stream `item`, and drainers into one target.
+struct World {
+    database: Database,
+    owner: tokio_postgres::Client,
+    secrets: Secrets,
+    target: Target,
+    trace: Trace,
+}
+
+impl World {
+    async fn create() -> Result<Self> {
+        secrets::install_crypto_provider();
+        let database = Database::create().await?;
+        let owner = database.owner().await?;
+        owner
+            .batch_execute(
+                "SELECT sluice.drop_stream('sluice_heartbeat');
+                 CREATE TABLE item (id int PRIMARY KEY, n int);
+                 SELECT sluice.define_stream('item', source => 'public.item', key => 'id', mapping => '{\"properties\": {\"n\": {}}}');
+                 SELECT sluice.track('item', stream => 'item', key => 'id');
+                 SELECT sluice.set_live('item', 'item-1', mapping) FROM sluice.stream WHERE name = 'item'",
+            )
+            .await?;
+        let manager = SecretsManager::start().await?;
+        manager.put(SECRET, &database.secret("functions"));
+        let trace = Trace::of_invocation(None);
+        Ok(Self { database, owner, secrets: Secrets::new(manager.client()), target: Target::default(), trace })
+    }
+
+    fn drainer(&self) -> Result<Drain<Postgres, Target>> {
+        let mut env =
+            Env::from_pairs([("DATABASE_SECRET_ARN", SECRET), ("DATABASE_SSLMODE", "disable"), ("PAGE_SIZE", "5")]);
+        let settings = (Settings::from_env(&mut env), database::Settings::from_env(&mut env));
+        env.finish()?;
+        Ok(Drain::new(&settings.0, Postgres::new(settings.1, self.secrets.clone()), self.target.clone()))
+    }
+
+    async fn is_pending(&self) -> Result<bool> {
+        let query = "SELECT pending_rows > 0 FROM sluice.status() WHERE subscription = 'elasticsearch'";
+        Ok(self.owner.query_one(query, &[]).await?.get(0))
+    }
+
+    /// Until nothing is left.
+    async fn drain(&self, drainer: &mut Drain<Postgres, Target>) -> Result<()> {
+        while self.is_pending().await? {
+            self.step(drainer).await?;
+        }
+        Ok(())
+    }
+
+    async fn step(&self, drainer: &mut Drain<Postgres, Target>) -> Result<bool, Error> {
+        drainer.step(&self.trace, Instant::now() + Duration::from_secs(60), &mut Drained::default()).await
+    }
+
+    async fn source(&self) -> Result<BTreeMap<String, String>> {
+        let rows = self.owner.query("SELECT id::text, format('{\"n\":%s}', n) FROM item", &[]).await?;
+        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    }
+
+    /// Each change of a step that fails is written again under a higher version; so of a key these never fall.
+    fn versions_never_fall(&self) {
+        let mut last = HashMap::new();
+        for (key, version) in &self.target.state().written {
+            let before = last.insert(key.clone(), *version);
+            assert!(before.is_none_or(|before| before < *version), "{key}: {version} after {before:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_step_whose_answer_was_lost_is_done_again_under_a_higher_version() -> Result<()> {
+    let world = World::create().await?;
+    let mut drainer = world.drainer()?;
+    world.owner.batch_execute("INSERT INTO item VALUES (1, 1)").await?;
+    world.target.state().fates.push_back(Fate::FailAfterWrite);
+    let failure = loop {
+        match world.step(&mut drainer).await {
+            Ok(_) => ensure!(world.is_pending().await?, "the step passed"),
+            Err(failure) => break failure,
+        }
+    };
+    assert!(matches!(failure, Error::Sink(_)), "{failure}");
+    assert!(world.is_pending().await?, "the position was stored before the target had answered");
+    world.owner.batch_execute("UPDATE item SET n = 2").await?;
+    world.drain(&mut drainer).await?;
+    let versions: Vec<i64> = world.target.state().written.iter().map(|(_, version)| *version).collect();
+    assert!(versions.len() >= 2, "{versions:?}");
+    world.versions_never_fall();
+    assert_eq!(world.target.documents(), world.source().await?);
+    Ok(())
+}
+
+/// SEED repeats it.
+#[tokio::test]
+async fn whatever_becomes_of_steps_the_target_ends_as_the_source() -> Result<()> {
+    let seed = localstack::parameter("SEED").unwrap_or_else(|| fastrand::u64(..));
+    converge(&mut Rng::with_seed(seed)).await.with_context(|| format!("repeat with SEED={seed}"))
+}
+
+async fn converge(random: &mut Rng) -> Result<()> {
+    let world = World::create().await?;
+    let mut drainers = [world.drainer()?, world.drainer()?];
+    let fates = [Fate::Pass, Fate::Reject, Fate::Break, Fate::FailAfterWrite, Fate::Hold];
+    for round in 0..60 {
+        for _ in 0..random.u8(1..8) {
+            let (id, n) = (random.u8(..KEYS), random.u16(..));
+            let write = match random.u8(..3) {
+                0 => format!("DELETE FROM item WHERE id = {id}"),
+                _ => format!("INSERT INTO item VALUES ({id}, {n}) ON CONFLICT (id) DO UPDATE SET n = {n}"),
+            };
+            world.owner.batch_execute(&write).await?;
+        }
+        let fate = fates[round % fates.len()];
+        world.target.state().fates.push_back(fate);
+        let chosen = random.usize(..drainers.len());
+        tokio::select! {
+            // What failed is drained with what comes next.
+            _ = world.step(&mut drainers[chosen]) => {}
+            // Its process ends, and its session with it.
+            () = world.target.held.notified() => drainers[chosen] = world.drainer()?,
+        }
+    }
+    world.target.state().fates.clear();
+    let [mut last, other] = drainers;
+    drop(other);
+    world.drain(&mut last).await?;
+    world.versions_never_fall();
+    assert_eq!(world.target.documents(), world.source().await?);
+    drop(world.database);
+    Ok(())
+}
