@@ -3,13 +3,10 @@
 use std::time::Duration;
 
 use message::{Change, Message, Op, Packer};
+use search::Outcome;
 use telemetry::Trace;
 
-use crate::{
-    batch::Received,
-    dead_letter::put,
-    decision::{Outcome, needs_second_look},
-};
+use crate::{batch::Received, dead_letter::put, decision::needs_second_look};
 
 /// The second look at the deletes among these changes, for whoever receives it after `delay`. `None`: there are none.
 ///

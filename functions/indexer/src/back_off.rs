@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use queue::{BATCH_MESSAGES, Queue};
+use search::Deadline;
 use tokio::time::timeout_at;
 use tracing::warn;
-
-use crate::deadline::Deadline;
 
 /// While Elasticsearch or PostgreSQL is away the trigger keeps the queue short, so that a minute costs little, and all
 /// goes on soon after.

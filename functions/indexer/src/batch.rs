@@ -3,10 +3,12 @@
 use aws_lambda_events::event::sqs::{SqsEvent, SqsMessage};
 use message::{Entry, Message, ParseError};
 
-use crate::{
-    dead_letter::{Circumstances, timestamp},
-    handler::Unidentified,
-};
+use crate::dead_letter::{Circumstances, timestamp};
+
+/// A message of the batch has no id, so that it could not be given back by itself.
+#[derive(Debug, thiserror::Error)]
+#[error("a message without an id was received: the whole batch is given back")]
+pub struct Unidentified;
 
 /// One message of the batch.
 #[derive(Debug)]

@@ -6,9 +6,10 @@ use std::{
 };
 
 use database::{Connect, delivery::Counts};
+use search::Deadline;
 use tokio::time::Instant;
 
-use crate::{deadline::Deadline, re_read::Source};
+use crate::re_read::Source;
 
 /// An answer takes a millisecond. While PostgreSQL is away, a batch loses no more than this by it, and now and then.
 const TIMEOUT: Duration = Duration::from_secs(2);

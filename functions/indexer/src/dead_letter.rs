@@ -2,8 +2,7 @@
 
 use aws_sdk_sqs::primitives::{DateTime, DateTimeFormat};
 use message::{Entry, Packer};
-
-use crate::decision::Reason;
+use search::Reason;
 
 /// A reason may quote a whole document. What is cut off stands in the index's own log, and the change is in the body.
 const VALUE_CHARS: usize = 1000;

@@ -1,132 +1,19 @@
-//! What becomes of a change and of its message: decided here and nowhere else.
+//! What becomes of a change and of its message: decided here and nowhere else. What an answer of Elasticsearch means is
+//! decided by [`search`], where it is asked.
 //!
 //! Nothing here waits, reads a clock or talks to anybody.
 
-mod answer;
-
 use std::time::Duration;
 
-use database::delivery;
+use database::{ConnectError, ReadError, delivery, describe};
 use message::{Change, Op};
-use serde_json::value::RawValue;
+use search::{Action, Done, Outcome, Reason};
+use secrets::SecretError;
 
-pub use answer::{Answer, Cause, Decision, ItemAnswer, decide_item, decide_request};
-
-/// The end of one change, as far as this invocation goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// The index is where this change wants it to be, or further.
-    Done(Action, Done),
-    /// It may go better next time, without anybody's help.
-    Retry(Reason),
-    /// There was no time to read its document. Retried as well, but what else is in its message need not be done again:
-    /// each receipt has fewer documents to read.
-    Unread(Reason),
-    /// It will go better when somebody has mended the configuration. Retried for as long as that takes.
-    Configuration(Reason),
-    /// Elasticsearch has no such alias or index: [`Outcome::Configuration`] where the stream is defined, else
-    /// [`Outcome::NoStream`].
-    NoIndex(Reason),
-    /// No stream of this name is defined. What follows depends on what the change carries: see [`without_stream`].
-    NoStream,
-    /// It can never be written: to the dead-letter queue.
-    Permanent(Reason),
-}
-
-impl Outcome {
-    /// As logs name it: by the measure that counts it, where one does.
-    pub(crate) fn name(&self) -> &'static str {
-        match self {
-            Self::Done(_, Done::Written) => delivery::WRITTEN,
-            Self::Done(_, Done::Stale) => delivery::STALE,
-            Self::Done(_, Done::Gone | Done::PassedOver) | Self::NoStream => delivery::GONE,
-            Self::Retry(_) | Self::Unread(_) => delivery::RETRIED,
-            Self::Configuration(_) | Self::NoIndex(_) => delivery::CONFIGURATION,
-            Self::Permanent(_) => "permanent",
-        }
-    }
-}
-
-/// How a change was done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Done {
-    /// The document is written or deleted.
-    Written,
-    /// A newer or equal version is there.
-    Stale,
-    /// It was to be deleted, and there was none.
-    Gone,
-    /// Its stream was dropped.
-    PassedOver,
-}
-
-/// Why.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reason {
-    /// A word to group by: Elasticsearch's `error.type`, a SQLSTATE, or one of our own.
-    pub error_type: String,
-    /// A sentence. It may quote the document, so it is not for the logs.
-    pub text: String,
-    /// It hit all that was asked, whatever that was: Elasticsearch or PostgreSQL is away, or lets nobody in. Else it is
-    /// about this change, its message or its stream.
-    pub is_general: bool,
-}
-
-impl Reason {
-    /// A reason of our own.
-    pub fn new(error_type: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { error_type: error_type.into(), text: text.into(), is_general: false }
-    }
-
-    /// The same, where all that was asked is hit by it.
-    pub fn general(self) -> Self {
-        Self { is_general: true, ..self }
-    }
-
-    /// There was no time left.
-    pub fn deadline() -> Self {
-        Self::new("deadline", "the invocation had no time left for it").general()
-    }
-}
-
-/// What a change asks of Elasticsearch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// Write the document.
-    Index,
-    /// Delete it.
-    Delete,
-}
-
-/// Elasticsearch's limit for an `_id`.
-const MAX_KEY_BYTES: usize = 512;
-/// Above it, JavaScript and other readers of JSON round.
-const VERSION_END: i64 = 1 << 53;
-
-/// Whether a change may be sent at all. One with an impossible key or version would have a whole request refused.
-///
-/// `document` is what would be written; `None`: a delete, or not read yet.
-pub fn check(change: &Change<'_>, document: Option<&str>) -> Result<(), Outcome> {
-    let permanent = |error_type: &str, text: String| Err(Outcome::Permanent(Reason::new(error_type, text)));
-    let key_bytes = change.key.len();
-    if key_bytes == 0 || key_bytes > MAX_KEY_BYTES {
-        return permanent("invalid_key", format!("the key has {key_bytes} bytes, and must have 1 to {MAX_KEY_BYTES}"));
-    }
-    if !(0..VERSION_END).contains(&change.version) {
-        return permanent("invalid_version", format!("the version {} is not from 0 to below 2^53", change.version));
-    }
-    if document.is_some_and(|document| !is_one_object(document)) {
-        return permanent("invalid_document", "the document is not one JSON object on one line".to_owned());
-    }
-    Ok(())
-}
-
-/// Anything else would be two lines of a bulk request, or be refused in words that could be about the configuration.
-fn is_one_object(document: &str) -> bool {
-    document.trim_ascii_start().starts_with('{')
-        && !document.contains('\n')
-        && serde_json::from_str::<&RawValue>(document).is_ok()
-}
+/// PostgreSQL ended a statement that took too long.
+const QUERY_CANCELED: &str = "57014";
+/// The classes of SQLSTATE of what passes by itself: connections, transactions, resources, locks and the server's state.
+const PASSING: [&str; 8] = ["08", "25", "40", "53", "55", "57", "58", "XX"];
 
 /// What becomes of a change of a stream that nobody defines.
 ///
@@ -234,6 +121,195 @@ pub fn decide_message<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> Ve
     }
 }
 
+/// What it means for changes whose stream is to be looked up, or whose documents are to be read, that there is no way to
+/// PostgreSQL.
+pub fn decide_connection(error: &ConnectError) -> Outcome {
+    let reason = Reason::new("database", error.to_string()).general();
+    let is_transient = matches!(
+        error,
+        ConnectError::Unreachable { .. }
+            | ConnectError::NoSession { .. }
+            | ConnectError::Secret(SecretError::Unreadable { .. })
+    );
+    if is_transient { Outcome::Retry(reason) } else { Outcome::Configuration(reason) }
+}
+
+/// What becomes of changes of a stream for which Elasticsearch has no index.
+pub fn without_index(stream: &str, is_defined: bool) -> Outcome {
+    if is_defined {
+        let text = format!("the stream {stream} is defined and has no index: run migrate");
+        return Outcome::Configuration(Reason::new("no_index", text));
+    }
+    Outcome::NoStream
+}
+
+/// What becomes of a change whose document did not travel, and can be read nowhere.
+pub fn without_source() -> Outcome {
+    Outcome::Permanent(Reason::new("no_source", "its document did not travel, and the stream has no source to read"))
+}
+
+/// What a query that failed means for the keys that it did not answer.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ReadDecision {
+    /// It took too long: fewer are asked for.
+    Fewer {
+        /// A word for it.
+        code: String,
+    },
+    /// It would fail whichever key was asked for.
+    All(Outcome),
+}
+
+/// What a query that fails whichever key is asked for means for the keys that it did not answer. Nothing is
+/// dead-lettered for the sake of a view that somebody broke: they wait until it is mended.
+pub fn decide_read(error: &ReadError) -> ReadDecision {
+    ReadDecision::All(match error {
+        ReadError::NoSource(_) => Outcome::Permanent(Reason::new("no_source", error.to_string())),
+        ReadError::UnreadableSource { .. } => {
+            Outcome::Configuration(Reason::new("unreadable_source", error.to_string()))
+        }
+        ReadError::Slow { .. } => return ReadDecision::Fewer { code: "slow_source".to_owned() },
+        ReadError::Query { source, .. } => {
+            let code = source.code().map_or("database", |code| code.code());
+            if code == QUERY_CANCELED {
+                return ReadDecision::Fewer { code: code.to_owned() };
+            }
+            let reason = Reason::new(code, describe(source));
+            if error.is_connection_lost() {
+                Outcome::Retry(reason.general())
+            } else if PASSING.iter().any(|class| code.starts_with(class)) {
+                Outcome::Retry(reason)
+            } else {
+                // A column, function or privilege that is missing, or whatever the view itself raises for each row.
+                Outcome::Configuration(reason)
+            }
+        }
+    })
+}
+
+/// As logs name it: by the measure that counts it, where one does.
+pub(crate) fn name(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Done(_, Done::Written) => delivery::WRITTEN,
+        Outcome::Done(_, Done::Stale) => delivery::STALE,
+        Outcome::Done(_, Done::Gone | Done::PassedOver) | Outcome::NoStream => delivery::GONE,
+        Outcome::Retry(_) | Outcome::Unread(_) => delivery::RETRIED,
+        Outcome::Configuration(_) | Outcome::NoIndex(_) => delivery::CONFIGURATION,
+        Outcome::Permanent(_) => "permanent",
+    }
+}
+
 #[cfg(test)]
-#[path = "decision_tests.rs"]
-mod tests;
+mod tests {
+    use super::*;
+
+    /// An outcome without its reason, to compare.
+    fn kind(outcome: &Outcome) -> &'static str {
+        match outcome {
+            Outcome::Done(_, Done::Written) => "written",
+            Outcome::Done(_, Done::Stale) => "stale",
+            Outcome::Done(_, Done::Gone) => "gone",
+            Outcome::Done(_, Done::PassedOver) => "passed over",
+            Outcome::Retry(_) => "retry",
+            Outcome::Unread(_) => "unread",
+            Outcome::Configuration(_) => "configuration",
+            Outcome::NoIndex(_) => "no index",
+            Outcome::NoStream => "no stream",
+            Outcome::Permanent(_) => "dead letter",
+        }
+    }
+
+    #[test]
+    fn what_may_be_out_of_date_is_read_again() {
+        let minute = Duration::from_secs(60);
+        let change = |op, at| Change { id: 1, key: "k".into(), version: 1, op, at, since: None, trace: None };
+        assert!(!needs_re_read(&change(Op::Upsert, 1_000_000), 1, 1_060_000, minute), "a minute is not over a minute");
+        assert!(needs_re_read(&change(Op::Upsert, 1_000_000), 1, 1_060_001, minute), "too old");
+        assert!(needs_re_read(&change(Op::Delete, 1_000_000), 1, 1_060_001, minute), "a delete, too");
+        assert!(needs_re_read(&change(Op::Upsert, 1_000_000), 2, 1_000_000, minute), "received more than once");
+        assert!(needs_re_read(&change(Op::Read, 1_000_000), 1, 1_000_000, minute), "nothing travelled");
+        assert!(!needs_re_read(&change(Op::Upsert, 2_000_000), 1, 1_000_000, minute), "the database's clock is ahead");
+        assert!(needs_re_read(&change(Op::Upsert, i64::MIN), 1, i64::MAX, minute), "at the ends of time");
+    }
+
+    #[test]
+    fn a_message_is_acknowledged_only_when_nothing_of_it_is_to_be_retried() {
+        let reason = || Reason::new("a", "b");
+        let done = Outcome::Done(Action::Index, Done::Written);
+        let permanent = Outcome::Permanent(reason());
+        assert_eq!(decide_message([&done, &permanent, &done]), Verdict::Acknowledge { permanent: vec![1] });
+        assert_eq!(decide_message([&done]), Verdict::Acknowledge { permanent: vec![] });
+        for again in [Outcome::Retry, Outcome::Configuration, Outcome::NoIndex] {
+            let (alone, general) = (again(reason()), again(reason().general()));
+            assert_eq!(decide_message([&done, &permanent, &alone]), Verdict::Retry { is_general: false });
+            assert_eq!(decide_message([&general, &done, &alone]), Verdict::Retry { is_general: true });
+        }
+    }
+
+    #[test]
+    fn of_a_message_that_was_read_in_part_only_the_rest_is_to_be_received_again() {
+        let reason = || Reason::new("a", "b");
+        let done = Outcome::Done(Action::Index, Done::Written);
+        let (permanent, unread, retry) =
+            (Outcome::Permanent(reason()), Outcome::Unread(reason()), Outcome::Retry(reason()));
+        let shortened = Verdict::Shorten { permanent: vec![1], left: vec![2, 3] };
+        assert_eq!(decide_message([&done, &permanent, &unread, &unread]), shortened);
+        assert_eq!(decide_message([&unread, &unread]), Verdict::Retry { is_general: false }, "it would be no shorter");
+        assert_eq!(decide_message([&done, &unread, &retry]), Verdict::Retry { is_general: false });
+    }
+
+    #[test]
+    fn only_a_document_that_may_be_all_there_is_outlives_its_stream() {
+        assert_eq!(kind(&without_stream(Some("{}"))), "dead letter");
+        let passed_over = without_stream(None);
+        assert_eq!(kind(&passed_over), "passed over");
+        assert!(!needs_second_look(Op::Delete, &passed_over));
+    }
+
+    #[test]
+    fn the_newest_change_of_a_key_stands_for_the_others_that_were_read_with_it() {
+        let reason = || Reason::new("a", "b");
+        for (newest, older) in [
+            (Outcome::Done(Action::Index, Done::Written), Outcome::Done(Action::Index, Done::Stale)),
+            (Outcome::Done(Action::Delete, Done::Gone), Outcome::Done(Action::Delete, Done::Stale)),
+            (Outcome::Permanent(reason()), Outcome::Done(Action::Index, Done::Stale)),
+            (Outcome::Retry(reason()), Outcome::Retry(reason())),
+            (Outcome::Unread(reason()), Outcome::Unread(reason())),
+            (Outcome::Configuration(reason()), Outcome::Configuration(reason())),
+        ] {
+            assert_eq!(older_of_a_key(&newest), older);
+        }
+    }
+
+    #[test]
+    fn each_delete_is_looked_at_once_more_and_once_only() {
+        for done in [Done::Written, Done::Stale, Done::Gone] {
+            let (deleted, written) = (Outcome::Done(Action::Delete, done), Outcome::Done(Action::Index, done));
+            // An upsert or a read ends as a delete where the row is gone by the time that it is read.
+            for op in [Op::Upsert, Op::Delete, Op::Read] {
+                assert!(needs_second_look(op, &deleted), "{op:?} {done:?}");
+                assert!(!needs_second_look(op, &written), "{op:?} {done:?}");
+            }
+            assert!(!needs_second_look(Op::Look, &deleted), "{done:?}");
+        }
+        assert!(!needs_second_look(Op::Delete, &Outcome::Permanent(Reason::new("a", "b"))));
+    }
+
+    #[test]
+    fn a_message_is_sent_anew_before_its_receipts_or_its_retention_are_used_up() {
+        let day_ms = 24 * 3_600_000;
+        let send_anew = SendAnew { max_receive_count: 100, max_age: Duration::from_secs(3 * 24 * 3600) };
+        for (receive_count, age_ms, expected) in [
+            (1, 0, false),
+            (89, 0, false),
+            (90, 0, true),
+            (1000, 0, true),
+            (1, 3 * day_ms, false),
+            (1, 3 * day_ms + 1, true),
+            (1, -day_ms, false),
+            (1, i64::MAX, true),
+        ] {
+            assert_eq!(send_anew.is_due(receive_count, 0, age_ms), expected, "{receive_count} receipts, {age_ms} ms");
+        }
+    }
+}

@@ -3,20 +3,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
 use database::{Connect, Postgres};
 use queue::{Queue, Sqs};
-use search::Connection;
+use search::{Aliases, Cluster, Connection, Deadline, Done, Elastic, Outcome};
 use telemetry::Trace;
 use tokio::time::Instant;
 use tracing::info;
 
 use crate::{
-    alias::Aliases,
     back_off,
-    batch::Received,
-    cluster::{Cluster, Elastic},
+    batch::{Received, Unidentified},
     config::Settings,
     counters::Counters,
-    deadline::Deadline,
-    decision::{Done, Outcome},
+    decision::name,
     re_read::Source,
     streams::Changes,
     tally::Tally,
@@ -25,11 +22,6 @@ use crate::{
 /// Kept free at the end of an invocation: for what is to be sent, and for the answer itself.
 const SETTLE_MARGIN: Duration = Duration::from_secs(3);
 const ANSWER_MARGIN: Duration = Duration::from_millis(500);
-
-/// A message of the batch has no id, so that it could not be given back by itself.
-#[derive(Debug, thiserror::Error)]
-#[error("a message without an id was received: the whole batch is given back")]
-pub struct Unidentified;
 
 /// The handler of one function instance. It keeps connections and nothing else between two batches.
 pub struct Indexer<C = Elastic, D: Connect = Postgres, Q = Sqs> {
@@ -120,7 +112,7 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
                 if let Some(trace) = work.entry.change.trace.as_deref().and_then(Trace::parse)
                     && tally.traced.take()
                 {
-                    let (change_id, outcome) = (work.entry.change.id, outcome.name());
+                    let (change_id, outcome) = (work.entry.change.id, name(&outcome));
                     info!(trace_id = trace.id(), stream, change_id, outcome, latency_ms, "a traced change");
                 }
                 outcomes[work.message].push(outcome);

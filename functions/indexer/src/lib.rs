@@ -1,20 +1,17 @@
 //! SQS → Elasticsearch.
 //!
 //! A batch of messages comes in; each of its changes ends as written, stale, gone or in the dead-letter queue, or its
-//! message goes back to the queue. What leads where is decided in [`decision`] and nowhere else.
+//! message goes back to the queue. What leads where is decided in [`decision`] and nowhere else. How a document is
+//! written, [`search`] knows.
 
 pub mod decision;
 
 mod again;
-mod alias;
 mod back_off;
 mod batch;
-mod bulk;
-mod cluster;
 mod config;
 mod counters;
 mod dead_letter;
-mod deadline;
 mod handler;
 mod pace;
 mod re_read;
@@ -23,9 +20,8 @@ mod streams;
 mod tally;
 
 pub use crate::{
-    cluster::{Cluster, Elastic},
+    batch::Unidentified,
     config::{Config, Settings},
-    deadline::Deadline,
-    handler::{Indexer, Unidentified},
+    handler::Indexer,
     re_read::Source,
 };

@@ -6,17 +6,14 @@ use std::{
     time::Duration,
 };
 
-use database::{
-    Answers as _, Connect, ConnectError, Postgres, Read, ReadError, Session, Settings, Stream, describe, log::Count,
-};
-use secrets::{SecretError, Secrets};
+use database::{Answers as _, Connect, Postgres, Read, ReadError, Session, Settings, Stream, describe, log::Count};
+use search::{Deadline, Outcome, Reason};
+use secrets::Secrets;
 use tokio::time::{timeout, timeout_at};
 use tracing::warn;
 
 use crate::{
-    alias,
-    deadline::Deadline,
-    decision::{Outcome, Reason},
+    decision::{ReadDecision, decide_connection, decide_read},
     pace::Pace,
 };
 
@@ -24,11 +21,7 @@ use crate::{
 const DOCUMENT_BYTES: i32 = 20 << 20;
 /// The first, tiny query of a connection that was left open: the other side may have vanished while the sandbox was frozen.
 const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(3);
-/// PostgreSQL ended a statement that took too long.
-const QUERY_CANCELED: &str = "57014";
-/// The classes of SQLSTATE of what passes by itself: connections, transactions, resources, locks and the server's state.
-const PASSING: [&str; 8] = ["08", "25", "40", "53", "55", "57", "58", "XX"];
-/// The same as [`QUERY_CANCELED`] by the invocation's own clock.
+/// What PostgreSQL ends as 57014, ended by the invocation's own clock.
 const DEADLINE: &str = "deadline";
 
 /// PostgreSQL, for those who need it. Connected when the first of them comes; at most one connection.
@@ -193,14 +186,7 @@ impl<D: Connect> Source<D> {
             Ok(Ok(client)) => Ok(client),
             Ok(Err(error)) => {
                 warn!(%error, "there is no way to PostgreSQL");
-                let reason = Reason::new("database", error.to_string()).general();
-                let is_transient = matches!(
-                    error,
-                    ConnectError::Unreachable { .. }
-                        | ConnectError::NoSession { .. }
-                        | ConnectError::Secret(SecretError::Unreadable { .. })
-                );
-                Err(if is_transient { Outcome::Retry(reason) } else { Outcome::Configuration(reason) })
+                Err(decide_connection(&error))
             }
             Err(_) => Err(Outcome::Retry(Reason::deadline())),
         }
@@ -270,7 +256,7 @@ async fn ask(
                 }
             }
             Ok(Ok(None)) => break Ended::Well,
-            Ok(Err(error)) => break decide_error(&error),
+            Ok(Err(error)) => break ended(&error),
             Err(_) => break Ended::OutOfTime,
         }
     };
@@ -301,32 +287,12 @@ fn reading(read: Read) -> Reading {
     }
 }
 
-/// What a query that fails whichever key is asked for means for the keys that it did not answer. Nothing is
-/// dead-lettered for the sake of a view that somebody broke: they wait until it is mended.
-fn decide_error(error: &ReadError) -> Ended {
-    let outcome = match error {
-        ReadError::NoSource(_) => Outcome::Permanent(Reason::new(alias::NO_SOURCE, error.to_string())),
-        ReadError::UnreadableSource { .. } => {
-            Outcome::Configuration(Reason::new("unreadable_source", error.to_string()))
-        }
-        ReadError::Slow { .. } => return Ended::CutOff { code: "slow_source".to_owned() },
-        ReadError::Query { name, source } => {
-            let problem = describe(source);
-            warn!(stream = name, error = problem, "documents could not be read");
-            let code = source.code().map_or("database", |code| code.code());
-            if code == QUERY_CANCELED {
-                return Ended::CutOff { code: code.to_owned() };
-            }
-            let reason = Reason::new(code, problem);
-            if error.is_connection_lost() {
-                Outcome::Retry(reason.general())
-            } else if PASSING.iter().any(|class| code.starts_with(class)) {
-                Outcome::Retry(reason)
-            } else {
-                // A column, function or privilege that is missing, or whatever the view itself raises for each row.
-                Outcome::Configuration(reason)
-            }
-        }
-    };
-    Ended::Failed { outcome, is_usable: !error.is_connection_lost() }
+fn ended(error: &ReadError) -> Ended {
+    if let ReadError::Query { name, source } = error {
+        warn!(stream = name, error = describe(source), "documents could not be read");
+    }
+    match decide_read(error) {
+        ReadDecision::Fewer { code } => Ended::CutOff { code },
+        ReadDecision::All(outcome) => Ended::Failed { outcome, is_usable: !error.is_connection_lost() },
+    }
 }

@@ -4,15 +4,14 @@ use std::{collections::BTreeMap, error::Error as _, time::Duration};
 
 use database::Connect;
 use queue::{Queue, send_all};
+use search::{Cluster, Deadline, Outcome, Reason};
 use tracing::warn;
 
 use crate::{
     again, back_off,
     batch::Received,
-    cluster::Cluster,
     dead_letter,
-    deadline::Deadline,
-    decision::{Outcome, Reason, Verdict, decide_message},
+    decision::{Verdict, decide_message},
     handler::Indexer,
     tally::Tally,
 };

@@ -5,14 +5,11 @@ use std::collections::BTreeMap;
 use database::Connect;
 use message::Op;
 use queue::Queue;
+use search::{Action, Bulk, Cluster, Deadline, Done, Outcome, Reason, Write, check};
 
 use crate::{
-    alias::without_source,
     batch::{Received, Work},
-    bulk::{Bulk, Write},
-    cluster::Cluster,
-    deadline::Deadline,
-    decision::{Action, Done, Outcome, Reason, check, needs_re_read, older_of_a_key, without_stream},
+    decision::{needs_re_read, older_of_a_key, without_index, without_source, without_stream},
     handler::Indexer,
     re_read::Reading,
     tally::Tally,
@@ -39,7 +36,8 @@ impl<'a> Changes<'a> {
             by_stream.entry(message.stream.as_ref()).or_default().extend(works);
         }
         let changes = |(stream, works): (&'a str, Vec<Work<'a>>)| {
-            let refused = |work: &Work<'_>| check(&work.entry.change, work.entry.document).err();
+            let refused =
+                |work: &Work<'_>| check(&work.entry.change.key, work.entry.change.version, work.entry.document).err();
             Self { stream, outcomes: works.iter().map(refused).collect(), works, to_read: None }
         };
         by_stream.into_iter().map(changes).collect()
@@ -99,7 +97,7 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
         if possible.is_empty() {
             return;
         }
-        let alias = match self.aliases.of(changes.stream, &self.cluster, &self.source, deadline).await {
+        let alias = match self.aliases.of(changes.stream, &self.cluster, deadline).await {
             Ok(alias) => alias,
             Err(outcome) => return changes.fill(&possible, &outcome),
         };
@@ -172,7 +170,9 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
                     let change = &changes.works[newest].entry.change;
                     let refused = match reading {
                         Reading::Unread(outcome) => Err(outcome.clone()),
-                        Reading::Current(document) => check(change, document.as_deref()).map(|()| document.as_deref()),
+                        Reading::Current(document) => {
+                            check(&change.key, change.version, document.as_deref()).map(|()| document.as_deref())
+                        }
                     };
                     match refused {
                         Err(outcome) => changes.end_key(indexes, newest, outcome),
@@ -198,7 +198,11 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
         if !changes.outcomes.iter().any(|outcome| matches!(outcome, Some(Outcome::NoIndex(_)))) {
             return;
         }
-        let looked = self.aliases.without_index(changes.stream, &self.source, deadline).await;
+        self.aliases.forget(changes.stream).await;
+        let looked = match self.source.streams(deadline).await {
+            Ok(streams) => without_index(changes.stream, streams.contains_key(changes.stream)),
+            Err(outcome) => outcome,
+        };
         for outcome in changes.outcomes.iter_mut().filter(|outcome| matches!(outcome, Some(Outcome::NoIndex(_)))) {
             *outcome = Some(looked.clone());
         }

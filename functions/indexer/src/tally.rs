@@ -6,13 +6,11 @@ use std::{
 };
 
 use database::delivery::{self, Counts};
+use search::{Done, Outcome, Reason};
 use telemetry::{Line, Trace, TracedChanges};
 use tracing::{error, info, warn};
 
-use crate::{
-    batch::Received,
-    decision::{Done, Outcome, Reason},
-};
+use crate::batch::Received;
 
 /// Counts changes, but for those that count messages and say so.
 #[derive(Debug, Default)]

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
-use indexer::decision::{Answer, Cause, Reason};
-use indexer::{Cluster, Deadline};
-use search::names;
+use search::{Answer, Cause, Cluster, Deadline, Reason, names};
 use serde_json::{Value, json};
 
 use crate::defects::Defect;

@@ -1,13 +1,29 @@
-//! Elasticsearch as the functions see it: credentials, TLS, and the names of indexes.
+//! Elasticsearch as the functions see it: credentials, TLS, the names of indexes, and how documents are written.
 //!
-//! Works with servers of the major versions 8 and 9: requests have plain media types (`application/json`), which both
+//! A [`Write`] goes through a [`Bulk`] to an alias, and ends as an [`Outcome`]. Nobody here knows where the writes come from.
+//!
+//! It works with servers of the major versions 8 and 9: requests have plain media types (`application/json`), which both
 //! accept, where a `compatible-with=9` would be refused by 8. Nothing asks for `GET /` or looks for the product's
 //! header, which a 401 does not carry.
 
+mod alias;
+mod answer;
+mod bulk;
+mod cause;
+mod cluster;
 mod connection;
 mod credentials;
+mod deadline;
 mod error;
 pub mod names;
+mod outcome;
 
+pub use alias::Aliases;
+pub use answer::Answer;
+pub use bulk::{Bulk, Write, check};
+pub use cause::Cause;
+pub use cluster::{Cluster, Elastic};
 pub use connection::{Connection, Settings, connect};
+pub use deadline::Deadline;
 pub use error::{ConnectError, describe, untrusted_certificate};
+pub use outcome::{Action, Done, Outcome, Reason};

@@ -143,7 +143,8 @@ impl Fixture {
         let index = names::index(&alias, &mappings);
         settings["number_of_replicas"] = json!(0);
         let body = json!({"settings": settings, "mappings": mappings, "aliases": {alias: {}}});
-        self.request(Method::Put, &format!("/{index}"), body).await;
+        // However long the cluster has been busy; the answer says that its shard is there.
+        self.request(Method::Put, &format!("/{index}?master_timeout=5m&timeout=5m"), body).await;
         index
     }
 

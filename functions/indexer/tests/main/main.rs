@@ -12,5 +12,6 @@ mod outcomes;
 mod re_read;
 mod refusals;
 mod slow;
+#[path = "../../../../shared/search/tests/main/table.rs"]
 mod table;
 mod wire;

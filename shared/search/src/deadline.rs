@@ -16,24 +16,24 @@ impl Deadline {
     }
 
     /// The same, sooner.
-    pub(crate) fn less(self, margin: Duration) -> Self {
+    pub fn less(self, margin: Duration) -> Self {
         Self(self.0.checked_sub(margin).unwrap_or_else(Instant::now))
     }
 
     /// The same, or sooner: after so much time.
-    pub(crate) fn at_most(self, time: Duration) -> Self {
+    pub fn at_most(self, time: Duration) -> Self {
         Self(self.0.min(Instant::now() + time))
     }
 
     /// An equal share of the time until then, for one of so many.
-    pub(crate) fn share(self, of: usize) -> Self {
+    pub fn share(self, of: usize) -> Self {
         let now = Instant::now();
         let share = self.0.saturating_duration_since(now) / u32::try_from(of.max(1)).unwrap_or(u32::MAX);
         Self(now + share)
     }
 
     /// When a share of reading has to end, so that what was read last can still be written.
-    pub(crate) fn to_read(self) -> Self {
+    pub fn to_read(self) -> Self {
         let now = Instant::now();
         Self(now + self.0.saturating_duration_since(now) * 3 / 4)
     }
@@ -44,7 +44,7 @@ impl Deadline {
     }
 
     /// The time for one more request, or `None` where it is too little for one.
-    pub(crate) fn remaining(self) -> Option<Duration> {
+    pub fn remaining(self) -> Option<Duration> {
         let remaining = self.0.saturating_duration_since(Instant::now());
         (remaining >= WORTH_A_REQUEST).then_some(remaining)
     }

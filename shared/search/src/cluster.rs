@@ -7,16 +7,16 @@ use elasticsearch::{
     http::{StatusCode, response::Response},
     indices::IndicesGetAliasParts,
 };
-use search::{ConnectError, Connection};
-use secrets::SecretError;
 use telemetry::call;
 use tokio::time::timeout_at;
 use tracing::warn;
 
-use crate::{
-    deadline::Deadline,
-    decision::{Answer, Cause, Reason},
-};
+use crate::answer::{Answer, decide_connection};
+use crate::cause::Cause;
+use crate::connection::Connection;
+use crate::deadline::Deadline;
+use crate::error::{ConnectError, describe, untrusted_certificate};
+use crate::outcome::Reason;
 
 /// In the spans of calls.
 const PEER: &str = "elasticsearch";
@@ -25,7 +25,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long Elasticsearch itself waits for a shard that is not there, before it answers for the others.
 const SHARD_TIMEOUT: &str = "10s";
 
-/// What the indexer asks of Elasticsearch. [`Elastic`] is the real one; the simulation has a model of it.
+/// What a writer asks of Elasticsearch. [`Elastic`] is the real one; the simulation has a model of it.
 #[allow(async_fn_in_trait, reason = "whoever needs its futures to be Send knows which one it is")]
 pub trait Cluster {
     /// Sends a bulk request to an alias: these lines, byte for byte. It does not outlive the deadline.
@@ -111,9 +111,9 @@ async fn attempt(
         Ok((status, body)) if status.is_success() => Answer::Success(body),
         Ok((status, body)) => Answer::Refused { status: status.as_u16(), cause: Cause::of_body(&body) },
         Err(error) => {
-            let problem = search::describe(&error);
+            let problem = describe(&error);
             warn!(error = problem, "Elasticsearch gave no answer");
-            match search::untrusted_certificate(&error) {
+            match untrusted_certificate(&error) {
                 Some(_) => Answer::Misconfigured(Reason::new("untrusted_certificate", problem)),
                 None => Answer::Lost(Reason::new("no_answer", problem)),
             }
@@ -123,14 +123,5 @@ async fn attempt(
 
 fn unconnected(error: &ConnectError) -> Answer {
     warn!(%error, "there is no way to Elasticsearch");
-    let reason = Reason::new("no_connection", error.to_string());
-    match error {
-        ConnectError::Secret(SecretError::Unreadable { .. }) | ConnectError::Unreachable { .. } => Answer::Lost(reason),
-        ConnectError::Secret(SecretError::Malformed { .. })
-        | ConnectError::Credentials { .. }
-        | ConnectError::Authority(_)
-        | ConnectError::Certificate { .. }
-        | ConnectError::Refused { .. }
-        | ConnectError::Unexpected { .. } => Answer::Misconfigured(reason),
-    }
+    decide_connection(error)
 }

@@ -2,32 +2,39 @@
 
 use std::collections::HashMap;
 
+use serde_json::value::RawValue;
 use tracing::warn;
 
-use crate::{
-    cluster::Cluster,
-    deadline::Deadline,
-    decision::{Action, Decision, Done, ItemAnswer, Outcome, Reason, decide_item, decide_request},
-};
+use crate::answer::{Decision, ItemAnswer, decide_item, decide_request};
+use crate::cluster::Cluster;
+use crate::deadline::Deadline;
+use crate::outcome::{Action, Done, Outcome, Reason};
 
 /// A request that is refused as a whole is halved until its culprit stands alone. Where that many stand alone and nothing
 /// else has come through, it is not they who are at fault, and the rest is spared the way.
 const ALONE_AND_NOTHING_ELSE: usize = 3;
 
+/// Elasticsearch's limit for an `_id`.
+const MAX_KEY_BYTES: usize = 512;
+/// Above it, JavaScript and other readers of JSON round.
+const VERSION_END: i64 = 1 << 53;
+
 /// One document to be written or deleted.
 #[derive(Debug, Clone)]
-pub(crate) struct Write<'a> {
-    pub(crate) key: &'a str,
-    pub(crate) version: i64,
+pub struct Write<'a> {
+    /// Its `_id`.
+    pub key: &'a str,
+    /// Its external version: of two writes of a key, the higher one stays.
+    pub version: i64,
     /// One JSON object on one line; `None`: delete it.
-    pub(crate) document: Option<&'a str>,
+    pub document: Option<&'a str>,
     /// The line that goes before the document's.
     action_line: String,
 }
 
 impl<'a> Write<'a> {
     /// Not sent yet.
-    pub(crate) fn new(key: &'a str, version: i64, document: Option<&'a str>) -> Self {
+    pub fn new(key: &'a str, version: i64, document: Option<&'a str>) -> Self {
         let name = if document.is_some() { "index" } else { "delete" };
         let id = serde_json::Value::from(key);
         let action_line = format!(r#"{{"{name}":{{"_id":{id},"version":{version},"version_type":"external"}}}}"#);
@@ -46,14 +53,42 @@ impl<'a> Write<'a> {
     }
 }
 
+/// Whether a write may be sent at all. One with an impossible key or version would have a whole request refused.
+///
+/// `document` is what would be written; `None`: a delete, or not read yet.
+pub fn check(key: &str, version: i64, document: Option<&str>) -> Result<(), Outcome> {
+    let permanent = |error_type: &str, text: String| Err(Outcome::Permanent(Reason::new(error_type, text)));
+    let key_bytes = key.len();
+    if key_bytes == 0 || key_bytes > MAX_KEY_BYTES {
+        return permanent("invalid_key", format!("the key has {key_bytes} bytes, and must have 1 to {MAX_KEY_BYTES}"));
+    }
+    if !(0..VERSION_END).contains(&version) {
+        return permanent("invalid_version", format!("the version {version} is not from 0 to below 2^53"));
+    }
+    if document.is_some_and(|document| !is_one_object(document)) {
+        return permanent("invalid_document", "the document is not one JSON object on one line".to_owned());
+    }
+    Ok(())
+}
+
+/// Anything else would be two lines of a bulk request, or be refused in words that could be about the configuration.
+fn is_one_object(document: &str) -> bool {
+    document.trim_ascii_start().starts_with('{')
+        && !document.contains('\n')
+        && serde_json::from_str::<&RawValue>(document).is_ok()
+}
+
 /// Writes to one alias.
 #[derive(Debug)]
-pub(crate) struct Bulk<'a, C> {
-    pub(crate) cluster: &'a C,
-    pub(crate) alias: &'a str,
+pub struct Bulk<'a, C> {
+    /// Where to.
+    pub cluster: &'a C,
+    /// It leads to an index of Sluice's.
+    pub alias: &'a str,
     /// A request is no larger, unless a single document is.
-    pub(crate) limit_bytes: usize,
-    pub(crate) deadline: Deadline,
+    pub limit_bytes: usize,
+    /// Nothing is sent after it.
+    pub deadline: Deadline,
 }
 
 impl<C: Cluster> Bulk<'_, C> {
@@ -62,7 +97,7 @@ impl<C: Cluster> Bulk<'_, C> {
     /// A request holds each key once, since answers are matched by it. So the newest write of each key goes first; when
     /// that is done, the older ones are stale without being sent. Only where it can never be written, the next has its
     /// turn.
-    pub(crate) async fn write(&self, writes: &[Write<'_>]) -> Vec<Outcome> {
+    pub async fn write(&self, writes: &[Write<'_>]) -> Vec<Outcome> {
         let mut outcomes: Vec<Option<Outcome>> = vec![None; writes.len()];
         let mut waiting = oldest_first_by_key(writes);
         while !waiting.is_empty() {
@@ -218,5 +253,39 @@ mod tests {
         let by_key = oldest_first_by_key(&writes);
         assert_eq!(by_key["a"], [3, 0, 1]);
         assert_eq!(by_key["b"], [2]);
+    }
+
+    #[test]
+    fn what_would_spoil_a_request_is_refused_before_it() {
+        let refused = |key: &str, version, document| match check(key, version, document) {
+            Ok(()) => "sent".to_owned(),
+            Err(Outcome::Permanent(reason)) => reason.error_type,
+            Err(other) => format!("{other:?}"),
+        };
+        for (bytes, expected) in
+            [(0, "invalid_key"), (1, "sent"), (512, "sent"), (513, "invalid_key"), (5000, "invalid_key")]
+        {
+            assert_eq!(refused(&"k".repeat(bytes), 1, None), expected, "{bytes} bytes");
+        }
+        assert_eq!(refused(&"é".repeat(257), 1, None), "invalid_key");
+        for (version, expected) in [
+            (-5, "invalid_version"),
+            (0, "sent"),
+            ((1 << 53) - 1, "sent"),
+            (1 << 53, "invalid_version"),
+            (i64::MAX, "invalid_version"),
+        ] {
+            assert_eq!(refused("k", version, None), expected, "{version}");
+        }
+        let deep = format!("{{\"a\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
+        for document in [r#"{"n": 1.10}"#, "{}", " {\"a\":1} ", r#"{"a":"\ud800"}"#, deep.as_str()] {
+            assert_eq!(refused("k", 1, Some(document)), "sent");
+        }
+        let brackets = "[".repeat(1 << 20);
+        for document in
+            ["", "1", "[{}]", "garbage", "{\"a\":1", "{}{}", "{} x", "{\n}", "{\"a\":\u{1}}", brackets.as_str()]
+        {
+            assert_eq!(refused("k", 1, Some(document)), "invalid_document");
+        }
     }
 }
