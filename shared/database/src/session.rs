@@ -7,14 +7,13 @@ use std::time::Duration;
 use secrets::Secrets;
 use telemetry::call;
 use tokio::task::AbortHandle;
+use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error};
 
 use crate::connect::connect_driven;
-use crate::log::{self, Collected, Count, Row, Sample, Slice, Versions};
+use crate::log::{Collected, Count, Row, Sample, Slice, Versions, milliseconds};
+use crate::source::PEER;
 use crate::{ConnectError, Documents, Read, ReadError, Settings, Stream};
-
-/// In the spans of calls.
-pub(crate) const PEER: &str = "postgresql";
 
 /// The way to a session.
 #[allow(async_fn_in_trait, reason = "whoever needs its futures to be Send knows which one it is")]
@@ -26,39 +25,85 @@ pub trait Connect {
     async fn connect(&self, name: &str) -> Result<Self::Session, ConnectError>;
 }
 
-/// One session. The questions are those of [`log`] and [`Stream::read`], where their contracts stand.
-#[allow(async_fn_in_trait, missing_docs, reason = "whoever needs Send knows the type; each is documented in `log`")]
+/// One session of a function.
+#[allow(async_fn_in_trait, reason = "whoever needs its futures to be Send knows which one it is")]
 pub trait Session {
     /// Whether the connection is gone.
     fn is_closed(&self) -> bool;
 
     /// Begins a transaction. Dropping the session rolls it back.
     async fn begin(&self) -> Result<(), Error>;
+
+    /// Commits it.
     async fn commit(&self) -> Result<(), Error>;
+
+    /// Rolls it back.
     async fn rollback(&self) -> Result<(), Error>;
 
+    /// Whether anything waits for the subscription. Takes no lock and no transaction id.
     async fn is_pending(&self, subscription: &str) -> Result<bool, Error>;
+
+    /// Makes this session the one that drains, with a range of `span` versions. `None`: another one drains, or it is paused.
     async fn take_over(&self, subscription: &str, span: i32) -> Result<Option<Versions>, Error>;
+
+    /// Tells that this session drains no more.
     async fn release(&self, subscription: &str) -> Result<(), Error>;
+
+    /// Locks the subscription until the transaction ends: the id up to which its interval was passed. `None`: another
+    /// session took over since.
     async fn hold(&self, subscription: &str, versions: &Versions) -> Result<Option<i64>, Error>;
+
+    /// The next rows after an id, `size` at most, in order of id, and the database's clock in milliseconds since the epoch.
+    /// Draw the version before: it must be older than what it is given to.
     async fn page(&self, subscription: &str, after: i64, size: i32) -> Result<(Vec<Row>, i64), Error>;
+
+    /// Marks the interval as passed up to and including an id.
     async fn advance(&self, subscription: &str, id: i64) -> Result<(), Error>;
+
+    /// Ends the interval, after an empty page and after nothing else.
     async fn finish(&self, subscription: &str) -> Result<(), Error>;
+
+    /// Takes back rows that were set aside and whose streams have an index now, `size` at most, and the database's clock as
+    /// [`page`](Self::page) gives it. They are to be sent in this transaction, before any page.
     async fn waited(&self, size: i32) -> Result<(Vec<Row>, i64), Error>;
+
+    /// Sets rows of a stream that has no index aside until it has one.
     async fn wait(&self, ids: &[i64]) -> Result<(), Error>;
+
+    /// Notes why a stream's documents could not be read; `None`: they could.
     async fn note_fault(&self, stream: &str, problem: Option<&str>) -> Result<(), Error>;
 
+    /// Lets a statement of this session take so long.
     async fn set_statement_timeout(&self, limit: Duration) -> Result<(), Error>;
+
+    /// Collects a page of what is to be fanned out.
     async fn collect(&self) -> Result<Collected, Error>;
+
+    /// Works off one slice of the expansion whose turn it is. What fails is put aside, and is no error of this. One that did
+    /// not answer, in another session, `is_unanswered`: it is put aside as one that took too long.
     async fn expand(&self, slice: i32, is_slow: bool, is_unanswered: bool) -> Result<Slice, Error>;
+
+    /// Does the next thing that the partitions need, and says what; `None`: nothing. Rows that were passed stay for `keep`.
+    /// `lock_not_available`: somebody writes, later will do.
     async fn maintain(&self, keep: Duration) -> Result<Option<String>, Error>;
+
+    /// Removes some of what has grown old: how many rows; none: all of it is removed.
     async fn forget_old(&self, keep: Duration) -> Result<i64, Error>;
 
+    /// Adds to the counters of what was delivered.
     async fn count_deliveries(&self, counts: &[Count]) -> Result<(), Error>;
+
+    /// Notes how far the subscription is and what was delivered until now, for the charts of the last hour. `None`: somebody
+    /// else has just done so.
     async fn sample(&self, subscription: &str) -> Result<Option<Sample>, Error>;
+
+    /// Changes the heartbeat's document, once a minute at most.
     async fn beat(&self) -> Result<(), Error>;
 
+    /// All streams, by name.
     async fn streams(&self) -> Result<HashMap<String, Stream>, Error>;
+
+    /// Reads the documents of these keys: see [`Stream::read`].
     fn read<'a>(
         &'a self,
         stream: &'a Stream,
@@ -141,75 +186,136 @@ impl<C: Borrow<Client>> Session for C {
     }
 
     async fn is_pending(&self, subscription: &str) -> Result<bool, Error> {
-        call(PEER, "is_pending", log::is_pending(self.borrow(), subscription)).await
+        Ok(call(PEER, "is_pending", self.borrow().query_one("SELECT sluice.pending($1)", &[&subscription]))
+            .await?
+            .get(0))
     }
 
     async fn take_over(&self, subscription: &str, span: i32) -> Result<Option<Versions>, Error> {
-        call(PEER, "take_over", log::take_over(self.borrow(), subscription, span)).await
+        let query = "SELECT first, last, timeline_changed FROM sluice.take_over($1, $2)";
+        let row = call(PEER, "take_over", self.borrow().query_opt(query, &[&subscription, &span])).await?;
+        Ok(row.map(|row| Versions::new(row.get(0), row.get(1), row.get(2))))
     }
 
     async fn release(&self, subscription: &str) -> Result<(), Error> {
-        call(PEER, "release", log::release(self.borrow(), subscription)).await
+        call(PEER, "release", self.borrow().execute("SELECT sluice.release($1)", &[&subscription])).await.map(drop)
     }
 
     async fn hold(&self, subscription: &str, versions: &Versions) -> Result<Option<i64>, Error> {
-        call(PEER, "hold", log::hold(self.borrow(), subscription, versions)).await
+        Ok(call(
+            PEER,
+            "hold",
+            self.borrow().query_one("SELECT sluice.hold($1, $2)", &[&subscription, &versions.last()]),
+        )
+        .await?
+        .get(0))
     }
 
     async fn page(&self, subscription: &str, after: i64, size: i32) -> Result<(Vec<Row>, i64), Error> {
-        call(PEER, "page", log::page(self.borrow(), subscription, after, size)).await
+        let query = "SELECT id, stream, key, op = 'delete', payload::text, clock_timestamp(), created_at, traceparent \
+                     FROM sluice.page($1, $2, $3)";
+        let rows = call(
+            PEER,
+            "page",
+            self.borrow().query_typed(query, &[(&subscription, Type::TEXT), (&after, Type::INT8), (&size, Type::INT4)]),
+        )
+        .await?;
+        let read_at_ms = rows.first().map_or(0, |row| milliseconds(row.get(5)));
+        Ok((rows.iter().map(Row::of).collect::<Result<_, _>>()?, read_at_ms))
     }
 
     async fn advance(&self, subscription: &str, id: i64) -> Result<(), Error> {
-        call(PEER, "advance", log::advance(self.borrow(), subscription, id)).await
+        call(PEER, "advance", self.borrow().execute("SELECT sluice.advance($1, $2)", &[&subscription, &id]))
+            .await
+            .map(drop)
     }
 
     async fn finish(&self, subscription: &str) -> Result<(), Error> {
-        call(PEER, "finish", log::finish(self.borrow(), subscription)).await
+        call(PEER, "finish", self.borrow().execute("SELECT sluice.finish($1)", &[&subscription])).await.map(drop)
     }
 
     async fn waited(&self, size: i32) -> Result<(Vec<Row>, i64), Error> {
-        call(PEER, "waited", log::waited(self.borrow(), size)).await
+        let query = "SELECT id, stream, key, op = 'delete', payload::text, clock_timestamp(), clock_timestamp(), NULL::text \
+                     FROM sluice.waited($1)";
+        let rows = call(PEER, "waited", self.borrow().query_typed(query, &[(&size, Type::INT4)])).await?;
+        let read_at_ms = rows.first().map_or(0, |row| milliseconds(row.get(5)));
+        Ok((rows.iter().map(Row::of).collect::<Result<_, _>>()?, read_at_ms))
     }
 
     async fn wait(&self, ids: &[i64]) -> Result<(), Error> {
-        call(PEER, "wait", log::wait(self.borrow(), ids)).await
+        call(PEER, "wait", self.borrow().execute("SELECT sluice.wait($1)", &[&ids])).await.map(drop)
     }
 
     async fn note_fault(&self, stream: &str, problem: Option<&str>) -> Result<(), Error> {
-        call(PEER, "note_fault", log::note_fault(self.borrow(), stream, problem)).await
+        call(PEER, "note_fault", self.borrow().execute("SELECT sluice.note_fault($1, $2)", &[&stream, &problem]))
+            .await
+            .map(drop)
     }
 
     async fn set_statement_timeout(&self, limit: Duration) -> Result<(), Error> {
-        call(PEER, "set_statement_timeout", log::set_statement_timeout(self.borrow(), limit)).await
+        call(
+            PEER,
+            "set_statement_timeout",
+            self.borrow().batch_execute(&format!("SET statement_timeout = {}", limit.as_millis())),
+        )
+        .await
     }
 
     async fn collect(&self) -> Result<Collected, Error> {
-        call(PEER, "collect", log::collect(self.borrow())).await
+        let row =
+            call(PEER, "collect", self.borrow().query_one("SELECT begun, has_more FROM sluice.collect()", &[])).await?;
+        Ok(Collected { begun: row.get(0), has_more: row.get(1) })
     }
 
     async fn expand(&self, slice: i32, is_slow: bool, is_unanswered: bool) -> Result<Slice, Error> {
-        call(PEER, "expand", log::expand(self.borrow(), slice, is_slow, is_unanswered)).await
+        let query = "SELECT expansion, logged, failure, slow_waits FROM sluice.expand($1, $2, $3)";
+        let row = call(PEER, "expand", self.borrow().query_one(query, &[&slice, &is_slow, &is_unanswered])).await?;
+        Ok(Slice { expansion: row.get(0), rows: row.get(1), failure: row.get(2), slow_waits: row.get(3) })
     }
 
     async fn maintain(&self, keep: Duration) -> Result<Option<String>, Error> {
-        call(PEER, "maintain", log::maintain(self.borrow(), keep)).await
+        let query = "SELECT sluice.maintain(keep => make_interval(secs => $1))";
+        Ok(call(PEER, "maintain", self.borrow().query_one(query, &[&keep.as_secs_f64()])).await?.get(0))
     }
 
     async fn forget_old(&self, keep: Duration) -> Result<i64, Error> {
-        call(PEER, "forget_old", log::forget_old(self.borrow(), keep)).await
+        let query = "SELECT sluice.forget_old(make_interval(secs => $1))";
+        Ok(call(PEER, "forget_old", self.borrow().query_one(query, &[&keep.as_secs_f64()])).await?.get(0))
     }
 
     async fn count_deliveries(&self, counts: &[Count]) -> Result<(), Error> {
-        call(PEER, "count_deliveries", log::count_deliveries(self.borrow(), counts)).await
+        // Of a name that PostgreSQL cannot hold there is no stream, and one such would keep all others from being counted.
+        let streams = counts.iter().map(|count| if count.stream.contains('\0') { "" } else { &count.stream });
+        let streams: Vec<&str> = streams.collect();
+        let measures: Vec<&str> = counts.iter().map(|count| count.measure).collect();
+        let values: Vec<i64> = counts.iter().map(|count| count.value).collect();
+        call(
+            PEER,
+            "count_deliveries",
+            self.borrow().execute("SELECT sluice.count_deliveries($1, $2, $3)", &[&streams, &measures, &values]),
+        )
+        .await
+        .map(drop)
     }
 
     async fn sample(&self, subscription: &str) -> Result<Option<Sample>, Error> {
-        call(PEER, "sample", log::sample(self.borrow(), subscription)).await
+        let query = "SELECT pending_rows, oldest_pending_ms, log_bytes, fan_out_rows, fan_out_oldest_ms, expansions_failing, \
+                     waiting_rows, stream_problems FROM sluice.sample($1)";
+        let row = call(PEER, "sample", self.borrow().query_opt(query, &[&subscription])).await?;
+        Ok(row.map(|row| Sample {
+            pending_rows: row.get(0),
+            oldest_pending_ms: row.get(1),
+            log_bytes: row.get(2),
+            fan_out_rows: row.get(3),
+            fan_out_oldest_ms: row.get(4),
+            expansions_failing: row.get(5),
+            waiting_rows: row.get(6),
+            stream_problems: row.get(7),
+        }))
     }
 
     async fn beat(&self) -> Result<(), Error> {
-        call(PEER, "beat", log::beat(self.borrow())).await
+        call(PEER, "beat", self.borrow().execute("SELECT sluice.beat()", &[])).await.map(drop)
     }
 
     async fn streams(&self) -> Result<HashMap<String, Stream>, Error> {

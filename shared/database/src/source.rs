@@ -15,7 +15,8 @@ use tokio_postgres::error::{DbError, Severity, SqlState};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row, RowStream};
 
-use crate::session::PEER;
+/// In the spans of calls.
+pub(crate) const PEER: &str = "postgresql";
 
 /// How long a read waits for a lock on the source: whoever has it locked holds up its stream alone.
 const READ_LOCK_TIMEOUT: &str = "250ms";

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use database::log;
+use database::Session as _;
 use fastrand::Rng;
 use localstack::{Server, eventually};
 use tokio::sync::Mutex;
@@ -266,22 +266,22 @@ async fn drains_beside_a_stop(server: &mut Server, name: &str, seed: u64, defect
 
 /// Drains and sends everything, and leaves the transaction open.
 async fn drain_in_pages(client: &Client, index: &mut Index, size: i32, mistake: Mistake) -> Result<()> {
-    let mut versions = log::take_over(client, "elasticsearch", 1000).await?.context("nobody holds it")?;
+    let mut versions = client.take_over("elasticsearch", 1000).await?.context("nobody holds it")?;
     client.batch_execute("BEGIN").await?;
-    let mut after = log::hold(client, "elasticsearch", &versions).await?.context("it is held")?;
+    let mut after = client.hold("elasticsearch", &versions).await?.context("it is held")?;
     loop {
         let version = if mistake == Mistake::DrawsFromASequence {
             one(client, "SELECT nextval('sluice.version')").await?
         } else {
             versions.draw().context("a version")?
         };
-        let (rows, _) = log::page(client, "elasticsearch", after, size).await?;
+        let (rows, _) = client.page("elasticsearch", after, size).await?;
         let Some(last) = rows.last() else { break };
         after = last.id;
         for (stream, key, read) in read_rows(client, &rows).await? {
             index.write(&stream, &key, version, read);
         }
-        log::advance(client, "elasticsearch", after).await?;
+        client.advance("elasticsearch", after).await?;
     }
-    Ok(log::finish(client, "elasticsearch").await?)
+    Ok(client.finish("elasticsearch").await?)
 }

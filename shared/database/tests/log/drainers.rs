@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 
 use anyhow::{Context as _, Result};
-use database::log;
+use database::Session as _;
 use futures_util::TryStreamExt;
 use futures_util::future::{Either, select};
 use localstack::{Database, eventually, variable};
@@ -18,14 +18,14 @@ async fn two_drainers_never_overlap() -> Result<()> {
     world.app.batch_execute("INSERT INTO demo.item VALUES (1)").await?;
     let first = world.drainer().await?;
     let second = world.database.functions().await?;
-    assert!(log::take_over(&second, "elasticsearch", 10).await?.is_none(), "the holder is alive");
+    assert!(second.take_over("elasticsearch", 10).await?.is_none(), "the holder is alive");
     first.begin().await?;
     let page = first.page(0, 10).await?;
-    assert!(log::take_over(&second, "elasticsearch", 10).await?.is_none(), "the subscription is locked");
+    assert!(second.take_over("elasticsearch", 10).await?.is_none(), "the subscription is locked");
     first.advance(page[0].id).await?;
     first.commit().await?;
     first.release().await?;
-    assert!(log::take_over(&second, "elasticsearch", 10).await?.is_some(), "the holder has released it");
+    assert!(second.take_over("elasticsearch", 10).await?.is_some(), "the holder has released it");
     Ok(())
 }
 
@@ -36,7 +36,7 @@ async fn of_many_that_take_over_at_once_one_drains() -> Result<()> {
     for _ in 0..8 {
         let client = world.database.functions().await?;
         tasks.push(tokio::spawn(async move {
-            let versions = log::take_over(&client, "elasticsearch", 10).await?;
+            let versions = client.take_over("elasticsearch", 10).await?;
             Ok::<_, tokio_postgres::Error>((client, versions))
         }));
     }
@@ -52,7 +52,7 @@ async fn of_many_that_take_over_at_once_one_drains() -> Result<()> {
 async fn a_range_of_versions_that_was_overtaken_cannot_hold() -> Result<()> {
     let world = World::new().await?;
     let first = world.drainer().await?;
-    log::release(&first.client, "elasticsearch").await?;
+    first.client.release("elasticsearch").await?;
     let mut second = world.drainer().await?;
     assert_eq!(first.begin().await?, None);
     first.rollback().await?;
@@ -67,10 +67,10 @@ async fn a_range_of_versions_that_was_overtaken_cannot_hold() -> Result<()> {
 async fn a_release_by_one_who_was_overtaken_changes_nothing() -> Result<()> {
     let world = World::new().await?;
     let first = world.drainer().await?;
-    log::release(&first.client, "elasticsearch").await?;
+    first.client.release("elasticsearch").await?;
     let _second = world.drainer().await?;
-    log::release(&first.client, "elasticsearch").await?;
-    assert!(log::take_over(&first.client, "elasticsearch", 10).await?.is_none());
+    first.client.release("elasticsearch").await?;
+    assert!(first.client.take_over("elasticsearch", 10).await?.is_none());
     Ok(())
 }
 
@@ -82,7 +82,7 @@ async fn a_paused_subscription_is_not_drained_and_resumes_where_it_was() -> Resu
     world.owner.batch_execute("SELECT sluice.pause('elasticsearch')").await?;
     assert_eq!(drainer.begin().await?, None);
     drainer.rollback().await?;
-    assert!(log::take_over(&drainer.client, "elasticsearch", 10).await?.is_none());
+    assert!(drainer.client.take_over("elasticsearch", 10).await?.is_none());
     world.app.batch_execute("INSERT INTO demo.item VALUES (2)").await?;
     world.owner.batch_execute("SELECT sluice.resume('elasticsearch')").await?;
     assert_eq!(keys(&drainer.drain().await?), ["1", "2"]);
@@ -95,9 +95,9 @@ async fn a_paused_fan_out_collects_nothing_until_it_is_resumed() -> Result<()> {
     let client = world.database.functions().await?;
     world.app.batch_execute("INSERT INTO demo.item VALUES (1)").await?;
     world.owner.batch_execute("SELECT sluice.pause('fan_out'); SELECT sluice.resync('items')").await?;
-    assert_eq!(log::collect(&client).await?.begun, 0);
+    assert_eq!(client.collect().await?.begun, 0);
     world.owner.batch_execute("SELECT sluice.resume('fan_out')").await?;
-    assert_eq!(log::collect(&client).await?.begun, 2, "of the source and of the log");
+    assert_eq!(client.collect().await?.begun, 2, "of the source and of the log");
     Ok(())
 }
 
@@ -108,7 +108,7 @@ async fn a_holder_with_a_long_transaction_is_left_alone_within_its_patience() ->
     drainer.begin().await?;
     let second = world.database.functions().await?;
     for _ in 0..3 {
-        assert!(log::take_over(&second, "elasticsearch", 10).await?.is_none());
+        assert!(second.take_over("elasticsearch", 10).await?.is_none());
     }
     drainer.commit().await
 }
@@ -128,9 +128,9 @@ async fn a_frozen_holder_is_ended_and_does_no_harm_when_it_wakes() -> Result<()>
             client
                 .batch_execute("SET statement_timeout = '30s'; SET idle_in_transaction_session_timeout = '60s'")
                 .await?;
-            let versions = log::take_over(client, "elasticsearch", 10).await?.context("nobody holds it")?;
+            let versions = client.take_over("elasticsearch", 10).await?.context("nobody holds it")?;
             client.batch_execute("BEGIN").await?;
-            log::hold(client, "elasticsearch", &versions).await?;
+            client.hold("elasticsearch", &versions).await?;
             let pages = "SELECT payload::text FROM generate_series(1, 20), sluice.page('elasticsearch', 0, 1000)";
             let mut rows = pin!(client.query_raw(pages, &[] as &[i32]).await?);
             rows.try_next().await?.context("a first row")?;
@@ -158,7 +158,7 @@ async fn a_frozen_holder_is_ended_and_does_no_harm_when_it_wakes() -> Result<()>
         }
     })
     .await;
-    log::release(&client, "elasticsearch").await?;
+    client.release("elasticsearch").await?;
     let mut second = world.drainer().await?;
     assert_eq!(second.drain().await?.len(), 50);
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
+use database::Session as _;
 use database::log;
 use serde_json::json;
 
@@ -99,7 +100,7 @@ async fn renaming_the_owner_of_100_000_documents_costs_the_writer_one_row() -> R
     assert_eq!(slices, [30_000, 30_000, 30_000, 10_000]);
     let mut drainer = world.drainer().await?;
     let mut drained = vec![];
-    while log::is_pending(&client, "elasticsearch").await? {
+    while client.is_pending("elasticsearch").await? {
         drained.extend(drainer.drain_pages(10_000).await?);
     }
     assert_eq!(drained.iter().map(|row| &row.key).collect::<BTreeSet<_>>().len(), 100_000);
@@ -187,11 +188,15 @@ async fn keys_that_fail_are_parked_with_their_error_and_done_after_mending() -> 
     world.app.batch_execute("UPDATE demo.person SET name = 'new' WHERE id = 1").await?;
     world.owner.batch_execute("SELECT sluice.resync('projects')").await?;
     collect(&client).await?;
+    let before: String = one(&client, "SELECT clock_timestamp()::text").await?;
     assert_eq!(expand(&client, 10).await?, 1, "the other expansion goes on");
     assert_eq!(keys(&world.drain().await?), ["7"]);
     let error: String = one(&client, "SELECT last_error FROM sluice.stream_status() WHERE stream = 'projects'").await?;
     assert!(error.contains("owner_id"), "{error}");
-    assert_eq!(log::expand(&client, 10, false, false).await?.expansion, None, "it waits before it is tried again");
+    let waits = "SELECT bool_and(t.due_at >= $1::text::timestamptz + interval '1 s') FROM sluice.expansion_turn AS t WHERE t.due_at > $1::text::timestamptz";
+    assert!(client.query_one(waits, &[&before]).await?.get::<_, bool>(0), "it waits before it is tried again");
+    world.owner.batch_execute("UPDATE sluice.expansion_turn SET due_at = 'infinity'").await?;
+    assert_eq!(client.expand(10, false, false).await?.expansion, None, "it is not tried before that");
 
     world
         .owner
@@ -221,9 +226,9 @@ async fn a_crash_in_a_slice_repeats_it() -> Result<()> {
         seen => Err(format!("{seen:?}")),
     })
     .await;
-    log::expand(&client, 2, false, false).await?;
+    client.expand(2, false, false).await?;
     client.batch_execute("BEGIN").await?;
-    assert_eq!(log::expand(&client, 2, false, false).await?.rows, 2);
+    assert_eq!(client.expand(2, false, false).await?.rows, 2);
     client.batch_execute("ROLLBACK").await?;
     expand(&client, 2).await?;
     assert_eq!(keys(&world.drain().await?), ["1", "2", "3", "4", "5"]);
@@ -245,7 +250,7 @@ async fn a_bulk_change_is_collected_in_steps_and_asked_for_many_rows_at_once() -
     let client = world.database.functions().await?;
     let drain_all = async || -> Result<usize> {
         let mut drained = 0;
-        while log::is_pending(&client, "elasticsearch").await? {
+        while client.is_pending("elasticsearch").await? {
             drained += world.drain().await?.len();
         }
         Ok(drained)
@@ -253,9 +258,9 @@ async fn a_bulk_change_is_collected_in_steps_and_asked_for_many_rows_at_once() -
     world.fan_out(5000).await?;
     drain_all().await?;
     world.app.batch_execute("UPDATE demo.person SET name = 'new' WHERE id > 2").await?;
-    let first = log::collect(&client).await?;
+    let first = client.collect().await?;
     assert_eq!((first.begun, first.has_more), (1, true), "a page");
-    assert_eq!(log::expand(&client, 5000, false, false).await?.rows, 1000, "before the rest is collected");
+    assert_eq!(client.expand(5000, false, false).await?.rows, 1000, "before the rest is collected");
     assert_eq!(collect(&client).await?, 19);
     assert_eq!(expand(&client, 5000).await?, 19_000);
     assert_eq!(drain_all().await?, 20_000);
@@ -308,7 +313,7 @@ async fn slow_keys_hold_up_neither_another_rename_nor_a_resync() -> Result<()> {
     assert_eq!(collect(&client).await?, 3);
     client.batch_execute("SET statement_timeout = '300ms'").await?;
     let mut failures = 0;
-    while let done @ log::Slice { expansion: Some(_), .. } = log::expand(&client, 10, false, false).await? {
+    while let done @ log::Slice { expansion: Some(_), .. } = client.expand(10, false, false).await? {
         failures += usize::from(done.failure.is_some());
     }
     assert_eq!(failures, 1, "of the slow table one was tried, and the others have all been worked off");
@@ -318,13 +323,9 @@ async fn slow_keys_hold_up_neither_another_rename_nor_a_resync() -> Result<()> {
 
     // With more patience, once it is its time.
     world.owner.batch_execute("UPDATE sluice.expansion_turn SET due_at = now()").await?;
-    assert!(log::expand(&client, 10, false, false).await?.slow_waits);
-    assert!(log::expand(&client, 10, true, false).await?.failure.is_some());
-    assert_eq!(
-        log::expand(&client, 10, true, false).await?.expansion,
-        None,
-        "the table waits, and not each of its rows"
-    );
+    assert!(client.expand(10, false, false).await?.slow_waits);
+    assert!(client.expand(10, true, false).await?.failure.is_some());
+    assert_eq!(client.expand(10, true, false).await?.expansion, None, "the table waits, and not each of its rows");
     Ok(())
 }
 

@@ -1,7 +1,8 @@
 //! Every committed row is delivered, whatever transactions are open.
 
 use anyhow::Result;
-use database::log::{self as sluice, Row};
+use database::Session as _;
+use database::log::Row;
 use localstack::{Database, eventually};
 
 use crate::support::{Drainer, World, facts, keys, one, refused};
@@ -170,10 +171,10 @@ async fn a_transaction_that_stays_open_delays_only_itself() -> Result<()> {
     for id in 1..=20 {
         world.app.batch_execute(&format!("INSERT INTO demo.item VALUES ({id})")).await?;
         assert_eq!(keys(&drainer.drain().await?), [id.to_string()]);
-        assert!(!sluice::is_pending(&drainer.client, "elasticsearch").await?);
+        assert!(!drainer.client.is_pending("elasticsearch").await?);
     }
     long.batch_execute("COMMIT").await?;
-    assert!(sluice::is_pending(&drainer.client, "elasticsearch").await?);
+    assert!(drainer.client.is_pending("elasticsearch").await?);
     assert_eq!(keys(&drainer.drain().await?), ["0"]);
     Ok(())
 }
@@ -245,13 +246,13 @@ async fn an_idle_poll_takes_no_lock_and_no_transaction_id() -> Result<()> {
     open.batch_execute("BEGIN; INSERT INTO demo.item VALUES (1)").await?;
     world.drain().await?;
     client.batch_execute("BEGIN").await?;
-    assert!(!sluice::is_pending(&client, "elasticsearch").await?);
+    assert!(!client.is_pending("elasticsearch").await?);
     assert_eq!(one::<Option<String>>(&client, "SELECT pg_current_xact_id_if_assigned()::text").await?, None);
     let query = "SELECT string_agg(DISTINCT mode, ', ') FROM pg_locks WHERE pid = pg_backend_pid() AND locktype <> 'virtualxid'";
     assert_eq!(one::<Option<String>>(&client, query).await?.as_deref(), Some("AccessShareLock"));
     // It may be asked on a read-only session.
     client.batch_execute("COMMIT; SET default_transaction_read_only = on").await?;
-    assert!(!sluice::is_pending(&client, "elasticsearch").await?);
+    assert!(!client.is_pending("elasticsearch").await?);
     Ok(())
 }
 
@@ -325,11 +326,11 @@ async fn a_heartbeat_is_logged_when_the_last_is_a_minute_old() -> Result<()> {
     let beats = "SELECT count(*) FROM sluice.outbox WHERE stream = 'sluice_heartbeat'";
     owner.execute("UPDATE sluice.heartbeat SET at = clock_timestamp()", &[]).await?;
     let first: i64 = one(&owner, beats).await?;
-    sluice::beat(&functions).await?;
+    functions.beat().await?;
     assert_eq!(one::<i64>(&owner, beats).await?, first, "the last one is seconds old");
     owner.execute("UPDATE sluice.heartbeat SET at = at - interval '1 minute'", &[]).await?;
     for _ in 0..2 {
-        sluice::beat(&functions).await?;
+        functions.beat().await?;
         assert_eq!(one::<i64>(&owner, beats).await?, first + 2, "that update, and one heartbeat");
     }
     Ok(())
@@ -389,11 +390,11 @@ async fn a_heartbeat_goes_by_way_of_the_fan_out() -> Result<()> {
     let database = Database::create().await?;
     let (owner, functions) = (database.owner().await?, database.functions().await?);
     owner.execute("UPDATE sluice.heartbeat SET at = at - interval '1 minute'", &[]).await?;
-    sluice::beat(&functions).await?;
+    functions.beat().await?;
     let logged = "SELECT string_agg(DISTINCT op || ' ' || coalesce(key, payload ->> 'name'), ', ') FROM sluice.outbox WHERE op <> 'upsert' OR key IS NOT NULL";
     assert_eq!(one::<String>(&owner, logged).await?, "fan_out heartbeat");
-    while sluice::collect(&functions).await?.has_more {}
-    assert_eq!(sluice::expand(&functions, 10, false, false).await?.rows, 1);
+    while functions.collect().await?.has_more {}
+    assert_eq!(functions.expand(10, false, false).await?.rows, 1);
     let logged = "SELECT string_agg(key, ', ') FROM sluice.outbox WHERE op = 'upsert'";
     assert_eq!(one::<String>(&owner, logged).await?, "heartbeat");
     Ok(())

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use database::log;
+use database::Session as _;
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -22,7 +22,7 @@ async fn months_pass(world: &World, id: i64) -> Result<()> {
 
 /// One step: what was done, `None`: nothing is to be done, `Err`: somebody else has a lock.
 async fn maintain(client: &Client) -> Result<Result<Option<String>, ()>> {
-    match log::maintain(client, Duration::from_secs(7 * 24 * 3600)).await {
+    match client.maintain(Duration::from_secs(7 * 24 * 3600)).await {
         Ok(done) => Ok(Ok(done)),
         Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Ok(Err(())),
         Err(error) => Err(error.into()),
@@ -32,7 +32,7 @@ async fn maintain(client: &Client) -> Result<Result<Option<String>, ()>> {
 /// All steps that there are to do.
 async fn maintain_all(client: &Client) -> Result<Vec<String>> {
     let mut steps = vec![];
-    while let Some(step) = log::maintain(client, Duration::from_secs(7 * 24 * 3600)).await? {
+    while let Some(step) = client.maintain(Duration::from_secs(7 * 24 * 3600)).await? {
         steps.push(step);
     }
     Ok(steps)

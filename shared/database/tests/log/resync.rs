@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use database::log;
+use database::Session as _;
 
 use crate::support::{Index, World, collect, expand, keys, one, refused, source};
 
@@ -24,7 +24,7 @@ async fn a_resync_logs_every_key_in_slices_and_shows_its_progress() -> Result<()
     world.owner.batch_execute("SELECT sluice.resync('items')").await?;
     let client = world.database.functions().await?;
     collect(&client).await?;
-    assert_eq!(log::expand(&client, 200, false, false).await?.rows, 200, "a resync, of the source first");
+    assert_eq!(client.expand(200, false, false).await?.rows, 200, "a resync, of the source first");
     let progress = "SELECT expanded_rows FROM sluice.stream_status() WHERE stream = 'items'";
     assert_eq!(one::<i64>(&client, progress).await?, 200);
     assert_eq!(expand(&client, 200).await?, 300);
@@ -163,14 +163,14 @@ async fn a_resync_of_the_log_goes_on_where_it_was_up_to_its_own_row() -> Result<
     assert_eq!(keys(&world.drain().await?), ["100", "100"]);
     let client = world.database.functions().await?;
     collect(&client).await?;
-    assert_eq!(log::expand(&client, 1, false, false).await?.rows, 0, "the source is empty");
+    assert_eq!(client.expand(1, false, false).await?.rows, 0, "the source is empty");
     let mut logged = vec![];
     loop {
         // Each page is lost once.
         client.batch_execute("BEGIN").await?;
-        log::expand(&client, 1, false, false).await?;
+        client.expand(1, false, false).await?;
         client.batch_execute("ROLLBACK").await?;
-        logged.push(log::expand(&client, 1, false, false).await?.rows);
+        logged.push(client.expand(1, false, false).await?.rows);
         if one::<i64>(&client, "SELECT count(*) FROM sluice.expansion WHERE log_upto IS NOT NULL").await? == 0 {
             break;
         }
@@ -299,7 +299,7 @@ async fn a_resync_beside_eight_writers_interrupted_and_resumed_ends_with_the_sou
         client.batch_execute("SET lock_timeout = '5s'").await?;
         collect(&client).await?;
         client.batch_execute("BEGIN").await?;
-        if log::expand(&client, 60, false, false).await?.expansion.is_none() {
+        if client.expand(60, false, false).await?.expansion.is_none() {
             if interrupted > 0 {
                 break;
             }

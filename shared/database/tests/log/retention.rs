@@ -1,7 +1,7 @@
 //! Rows leave the log when every subscription has passed them, and not before.
 
 use anyhow::Result;
-use database::log;
+use database::Session as _;
 use fastrand::Rng;
 use localstack::eventually;
 use tokio_postgres::Client;
@@ -270,6 +270,6 @@ async fn what_has_grown_old_is_forgotten_in_steps() -> Result<()> {
         (SELECT string_agg(key, ',') FROM sluice.waiting) || ' ' || (SELECT count(*) FROM sluice.ingest_rejects) || ' ' || (SELECT count(*) FROM sluice.expansion)";
     assert_eq!(one::<String>(&world.owner, left).await?, "1 0 b 1 0");
     // What the images would have found is found by a resync.
-    assert_eq!(log::collect(&client).await?.begun, 2);
+    assert_eq!(client.collect().await?.begun, 2);
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! A server of the test's own, stopped in the middle.
 
 use anyhow::{Context as _, Result};
-use database::log;
+use database::Session as _;
 use localstack::Server;
 
 /// With all migrations in its database `postgres`.
@@ -28,16 +28,16 @@ async fn versions_and_rows_survive_an_immediate_stop_of_the_server() -> Result<(
         let open = server.connect("postgres").await;
         client.batch_execute(&emit(&format!("committed {round}"))).await?;
         open.batch_execute(&format!("BEGIN; {}", emit(&format!("open {round}")))).await?;
-        let mut versions = log::take_over(&client, "elasticsearch", 1_000_000).await?.context("nobody holds it")?;
+        let mut versions = client.take_over("elasticsearch", 1_000_000).await?.context("nobody holds it")?;
         client.batch_execute("BEGIN").await?;
-        let mut after = log::hold(&client, "elasticsearch", &versions).await?.context("it is held")?;
-        while let Some(row) = log::page(&client, "elasticsearch", after, 1).await?.0.pop() {
+        let mut after = client.hold("elasticsearch", &versions).await?.context("it is held")?;
+        while let Some(row) = client.page("elasticsearch", after, 1).await?.0.pop() {
             drawn.extend(versions.draw());
             after = row.id;
             delivered.push(row.key);
-            log::advance(&client, "elasticsearch", after).await?;
+            client.advance("elasticsearch", after).await?;
         }
-        log::finish(&client, "elasticsearch").await?;
+        client.finish("elasticsearch").await?;
         if round != 1 {
             client.batch_execute("COMMIT").await?;
         }
@@ -45,11 +45,11 @@ async fn versions_and_rows_survive_an_immediate_stop_of_the_server() -> Result<(
         server.start()?;
     }
     let client = server.connect("postgres").await;
-    let mut versions = log::take_over(&client, "elasticsearch", 1_000_000).await?.context("nobody holds it")?;
+    let mut versions = client.take_over("elasticsearch", 1_000_000).await?.context("nobody holds it")?;
     drawn.extend(versions.draw());
     assert!(drawn.is_sorted_by(|a, b| a < b), "{drawn:?}");
     // The second round's drain was not committed, and is repeated.
     assert_eq!(delivered, ["committed 0", "committed 1", "committed 1", "committed 2"]);
-    assert!(!log::is_pending(&client, "elasticsearch").await?);
+    assert!(!client.is_pending("elasticsearch").await?);
     Ok(())
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use database::Read;
-use database::log::{self, Row, Versions};
+use database::Session as _;
+use database::log::{Row, Versions};
 use localstack::{Database, eventually};
 use tokio_postgres::Client;
 use tokio_postgres::error::DbError;
@@ -62,7 +63,7 @@ impl World {
     pub async fn drain(&self) -> Result<Vec<Row>> {
         let mut drainer = self.drainer().await?;
         let mut rows = drainer.drain().await?;
-        while log::is_pending(&drainer.client, SUBSCRIPTION).await? {
+        while drainer.client.is_pending(SUBSCRIPTION).await? {
             rows.extend(drainer.drain().await?);
         }
         drainer.release().await?;
@@ -101,7 +102,7 @@ pub async fn set_live(owner: &Client) -> Result<()> {
 pub async fn collect(client: &Client) -> Result<i64> {
     let mut begun = 0;
     loop {
-        let collected = log::collect(client).await?;
+        let collected = client.collect().await?;
         begun += collected.begun;
         if !collected.has_more {
             return Ok(begun);
@@ -120,9 +121,9 @@ pub async fn expand(client: &Client, slice: i32) -> Result<i64> {
 
 /// One slice of what is due, of what took long before as well: how many rows were logged.
 pub async fn expand_next(client: &Client, slice: i32) -> Result<Option<i64>> {
-    let mut done = log::expand(client, slice, false, false).await?;
+    let mut done = client.expand(slice, false, false).await?;
     if done.expansion.is_none() && done.slow_waits {
-        done = log::expand(client, slice, true, false).await?;
+        done = client.expand(slice, true, false).await?;
     }
     Ok(done.expansion.map(|_| done.rows))
 }
@@ -137,33 +138,32 @@ pub struct Drainer {
 impl Drainer {
     /// Waits until the subscription is free.
     pub async fn take_over(client: Client, subscription: &str) -> Self {
-        let versions = eventually("the subscription to be free", async || {
-            match log::take_over(&client, subscription, 1_000_000).await {
+        let versions =
+            eventually("the subscription to be free", async || match client.take_over(subscription, 1_000_000).await {
                 Ok(Some(versions)) => Ok(versions),
                 Ok(None) => Err("somebody else holds it".to_owned()),
                 Err(error) => Err(database::describe(&error)),
-            }
-        })
-        .await;
+            })
+            .await;
         Self { client, versions, subscription: subscription.to_owned() }
     }
 
     /// Opens a transaction and locks the subscription: how far its interval was passed.
     pub async fn begin(&self) -> Result<Option<i64>> {
         self.client.batch_execute("BEGIN").await?;
-        Ok(log::hold(&self.client, &self.subscription, &self.versions).await?)
+        Ok(self.client.hold(&self.subscription, &self.versions).await?)
     }
 
     pub async fn page(&self, after: i64, size: i32) -> Result<Vec<Row>> {
-        Ok(log::page(&self.client, &self.subscription, after, size).await?.0)
+        Ok(self.client.page(&self.subscription, after, size).await?.0)
     }
 
     pub async fn advance(&self, id: i64) -> Result<()> {
-        Ok(log::advance(&self.client, &self.subscription, id).await?)
+        Ok(self.client.advance(&self.subscription, id).await?)
     }
 
     pub async fn finish(&self) -> Result<()> {
-        Ok(log::finish(&self.client, &self.subscription).await?)
+        Ok(self.client.finish(&self.subscription).await?)
     }
 
     pub async fn commit(&self) -> Result<()> {
@@ -215,7 +215,7 @@ impl Drainer {
     }
 
     pub async fn release(self) -> Result<()> {
-        Ok(log::release(&self.client, &self.subscription).await?)
+        Ok(self.client.release(&self.subscription).await?)
     }
 }
 

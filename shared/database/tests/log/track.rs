@@ -1,6 +1,7 @@
 //! What a tracking is, and what becomes of it when it changes.
 
 use anyhow::Result;
+use database::Session as _;
 use serde_json::json;
 
 use crate::support::{Index, World, facts, keys, one, refused};
@@ -95,7 +96,7 @@ async fn untracking_and_tracking_again_loses_nothing_that_was_noted() -> Result<
         shows(&world, &mut index, "old").await?;
         world.app.batch_execute("UPDATE demo.author SET name = 'new'").await?;
         if collected {
-            database::log::collect(&world.database.functions().await?).await?;
+            world.database.functions().await?.collect().await?;
         }
         world.owner.batch_execute(again).await?;
         shows(&world, &mut index, "new").await?;

@@ -1,7 +1,7 @@
 //! Versions never go back, and belong to the read.
 
 use anyhow::{Context as _, Result};
-use database::{Read, log};
+use database::{Read, Session as _};
 use serde_json::json;
 
 use crate::support::{Drainer, Index, World, keys, one, read_rows};
@@ -70,7 +70,7 @@ async fn versions_rise_over_a_clock_that_was_set_back() -> Result<()> {
 async fn a_range_that_is_used_up_gives_no_version() -> Result<()> {
     let world = World::new().await?;
     let client = world.database.functions().await?;
-    let mut versions = log::take_over(&client, "elasticsearch", 2).await?.context("nobody holds it")?;
+    let mut versions = client.take_over("elasticsearch", 2).await?.context("nobody holds it")?;
     let drawn = [versions.draw(), versions.draw(), versions.draw()];
     assert_eq!(drawn[1], drawn[0].map(|first| first + 1));
     assert_eq!(drawn[2], None);
@@ -148,7 +148,7 @@ async fn a_database_from_another_cluster_is_refused_until_it_is_rebased() -> Res
         )
         .await?;
     let client = world.database.functions().await?;
-    let error = log::take_over(&client, "elasticsearch", 10).await.expect_err("another cluster");
+    let error = client.take_over("elasticsearch", 10).await.expect_err("another cluster");
     assert_eq!(error.code().map(|code| code.code()), Some("SL001"));
     let message = database::describe(&error);
     assert!(message.contains("another cluster") && message.contains("rebase"), "{message}");
@@ -162,7 +162,7 @@ async fn a_database_from_another_cluster_is_refused_until_it_is_rebased() -> Res
     assert_eq!(index.get("items", "1"), json!({"id": 1, "value": "older"}), "every stream is read anew");
     world.app.batch_execute("INSERT INTO demo.item VALUES (3, 'c')").await?;
     assert_eq!(keys(&world.drain().await?), ["3"], "the position is now");
-    assert!(!log::is_pending(&client, "elasticsearch").await?, "rows of the other cluster are not waited for");
+    assert!(!client.is_pending("elasticsearch").await?, "rows of the other cluster are not waited for");
     let pending: i64 = one(&world.owner, "SELECT sum(pending_rows)::bigint FROM sluice.status()").await?;
     assert_eq!(pending, 0);
     Ok(())

@@ -1,7 +1,8 @@
 //! Until migrate has made the index of a stream, its changes wait beside the log.
 
 use anyhow::Result;
-use database::log::{self, Row};
+use database::Session as _;
+use database::log::Row;
 
 use crate::support::{Drainer, World, facts, keys, one, set_live};
 
@@ -13,13 +14,13 @@ async fn set_aside(drainer: &Drainer) -> Result<()> {
         let Some(last) = rows.last() else { break };
         after = last.id;
         let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
-        log::wait(&drainer.client, &ids).await?;
+        drainer.client.wait(&ids).await?;
     }
     drainer.finish().await
 }
 
 async fn waited(drainer: &Drainer) -> Result<Vec<Row>> {
-    Ok(log::waited(&drainer.client, 100).await?.0)
+    Ok(drainer.client.waited(100).await?.0)
 }
 
 async fn world_without_an_index() -> Result<World> {
@@ -38,14 +39,14 @@ async fn of_each_key_that_waits_the_newest_change_is_given_back_once_in_their_or
         drainer.commit().await?;
     }
     assert!(drainer.drain().await?.is_empty(), "they are out of the others' way");
-    assert!(waited(&drainer).await?.is_empty() && !log::is_pending(&drainer.client, "elasticsearch").await?);
+    assert!(waited(&drainer).await?.is_empty() && !drainer.client.is_pending("elasticsearch").await?);
     let status = "SELECT waiting || ': ' || problem FROM sluice.stream_status() WHERE stream = 'items'";
     assert_eq!(one::<String>(&drainer.client, status).await?, "2: it has no index yet: run migrate");
 
     set_live(&world.owner).await?;
-    assert!(log::is_pending(&drainer.client, "elasticsearch").await?, "what waited is to be drained");
+    assert!(drainer.client.is_pending("elasticsearch").await?, "what waited is to be drained");
     assert_eq!(facts(&waited(&drainer).await?), ["items 1 upsert", "items 2 delete"]);
-    assert!(waited(&drainer).await?.is_empty() && !log::is_pending(&drainer.client, "elasticsearch").await?);
+    assert!(waited(&drainer).await?.is_empty() && !drainer.client.is_pending("elasticsearch").await?);
     Ok(())
 }
 

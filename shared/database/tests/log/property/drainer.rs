@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use anyhow::{Context as _, Result};
 use database::Read;
-use database::log::{self, Row, Versions};
+use database::Session as _;
+use database::log::{Row, Versions};
 use fastrand::Rng;
 use localstack::eventually;
 use tokio_postgres::Client;
@@ -96,7 +97,7 @@ impl Drainer {
     pub async fn step(&mut self, random: &mut Rng, queue: &mut Vec<Message>) -> Result<()> {
         self.phase = match std::mem::replace(&mut self.phase, Phase::Idle) {
             // Some intervals find nothing.
-            Phase::Idle if random.u8(..4) > 0 && !log::is_pending(&self.client, SUBSCRIPTION).await? => Phase::Idle,
+            Phase::Idle if random.u8(..4) > 0 && !self.client.is_pending(SUBSCRIPTION).await? => Phase::Idle,
             Phase::Idle => {
                 self.size = if random.bool() { 100 } else { random.i32(1..4) };
                 self.hold().await?
@@ -104,7 +105,7 @@ impl Drainer {
             Phase::Held { after } => self.page(after).await?,
             Phase::Paged { rows, version, is_short } => self.read(&rows, version, is_short).await?,
             Phase::Read { messages, last, .. } if self.mistake == Mistake::AdvancesBeforeItSends => {
-                log::advance(&self.client, SUBSCRIPTION, last).await?;
+                self.client.advance(SUBSCRIPTION, last).await?;
                 self.commit().await?;
                 Phase::Unsent { messages }
             }
@@ -132,7 +133,7 @@ impl Drainer {
         let phase = std::mem::replace(&mut self.phase, Phase::Idle);
         if matches!(phase, Phase::Idle) {
             self.client.batch_execute("BEGIN").await?;
-            log::take_over(&self.client, SUBSCRIPTION, 100).await?;
+            self.client.take_over(SUBSCRIPTION, 100).await?;
         } else if let Phase::Read { mut messages, .. } = phase
             && self.mistake != Mistake::AdvancesBeforeItSends
         {
@@ -157,14 +158,14 @@ impl Drainer {
 
     async fn hold(&mut self) -> Result<Phase> {
         if self.versions.is_none() && self.mistake != Mistake::UsesItsRangeUncommitted {
-            self.versions = log::take_over(&self.client, SUBSCRIPTION, 100).await?;
+            self.versions = self.client.take_over(SUBSCRIPTION, 100).await?;
         }
         self.client.batch_execute("BEGIN").await?;
         if self.versions.is_none() {
-            self.versions = log::take_over(&self.client, SUBSCRIPTION, 100).await?;
+            self.versions = self.client.take_over(SUBSCRIPTION, 100).await?;
         }
         let held = match &self.versions {
-            Some(versions) => log::hold(&self.client, SUBSCRIPTION, versions).await?,
+            Some(versions) => self.client.hold(SUBSCRIPTION, versions).await?,
             None => None,
         };
         if let Some(after) = held {
@@ -181,9 +182,9 @@ impl Drainer {
             self.versions = None;
             return Ok(Phase::Idle);
         };
-        let (rows, _) = log::page(&self.client, SUBSCRIPTION, after, self.size).await?;
+        let (rows, _) = self.client.page(SUBSCRIPTION, after, self.size).await?;
         if rows.is_empty() {
-            log::finish(&self.client, SUBSCRIPTION).await?;
+            self.client.finish(SUBSCRIPTION).await?;
             return Ok(Phase::Done);
         }
         let is_short = rows.len() < usize::try_from(self.size)?;
@@ -214,9 +215,9 @@ impl Drainer {
             let own = "INSERT INTO sluice.outbox (stream, key, op) VALUES ('people', '-1', 'upsert')";
             self.client.batch_execute(own).await?;
         }
-        log::advance(&self.client, SUBSCRIPTION, last).await?;
+        self.client.advance(SUBSCRIPTION, last).await?;
         if is_short && self.mistake == Mistake::EndsWithAShortPage {
-            log::finish(&self.client, SUBSCRIPTION).await?;
+            self.client.finish(SUBSCRIPTION).await?;
             return Ok(Phase::Done);
         }
         Ok(if random.u8(..4) > 0 { Phase::Held { after: last } } else { Phase::Done })

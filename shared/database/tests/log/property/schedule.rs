@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use database::log;
+use database::Session as _;
 use fastrand::Rng;
 use localstack::parameter;
 use tokio::time::Instant;
@@ -194,10 +194,10 @@ impl Schedule {
             0 => self.fan_out.batch_execute(PUT_ASIDE).await?,
             1..8 => {
                 let slice = if self.random.bool() { 100 } else { self.random.i32(1..4) };
-                log::expand(&self.fan_out, slice, false, false).await?;
+                self.fan_out.expand(slice, false, false).await?;
             }
             _ => {
-                log::collect(&self.fan_out).await?;
+                self.fan_out.collect().await?;
             }
         }
         Ok(())
@@ -293,10 +293,10 @@ impl Schedule {
         for _ in 0..200 {
             collect(&self.fan_out).await?;
             expand(&self.fan_out, 1000).await?;
-            while !self.drainer.is_idle() || log::is_pending(&self.fan_out, "elasticsearch").await? {
+            while !self.drainer.is_idle() || self.fan_out.is_pending("elasticsearch").await? {
                 self.drainer.step(&mut self.random, &mut self.queue).await?;
             }
-            if !log::is_pending(&self.fan_out, "fan_out").await? {
+            if !self.fan_out.is_pending("fan_out").await? {
                 return Ok(());
             }
         }
