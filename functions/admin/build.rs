@@ -1,8 +1,10 @@
-//! The page is built by `npm run build`, before this. Where only the code is checked, an empty folder does.
+//! The page is built by `npm run build`. A release has it inside, so there that comes first; the dev profile reads it when it is asked
+//! for. Where only the code is checked, an empty folder does.
 
-use std::{fs, io};
+use std::{env, fs, io};
 
 fn main() -> io::Result<()> {
-    println!("cargo:rerun-if-changed=dashboard/dist");
+    let is_release = env::var("PROFILE").is_ok_and(|profile| profile == "release");
+    println!("cargo:rerun-if-changed={}", if is_release { "dashboard/dist" } else { "build.rs" });
     fs::create_dir_all("dashboard/dist")
 }

@@ -4,6 +4,7 @@
 """
 
 import os
+import signal
 import sys
 
 import commands
@@ -18,6 +19,9 @@ def main() -> None:
     command, *pairs = sys.argv[1:] or ["?"]
     if command not in COMMANDS:
         sys.exit(f"usage: {' | '.join(COMMANDS)} [NAME=value …]")
+    for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C does: what the command has started ends with it
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     os.umask(0o022)  # the servers may be another user, who has to reach the folders made here
     try:
         COMMANDS[command](dict(pair.split("=", 1) for pair in pairs))

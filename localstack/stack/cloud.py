@@ -22,7 +22,6 @@ def start(stack: Stack) -> subprocess.Popen | None:
     """Starts the server unless it runs; `wait` has to follow."""
     if process.find(stack, NAME):
         return None
-    python = packages.install()
     process.kill_all(stack, FUNCTION)  # of a LocalStack that was killed
     port = stack.port(LOCALSTACK_PORT)
     folder = stack.folder / NAME
@@ -60,7 +59,7 @@ def start(stack: Stack) -> subprocess.Popen | None:
         "LOCALSTACK_VOLUME_DIR": str(state),
         "XDG_CACHE_HOME": str(state / "cache"),
     }
-    return process.start(stack, NAME, [python, "-m", "localstack.runtime.main"], env, state, log(stack))
+    return process.start(stack, NAME, [packages.PYTHON, "-m", "localstack.runtime.main"], env, state, log(stack))
 
 
 def wait(stack: Stack, launched: subprocess.Popen | None) -> None:

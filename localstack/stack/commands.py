@@ -5,6 +5,7 @@ import re
 import shlex
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from signal import Signals
 
@@ -19,7 +20,7 @@ import packages
 import postgres
 import process
 from choices import made, uses_own
-from console import Failure, say
+from console import Failure, say, say_times, timed, together
 from layout import REPOSITORY, Stack, lock
 
 SERVERS = (postgres, elasticsearch, cloud)
@@ -47,13 +48,16 @@ def existing(arguments: dict[str, str]) -> Stack:
 
 
 def start_servers(stack: Stack, wanted: list) -> None:
-    """Starts all of them, then waits for each: the slowest is the whole time."""
-    launched = {server: server.start(stack) for server in wanted if uses_own(stack, server)}
-    if cloud in wanted:
-        functions.build()
-    for server in wanted:
-        server.wait(stack, launched.get(server))
+    """Starts all of them at the same time, each as soon as it is installed; what LocalStack runs is built meanwhile."""
+
+    def begin(server) -> None:
+        if server is cloud:
+            packages.install()
+        with timed(server.NAME):
+            server.wait(stack, server.start(stack) if uses_own(stack, server) else None)
         say(server.NAME, where(stack, server))
+
+    together(*(partial(begin, server) for server in wanted), *([functions.build] if cloud in wanted else []))
 
 
 def where(stack: Stack, server) -> str:
@@ -75,10 +79,8 @@ def fetch(arguments: dict[str, str]) -> None:
     stack = Stack(arguments.get("STACK", "default"))
     stack.facts = {"elasticsearch": arguments.get("ELASTICSEARCH_VERSION", "8"), "maven_repository": arguments.get("MAVEN_REPOSITORY")} | stack.facts
     machine.check(stack)
-    packages.install()
-    npm.install()
-    say(postgres.NAME, str(postgres.install(stack)))
-    say(elasticsearch.NAME, str(elasticsearch.install(stack)))
+    downloads = [lambda server=server: say(server.NAME, str(server.install(stack))) for server in (postgres, elasticsearch)]
+    together(packages.install, npm.install, *downloads)
 
 
 def up(arguments: dict[str, str]) -> None:
@@ -86,9 +88,9 @@ def up(arguments: dict[str, str]) -> None:
     with made(arguments) as stack:
         if stack.facts.get("docker"):
             return docker.up(stack)
-        packages.install()
         start_servers(stack, [elasticsearch, postgres, cloud])
         functions.deploy(stack)
+    say_times()
     say("ready", f"psql: make psql{stack.argument}   shell: eval \"$(make env{stack.argument})\"")
     functions.announce(stack)
 

@@ -80,7 +80,7 @@ def install(stack: Stack) -> Path:
     """Elasticsearch's home, downloaded and pruned if need be."""
     wanted = release(stack)
     home = SERVERS / f"elasticsearch-{wanted.version}"
-    with lock(SERVERS, "installing Elasticsearch"):
+    with lock(SERVERS / NAME, "installing Elasticsearch"):
         if not home.exists():
             archive = maven_zip(NAME, wanted.artifact, wanted.sha512, stack.facts.get("maven_repository"))
             say(NAME, f"unpacking {wanted.version}")

@@ -12,7 +12,7 @@ import elasticsearch
 import npm
 import packages
 import postgres
-from console import Failure, run, say
+from console import Failure, run, say, timed, together
 from layout import CACHE, REPOSITORY, TARGET, Stack, lock
 
 NAMES = sorted(folder.name for folder in (REPOSITORY / "functions").iterdir() if (folder / "Cargo.toml").exists())
@@ -25,10 +25,15 @@ AWS_STACK = "sluice"  # the CloudFormation stack's name in LocalStack; each of o
 
 
 def build() -> None:
+    """What the local stack runs. The dashboard's page is beside the functions: in the dev profile it is read, not built in."""
+    together(npm.build, _compile)
+
+
+@timed("functions")
+def _compile() -> None:
     """Compiles in the dev profile, and places each binary as the `bootstrap` of a folder."""
-    npm.build()
-    # The whole workspace, as the tests do: cargo chooses features by what is built together, and would build twice.
-    command = ["cargo", "build", "--workspace", "--bins"]
+    # Of the whole workspace, as the tests are: cargo chooses features by what is built together, and would build twice.
+    command = ["cargo", "build", "--workspace", *(part for name in NAMES for part in ("--bin", name))]
     with lock(PLACE, "building the functions"):
         env = os.environ | {"CARGO_TARGET_DIR": str(TARGET)}
         run("functions", f"building {', '.join(NAMES)}", command, CACHE / "build.log", lines=60, cwd=REPOSITORY, env=env)
@@ -48,6 +53,7 @@ def _place(binary: Path, bootstrap: Path) -> None:
     scratch.rename(bootstrap)
 
 
+@timed("deploy")
 def deploy(stack: Stack, release: Path | None = None) -> None:
     """Secrets, template, migrations; then the functions' login may do what the functions need, and the trigger starts."""
     if release:

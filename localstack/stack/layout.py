@@ -9,6 +9,7 @@ import shutil
 import zlib
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from urllib.parse import quote
 
 from console import Failure, say
@@ -57,7 +58,7 @@ class Stack:
     @property
     def is_for_tests(self) -> bool:
         """Its data is thrown away, so it may be quick instead of durable."""
-        return self.name in ("test", "test-oldest")
+        return self.name in ("test", "test-faults", "test-oldest")
 
     def plan(self) -> None:
         """Chooses ports and passwords, once; `remember` makes it lasting."""
@@ -134,11 +135,14 @@ class Stack:
         return self.folder / "localstack" / "outputs.json"
 
 
+_locks: dict[str, Lock] = {}  # for the threads of this command: nobody needs to know that one waits for another
+
+
 @contextmanager
 def lock(folder: Path, words: str):
     """One command at a time, however many are started; waits for the other and says so."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
+    with _locks.setdefault(str(folder), Lock()), (folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import packages
-from console import Failure, run
+from console import Failure, run, timed
 from layout import CACHE, REPOSITORY, lock
 
 DASHBOARD = REPOSITORY / "functions" / "admin" / "dashboard"
@@ -55,6 +55,7 @@ def install() -> None:
             _run("installing its packages from npm", "ci", "--no-audit", "--no-fund")
 
 
+@timed("dashboard")
 def build() -> None:
     """Makes `dist` what the sources say. The function's binary has it inside, or reads it in the dev profile."""
     install()

