@@ -3,7 +3,7 @@
 # These are arguments of a command (`make up STACK=mine`). Of the same names in the environment nothing is taken: a shell
 # that was set up for one database must not send a test, or a deploy, to it.
 ARGUMENTS := STACK USE_DATABASE USE_ELASTICSEARCH ELASTICSEARCH_VERSION POSTGRES_BIN MAVEN_REPOSITORY DOCKER SERVICE \
-	SIGNAL FUNCTION STACK_NAME STAGE ARCH ARTIFACTS RELEASE YES BUCKET REGION SERVERS SECONDS NAME QUICK EVENTS_PER_DAY DOC_BYTES
+	SIGNAL FUNCTION STACK_NAME STAGE ARCH ARTIFACTS RELEASE YES BUCKET REGION SERVERS SECONDS NAME QUICK LATENCY EVENTS_PER_DAY DOC_BYTES
 given = $(foreach v,$(ARGUMENTS),$(if $(findstring command,$(origin $v)),'$v=$(subst ','\'',$(value $v))'))
 stack = @localstack/stack/run $@ $(given)
 
@@ -16,9 +16,9 @@ help: ## Show this
 	@echo "  Arguments: STACK=name (its own folder and ports), ELASTICSEARCH_VERSION=8|9, POSTGRES_BIN=/usr/lib/postgresql/15/bin,"
 	@echo "  USE_DATABASE=postgres://user:password@host/db, USE_ELASTICSEARCH=http://host:9200, DOCKER=1"
 ##
-demo: ## Show the main job on real data
+demo: ## Show the main job on real data; with LATENCY=1 measure single changes, too, for a minute
 	@python3 -B examples/demo/demo.py $(given)
-test: ## Run every test, in a stack of their own
+test: ## Run every test, in stacks of their own
 	$(stack)
 soak: ## Run the alarms, the faults, the simulation and the property tests for longer: make soak SECONDS=600
 	$(stack)

@@ -1,8 +1,9 @@
 """The demo: real data goes from PostgreSQL to Elasticsearch, and stays in step. `make demo` is the front.
 
-It fails, with status 1, if what arrives is not what was written.
+It fails, with status 1, if what arrives is not what was written. With LATENCY=1 it also measures single changes, for a minute.
 """
 
+import itertools
 import os
 import random
 import statistics
@@ -31,16 +32,18 @@ def main() -> None:
     """The story, from top to bottom."""
     require_npm([CITIES, COUNTRIES])
     stack_command("up")
-    stack = Stack(dict(pair.split("=", 1) for pair in sys.argv[1:]).get("STACK", "default"))
+    arguments = dict(pair.split("=", 1) for pair in sys.argv[1:])
+    stack = Stack(arguments.get("STACK", "default"))
     owner, app, search = Psql(stack, "sluice_owner"), Psql(stack, "app"), Elasticsearch(stack)
 
+    title("The data")
     countries, cities = read_data()
     define(stack, owner, app, search, countries)
     load = load_cities(owner, app, search, cities)
     show_searches(search)
     rename_s, followed = rename_country(app, search, "IT", "Italia")
     gone = delete_city(app, search)
-    latencies = measure_single_changes(app, search)
+    latencies = measure_single_changes(app, search) if arguments.get("LATENCY") else []
     compare(app, search)
 
     waiting = owner.value("SELECT sum(pending_rows) FROM sluice.status()")
@@ -49,10 +52,12 @@ def main() -> None:
     line("loaded in", f"{load['seconds']:.1f} s, from the first row copied to the last document counted")
     line("rate", f"{load['documents'] / load['seconds']:,.0f} documents per second")
     line("lag", f"{waiting} rows wait in the log; while loading, the oldest waited {load['lag_s']:.1f} s at most")
-    line("one change", f"{statistics.median(latencies) * 1000:.0f} ms from commit to GET _doc, the median of {CHANGES}")
+    if latencies:
+        line("one change", f"{statistics.median(latencies) * 1000:.0f} ms from commit to GET _doc, the median of {CHANGES}")
     line("rename", f"{followed:,} documents followed their country in {rename_s:.1f} s")
     line("compared", "for every country, PostgreSQL and Elasticsearch have the same number of cities")
-    try_next(stack, gone)
+    show_times()
+    try_next(stack, gone, is_latency_known=bool(latencies))
 
 
 def stack_command(command: str) -> None:
@@ -224,7 +229,19 @@ def wait_for(what: str, wanted, look: Callable, pause_s: float = 0.1) -> None:
 
 def title(words: str) -> None:
     """A chapter."""
+    chapters.append((words, time.monotonic()))
     print(f"\n{words}", flush=True)
+
+
+chapters = [("make up", time.monotonic())]
+
+
+def show_times() -> None:
+    """The chapters, and how long each was."""
+    title("What took how long")
+    for (words, began), (_, ended) in itertools.pairwise(chapters):
+        print(f"  {ended - began:5.0f} s   {words}")
+    print(f"  {chapters[-1][1] - chapters[0][1]:5.0f} s   in all")
 
 
 def line(subject: str, words: str) -> None:
@@ -232,7 +249,7 @@ def line(subject: str, words: str) -> None:
     print(f"  {subject:<27}{words}", flush=True)
 
 
-def try_next(stack: Stack, gone: list[str]) -> None:
+def try_next(stack: Stack, gone: list[str], is_latency_known: bool) -> None:
     """Commands that work as printed."""
     key, name, country, lat, lng = gone
     print("\nWhat to try next")
@@ -248,6 +265,8 @@ def try_next(stack: Stack, gone: list[str]) -> None:
             print(f'  echo "{sql}" | make psql{stack.argument}')
         if path:
             print(f'  curl -s "$ELASTICSEARCH_URL{path}"')
+    if not is_latency_known:
+        print(f"  make demo{stack.argument} LATENCY=1   # measures single changes, too, for a minute")
     print(f"  make status{stack.argument}   # the dashboard, too\n  make logs{stack.argument} SERVICE=indexer\n  make down{stack.argument}")
 
 
