@@ -2,12 +2,11 @@
 
 import hashlib
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from console import Failure, run, timed
+from console import run, timed
 from layout import CACHE, REPOSITORY, lock
 
 VENV = CACHE / "venv"
@@ -16,14 +15,12 @@ EXECUTOR = REPOSITORY / "localstack" / "executor"
 
 
 def make_venv(venv: Path = VENV) -> Path:
-    """An environment with pip, and nothing else yet."""
-    with lock(CACHE, "the Python environment"):
+    """An environment with pip, and nothing else yet. Who only wants pip waits for no installation: that has another lock."""
+    with lock(CACHE / "pip", "making a Python environment"):
         made, version = venv / "made-by", sys.version
         if not made.exists() or made.read_text() != version:
             shutil.rmtree(venv, ignore_errors=True)  # half of one, or another Python's
-            done = subprocess.run([sys.executable, "-m", "venv", str(venv)], capture_output=True, text=True)
-            if done.returncode:
-                raise Failure(f"python3 -m venv failed: {done.stdout.strip()} {done.stderr.strip()}")
+            run("packages", "making a Python environment", [sys.executable, "-m", "venv", venv], CACHE / "venv.log")
             made.write_text(version)
     return venv / "bin" / "python"
 
