@@ -28,7 +28,7 @@ class Ended(Exception):
 
 def say(subject: str, words: str) -> None:
     """One line of progress."""
-    print(f"{subject:<15}{words}\n", end="", file=sys.stderr, flush=True)  # at once, since threads speak, too
+    print(f"{subject:<14} {words}\n", end="", file=sys.stderr, flush=True)  # at once, since threads speak, too
 
 
 def tail(log: Path, lines: int = 15) -> str:
