@@ -11,17 +11,17 @@ mod decision;
 mod elements;
 mod error;
 mod link;
-mod position;
 mod profile;
-mod rejects;
 mod round;
 mod source;
 mod store;
+mod tally;
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, SystemTime};
 
+use database::ingest::position::{self, Ended, Failure, Position};
 use futures_util::FutureExt as _;
 use secrets::Secrets;
 use serde::Serialize;
@@ -29,14 +29,14 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{error, info};
 
-use crate::position::{Ended, Position};
 use crate::round::Round;
 use crate::store::Writer;
+use crate::tally::ms;
 
 pub use config::Config;
 pub use error::Error;
-pub use round::Tally;
 pub use source::{Patience, Source};
+pub use tally::Tally;
 
 /// Left for a batch that was begun in the last moment, and for the answer.
 const MARGIN: Duration = Duration::from_secs(4);
@@ -158,7 +158,7 @@ impl Ingest {
             }
         }
         close_broken(writers, &outcome);
-        let ended = Ended { took: began.elapsed(), tally: &tally, ends_by };
+        let ended = Ended { took_ms: ms(began.elapsed()), counts: tally.counts(), ends_by };
         finished(end_at + LAST_WORDS / 2, self.record(writers, &ended, outcome)).await
     }
 
@@ -169,12 +169,12 @@ impl Ingest {
         Ok(position::claim(client, &self.name, self.config.sync_interval, time_left).await?)
     }
 
-    async fn record(&self, writers: &mut [Writer], ended: &Ended<'_>, outcome: Result<(), Error>) -> Result<(), Error> {
+    async fn record(&self, writers: &mut [Writer], ended: &Ended, outcome: Result<(), Error>) -> Result<(), Error> {
         let Some(writer) = writers.first_mut() else { return Ok(()) };
         let client = writer.client().await?;
         match outcome {
             Ok(()) => position::succeed(client, &self.name, ended).await?,
-            Err(failure) => position::fail(client, &self.name, ended, &failure).await?,
+            Err(failure) => position::fail(client, &self.name, ended, &to_store(&failure)).await?,
         }
         Ok(())
     }
@@ -197,6 +197,11 @@ fn close_broken(writers: &mut [Writer], outcome: &Result<(), Error>) {
     if outcome.as_ref().is_err_and(Error::broke_off) {
         writers.iter_mut().for_each(Writer::close);
     }
+}
+
+fn to_store(failure: &Error) -> Failure {
+    let retry_after = if let Error::Busy { retry_after, .. } = failure { Some(*retry_after) } else { None };
+    Failure { message: failure.to_string(), retry_after, ends_chain: failure.ends_chain() }
 }
 
 /// What it comes to; an error where it takes longer, or panics.

@@ -2,9 +2,10 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
+use database::ingest::position::{self, Position};
 use futures_util::future::try_join_all;
-use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
@@ -12,49 +13,16 @@ use tokio::time::Instant;
 use crate::Error;
 use crate::batch::{Batch, split};
 use crate::elements;
-use crate::position::{self, Position};
 use crate::profile::{Profile, Reject};
 use crate::source::{Answer, Page, Source};
 use crate::store::Writer;
+use crate::tally::Tally;
 
 /// What a chain has at most, over all rounds that read it: a source that has more never ends.
 const PAGES: i32 = 10_000;
-
-/// What became of profiles.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Tally {
-    /// Given by the source.
-    pub fetched: u64,
-    /// Stored.
-    pub synced: u64,
-    /// Older than what is stored.
-    pub outdated: u64,
-    /// Stored, or turned away, already.
-    pub duplicate: u64,
-    /// None that could be stored.
-    pub invalid: u64,
-    /// Their email or mobile belongs to another.
-    pub conflicts: u64,
-    /// Rejects that had to make room for newer ones.
-    pub dropped: u64,
-}
-
-impl Tally {
-    /// Those that are not stored, though they are news.
-    pub fn rejected(&self) -> u64 {
-        self.invalid + self.conflicts
-    }
-
-    pub(crate) fn add(&mut self, other: Self) {
-        self.fetched += other.fetched;
-        self.synced += other.synced;
-        self.outdated += other.outdated;
-        self.duplicate += other.duplicate;
-        self.invalid += other.invalid;
-        self.conflicts += other.conflicts;
-        self.dropped += other.dropped;
-    }
-}
+/// A source may commit a profile some time after the `last_updated_at` that it gave it, and so behind profiles that were
+/// read already. What is read twice changes nothing.
+const OVERLAP: Duration = Duration::from_secs(60);
 
 /// A round under way.
 pub(crate) struct Round<'a> {
@@ -98,7 +66,7 @@ impl Round<'_> {
             let Some(next) = page.next else {
                 // Of a chain of pages the first one's ETag says nothing about the others.
                 let etag = page.etag.as_deref().filter(|_| self.position.chain_pages == 1);
-                position::finish_chain(client, self.name, self.position.chain_newest, etag).await?;
+                position::finish_chain(client, self.name, self.position.chain_newest, OVERLAP, etag).await?;
                 break;
             };
             self.position.next_url = Some(self.source.to_store(&next));

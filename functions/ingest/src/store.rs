@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use database::ingest as measure;
+use database::ingest::{count, rejects};
 use futures_util::future::{try_join, try_join4};
 use secrets::Secrets;
 use telemetry::call;
@@ -11,16 +11,14 @@ use tokio::time::{Instant, sleep};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error as PgError};
-use tracing::debug;
+use tracing::{debug, warn};
 use uuid::Uuid;
 
 use crate::Error;
 use crate::batch::Batch;
 use crate::decision::{Outcome, Stored, decide};
-use crate::position::ms;
-use crate::profile::Profile;
-use crate::rejects;
-use crate::round::Tally;
+use crate::profile::{Profile, Reject};
+use crate::tally::Tally;
 
 /// In the spans of calls.
 const PEER: &str = "postgresql";
@@ -37,6 +35,15 @@ const PAUSE: Duration = Duration::from_millis(20);
 const BESIDE_OTHERS: &str = "BEGIN; SELECT pg_advisory_xact_lock_shared(7003201); SET LOCAL lock_timeout = '200ms'";
 /// Then without other ingests, in turn.
 const ALONE: &str = "BEGIN; SELECT pg_advisory_xact_lock(7003201)";
+
+/// What is kept of rejects, of whatever source, so that none can fill the database.
+const REJECTS: i64 = 20_000;
+const REJECTS_BYTES: i64 = 64 << 20;
+/// Those that make room in one statement.
+const DROPPED_AT_ONCE: i64 = 5000;
+/// Conflicts that are tried again in one round. They are in memory at once.
+const CONFLICTS: i64 = 1000;
+const CONFLICTS_BYTES: i64 = 4 << 20;
 
 /// One connection, opened when it is needed, and again when it was lost.
 #[derive(Debug)]
@@ -108,7 +115,7 @@ impl Writer {
     /// # Errors
     /// They stay as they were.
     pub async fn retry_conflicts(&mut self, now: OffsetDateTime) -> Result<Tally, Error> {
-        let (conflicts, is_all) = rejects::conflicts(self.client().await?).await?;
+        let (conflicts, is_all) = rejects::list_conflicts(self.client().await?, CONFLICTS, CONFLICTS_BYTES).await?;
         if conflicts.is_empty() {
             return Ok(Tally::default());
         }
@@ -130,7 +137,19 @@ impl Writer {
 
     /// Deletes rejects where there are too many, and says how many.
     pub async fn drop_rejects(&mut self) -> Result<u64, Error> {
-        Ok(rejects::make_room(self.client().await?).await?)
+        let client = self.client().await?;
+        let mut all = 0;
+        loop {
+            let dropped = rejects::make_room(client, REJECTS, REJECTS_BYTES, DROPPED_AT_ONCE).await?;
+            all += dropped;
+            if dropped < DROPPED_AT_ONCE {
+                break;
+            }
+        }
+        if all > 0 {
+            warn!(dropped = all, "there are more rejects than are kept: those that were sent the longest ago are gone");
+        }
+        Ok(all.unsigned_abs())
     }
 
     async fn store_or_retry(&mut self, batch: &Batch<'_>, retried: Option<&[i64]>) -> Result<Tally, Error> {
@@ -195,7 +214,7 @@ async fn store(
     let ids = batch.ids();
     let synced_ids: Vec<Uuid> = synced.iter().map(|profile| profile.id).collect();
     // Sent one behind the other without waiting, and done in this order.
-    let rejects: Vec<_> = batch.rejects.iter().chain(&taken).filter(|_| retried.is_none()).collect();
+    let rejects: Vec<_> = batch.rejects.iter().chain(&taken).filter(|_| retried.is_none()).map(to_keep).collect();
     let (upserted, _, new, _) = try_join4(
         upsert(client, &synced),
         rejects::resolve(client, &ids, &synced_ids),
@@ -213,8 +232,19 @@ async fn store(
         tally = Tally { synced: tally.synced, ..Tally::default() };
         rejects::note_retry(client, retried).await?;
     }
-    try_join(count(client, &tally, began.elapsed()), client.batch_execute("COMMIT")).await?;
+    let measures = tally.measures(began.elapsed());
+    try_join(count(client, &measures), client.batch_execute("COMMIT")).await?;
     Ok(tally)
+}
+
+fn to_keep<'a>(reject: &'a Reject<'_>) -> rejects::Reject<'a> {
+    rejects::Reject {
+        profile_id: reject.profile_id,
+        last_updated_at: reject.last_updated_at,
+        reason: reject.reason.as_str(),
+        message: &reject.message,
+        payload: &reject.payload,
+    }
 }
 
 /// Every row that bears on the batch, locked until its end.
@@ -271,26 +301,4 @@ async fn upsert(client: &Client, profiles: &[&Profile<'_>]) -> Result<u64, PgErr
             ],
         )
         .await
-}
-
-async fn count(client: &Client, tally: &Tally, took: Duration) -> Result<(), PgError> {
-    let took_ms = ms(took);
-    let all = [
-        (measure::FETCHED, tally.fetched),
-        (measure::SYNCED, tally.synced),
-        (measure::SKIPPED_OUTDATED, tally.outdated),
-        (measure::SKIPPED_DUPLICATE, tally.duplicate),
-        (measure::REJECTED_INVALID, tally.invalid),
-        (measure::REJECTED_CONFLICT, tally.conflicts),
-        (measure::DURATION_SUM_MS, took_ms.unsigned_abs()),
-        (measure::duration_bucket(took_ms), 1),
-    ];
-    let (measures, counts): (Vec<&str>, Vec<i64>) = all
-        .into_iter()
-        .filter(|(_, count)| *count > 0)
-        .map(|(measure, count)| (measure, i64::try_from(count).unwrap_or(i64::MAX)))
-        .unzip();
-    const COUNT: &str = "SELECT sluice.count_ingest($1, $2)";
-    client.execute_typed(COUNT, &[(&measures, Type::TEXT_ARRAY), (&counts, Type::INT8_ARRAY)]).await?;
-    Ok(())
 }

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use tokio_postgres::{Client, NoTls, Socket, config::SslMode, error::SqlState, tls::MakeTlsConnect};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::{REQUIRED_SCHEMA, describe, tls::Tls};
+use crate::{REQUIRED_SCHEMA, describe, schema, tls::Tls};
 
 const DEFAULT_PORT: u16 = 5432;
 /// For the whole way in: name, TCP, TLS, password. A server that is alive answers in a fraction of it.
@@ -49,7 +49,6 @@ const SESSION: &str = "
 pub(crate) const STATEMENT_TIMEOUT: &str = "30s";
 /// Of each wait for a lock.
 pub(crate) const LOCK_TIMEOUT: &str = "5s";
-const SCHEMA_VERSION: &str = "SELECT coalesce(max(version), 0) FROM sluice.schema_history";
 
 /// Where the database is and how it is reached. What the parameters leave out, the secret says.
 #[derive(Clone, Debug)]
@@ -358,8 +357,8 @@ impl Target {
 
     async fn check_schema(&self, client: &Client) -> Result<(), ConnectError> {
         let old = |found| ConnectError::OldSchema { database: self.database.clone(), found };
-        let found: i32 = match client.query_one(SCHEMA_VERSION, &[]).await {
-            Ok(row) => row.get(0),
+        let found = match schema::version(client).await {
+            Ok(version) => version,
             Err(source) => {
                 let Some(code) = source.code() else { return Err(self.no_session(source)) };
                 return Err(match code {

@@ -1,8 +1,9 @@
-//! What is counted of deliveries: the measures of `sluice.delivery_stats`.
+//! What is counted of deliveries: the measures of `sluice.delivery_stats`, and their history.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
+use tokio_postgres::{Client, Error};
 
 use crate::log::Count;
 
@@ -87,6 +88,50 @@ impl Counts {
         }
         Value::Object(streams)
     }
+}
+
+/// How far a subscription was, and what was counted until then.
+#[derive(Clone, Debug)]
+pub struct Moment {
+    /// In UTC, by RFC 3339.
+    pub at: String,
+    /// Rows of the log that waited.
+    pub pending_rows: i64,
+    /// For how long the oldest of them had, in milliseconds.
+    pub oldest_pending_ms: Option<i64>,
+    /// A JSON object: each measure's sum over all streams.
+    pub totals: Value,
+}
+
+/// Each stream's measures; of one of which nothing was counted there are none.
+pub async fn totals(client: &Client) -> Result<BTreeMap<String, BTreeMap<String, i64>>, Error> {
+    let query = "SELECT name, NULL, NULL FROM sluice.stream
+         UNION ALL
+         SELECT stream, measure, value FROM sluice.delivery_stats";
+    let mut streams: BTreeMap<String, BTreeMap<String, i64>> = BTreeMap::new();
+    for row in client.query(query, &[]).await? {
+        let measures = streams.entry(row.get(0)).or_default();
+        if let (Some(measure), Some(value)) = (row.get(1), row.get(2)) {
+            measures.insert(measure, value);
+        }
+    }
+    Ok(streams)
+}
+
+/// The last minutes of a subscription as they were sampled, oldest first.
+pub async fn history(client: &Client, subscription: &str, minutes: i32) -> Result<Vec<Moment>, Error> {
+    let query = "SELECT sluice.rfc3339(at), pending_rows, oldest_pending_ms, totals
+         FROM sluice.delivery_history
+         WHERE subscription = $1 AND at > clock_timestamp() - make_interval(mins => $2)
+         ORDER BY at";
+    let rows = client.query(query, &[&subscription, &minutes]).await?;
+    let moment = |row: &tokio_postgres::Row| Moment {
+        at: row.get(0),
+        pending_rows: row.get(1),
+        oldest_pending_ms: row.get(2),
+        totals: row.get(3),
+    };
+    Ok(rows.iter().map(moment).collect())
 }
 
 /// The bucket that such a time falls into.

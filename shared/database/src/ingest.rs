@@ -1,4 +1,12 @@
-//! What is counted of the ingest: the measures of `sluice.ingest_stats`.
+//! The ingest: how far it is, what it could not store, and what is counted of it, the measures of `sluice.ingest_stats`.
+
+use std::collections::BTreeMap;
+
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Error};
+
+pub mod position;
+pub mod rejects;
 
 /// Profiles that the source gave.
 pub const FETCHED: &str = "fetched";
@@ -30,6 +38,19 @@ pub const DURATION_BUCKETS: [(i64, &str); 9] = [
     (5000, "duration_5000"),
     (i64::MAX, "duration_inf"),
 ];
+
+/// Adds to the counters: measures and what is added.
+pub async fn count(client: &Client, counts: &[(&str, i64)]) -> Result<(), Error> {
+    let (measures, values): (Vec<&str>, Vec<i64>) = counts.iter().copied().unzip();
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&measures, Type::TEXT_ARRAY), (&values, Type::INT8_ARRAY)];
+    client.execute_typed("SELECT sluice.count_ingest($1, $2)", &parameters).await.map(drop)
+}
+
+/// What was counted of each measure, ever.
+pub async fn totals(client: &Client) -> Result<BTreeMap<String, i64>, Error> {
+    let rows = client.query("SELECT measure, value FROM sluice.ingest_stats", &[]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
 
 /// The bucket that such a time falls into.
 pub fn duration_bucket(ms: i64) -> &'static str {

@@ -1,11 +1,18 @@
 //! PostgreSQL as the functions see it.
 
+pub mod audit;
 mod connect;
 pub mod delivery;
 pub mod ingest;
+pub mod letters;
 pub mod log;
+pub mod outbox;
+pub mod rebase;
+pub mod schema;
 mod session;
 mod source;
+pub mod streams;
+pub mod subscriptions;
 mod tls;
 
 use std::error::Error as _;

@@ -1,33 +1,81 @@
-//! What is kept of profiles that are not stored: the statements on `sluice.ingest_rejects`.
+//! What is kept of profiles that are not stored: `sluice.ingest_rejects`, beside the table that those are in which are.
 
-use database::ingest as measure;
 use time::OffsetDateTime;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Error as PgError};
-use tracing::warn;
+use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
-use crate::profile::Reject;
+use super::REJECTS_DROPPED;
 
-/// What is kept of rejects, of whatever source, so that none can fill the database.
-const REJECTS: i64 = 20_000;
-const REJECTS_BYTES: i64 = 64 << 20;
-/// Those that make room in one statement.
-const DROPPED_AT_ONCE: i64 = 5000;
-/// Conflicts that are tried again in one round. They are in memory at once.
-const CONFLICTS: i64 = 1000;
-const CONFLICTS_BYTES: i64 = 4 << 20;
+/// A profile that is not stored.
+#[derive(Clone, Copy, Debug)]
+pub struct Reject<'a> {
+    /// `None`: it has none that is valid.
+    pub profile_id: Option<Uuid>,
+    /// `None`: it has none that is valid.
+    pub last_updated_at: Option<OffsetDateTime>,
+    /// In one word; `email_taken` and `mobile_taken` are conflicts.
+    pub reason: &'a str,
+    /// A sentence without personal data.
+    pub message: &'a str,
+    /// The profile as it came: JSON.
+    pub payload: &'a str,
+}
 
 /// A conflict that is tried again.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Conflict {
+    /// The reject's.
     pub id: i64,
-    /// The profile, as it came.
+    /// The profile as it came: JSON.
     pub payload: String,
 }
 
-/// The conflicts that were tried the longest ago, and whether they are all that there are.
-pub async fn conflicts(client: &Client) -> Result<(Vec<Conflict>, bool), PgError> {
+/// Which rejects.
+#[derive(Clone, Copy, Debug)]
+pub struct Search<'a> {
+    /// Only those before this id.
+    pub before: Option<i64>,
+    /// Only those with this reason.
+    pub reason: Option<&'a str>,
+    /// `true`: only those whose profile was not stored since; `false`: only the others.
+    pub is_open: Option<bool>,
+    /// Those that are found, at most.
+    pub limit: i64,
+    /// Payloads up to this length are read; `None`: none is.
+    pub payload_bytes: Option<i32>,
+}
+
+/// A reject, as an operator sees it. Times are in UTC, by RFC 3339.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// The reject's.
+    pub id: i64,
+    /// `None`: it has none that is valid.
+    pub profile_id: Option<String>,
+    /// `None`: it has none that is valid.
+    pub last_updated_at: Option<String>,
+    /// In one word, of 100 characters at most.
+    pub reason: String,
+    /// A sentence, of 2,000 characters at most.
+    pub message: String,
+    /// The profile as it came; `None`: it was not to be read.
+    pub payload: Option<String>,
+    /// Its length.
+    pub payload_bytes: i32,
+    /// How often the source gave it.
+    pub times: i32,
+    /// For the first time.
+    pub first_at: String,
+    /// And the last.
+    pub last_at: String,
+    /// When a profile of this id was stored that is not older.
+    pub resolved_at: Option<String>,
+}
+
+/// Lists the conflicts that were tried the longest ago, `limit` of `limit_bytes` at most, and says whether they are all that
+/// there are.
+pub async fn list_conflicts(client: &Client, limit: i64, limit_bytes: i64) -> Result<(Vec<Conflict>, bool), Error> {
     const LONGEST_AGO: &str = "
         SELECT id, payload::text, found
         FROM (
@@ -40,17 +88,17 @@ pub async fn conflicts(client: &Client) -> Result<(Vec<Conflict>, bool), PgError
                 ORDER BY retried_at NULLS FIRST, id
                 LIMIT $1) AS open) AS counted
         WHERE bytes_before < $2";
-    let limits: [(&(dyn ToSql + Sync), Type); 2] = [(&CONFLICTS, Type::INT8), (&CONFLICTS_BYTES, Type::INT8)];
+    let limits: [(&(dyn ToSql + Sync), Type); 2] = [(&limit, Type::INT8), (&limit_bytes, Type::INT8)];
     let rows = client.query_typed(LONGEST_AGO, &limits).await?;
     let found: i64 = rows.first().map_or(0, |row| row.get(2));
     let conflicts: Vec<Conflict> = rows.iter().map(|row| Conflict { id: row.get(0), payload: row.get(1) }).collect();
-    let is_all = found < CONFLICTS && i64::try_from(conflicts.len()).is_ok_and(|tried| tried == found);
+    let is_all = found < limit && i64::try_from(conflicts.len()).is_ok_and(|tried| tried == found);
     Ok((conflicts, is_all))
 }
 
-/// A reject is resolved as soon as a profile is stored that is not older. One whose time nobody knows is, by whatever is
-/// stored after it.
-pub async fn resolve(client: &Client, ids: &[Uuid], synced: &[Uuid]) -> Result<u64, PgError> {
+/// Resolves rejects of these profiles: as soon as a profile is stored that is not older. One whose time nobody knows is, by
+/// whatever is stored after it: by those that are `synced` now.
+pub async fn resolve(client: &Client, ids: &[Uuid], synced: &[Uuid]) -> Result<u64, Error> {
     const RESOLVE: &str = "
         UPDATE sluice.ingest_rejects AS r
         SET resolved_at = now()
@@ -60,9 +108,9 @@ pub async fn resolve(client: &Client, ids: &[Uuid], synced: &[Uuid]) -> Result<u
     client.execute_typed(RESOLVE, &[(&ids, Type::UUID_ARRAY), (&synced, Type::UUID_ARRAY)]).await
 }
 
-/// Keeps the rejects, of each profile and reason the newest; those that came before are counted. One that is not newer than
+/// Keeps rejects, of each profile and reason the newest; those that came before are counted. One that is not newer than
 /// what is stored is kept as resolved. Answers for each that is news whether it is a conflict.
-pub async fn keep(client: &Client, rejects: &[&Reject<'_>]) -> Result<Vec<bool>, PgError> {
+pub async fn keep(client: &Client, rejects: &[Reject<'_>]) -> Result<Vec<bool>, Error> {
     const REJECT: &str = "
         WITH came AS (
             SELECT DISTINCT ON (n.key, n.reason) n.*, count(*) OVER (PARTITION BY n.key, n.reason) AS times
@@ -107,9 +155,9 @@ pub async fn keep(client: &Client, rejects: &[&Reject<'_>]) -> Result<Vec<bool>,
     }
     let ids: Vec<Option<Uuid>> = rejects.iter().map(|reject| reject.profile_id).collect();
     let times: Vec<Option<OffsetDateTime>> = rejects.iter().map(|reject| reject.last_updated_at).collect();
-    let reasons: Vec<&str> = rejects.iter().map(|reject| reject.reason.as_str()).collect();
-    let messages: Vec<&str> = rejects.iter().map(|reject| &*reject.message).collect();
-    let payloads: Vec<&str> = rejects.iter().map(|reject| &*reject.payload).collect();
+    let reasons: Vec<&str> = rejects.iter().map(|reject| reject.reason).collect();
+    let messages: Vec<&str> = rejects.iter().map(|reject| reject.message).collect();
+    let payloads: Vec<&str> = rejects.iter().map(|reject| reject.payload).collect();
     let rows = client
         .query_typed(
             REJECT,
@@ -125,8 +173,8 @@ pub async fn keep(client: &Client, rejects: &[&Reject<'_>]) -> Result<Vec<bool>,
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// A row of which something newer is known that could not be stored says so.
-pub async fn mark(client: &Client, ids: &[Uuid]) -> Result<u64, PgError> {
+/// Marks the stored rows of these profiles of which something newer is known that could not be stored.
+pub async fn mark(client: &Client, ids: &[Uuid]) -> Result<u64, Error> {
     const MARK: &str = "
         UPDATE profiles.users AS u
         SET sync_status = 'rejected', sync_message = r.message
@@ -139,8 +187,8 @@ pub async fn mark(client: &Client, ids: &[Uuid]) -> Result<u64, PgError> {
     client.execute_typed(MARK, &[(&ids, Type::UUID_ARRAY)]).await
 }
 
-/// These had their turn.
-pub async fn note_retry(client: &Client, ids: &[i64]) -> Result<u64, PgError> {
+/// Notes that these conflicts had their turn.
+pub async fn note_retry(client: &Client, ids: &[i64]) -> Result<u64, Error> {
     const NOTE_RETRY: &str = "UPDATE sluice.ingest_rejects SET retried_at = now() WHERE id = ANY ($1)";
     if ids.is_empty() {
         return Ok(0);
@@ -149,13 +197,14 @@ pub async fn note_retry(client: &Client, ids: &[i64]) -> Result<u64, PgError> {
 }
 
 /// Deletes those that nobody has sent for long, some at a time.
-pub async fn forget(client: &Client) -> Result<(), PgError> {
+pub async fn forget(client: &Client) -> Result<(), Error> {
     client.execute_typed("SELECT sluice.forget_rejects()", &[]).await?;
     Ok(())
 }
 
-/// Deletes the rejects that were sent the longest ago, where there are too many, and says how many those were.
-pub async fn make_room(client: &Client) -> Result<u64, PgError> {
+/// Deletes `at_once` at most of the rejects that were sent the longest ago, where there are more than `limit`, or than
+/// `limit_bytes`: how many.
+pub async fn make_room(client: &Client, limit: i64, limit_bytes: i64, at_once: i64) -> Result<i64, Error> {
     const DROP: &str = "
         WITH cut AS (
             SELECT last_at, id
@@ -181,23 +230,43 @@ pub async fn make_room(client: &Client) -> Result<u64, PgError> {
         SELECT count(*), sluice.count_ingest(ARRAY[$4], ARRAY[count(*)])
         FROM dropped
         HAVING count(*) > 0";
-    let parameters: [(&(dyn ToSql + Sync), Type); 4] = [
-        (&REJECTS, Type::INT8),
-        (&REJECTS_BYTES, Type::INT8),
-        (&DROPPED_AT_ONCE, Type::INT8),
-        (&measure::REJECTS_DROPPED, Type::TEXT),
-    ];
-    let mut all = 0;
-    loop {
-        let row = client.query_typed_opt(DROP, &parameters).await?;
-        let dropped = row.map_or(0, |row| row.get(0));
-        all += dropped;
-        if dropped < DROPPED_AT_ONCE {
-            break;
-        }
-    }
-    if all > 0 {
-        warn!(dropped = all, "there are more rejects than are kept: those that were sent the longest ago are gone");
-    }
-    Ok(all.unsigned_abs())
+    let parameters: [(&(dyn ToSql + Sync), Type); 4] =
+        [(&limit, Type::INT8), (&limit_bytes, Type::INT8), (&at_once, Type::INT8), (&REJECTS_DROPPED, Type::TEXT)];
+    Ok(client.query_typed_opt(DROP, &parameters).await?.map_or(0, |row| row.get(0)))
+}
+
+/// Lists rejects, newest first.
+pub async fn list(client: &Client, search: &Search<'_>) -> Result<Vec<Kept>, Error> {
+    const LIST: &str = "
+        SELECT id, profile_id::text, sluice.rfc3339(last_updated_at), left(reason, 100), left(message, 2000),
+            CASE WHEN octet_length(payload::text) <= $1 THEN payload::text END, octet_length(payload::text), times,
+            sluice.rfc3339(first_at), sluice.rfc3339(last_at), sluice.rfc3339(resolved_at)
+        FROM sluice.ingest_rejects
+        WHERE id < coalesce($2, 9223372036854775807) AND reason = coalesce($3, reason)
+          AND (resolved_at IS NULL) = coalesce($4, resolved_at IS NULL)
+        ORDER BY id DESC
+        LIMIT $5";
+    let Search { before, reason, is_open, limit, payload_bytes } = search;
+    let rows = client.query(LIST, &[payload_bytes, before, reason, is_open, limit]).await?;
+    let kept = |row: &tokio_postgres::Row| Kept {
+        id: row.get(0),
+        profile_id: row.get(1),
+        last_updated_at: row.get(2),
+        reason: row.get(3),
+        message: row.get(4),
+        payload: row.get(5),
+        payload_bytes: row.get(6),
+        times: row.get(7),
+        first_at: row.get(8),
+        last_at: row.get(9),
+        resolved_at: row.get(10),
+    };
+    Ok(rows.iter().map(kept).collect())
+}
+
+/// Counts the rejects whose profile was not stored since, up to `limit`.
+pub async fn count_open(client: &Client, limit: i64) -> Result<i64, Error> {
+    const COUNT: &str =
+        "SELECT count(*) FROM (SELECT FROM sluice.ingest_rejects WHERE resolved_at IS NULL LIMIT $1) AS counted";
+    Ok(client.query_one(COUNT, &[&limit]).await?.get(0))
 }

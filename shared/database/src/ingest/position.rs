@@ -1,27 +1,27 @@
-//! How far the source was read: the statements on `sluice.ingest_position`.
+//! How far a source was read, and how its rounds ended: `sluice.ingest_position`.
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio_postgres::types::{Json, ToSql, Type};
 use tokio_postgres::{Client, Error};
 
-use crate::round::Tally;
-
-/// A source may commit a profile some time after the `last_updated_at` that it gave it, and so behind profiles that were
-/// read already. What is read twice changes nothing.
-const OVERLAP: Duration = Duration::from_secs(60);
+use super::{ROUNDS_FAILED, count};
+use crate::audit::Actor;
 
 /// Where a round begins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Position {
+    /// What changed after this is asked for; `None`: everything.
     pub since: Option<OffsetDateTime>,
     /// Of the answer to `since`.
     pub etag: Option<String>,
     /// A chain that was not read to its end, and what is known of it.
     pub next_url: Option<String>,
+    /// The newest profile of the chain.
     pub chain_newest: Option<OffsetDateTime>,
+    /// Pages of the chain that were read.
     pub chain_pages: i32,
     /// By when this round has ended, as the position says it; `None`: it tells of another round that is under way.
     pub ends_by: Option<OffsetDateTime>,
@@ -29,12 +29,82 @@ pub struct Position {
     pub died: Option<String>,
 }
 
+/// What became of the profiles of one round.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counts {
+    /// Given by the source.
+    pub fetched: i64,
+    /// Stored.
+    pub synced: i64,
+    /// Older than the stored ones.
+    pub outdated: i64,
+    /// Stored already.
+    pub duplicate: i64,
+    /// Not stored, though they are news.
+    pub rejected: i64,
+}
+
 /// A round that is over.
-pub struct Ended<'t> {
-    pub took: Duration,
-    pub tally: &'t Tally,
+#[derive(Clone, Copy, Debug)]
+pub struct Ended {
+    /// In milliseconds.
+    pub took_ms: i64,
+    /// What it did.
+    pub counts: Counts,
     /// As the position said.
     pub ends_by: Option<OffsetDateTime>,
+}
+
+/// Why a round failed.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// In a sentence.
+    pub message: String,
+    /// The source asked to be left alone for so long.
+    pub retry_after: Option<Duration>,
+    /// Its chain leads nowhere.
+    pub ends_chain: bool,
+}
+
+/// A source, and how far it was read. Times are in UTC, by RFC 3339.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// The host and the path of its URL.
+    pub source: String,
+    /// What changed after this is asked for; `None`: everything.
+    pub since: Option<String>,
+    /// Pages that were read of a chain whose end is still to come; 0: there is none.
+    pub chain_pages: i32,
+    /// When the last round began.
+    pub last_run_at: Option<String>,
+    /// When the last round ended that came to its end.
+    pub last_success_at: Option<String>,
+    /// How long the last round took.
+    pub last_duration_ms: Option<i64>,
+    /// What the last round did.
+    pub last_counts: Option<Counts>,
+    /// Why the last round failed that did.
+    pub last_error: Option<String>,
+    /// When that was.
+    pub last_error_at: Option<String>,
+    /// Rounds that failed in a row, up to now.
+    pub failures: i32,
+    /// The source asked to be left alone until then.
+    pub not_before: Option<String>,
+    /// An operator asked for a round, which has not begun yet.
+    pub requested_at: Option<String>,
+    /// A round is under way, and has ended by then.
+    pub ends_by: Option<String>,
+}
+
+/// A round that an operator asked for.
+#[derive(Clone, Debug)]
+pub struct Requested {
+    /// Of which source.
+    pub source: String,
+    /// When, in UTC, by RFC 3339.
+    pub requested_at: String,
 }
 
 /// Begins a round, if one is due: an operator asks for it, or so long ago the last one began, whoever's it was.
@@ -80,12 +150,12 @@ pub async fn claim(
         died: row.get(6),
     };
     if position.died.is_some() {
-        count_failure(client).await?;
+        count(client, &[(ROUNDS_FAILED, 1)]).await?;
     }
     Ok(Some(position))
 }
 
-/// A page was stored; the chain goes on with another.
+/// Stores that the chain goes on with another page.
 pub async fn go_on(client: &Client, source: &str, position: &Position) -> Result<(), Error> {
     const GO_ON: &str = "
         UPDATE sluice.ingest_position
@@ -105,12 +175,13 @@ pub async fn go_on(client: &Client, source: &str, position: &Position) -> Result
     Ok(())
 }
 
-/// The chain was read to its end: the position is a little before the newest profile of it, never later than now, and never
-/// goes back. The ETag is that of the answer to the position, if that stays where it was.
+/// Ends a chain that was read to its end: the position is `overlap` before the newest profile of it, never later than now,
+/// and never goes back. The ETag is that of the answer to the position, if that stays where it was.
 pub async fn finish_chain(
     client: &Client,
     source: &str,
     newest: Option<OffsetDateTime>,
+    overlap: Duration,
     etag: Option<&str>,
 ) -> Result<(), Error> {
     const FINISH: &str = "
@@ -130,7 +201,7 @@ pub async fn finish_chain(
             &[
                 (&source, Type::TEXT),
                 (&newest, Type::TIMESTAMPTZ),
-                (&OVERLAP.as_secs_f64(), Type::FLOAT8),
+                (&overlap.as_secs_f64(), Type::FLOAT8),
                 (&etag, Type::TEXT),
             ],
         )
@@ -138,8 +209,8 @@ pub async fn finish_chain(
     Ok(())
 }
 
-/// The round has come to its end, or to that of its time.
-pub async fn succeed(client: &Client, source: &str, ended: &Ended<'_>) -> Result<(), Error> {
+/// Stores that a round has come to its end, or to that of its time.
+pub async fn succeed(client: &Client, source: &str, ended: &Ended) -> Result<(), Error> {
     const SUCCEED: &str = "
         UPDATE sluice.ingest_position
         SET last_success_at = clock_timestamp(), last_duration_ms = $2, last_counts = $3, ends_by = nullif(ends_by, $4),
@@ -150,8 +221,8 @@ pub async fn succeed(client: &Client, source: &str, ended: &Ended<'_>) -> Result
             SUCCEED,
             &[
                 (&source, Type::TEXT),
-                (&ms(ended.took), Type::INT8),
-                (&Json(ended.tally.counts()), Type::JSONB),
+                (&ended.took_ms, Type::INT8),
+                (&Json(ended.counts), Type::JSONB),
                 (&ended.ends_by, Type::TIMESTAMPTZ),
             ],
         )
@@ -159,8 +230,9 @@ pub async fn succeed(client: &Client, source: &str, ended: &Ended<'_>) -> Result
     Ok(())
 }
 
-/// The round has failed. What it stored stays; a chain that leads nowhere is given up, and begun anew.
-pub async fn fail(client: &Client, source: &str, ended: &Ended<'_>, failure: &crate::Error) -> Result<(), Error> {
+/// Stores that a round has failed, and counts it. What it stored stays; a chain that leads nowhere is given up, and begun
+/// anew.
+pub async fn fail(client: &Client, source: &str, ended: &Ended, failure: &Failure) -> Result<(), Error> {
     const FAIL: &str = "
         UPDATE sluice.ingest_position
         SET last_error = $4, last_error_at = clock_timestamp(), last_duration_ms = $2, last_counts = $3, failures = failures + 1,
@@ -170,40 +242,60 @@ pub async fn fail(client: &Client, source: &str, ended: &Ended<'_>, failure: &cr
             chain_newest = CASE WHEN NOT $6 THEN chain_newest END,
             chain_pages = CASE WHEN $6 THEN 0 ELSE chain_pages END
         WHERE source = $1";
-    let retry_after =
-        if let crate::Error::Busy { retry_after, .. } = failure { Some(retry_after.as_secs_f64()) } else { None };
+    let retry_after = failure.retry_after.map(|after| after.as_secs_f64());
     client
         .execute_typed(
             FAIL,
             &[
                 (&source, Type::TEXT),
-                (&ms(ended.took), Type::INT8),
-                (&Json(ended.tally.counts()), Type::JSONB),
-                (&failure.to_string(), Type::TEXT),
+                (&ended.took_ms, Type::INT8),
+                (&Json(ended.counts), Type::JSONB),
+                (&failure.message, Type::TEXT),
                 (&retry_after, Type::FLOAT8),
-                (&failure.ends_chain(), Type::BOOL),
+                (&failure.ends_chain, Type::BOOL),
                 (&ended.ends_by, Type::TIMESTAMPTZ),
             ],
         )
         .await?;
-    count_failure(client).await
+    count(client, &[(ROUNDS_FAILED, 1)]).await
 }
 
-async fn count_failure(client: &Client) -> Result<(), Error> {
-    const COUNT_FAILURE: &str = "SELECT sluice.count_ingest(ARRAY[$1], ARRAY[1::bigint])";
-    client.execute_typed(COUNT_FAILURE, &[(&database::ingest::ROUNDS_FAILED, Type::TEXT)]).await?;
-    Ok(())
+/// Lists the sources; the one that was read last comes first.
+pub async fn list(client: &Client) -> Result<Vec<Status>, Error> {
+    const LIST: &str = "
+        SELECT source, sluice.rfc3339(since), chain_pages, sluice.rfc3339(last_run_at), sluice.rfc3339(last_success_at),
+            last_duration_ms, last_counts, last_error, sluice.rfc3339(last_error_at), failures, sluice.rfc3339(not_before),
+            sluice.rfc3339(requested_at), sluice.rfc3339(ends_by)
+        FROM sluice.ingest_position
+        ORDER BY last_run_at DESC NULLS LAST, source";
+    let rows = client.query(LIST, &[]).await?;
+    let status = |row: &tokio_postgres::Row| Status {
+        source: row.get(0),
+        since: row.get(1),
+        chain_pages: row.get(2),
+        last_run_at: row.get(3),
+        last_success_at: row.get(4),
+        last_duration_ms: row.get(5),
+        last_counts: row.get::<_, Option<serde_json::Value>>(6).and_then(|it| serde_json::from_value(it).ok()),
+        last_error: row.get(7),
+        last_error_at: row.get(8),
+        failures: row.get(9),
+        not_before: row.get(10),
+        requested_at: row.get(11),
+        ends_by: row.get(12),
+    };
+    Ok(rows.iter().map(status).collect())
 }
 
-pub(crate) fn ms(time: Duration) -> i64 {
-    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
-}
-
-impl Tally {
-    fn counts(&self) -> serde_json::Value {
-        json!({
-            "fetched": self.fetched, "synced": self.synced, "outdated": self.outdated, "duplicate": self.duplicate,
-            "rejected": self.rejected(),
-        })
-    }
+/// Asks for a round of the source that was read last; `None`: no round has begun yet.
+pub async fn request_round(client: &Client, actor: Actor<'_>) -> Result<Option<Requested>, Error> {
+    const REQUEST: &str = "
+        WITH requested AS (
+            UPDATE sluice.ingest_position SET requested_at = clock_timestamp()
+            WHERE source = (SELECT source FROM sluice.ingest_position ORDER BY last_run_at DESC NULLS LAST, source LIMIT 1)
+            RETURNING source, requested_at)
+        SELECT source, sluice.rfc3339(requested_at), sluice.audit($1, $2, 'ingest', source, 'requested', '{}')
+        FROM requested";
+    let row = client.query_opt(REQUEST, &[&actor.name, &actor.source_ip]).await?;
+    Ok(row.map(|row| Requested { source: row.get(0), requested_at: row.get(1) }))
 }

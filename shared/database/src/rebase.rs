@@ -1,0 +1,71 @@
+//! Beginning anew after a restore or a copy: positions, versions, and how far each index was walked.
+
+use tokio_postgres::{Client, Error};
+
+/// An index that is to be compared with its source, and how far it was.
+#[derive(Clone, Debug)]
+pub struct Walk {
+    /// Whose index.
+    pub stream: String,
+    /// Its name.
+    pub index: String,
+    /// Into how many slices it is cut; `None`: it is not yet.
+    pub slices: Option<i32>,
+    /// The next one, from 0 on.
+    pub slice: i32,
+    /// Keys found so far that only the index has.
+    pub surplus: i64,
+}
+
+/// Finds the rebase that is to be gone on with: when it was begun, by RFC 3339; `None`: there is none.
+pub async fn resume(client: &Client) -> Result<Option<String>, Error> {
+    Ok(client.query_one("SELECT sluice.rfc3339(sluice.resume_rebase())", &[]).await?.get(0))
+}
+
+/// Begins a rebase: the position is now, versions go on above `highest`, every stream with a source is read anew, and there
+/// is a walk for the index of each.
+pub async fn begin(client: &Client, highest: i64) -> Result<(), Error> {
+    client.execute("SELECT sluice.rebase($1)", &[&highest]).await.map(drop)
+}
+
+/// Lists the walks that are not done, by stream.
+pub async fn list_walks(client: &Client) -> Result<Vec<Walk>, Error> {
+    let query = "SELECT stream, index, slices, slice, surplus FROM sluice.rebase_walk ORDER BY stream";
+    let rows = client.query(query, &[]).await?;
+    let walk = |row: &tokio_postgres::Row| Walk {
+        stream: row.get(0),
+        index: row.get(1),
+        slices: row.get(2),
+        slice: row.get(3),
+        surplus: row.get(4),
+    };
+    Ok(rows.iter().map(walk).collect())
+}
+
+/// Begins a stream's walk, with so many slices.
+pub async fn begin_walk(client: &Client, stream: &str, slices: i32) -> Result<(), Error> {
+    let statement = "UPDATE sluice.rebase_walk SET slices = $2, slice = 0, surplus = 0 WHERE stream = $1";
+    client.execute(statement, &[&stream, &slices]).await.map(drop)
+}
+
+/// Stores how far a stream's walk is: the slice that comes next, and the keys found so far.
+pub async fn advance_walk(client: &Client, stream: &str, slice: i32, surplus: i64) -> Result<(), Error> {
+    let statement = "UPDATE sluice.rebase_walk SET slice = $2, surplus = $3 WHERE stream = $1";
+    client.execute(statement, &[&stream, &slice, &surplus]).await.map(drop)
+}
+
+/// Ends a stream's walk.
+pub async fn end_walk(client: &Client, stream: &str) -> Result<(), Error> {
+    client.execute("DELETE FROM sluice.rebase_walk WHERE stream = $1", &[&stream]).await.map(drop)
+}
+
+/// Asks for the highest version that any subscription has reserved.
+pub async fn highest_version(client: &Client) -> Result<i64, Error> {
+    Ok(client.query_one("SELECT max(reserved) FROM sluice.subscription", &[]).await?.get(0))
+}
+
+/// Raises the versions above `highest`, and has the drain read these keys again, which the index has with higher ones than
+/// were reserved.
+pub async fn overtake(client: &Client, stream: &str, keys: &[&str], highest: i64) -> Result<(), Error> {
+    client.execute("SELECT sluice.overtake($1, $2, $3)", &[&stream, &keys, &highest]).await.map(drop)
+}

@@ -1,0 +1,55 @@
+//! The readers of the log: `sluice.subscription`, as an operator sees it.
+
+use tokio_postgres::{Client, Error};
+
+use crate::audit::Actor;
+
+/// A reader of the log, and how far it is.
+#[derive(Clone, Debug)]
+pub struct Subscription {
+    /// By which it is asked for.
+    pub name: String,
+    /// Nobody drains it.
+    pub is_paused: bool,
+    /// Rows that wait for it.
+    pub pending_rows: i64,
+    /// For how long the oldest of them has, in milliseconds.
+    pub oldest_pending_ms: Option<i64>,
+    /// What it has passed, as a snapshot of PostgreSQL.
+    pub position: String,
+    /// Of the interval after that, up to which row.
+    pub after_id: i64,
+}
+
+/// Lists them all, and how far each is.
+pub async fn list(client: &Client) -> Result<Vec<Subscription>, Error> {
+    let query = "SELECT subscription, paused, pending_rows, (extract(epoch FROM oldest_pending_age) * 1000)::bigint,
+             seen::text, after_id
+         FROM sluice.status()";
+    let rows = client.query(query, &[]).await?;
+    let subscription = |row: &tokio_postgres::Row| Subscription {
+        name: row.get(0),
+        is_paused: row.get(1),
+        pending_rows: row.get(2),
+        oldest_pending_ms: row.get(3),
+        position: row.get(4),
+        after_id: row.get(5),
+    };
+    Ok(rows.iter().map(subscription).collect())
+}
+
+/// Stops draining, if there is such a subscription; changes wait in the log.
+pub async fn pause(client: &Client, actor: Actor<'_>, name: &str) -> Result<(), Error> {
+    let statement = "SELECT sluice.pause(s.name), sluice.audit($2, $3, 'pause', s.name, 'done', '{}')
+         FROM sluice.subscription AS s
+         WHERE s.name = $1";
+    client.execute(statement, &[&name, &actor.name, &actor.source_ip]).await.map(drop)
+}
+
+/// Goes on with draining, if there is such a subscription.
+pub async fn resume(client: &Client, actor: Actor<'_>, name: &str) -> Result<(), Error> {
+    let statement = "SELECT sluice.resume(s.name), sluice.audit($2, $3, 'resume', s.name, 'done', '{}')
+         FROM sluice.subscription AS s
+         WHERE s.name = $1";
+    client.execute(statement, &[&name, &actor.name, &actor.source_ip]).await.map(drop)
+}
