@@ -4,6 +4,7 @@ mod index;
 
 use std::collections::BTreeSet;
 
+use database::streams::{Definition, Live, list_definitions};
 use elasticsearch::{
     Elasticsearch,
     indices::{IndicesGetIndexTemplateParts, IndicesPutIndexTemplateParts},
@@ -23,12 +24,7 @@ pub(crate) use index::is_made_by;
 /// Above any template of a user's that happens to match the same names.
 const TEMPLATE_PRIORITY: u32 = 1_000_000;
 
-const STREAMS: &str = "
-    SELECT name, source IS NOT NULL, mapping, settings, live_index, live_mapping
-    FROM sluice.stream
-    ORDER BY name";
-
-/// A row of sluice.stream, as far as its index is concerned.
+/// A stream, as far as its index is concerned.
 struct Stream {
     name: String,
     /// The rows can be read again. A stream without a source is fed by sluice.emit.
@@ -37,12 +33,6 @@ struct Stream {
     mapping: Value,
     settings: Option<Value>,
     live: Option<Live>,
-}
-
-/// What the drain reads for, and the index that has it.
-struct Live {
-    index: String,
-    mapping: Value,
 }
 
 /// What came of a stream.
@@ -78,20 +68,12 @@ pub(crate) async fn make(
 }
 
 async fn streams(client: &Client, prefix: &str) -> Result<Vec<Stream>, Error> {
-    let rows = client.query(STREAMS, &[]).await.map_err(query("reading the streams"))?;
-    let stream = |row: &tokio_postgres::Row| {
-        let name: String = row.get(0);
-        let live: (Option<String>, Option<Value>) = (row.get(4), row.get(5));
-        Stream {
-            alias: names::alias(prefix, &name),
-            name,
-            has_source: row.get(1),
-            mapping: row.get(2),
-            settings: row.get(3),
-            live: live.0.zip(live.1).map(|(index, mapping)| Live { index, mapping }),
-        }
+    let definitions = list_definitions(client).await.map_err(query("reading the streams"))?;
+    let stream = |Definition { name, has_source, mapping, settings, live }| {
+        let alias = names::alias(prefix, &name);
+        Stream { name, has_source, alias, mapping, settings, live }
     };
-    Ok(rows.iter().map(stream).collect())
+    Ok(definitions.into_iter().map(stream).collect())
 }
 
 /// `{prefix}sluice`: one template for all streams, since two of one priority must not match the same name.

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use database::rebase::{self, Walk};
+use database::streams::resync_keys;
 use database::{Read, Stream};
 use elasticsearch::Elasticsearch;
 use tokio_postgres::Client;
@@ -21,8 +23,6 @@ const MOST_SLICES: i32 = 1_024;
 const CHUNK: usize = 1_000;
 /// What is left of a run's time for its last chunk and its answer.
 const RESERVE: Duration = Duration::from_secs(60);
-
-const WALKS: &str = "SELECT stream, index, slices, slice, surplus FROM sluice.rebase_walk ORDER BY stream";
 
 /// How far one run goes.
 #[derive(Clone, Copy, Debug)]
@@ -49,9 +49,8 @@ pub(crate) async fn rebase(
     report: &mut Report,
 ) -> Result<(), Error> {
     let streams = database::streams(client).await.map_err(query("reading the streams"))?;
-    let resume = "SELECT sluice.rfc3339(sluice.resume_rebase())";
-    let resumed = client.query_one(resume, &[]).await.map_err(query("looking for a rebase to go on with"))?;
-    if let Some(begun_at) = resumed.get::<_, Option<String>>(0) {
+    let resumed = rebase::resume(client).await.map_err(query("looking for a rebase to go on with"))?;
+    if let Some(begun_at) = resumed {
         report.say(format!("goes on with the rebase that was begun at {begun_at}"));
     } else {
         let mut streams: Vec<&Stream> = streams.values().collect();
@@ -59,12 +58,12 @@ pub(crate) async fn rebase(
         begin(client, elasticsearch, &streams, report).await?;
     }
 
-    let walks = client.query(WALKS, &[]).await.map_err(query("reading what is to be walked"))?;
+    let walks = rebase::list_walks(client).await.map_err(query("reading what is to be walked"))?;
     let mut run = Run { client, elasticsearch, limits, report, has_advanced: false };
     let (mut failures, mut is_cut) = (Vec::new(), false);
-    for row in &walks {
-        let Some(stream) = streams.get(row.get::<_, &str>(0)) else { continue };
-        match run.walk(stream, row).await {
+    for walk in walks {
+        let Some(stream) = streams.get(&walk.stream) else { continue };
+        match run.walk(stream, walk).await {
             Ok(true) => {}
             Ok(false) => {
                 is_cut = true;
@@ -95,7 +94,7 @@ async fn begin(
     for index in streams.iter().filter_map(|stream| stream.live_index.as_deref()) {
         highest = highest.max(possible(highest_version(elasticsearch, index).await?, index)?);
     }
-    client.execute("SELECT sluice.rebase($1)", &[&highest]).await.map_err(query("setting the position to now"))?;
+    rebase::begin(client, highest).await.map_err(query("setting the position to now"))?;
     report.say(format!("the position is now, versions go on above {highest}"));
     for stream in streams.iter().filter(|stream| stream.source.is_none() && stream.live_index.is_some()) {
         report.say(format!("stream {}: fed by sluice.emit, left as it is", stream.name));
@@ -123,16 +122,16 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Walks what is left of a stream's index. `false`: there is no time for all of it.
-    async fn walk(&mut self, stream: &Stream, row: &tokio_postgres::Row) -> Result<bool, Error> {
-        let (name, index): (&str, &str) = (&stream.name, row.get(1));
-        let (mut slice, mut surplus): (i32, i64) = (row.get(3), row.get(4));
-        let Some(documents) = count(self.elasticsearch, index).await? else {
+    async fn walk(&mut self, stream: &Stream, walk: Walk) -> Result<bool, Error> {
+        let Walk { index, slices, mut slice, mut surplus, .. } = walk;
+        let name = stream.name.as_str();
+        let Some(documents) = count(self.elasticsearch, &index).await? else {
             self.forget(name).await?;
             self.report
                 .say(format!("stream {name}: its index {index} is gone: run migrate, which makes and fills one"));
             return Ok(true);
         };
-        let slices = match row.get(2) {
+        let slices = match slices {
             Some(slices) => slices,
             None => self.cut(name, documents.div_ceil(self.limits.slice_documents)).await?,
         };
@@ -140,10 +139,10 @@ impl Run<'_> {
             if self.has_advanced && self.is_late() {
                 return Ok(false);
             }
-            let Some(found) = self.compare(stream, index, slice, slices).await? else {
+            let Some(found) = self.compare(stream, &index, slice, slices).await? else {
                 if !self.has_advanced {
                     if slices == MOST_SLICES {
-                        return Err(Error::Slice { index: index.to_owned() });
+                        return Err(Error::Slice { index });
                     }
                     let slices = self.cut(name, slices.unsigned_abs().saturating_mul(4).into()).await?;
                     self.report.say(format!(
@@ -154,8 +153,7 @@ impl Run<'_> {
             };
             slice += 1;
             surplus += found;
-            let advance = "UPDATE sluice.rebase_walk SET slice = $2, surplus = $3 WHERE stream = $1";
-            let stored = self.client.execute(advance, &[&name, &slice, &surplus]).await;
+            let stored = rebase::advance_walk(self.client, name, slice, surplus).await;
             stored.map_err(query("storing how far an index was walked"))?;
             self.has_advanced = true;
         }
@@ -167,15 +165,13 @@ impl Run<'_> {
     /// Begins a walk of so many slices, as far as Elasticsearch takes them.
     async fn cut(&self, stream: &str, slices: u64) -> Result<i32, Error> {
         let slices = i32::try_from(slices).unwrap_or(MOST_SLICES).clamp(1, MOST_SLICES);
-        let cut = "UPDATE sluice.rebase_walk SET slices = $2, slice = 0, surplus = 0 WHERE stream = $1";
-        self.client.execute(cut, &[&stream, &slices]).await.map_err(query("beginning to walk an index"))?;
+        rebase::begin_walk(self.client, stream, slices).await.map_err(query("beginning to walk an index"))?;
         Ok(slices)
     }
 
     /// Nothing is left to be walked of this stream.
     async fn forget(&mut self, stream: &str) -> Result<(), Error> {
-        let forget = "DELETE FROM sluice.rebase_walk WHERE stream = $1";
-        self.client.execute(forget, &[&stream]).await.map_err(query("storing that an index was walked"))?;
+        rebase::end_walk(self.client, stream).await.map_err(query("storing that an index was walked"))?;
         self.has_advanced = true;
         Ok(())
     }
@@ -208,13 +204,12 @@ impl Run<'_> {
     /// Raises the versions above those of the chunk: how many were ahead. They came after the beginning, by what another
     /// cluster had sent whose clock was ahead.
     async fn overtake(&self, stream: &Stream, index: &str, chunk: &[Found]) -> Result<usize, Error> {
-        let reserved = self.client.query_one("SELECT max(reserved) FROM sluice.subscription", &[]).await;
-        let reserved: i64 = reserved.map_err(query("comparing the versions"))?.get(0);
+        let reserved = rebase::highest_version(self.client).await.map_err(query("comparing the versions"))?;
         let ahead: Vec<&Found> = chunk.iter().filter(|found| found.version > reserved).collect();
         let Some(highest) = ahead.iter().map(|found| found.version).max() else { return Ok(0) };
         let highest = possible(highest, index)?;
         let keys: Vec<&str> = ahead.iter().map(|found| found.key.as_str()).collect();
-        let sent = self.client.execute("SELECT sluice.overtake($1, $2, $3)", &[&stream.name, &keys, &highest]).await;
+        let sent = rebase::overtake(self.client, &stream.name, &keys, highest).await;
         sent.map_err(query("raising the versions above those of an index"))?;
         Ok(keys.len())
     }
@@ -231,7 +226,7 @@ impl Run<'_> {
             }
         }
         if !missing.is_empty() {
-            let sent = self.client.execute("SELECT sluice.resync($1, $2)", &[&stream.name, &missing]).await;
+            let sent = resync_keys(self.client, &stream.name, &missing).await;
             sent.map_err(query("logging the keys that only the index has"))?;
         }
         Ok(i64::try_from(missing.len()).unwrap_or(i64::MAX))

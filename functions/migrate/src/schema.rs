@@ -2,15 +2,13 @@
 
 use std::borrow::Cow;
 
-use tokio_postgres::{Client, Transaction, error::SqlState};
+use database::schema;
+use tokio_postgres::{Client, error::SqlState};
 
 use crate::{
     Report,
     error::{Error, query},
 };
-
-/// Two runs at once would make the same things. The number is "sluice" in ASCII; the lock ends with the session.
-const LOCK: &str = "SET lock_timeout = '60s'; SELECT pg_advisory_lock(126909663503205); SET lock_timeout = '5s'";
 
 const MIGRATIONS: [(i32, &str, &str); 4] = [
     (1, "log", include_str!("../../../migrations/V1__log.sql")),
@@ -35,6 +33,8 @@ const FUNCTIONS: [(&str, &str); 12] = [
     ("9_built_in", include_str!("../../../migrations/functions/9_built_in.sql")),
 ];
 
+const COMPARING: &str = "comparing the schema with this release";
+
 /// A numbered file.
 #[derive(Clone, Debug)]
 pub struct Migration {
@@ -53,7 +53,7 @@ pub fn migrations() -> Vec<Migration> {
 
 /// Keeps other runs of migrate out until the session ends.
 pub(crate) async fn lock(client: &Client) -> Result<(), Error> {
-    client.batch_execute(LOCK).await.map_err(query("waiting for another run of migrate"))
+    schema::lock(client).await.map_err(query("waiting for another run of migrate"))
 }
 
 /// Brings the schema to the newest of these migrations, and its functions to what they are in this release. Whether it
@@ -69,29 +69,35 @@ pub async fn migrate(client: &mut Client, migrations: &[Migration], report: &mut
         return Err(Error::Encoding(encoding));
     }
     let transaction = client.transaction().await.map_err(query("beginning to migrate"))?;
-    make_history(&transaction).await.map_err(query("creating the schema sluice"))?;
-    let applied = applied(&transaction).await.map_err(query("reading the schema's version"))?;
+    schema::make_history(&transaction).await.map_err(query("creating the schema sluice"))?;
+    let applied = schema::list_applied(&transaction).await.map_err(query("reading the schema's version"))?;
     let mut done = vec![];
     for migration in migrations {
         let Migration { version, name, sql } = migration;
         match applied.iter().find(|(number, _)| number == version) {
             None => {
                 let file = format!("V{version}__{name}");
-                apply(&transaction, *version, name, sql).await.map_err(|source| Error::schema(&file, source))?;
+                let apply = async {
+                    transaction.batch_execute(sql).await?;
+                    schema::note_applied(&transaction, *version, name, sql).await
+                };
+                apply.await.map_err(|source| Error::schema(&file, source))?;
                 done.push(file);
             }
-            Some((_, checksum)) if *checksum == checksum_of(&transaction, sql).await? => {}
+            Some((_, checksum))
+                if *checksum == schema::checksum(&transaction, sql).await.map_err(query(COMPARING))? => {}
             Some(_) => return Err(Error::OtherSchema { version: *version }),
         }
     }
     let is_newer = applied.iter().any(|(version, _)| *version > newest);
     let all = FUNCTIONS.map(|(_, sql)| sql).concat();
-    let checksum = checksum_of(&transaction, &all).await?;
+    let checksum = schema::checksum(&transaction, &all).await.map_err(query(COMPARING))?;
+    // Version 0 is the functions.
     if !is_newer && !applied.contains(&(0, checksum)) {
         for (file, sql) in FUNCTIONS {
             transaction.batch_execute(sql).await.map_err(|source| Error::schema(file, source))?;
         }
-        remember(&transaction, 0, "functions", &all).await.map_err(query("noting the functions"))?;
+        schema::note_applied(&transaction, 0, "functions", &all).await.map_err(query("noting the functions"))?;
         done.push("the functions".to_owned());
     }
     transaction.commit().await.map_err(query("committing the schema"))?;
@@ -101,65 +107,11 @@ pub async fn migrate(client: &mut Client, migrations: &[Migration], report: &mut
     Ok(!done.is_empty())
 }
 
-/// Version 0 is the functions.
-async fn make_history(transaction: &Transaction<'_>) -> Result<(), tokio_postgres::Error> {
-    transaction
-        .batch_execute(
-            "SET LOCAL client_min_messages = warning;
-             CREATE SCHEMA IF NOT EXISTS sluice;
-             CREATE TABLE IF NOT EXISTS sluice.schema_history (
-                 version integer PRIMARY KEY,
-                 name text NOT NULL,
-                 checksum text NOT NULL,
-                 applied_on timestamptz NOT NULL DEFAULT clock_timestamp())",
-        )
-        .await
-}
-
-async fn applied(transaction: &Transaction<'_>) -> Result<Vec<(i32, String)>, tokio_postgres::Error> {
-    let rows = transaction.query("SELECT version, checksum::text FROM sluice.schema_history", &[]).await?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
-}
-
-async fn apply(
-    transaction: &Transaction<'_>,
-    version: i32,
-    name: &str,
-    sql: &str,
-) -> Result<(), tokio_postgres::Error> {
-    transaction.batch_execute(sql).await?;
-    remember(transaction, version, name, sql).await
-}
-
-async fn remember(
-    transaction: &Transaction<'_>,
-    version: i32,
-    name: &str,
-    sql: &str,
-) -> Result<(), tokio_postgres::Error> {
-    let remember = "INSERT INTO sluice.schema_history (version, name, checksum) VALUES ($1, $2, encode(sha256(convert_to($3, 'UTF8')), 'hex')) \
-                    ON CONFLICT (version) DO UPDATE SET checksum = excluded.checksum, applied_on = excluded.applied_on";
-    transaction.execute(remember, &[&version, &name, &sql]).await.map(drop)
-}
-
-async fn checksum_of(transaction: &Transaction<'_>, sql: &str) -> Result<String, Error> {
-    let row = transaction.query_one("SELECT encode(sha256(convert_to($1, 'UTF8')), 'hex')", &[&sql]).await;
-    Ok(row.map_err(query("comparing the schema with this release"))?.get(0))
-}
-
-/// Whether there is a schema, in whatever state.
-pub(crate) async fn exists(client: &Client) -> Result<bool, Error> {
-    let row = client.query_one("SELECT to_regnamespace('sluice') IS NOT NULL", &[]).await;
-    Ok(row.map_err(query("looking for the schema"))?.get(0))
-}
-
 /// The schema's version, 0 where there is none.
 pub(crate) async fn version(client: &Client) -> Result<i32, Error> {
-    let row = client.query_one("SELECT coalesce(max(version), 0) FROM sluice.schema_history", &[]).await;
-    match row {
-        Ok(row) => Ok(row.get(0)),
+    match schema::version(client).await {
         Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => Ok(0),
-        Err(error) => Err(query("reading the schema's version")(error)),
+        version => version.map_err(query("reading the schema's version")),
     }
 }
 

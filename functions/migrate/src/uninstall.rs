@@ -1,5 +1,6 @@
 //! Everything that Sluice made, and nothing else.
 
+use database::schema;
 use elasticsearch::{
     Elasticsearch,
     indices::{IndicesDeleteIndexTemplateParts, IndicesDeleteParts, IndicesGetMappingParts},
@@ -12,7 +13,7 @@ use crate::{
     elastic::{self, answer},
     error::{Error, query},
     indexes::{is_made_by, template, template_name},
-    schema,
+    schema::version,
 };
 
 /// PostgreSQL first: from then on no write touches Sluice. Then the indexes of this prefix, which know that they are ours.
@@ -23,7 +24,7 @@ pub(crate) async fn uninstall(
     report: &mut Report,
 ) -> Result<(), Error> {
     let mut is_anything_done = false;
-    if schema::exists(client).await? {
+    if schema::exists(client).await.map_err(query("looking for the schema"))? {
         let roles = roles(client).await?;
         drop_schema(client, report).await?;
         drop_roles(client, &roles, report).await?;
@@ -38,13 +39,13 @@ pub(crate) async fn uninstall(
 }
 
 async fn drop_schema(client: &mut Client, report: &mut Report) -> Result<(), Error> {
-    let has_functions = schema::version(client).await? > 0;
+    let has_functions = version(client).await? > 0;
     let drop = async {
         let transaction = client.transaction().await?;
         if has_functions {
-            transaction.batch_execute("SELECT sluice.uninstall()").await?;
+            schema::uninstall(&transaction).await?;
         }
-        transaction.batch_execute("DROP SCHEMA sluice CASCADE").await?;
+        schema::drop_schema(&transaction).await?;
         transaction.commit().await
     };
     drop.await.map_err(query("removing the schema sluice and its triggers"))?;
@@ -54,10 +55,9 @@ async fn drop_schema(client: &mut Client, report: &mut Report) -> Result<(), Err
 
 /// The two roles of this database, quoted; none where it was never migrated.
 async fn roles(client: &Client) -> Result<Vec<String>, Error> {
-    match client.query("SELECT unnest(ARRAY[app, capture])::text FROM sluice.roles", &[]).await {
-        Ok(rows) => Ok(rows.iter().map(|row| row.get(0)).collect()),
+    match schema::list_roles(client).await {
         Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => Ok(vec![]),
-        Err(error) => Err(query("looking for the roles")(error)),
+        roles => roles.map_err(query("looking for the roles")),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The index of one stream.
 
+use database::streams::{self, Live};
 use elasticsearch::{
     CountParts, Elasticsearch,
     indices::{
@@ -10,7 +11,7 @@ use search::names;
 use serde_json::{Map, Value, json};
 use tokio_postgres::Client;
 
-use super::{Live, Outcome, Stream};
+use super::{Outcome, Stream};
 use crate::{
     elastic::{self, answer, find},
     error, mapping,
@@ -179,9 +180,9 @@ async fn set_live(client: &mut Client, stream: &Stream, index: &str, resync: boo
     let doing = error::query("making the mapping live");
     let set = async {
         let transaction = client.transaction().await?;
-        transaction.execute("SELECT sluice.set_live($1, $2, $3)", &[&stream.name, &index, &stream.mapping]).await?;
+        streams::set_live(&transaction, &stream.name, index, &stream.mapping).await?;
         if resync && stream.has_source {
-            transaction.execute("SELECT sluice.resync($1)", &[&stream.name]).await?;
+            streams::resync(&transaction, &stream.name).await?;
         }
         transaction.commit().await
     };
