@@ -7,6 +7,7 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::{Extensions, HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use database::audit::Actor;
 use lambda_http::request::RequestContext;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
@@ -44,6 +45,13 @@ pub struct Caller {
     pub actor: String,
     pub role: Role,
     pub source_ip: Option<String>,
+}
+
+impl Caller {
+    /// As the audit tells it.
+    pub fn as_actor(&self) -> Actor<'_> {
+        Actor { name: &self.actor, source_ip: self.source_ip.as_deref() }
+    }
 }
 
 /// The secret's tokens. An empty one opens nothing.

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
+use database::{audit, letters};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tokio_postgres::Client;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::access::Caller;
-use crate::audit;
 use crate::extract::{Body, Params};
 use crate::lease::Lease;
 use crate::letters::{DeadLetter, Letter, Letters};
@@ -203,9 +203,10 @@ pub async fn discard(
         let mut detail = detail(letter);
         detail["reason"] = reason.replace('\0', "\u{2400}").into();
         // Noted first: nothing may vanish without a trace.
-        audit::note(&database, &caller, "discard", &letter.message_id, "discarded", &detail).await?;
+        audit::note(&database, caller.as_actor(), "discard", &letter.message_id, "discarded", &detail).await?;
         if !matches!(letters.delete(&[&letter.receipt]).await, Ok(1)) {
-            audit::note(&database, &caller, "discard", &letter.message_id, "not deleted by SQS", &detail).await?;
+            audit::note(&database, caller.as_actor(), "discard", &letter.message_id, "not deleted by SQS", &detail)
+                .await?;
             return Err(Problem::unavailable("SQS did not delete the letter; try again"));
         }
         let (stream, key) = (letter.stream().map(str::to_owned), letter.key().map(str::to_owned));
@@ -268,21 +269,15 @@ async fn absent(pass: &Pass<'_>, id: &str) -> Problem {
 
 /// What the audit knows of a redrive. `fate`: what was done just now.
 async fn outcome(database: &Client, id: &str, fate: Option<Fate>) -> Result<Outcome, Problem> {
-    // MATERIALIZED: by the two indexes, never by an ordered scan of the primary key with a filter.
-    let query = "WITH found AS MATERIALIZED (
-             SELECT * FROM sluice.audit
-             WHERE action IN ('redrive', 'return') AND (subject = $1 OR detail ->> 'letter_change_id' = $1))
-         SELECT subject, detail ->> 'stream', detail ->> 'key', (detail ->> 'change_id')::bigint, sluice.rfc3339(at), actor
-         FROM found ORDER BY id DESC LIMIT 1";
-    let row = database.query_opt(query, &[&id]).await?;
-    let row = row.ok_or_else(|| Problem::not_found(format!("there is no dead letter {id}")))?;
+    let redriven = letters::find_redriven(database, id).await?;
+    let redriven = redriven.ok_or_else(|| Problem::not_found(format!("there is no dead letter {id}")))?;
     Ok(Outcome {
-        message_id: row.get(0),
-        stream: row.get(1),
-        key: row.get(2),
-        change_id: row.get(3),
-        redriven_at: row.get(4),
-        by: row.get(5),
+        message_id: redriven.message_id,
+        stream: redriven.stream,
+        key: redriven.key,
+        change_id: redriven.change_id,
+        redriven_at: redriven.redriven_at,
+        by: redriven.actor,
         result: fate.unwrap_or(Fate::AlreadyRedriven),
     })
 }

@@ -2,13 +2,13 @@
 
 use axum::extract::State;
 use axum::{Extension, Json};
+use database::{audit, outbox};
 use serde::Serialize;
 use serde_json::json;
 use tokio_postgres::Client;
 use utoipa::ToSchema;
 
 use crate::access::Caller;
-use crate::audit;
 use crate::problem::Problem;
 use crate::services::{Admin, STATEMENT_TIMEOUT};
 
@@ -94,7 +94,7 @@ async fn mutate(
     let mutation = change(transaction.client(), statement, has_email).await?;
     let mutation = mutation.ok_or_else(|| Problem::conflict("there is no user yet: add one"))?;
     let detail = json!({"key": mutation.key, "log_rows": mutation.log_rows.len()});
-    audit::note(transaction.client(), caller, action, &mutation.key, "done", &detail).await?;
+    audit::note(transaction.client(), caller.as_actor(), action, &mutation.key, "done", &detail).await?;
     transaction.commit().await?;
     Ok(Json(mutation))
 }
@@ -119,11 +119,8 @@ async fn change(
     };
     let projects = texts("SELECT id::text FROM demo.projects WHERE owner_id::text = $1 ORDER BY id").await?;
     let hackathons = texts("SELECT id::text FROM demo.hackathons WHERE organizer_id::text = $1 ORDER BY id").await?;
-    let query = "SELECT id, stream, key, op FROM sluice.outbox WHERE xid = pg_current_xact_id() ORDER BY id";
-    let log_rows = database.query(query, &[]).await?;
-    let log_rows = log_rows
-        .iter()
-        .map(|row| LogRow { id: row.get(0), stream: row.get(1), key: row.get(2), op: row.get(3) })
-        .collect();
+    let logged = outbox::list_of_transaction(database).await?;
+    let log_row = |outbox::Logged { id, stream, key, op }| LogRow { id, stream, key, op };
+    let log_rows = logged.into_iter().map(log_row).collect();
     Ok(Some(Mutation { key: user.clone(), user, stream: "users", name: row.get(1), projects, hackathons, log_rows }))
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
+use database::subscriptions;
 use queue::Queue as _;
 use serde::Serialize;
 use tokio::time::{Instant, timeout};
@@ -14,7 +15,6 @@ use utoipa::ToSchema;
 use crate::access::{Caller, Role};
 use crate::services::Admin;
 use crate::streams::{self, Held};
-use crate::subscriptions;
 
 /// A part that takes longer is not well.
 const PART_TIMEOUT: Duration = Duration::from_secs(5);
@@ -177,7 +177,7 @@ async fn part(name: &'static str, check: impl Future<Output = Result<(), String>
 }
 
 async fn pipeline(admin: &Admin) -> Result<Pipeline, crate::problem::Problem> {
-    let subscriptions = subscriptions::all(&*admin.database().await?).await?;
+    let subscriptions = subscriptions::list(&*admin.database().await?).await?;
     let services = admin.services().await;
     Ok(Pipeline {
         pending_rows: subscriptions.iter().map(|subscription| subscription.pending_rows).sum(),

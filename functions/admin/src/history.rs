@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use database::delivery::{CONFIGURATION, DEAD_LETTERED, GONE, RETRIED, STALE, WRITTEN};
+use database::delivery::{self, CONFIGURATION, DEAD_LETTERED, GONE, RETRIED, STALE, WRITTEN};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -52,16 +52,15 @@ pub struct History {
     responses((status = OK, body = History)))]
 pub async fn list(State(admin): State<Admin>, Params(which): Params<Which>) -> Result<Json<History>, Problem> {
     let minutes = which.minutes.unwrap_or(60).clamp(1, 60);
-    let query = "SELECT sluice.rfc3339(at), pending_rows, oldest_pending_ms, totals FROM sluice.delivery_history
-         WHERE subscription = $1 AND at > clock_timestamp() - make_interval(mins => $2) ORDER BY at";
-    let rows = admin.database().await?.query(query, &[&admin.config.subscription, &minutes]).await?;
-    let totals: Vec<Totals> = rows.iter().map(|row| Totals::of(row.get(3))).collect();
-    let samples = rows.iter().skip(1).zip(totals.windows(2)).map(|(row, pair)| {
+    let database = admin.database().await?;
+    let moments = delivery::history(&database, &admin.config.subscription, minutes).await?;
+    let totals: Vec<Totals> = moments.iter().map(|moment| Totals::of(moment.totals.clone())).collect();
+    let samples = moments.into_iter().skip(1).zip(totals.windows(2)).map(|(moment, pair)| {
         let added = pair[1].since(&pair[0]);
         Sample {
-            at: row.get(0),
-            pending_rows: row.get(1),
-            oldest_pending_ms: row.get(2),
+            at: moment.at,
+            pending_rows: moment.pending_rows,
+            oldest_pending_ms: moment.oldest_pending_ms,
             processed: [WRITTEN, STALE, GONE].map(|measure| added.get(measure)).iter().sum(),
             failed: added.get(RETRIED) + added.get(CONFIGURATION),
             dead_lettered: added.get(DEAD_LETTERED),

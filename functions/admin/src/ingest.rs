@@ -4,12 +4,10 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use database::ingest::{
-    FETCHED, REJECTED_CONFLICT, REJECTED_INVALID, REJECTS_DROPPED, ROUNDS_FAILED, SKIPPED_DUPLICATE, SKIPPED_OUTDATED,
-    SYNCED,
+    self, FETCHED, REJECTED_CONFLICT, REJECTED_INVALID, REJECTS_DROPPED, ROUNDS_FAILED, SKIPPED_DUPLICATE,
+    SKIPPED_OUTDATED, SYNCED, position, rejects,
 };
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use tokio_postgres::Client;
+use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::access::Caller;
@@ -21,8 +19,7 @@ use crate::stats::Totals;
 const COUNTED: i64 = 100_000;
 
 /// What became of the profiles of one round.
-#[derive(Debug, Default, Deserialize, Serialize, ToSchema)]
-#[serde(default)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Round {
     fetched: i64,
     synced: i64,
@@ -60,6 +57,30 @@ pub struct Position {
     requested_at: Option<String>,
 }
 
+impl From<position::Status> for Position {
+    fn from(status: position::Status) -> Self {
+        let round = |counts: position::Counts| {
+            let position::Counts { fetched, synced, outdated, duplicate, rejected } = counts;
+            Round { fetched, synced, outdated, duplicate, rejected }
+        };
+        Self {
+            source: status.source,
+            since: status.since,
+            chain_pages: status.chain_pages,
+            last_run_at: status.last_run_at,
+            ends_by: status.ends_by,
+            last_success_at: status.last_success_at,
+            last_duration_ms: status.last_duration_ms,
+            last_counts: status.last_counts.map(round),
+            last_error: status.last_error,
+            last_error_at: status.last_error_at,
+            failures: status.failures,
+            not_before: status.not_before,
+            requested_at: status.requested_at,
+        }
+    }
+}
+
 /// What became of all profiles ever.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Ever {
@@ -92,28 +113,13 @@ pub struct Requested {
     requested_at: String,
 }
 
-/// What was counted, ever.
-pub async fn totals(database: &Client) -> Result<Totals, tokio_postgres::Error> {
-    let mut totals = Totals::default();
-    for row in database.query("SELECT measure, value FROM sluice.ingest_stats", &[]).await? {
-        totals.insert(row.get(0), row.get(1));
-    }
-    Ok(totals)
-}
-
 /// Position, last round, counts and errors of the ingest.
 #[utoipa::path(get, path = "/api/ingest", tag = "ingest", responses((status = OK, body = Ingest)))]
 pub async fn status(State(admin): State<Admin>) -> Result<Json<Ingest>, Problem> {
     let database = admin.database().await?;
-    let query = "SELECT source, sluice.rfc3339(since), chain_pages, sluice.rfc3339(last_run_at), sluice.rfc3339(last_success_at),
-             last_duration_ms, last_counts, last_error, sluice.rfc3339(last_error_at), failures, sluice.rfc3339(not_before),
-             sluice.rfc3339(requested_at), sluice.rfc3339(ends_by)
-         FROM sluice.ingest_position ORDER BY last_run_at DESC NULLS LAST, source";
-    let positions = database.query(query, &[]).await?.iter().map(position).collect();
-    let totals = totals(&database).await?;
-    let query =
-        "SELECT count(*) FROM (SELECT FROM sluice.ingest_rejects WHERE resolved_at IS NULL LIMIT $1) AS counted";
-    let open_rejects = database.query_one(query, &[&COUNTED]).await?.get(0);
+    let positions = position::list(&database).await?.into_iter().map(Position::from).collect();
+    let totals = Totals::new(ingest::totals(&database).await?);
+    let open_rejects = rejects::count_open(&database, COUNTED).await?;
     let totals = Ever {
         fetched: totals.get(FETCHED),
         synced: totals.get(SYNCED),
@@ -127,24 +133,6 @@ pub async fn status(State(admin): State<Admin>) -> Result<Json<Ingest>, Problem>
     Ok(Json(Ingest { positions, totals, open_rejects }))
 }
 
-fn position(row: &tokio_postgres::Row) -> Position {
-    Position {
-        source: row.get(0),
-        since: row.get(1),
-        chain_pages: row.get(2),
-        last_run_at: row.get(3),
-        last_success_at: row.get(4),
-        last_duration_ms: row.get(5),
-        last_counts: row.get::<_, Option<Value>>(6).and_then(|counts| serde_json::from_value(counts).ok()),
-        last_error: row.get(7),
-        last_error_at: row.get(8),
-        failures: row.get(9),
-        not_before: row.get(10),
-        requested_at: row.get(11),
-        ends_by: row.get(12),
-    }
-}
-
 /// Asks for a round at once, of the source that was read last. An ingest that waits for its next round sees it within a
 /// second; else the next invocation begins with it.
 #[utoipa::path(post, path = "/api/ingest/run", tag = "ingest",
@@ -154,16 +142,12 @@ pub async fn run(
     Extension(caller): Extension<Caller>,
 ) -> Result<(StatusCode, Json<Requested>), Problem> {
     let database = admin.database().await?;
-    let statement = "WITH requested AS (
-             UPDATE sluice.ingest_position SET requested_at = clock_timestamp()
-             WHERE source = (SELECT source FROM sluice.ingest_position ORDER BY last_run_at DESC NULLS LAST, source LIMIT 1)
-             RETURNING source, requested_at)
-         SELECT source, sluice.rfc3339(requested_at), sluice.audit($1, $2, 'ingest', source, 'requested', '{}') FROM requested";
-    let Some(row) = database.query_opt(statement, &[&caller.actor, &caller.source_ip]).await? else {
+    let Some(requested) = position::request_round(&database, caller.as_actor()).await? else {
         return Err(Problem::conflict(
             "no round has begun yet, so nobody would take the request; without SourceUrl or Demo there is no ingest",
         ));
     };
-    let requested = Requested { source: row.get(0), requested_at: row.get(1) };
+    let position::Requested { source, requested_at } = requested;
+    let requested = Requested { source, requested_at };
     Ok((StatusCode::ACCEPTED, Json(requested)))
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use database::letters;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::{Client, Error};
 use tracing::warn;
@@ -53,17 +54,12 @@ impl Lease {
     }
 
     async fn write(&self, database: &Client) -> Result<bool, Error> {
-        let statement = "INSERT INTO sluice.lease AS l (name, holder, expires_at)
-             VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3))
-             ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at
-             WHERE l.holder = excluded.holder OR l.expires_at < clock_timestamp()";
-        Ok(database.execute(statement, &[&NAME, &self.holder, &TERM.as_secs_f64()]).await? == 1)
+        letters::take_lease(database, NAME, &self.holder, TERM).await
     }
 
     /// Lets the next one go at once; where that fails, when it has run out.
     pub async fn release(self, database: &Client) {
-        let statement = "DELETE FROM sluice.lease WHERE name = $1 AND holder = $2";
-        if let Err(failure) = database.execute(statement, &[&NAME, &self.holder]).await {
+        if let Err(failure) = letters::release_lease(database, NAME, &self.holder).await {
             warn!(error = database::describe(&failure), "the right to go through the dead letters was not given back");
         }
     }

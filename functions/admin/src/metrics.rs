@@ -10,21 +10,19 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use database::delivery::{
-    CONFIGURATION, DEAD_LETTERED, DRAINED, GONE, LATENCY_BUCKETS, LATENCY_SUM_MS, PUBLISHED, PUBLISHED_BYTES, RE_READ,
-    RETRIED, STALE, WRITTEN,
+    self, CONFIGURATION, DEAD_LETTERED, DRAINED, GONE, LATENCY_BUCKETS, LATENCY_SUM_MS, PUBLISHED, PUBLISHED_BYTES,
+    RE_READ, RETRIED, STALE, WRITTEN,
 };
 use database::ingest::{
-    DURATION_BUCKETS, DURATION_SUM_MS, FETCHED, REJECTED_CONFLICT, REJECTED_INVALID, SKIPPED_DUPLICATE,
+    self, DURATION_BUCKETS, DURATION_SUM_MS, FETCHED, REJECTED_CONFLICT, REJECTED_INVALID, SKIPPED_DUPLICATE,
     SKIPPED_OUTDATED, SYNCED,
 };
+use database::{streams, subscriptions};
 use queue::Queue as _;
 
-use crate::ingest;
 use crate::problem::Problem;
 use crate::services::Admin;
 use crate::stats::Totals;
-use crate::streams;
-use crate::subscriptions;
 
 /// The text, as it grows.
 #[derive(Default)]
@@ -74,21 +72,12 @@ fn seconds(ms: i64) -> String {
     responses((status = OK, body = String, content_type = "text/plain; version=0.0.4")))]
 pub async fn metrics(State(admin): State<Admin>) -> Result<impl IntoResponse, Problem> {
     let database = admin.database().await?;
-    let mut streams: BTreeMap<String, Totals> = BTreeMap::new();
-    let query =
-        "SELECT name, NULL, NULL FROM sluice.stream UNION ALL SELECT stream, measure, value FROM sluice.delivery_stats";
-    for row in database.query(query, &[]).await? {
-        let totals = streams.entry(row.get(0)).or_default();
-        if let (Some(measure), Some(value)) = (row.get(1), row.get(2)) {
-            totals.insert(measure, value);
-        }
-    }
-    let subscriptions = subscriptions::all(&database).await?;
-    let query = "SELECT s.name, coalesce(p.pending_rows, 0), coalesce((extract(epoch FROM p.oldest_pending_age) * 1000)::bigint, 0)
-         FROM sluice.stream AS s LEFT JOIN sluice.pending_by_stream($1) AS p ON p.stream = s.name ORDER BY s.name";
-    let pending = database.query(query, &[&admin.config.subscription]).await?;
-    let held = streams::held(&database).await?;
-    let profiles = ingest::totals(&database).await?;
+    let streams = delivery::totals(&database).await?;
+    let streams = streams.into_iter().map(|(name, measures)| (name, Totals::new(measures))).collect();
+    let subscriptions = subscriptions::list(&database).await?;
+    let pending = streams::list_pending(&database, &admin.config.subscription).await?;
+    let problems = streams::list_problems(&database).await?;
+    let profiles = Totals::new(ingest::totals(&database).await?);
     let services = admin.services().await;
     let (queue, letters) = (services.queue.depth().await?, services.letters.depth().await?);
 
@@ -97,25 +86,25 @@ pub async fn metrics(State(admin): State<Admin>) -> Result<impl IntoResponse, Pr
     ingested(&mut text, &profiles);
     text.family("sluice_pending_rows", "gauge", "Rows of the log that a subscription has not passed.");
     for subscription in &subscriptions {
-        text.sample("sluice_pending_rows", &[("subscription", subscription.name())], subscription.pending_rows);
+        text.sample("sluice_pending_rows", &[("subscription", &subscription.name)], subscription.pending_rows);
     }
     text.family("sluice_oldest_pending_age_seconds", "gauge", "For how long the oldest of these rows has waited.");
     for subscription in &subscriptions {
         let age = seconds(subscription.oldest_pending_ms.unwrap_or(0));
-        text.sample("sluice_oldest_pending_age_seconds", &[("subscription", subscription.name())], age);
+        text.sample("sluice_oldest_pending_age_seconds", &[("subscription", &subscription.name)], age);
     }
     text.family("sluice_stream_pending_rows", "gauge", "Rows of the log of one stream that wait.");
-    for row in &pending {
-        text.sample("sluice_stream_pending_rows", &[("stream", row.get(0))], row.get::<_, i64>(1));
+    for one in &pending {
+        text.sample("sluice_stream_pending_rows", &[("stream", &one.stream)], one.rows);
     }
     text.family("sluice_stream_lag_seconds", "gauge", "For how long the oldest row of one stream has waited.");
-    for row in &pending {
-        text.sample("sluice_stream_lag_seconds", &[("stream", row.get(0))], seconds(row.get(2)));
+    for one in &pending {
+        text.sample("sluice_stream_lag_seconds", &[("stream", &one.stream)], seconds(one.oldest_ms));
     }
     text.family("sluice_stream_problem", "gauge", "1: the stream does not keep up; /health and /api/streams say why.");
-    for row in &pending {
-        let name: &str = row.get(0);
-        text.sample("sluice_stream_problem", &[("stream", name)], u8::from(held.iter().any(|it| it.stream == name)));
+    for one in &pending {
+        let has_problem = problems.iter().any(|problem| problem.stream == one.stream);
+        text.sample("sluice_stream_problem", &[("stream", &one.stream)], u8::from(has_problem));
     }
     text.family("sluice_queue_messages", "gauge", "Messages in the queue: visible, delayed and in flight.");
     text.sample("sluice_queue_messages", &[], queue);

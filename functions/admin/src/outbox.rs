@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
+use database::outbox::{self, Search};
 use serde::{Deserialize, Serialize};
-use tokio_postgres::types::ToSql;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::extract::Params;
@@ -47,6 +47,13 @@ pub struct Row {
     published: BTreeMap<String, bool>,
 }
 
+impl From<outbox::Row> for Row {
+    fn from(row: outbox::Row) -> Self {
+        let outbox::Row { id, stream, key, op, created_at, published } = row;
+        Self { id, stream, key, op, created_at, published }
+    }
+}
+
 /// Rows of the log, newest first.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Outbox {
@@ -60,40 +67,17 @@ pub struct Outbox {
     responses((status = OK, body = Outbox), (status = BAD_REQUEST, body = Problem)))]
 pub async fn list(State(admin): State<Admin>, Params(which): Params<Which>) -> Result<Json<Outbox>, Problem> {
     let limit = newest::limit(which.limit);
-    let query = "WITH looked AS MATERIALIZED (
-             SELECT id, xid, stream, key, op, created_at FROM sluice.outbox
-             WHERE id < coalesce($1, 9223372036854775807) ORDER BY id DESC LIMIT $2),
-         found AS (
-             SELECT * FROM looked
-             WHERE stream = coalesce($3, stream) AND ($4::text IS NULL OR key = $4) ORDER BY id DESC LIMIT $5)
-         SELECT f.id, left(f.stream, 1000), left(f.key, 1000), f.op, sluice.rfc3339(f.created_at), (
-                 SELECT jsonb_object_agg(s.name, pg_visible_in_snapshot(f.xid, s.seen)
-                     OR coalesce(pg_visible_in_snapshot(f.xid, s.target) AND f.id <= s.after_id, false))
-                 FROM sluice.subscription AS s WHERE (s.name = 'fan_out') = (f.op = 'fan_out')),
-             looked_through.lowest, looked_through.count
-         FROM (SELECT min(id) AS lowest, count(*) FROM looked) AS looked_through
-         LEFT JOIN found AS f ON true ORDER BY f.id DESC";
     let is_filtered = which.stream.is_some() || which.key.is_some();
-    let looked_through = if is_filtered { LOOKED_THROUGH } else { limit };
-    let parameters: &[&(dyn ToSql + Sync)] = &[&which.before, &looked_through, &which.stream, &which.key, &limit];
-    let found = admin.database().await?.query(query, parameters).await?;
-    let rows: Vec<Row> = found
-        .iter()
-        .filter_map(|row| {
-            Some(Row {
-                id: row.get::<_, Option<i64>>(0)?,
-                stream: row.get(1),
-                key: row.get(2),
-                op: row.get(3),
-                created_at: row.get(4),
-                published: serde_json::from_value(row.get(5)).unwrap_or_default(),
-            })
-        })
-        .collect();
-    let (rows, next_before) = newest::page(rows, limit, |row| row.id);
-    let next_before = match next_before {
-        Some(last) => Some(last),
-        None => found.first().filter(|row| row.get::<_, i64>(7) == looked_through).and_then(|row| row.get(6)),
+    let search = Search {
+        before: which.before,
+        stream: which.stream.as_deref(),
+        key: which.key.as_deref(),
+        looked_through: if is_filtered { LOOKED_THROUGH } else { limit },
+        limit,
     };
+    let found = outbox::find(&*admin.database().await?, &search).await?;
+    let rows = found.rows.into_iter().map(Row::from).collect();
+    let (rows, next_before) = newest::page(rows, limit, |row| row.id);
+    let next_before = next_before.or(found.ended_at);
     Ok(Json(Outbox { rows, next_before }))
 }

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use database::Stream;
+use database::{Stream, letters};
 use queue::{Message, send_all};
 use serde::Serialize;
 use serde_json::json;
@@ -122,25 +122,16 @@ impl<'a> Redrive<'a> {
         if letters.is_empty() {
             return Ok(vec![]);
         }
-        let statement = "WITH letter AS (
-                 SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS l (message_id, stream, key, detail)),
-             done AS MATERIALIZED (
-                 SELECT message_id, sluice.redrive(message_id, stream, key, $5, $6, detail::jsonb) AS event FROM letter),
-             counted AS (
-                 UPDATE sluice.redrive_task
-                 SET redriven = redriven + (SELECT count(event) FROM done),
-                     already_redriven = already_redriven + (SELECT count(*) - count(event) FROM done),
-                     updated_at = clock_timestamp()
-                 WHERE id = $7)
-             SELECT message_id, event FROM done";
-        let ids: Vec<&str> = letters.iter().map(|(letter, _)| letter.message_id.as_str()).collect();
-        let streams: Vec<&str> = letters.iter().map(|(_, facts)| facts.stream.as_str()).collect();
-        let keys: Vec<&str> = letters.iter().map(|(_, facts)| facts.key.as_str()).collect();
-        let details: Vec<String> = letters.iter().map(|(letter, _)| detail(letter).to_string()).collect();
-        let Caller { actor, source_ip, .. } = self.caller;
-        let rows =
-            self.database.query(statement, &[&ids, &streams, &keys, &details, actor, source_ip, &self.task]).await?;
-        let events: HashMap<String, Option<i64>> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        let all: Vec<letters::Letter<'_>> = letters
+            .iter()
+            .map(|(letter, facts)| letters::Letter {
+                message_id: &letter.message_id,
+                stream: &facts.stream,
+                key: &facts.key,
+                detail: detail(letter).to_string(),
+            })
+            .collect();
+        let events = letters::redrive(self.database, self.caller.as_actor(), self.task, &all).await?;
         let fate = |letter: &'l Letter| match events.get(&letter.message_id) {
             Some(Some(_)) => Fate::Redriven,
             Some(None) | None => Fate::AlreadyRedriven,
@@ -159,18 +150,9 @@ impl<'a> Redrive<'a> {
         let messages: Vec<Message> = letters.iter().map(|letter| as_it_came(letter)).collect();
         let sent = send_all(&self.services.queue, &messages, Instant::now() + SEND_TIMEOUT).await;
         let (gone, left): (Vec<_>, Vec<_>) = letters.iter().enumerate().partition(|(at, _)| sent.contains(at));
-        let statement = "WITH noted AS MATERIALIZED (
-                 SELECT sluice.audit($3, $4, 'return', l.message_id, 'returned', l.detail::jsonb)
-                 FROM unnest($1::text[], $2::text[]) AS l (message_id, detail)),
-             counted AS (
-                 UPDATE sluice.redrive_task
-                 SET redriven = redriven + cardinality($1::text[]), updated_at = clock_timestamp()
-                 WHERE id = $5)
-             SELECT count(*) FROM noted";
-        let ids: Vec<&str> = gone.iter().map(|(_, letter)| letter.message_id.as_str()).collect();
-        let details: Vec<String> = gone.iter().map(|(_, letter)| detail(letter).to_string()).collect();
-        let Caller { actor, source_ip, .. } = self.caller;
-        self.database.query_one(statement, &[&ids, &details, actor, source_ip, &self.task]).await?;
+        let returned: Vec<(&str, String)> =
+            gone.iter().map(|(_, letter)| (letter.message_id.as_str(), detail(letter).to_string())).collect();
+        letters::note_returned(self.database, self.caller.as_actor(), self.task, &returned).await?;
         if !left.is_empty() {
             warn!(letters = left.len(), "SQS did not take dead letters back into the queue");
         }

@@ -2,8 +2,8 @@
 
 use axum::extract::State;
 use axum::{Extension, Json};
+use database::ingest::rejects::{self, Kept, Search};
 use serde::{Deserialize, Serialize};
-use tokio_postgres::types::ToSql;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::access::Caller;
@@ -53,6 +53,24 @@ pub struct Reject {
     resolved_at: Option<String>,
 }
 
+impl From<Kept> for Reject {
+    fn from(kept: Kept) -> Self {
+        Self {
+            id: kept.id,
+            profile_id: kept.profile_id,
+            last_updated_at: kept.last_updated_at,
+            reason: kept.reason,
+            message: kept.message,
+            payload: kept.payload,
+            payload_bytes: kept.payload_bytes,
+            times: kept.times,
+            first_at: kept.first_at,
+            last_at: kept.last_at,
+            resolved_at: kept.resolved_at,
+        }
+    }
+}
+
 /// Rejects, newest first.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Rejects {
@@ -70,33 +88,15 @@ pub async fn list(
     Params(which): Params<Which>,
 ) -> Result<Json<Rejects>, Problem> {
     let limit = newest::limit(which.limit);
-    let query = "SELECT id, profile_id::text, sluice.rfc3339(last_updated_at), left(reason, 100), left(message, 2000),
-             CASE WHEN $6 AND octet_length(payload::text) <= $1 THEN payload::text END, octet_length(payload::text), times,
-             sluice.rfc3339(first_at), sluice.rfc3339(last_at), sluice.rfc3339(resolved_at)
-         FROM sluice.ingest_rejects
-         WHERE id < coalesce($2, 9223372036854775807) AND reason = coalesce($3, reason)
-           AND (resolved_at IS NULL) = coalesce($4, resolved_at IS NULL)
-         ORDER BY id DESC LIMIT $5";
-    let sees = caller.role.sees_contents();
-    let parameters: &[&(dyn ToSql + Sync)] =
-        &[&PAYLOAD_BYTES, &which.before, &which.reason, &which.open, &limit, &sees];
-    let rows = admin.database().await?.query(query, parameters).await?;
-    let rejects: Vec<Reject> = rows
-        .iter()
-        .map(|row| Reject {
-            id: row.get(0),
-            profile_id: row.get(1),
-            last_updated_at: row.get(2),
-            reason: row.get(3),
-            message: row.get(4),
-            payload: row.get(5),
-            payload_bytes: row.get(6),
-            times: row.get(7),
-            first_at: row.get(8),
-            last_at: row.get(9),
-            resolved_at: row.get(10),
-        })
-        .collect();
+    let search = Search {
+        before: which.before,
+        reason: which.reason.as_deref(),
+        is_open: which.open,
+        limit,
+        payload_bytes: caller.role.sees_contents().then_some(PAYLOAD_BYTES),
+    };
+    let rejects = rejects::list(&*admin.database().await?, &search).await?;
+    let rejects = rejects.into_iter().map(Reject::from).collect();
     let (rejects, next_before) = newest::page(rejects, limit, |reject| reject.id);
     Ok(Json(Rejects { rejects, next_before }))
 }

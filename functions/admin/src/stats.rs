@@ -10,14 +10,14 @@ use serde_json::Value;
 pub struct Totals(BTreeMap<String, i64>);
 
 impl Totals {
+    /// As the database has them.
+    pub fn new(measures: BTreeMap<String, i64>) -> Self {
+        Self(measures)
+    }
+
     /// From a JSON object of numbers.
     pub fn of(json: Value) -> Self {
         Self(serde_json::from_value(json).unwrap_or_default())
-    }
-
-    /// Adds one of them.
-    pub fn insert(&mut self, measure: String, value: i64) {
-        self.0.insert(measure, value);
     }
 
     /// One of them; 0 if it was never counted.

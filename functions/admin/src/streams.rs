@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
+use database::streams::{self, Status};
 use elasticsearch::{CountParts, Elasticsearch};
 use serde::Serialize;
 use tokio::task::JoinSet;
@@ -68,37 +69,31 @@ pub struct Streams {
 #[utoipa::path(get, path = "/api/streams", operation_id = "list_streams", tag = "streams",
     responses((status = OK, body = Streams)))]
 pub async fn list(State(admin): State<Admin>) -> Result<Json<Streams>, Problem> {
-    let query = "SELECT s.name, s.source, array_to_string(s.key, ', '), t.index, t.is_current,
-             ARRAY(SELECT k.relation::text FROM sluice.tracked AS k WHERE k.stream = s.name ORDER BY 1),
-             t.untracked_tables::text[], t.waiting, t.expansions, left(t.last_error, 2000), left(t.problem, 2000)
-         FROM sluice.stream AS s JOIN sluice.stream_status() AS t ON t.stream = s.name ORDER BY s.name";
-    let database = admin.database().await?;
-    let rows = database.query(query, &[]).await?;
-    let names: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-    let sources: Vec<String> = rows.iter().filter_map(|row| row.get(1)).collect();
+    let statuses = streams::list_status(&*admin.database().await?).await?;
+    let names: Vec<String> = statuses.iter().map(|status| status.name.clone()).collect();
+    let sources: Vec<String> = statuses.iter().filter_map(|status| status.source.clone()).collect();
     let until = Instant::now() + COUNTS_TIMEOUT;
     let (sources, indexes) = tokio::join!(count_sources(&admin, &sources, until), count_indexes(&admin, &names, until));
-    let mut streams = vec![];
-    for row in rows {
-        let (name, source): (String, Option<String>) = (row.get(0), row.get(1));
-        let source_count = source.as_ref().and_then(|source| sources.get(source));
-        streams.push(Stream {
-            index_count: indexes.get(&name).copied(),
-            key: row.get::<_, Option<String>>(2).filter(|key| !key.is_empty()),
-            index: row.get(3),
-            is_current: row.get(4),
-            tables: row.get(5),
-            untracked_tables: row.get(6),
-            waiting: row.get(7),
-            expansions: row.get(8),
-            last_error: row.get(9),
-            problem: row.get(10),
+    let stream = |status: Status| {
+        let source_count = status.source.as_ref().and_then(|source| sources.get(source));
+        Stream {
             source_count: source_count.map(|count| count.0),
             source_count_is_estimate: source_count.is_some_and(|count| count.1),
-            name,
-            source,
-        });
-    }
+            index_count: indexes.get(&status.name).copied(),
+            name: status.name,
+            source: status.source,
+            key: status.key,
+            index: status.index,
+            is_current: status.is_current,
+            tables: status.tables,
+            untracked_tables: status.untracked_tables,
+            waiting: status.waiting,
+            expansions: status.expansions,
+            last_error: status.last_error,
+            problem: status.problem,
+        }
+    };
+    let streams = statuses.into_iter().map(stream).collect();
     Ok(Json(Streams { streams }))
 }
 
@@ -112,10 +107,8 @@ pub struct Held {
 
 /// Streams that do not keep up.
 pub async fn held(database: &Client) -> Result<Vec<Held>, tokio_postgres::Error> {
-    let query =
-        "SELECT stream, left(problem, 2000) FROM sluice.stream_status() WHERE problem IS NOT NULL ORDER BY stream";
-    let rows = database.query(query, &[]).await?;
-    Ok(rows.iter().map(|row| Held { stream: row.get(0), reason: row.get(1) }).collect())
+    let held = |streams::Problem { stream, reason }| Held { stream, reason };
+    Ok(streams::list_problems(database).await?.into_iter().map(held).collect())
 }
 
 /// The counts of those that could be counted, one after the other: they are the database's work.

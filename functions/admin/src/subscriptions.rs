@@ -2,6 +2,7 @@
 
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
+use database::subscriptions;
 use serde::Serialize;
 use tokio_postgres::Client;
 use utoipa::ToSchema;
@@ -16,9 +17,9 @@ pub struct Subscription {
     name: String,
     paused: bool,
     /// Rows that wait for it.
-    pub pending_rows: i64,
+    pending_rows: i64,
     /// For how long the oldest of them has.
-    pub oldest_pending_ms: Option<i64>,
+    oldest_pending_ms: Option<i64>,
     /// What it has passed, as a snapshot of PostgreSQL.
     position: String,
     /// Of the interval after that, up to which row.
@@ -31,27 +32,11 @@ pub struct Subscriptions {
     subscriptions: Vec<Subscription>,
 }
 
-/// How far each of them is.
-pub async fn all(database: &Client) -> Result<Vec<Subscription>, tokio_postgres::Error> {
-    let query = "SELECT subscription, paused, pending_rows, (extract(epoch FROM oldest_pending_age) * 1000)::bigint,
-             seen::text, after_id
-         FROM sluice.status()";
-    let rows = database.query(query, &[]).await?;
-    let subscription = |row: &tokio_postgres::Row| Subscription {
-        name: row.get(0),
-        paused: row.get(1),
-        pending_rows: row.get(2),
-        oldest_pending_ms: row.get(3),
-        position: row.get(4),
-        after_id: row.get(5),
-    };
-    Ok(rows.iter().map(subscription).collect())
-}
-
-impl Subscription {
-    /// Its name.
-    pub fn name(&self) -> &str {
-        &self.name
+impl From<subscriptions::Subscription> for Subscription {
+    fn from(found: subscriptions::Subscription) -> Self {
+        let subscriptions::Subscription { name, is_paused, pending_rows, oldest_pending_ms, position, after_id } =
+            found;
+        Self { name, paused: is_paused, pending_rows, oldest_pending_ms, position, after_id }
     }
 }
 
@@ -59,7 +44,8 @@ impl Subscription {
 #[utoipa::path(get, path = "/api/subscriptions", operation_id = "list_subscriptions", tag = "subscriptions",
     responses((status = OK, body = Subscriptions)))]
 pub async fn list(State(admin): State<Admin>) -> Result<Json<Subscriptions>, Problem> {
-    Ok(Json(Subscriptions { subscriptions: all(&*admin.database().await?).await? }))
+    let subscriptions = subscriptions::list(&*admin.database().await?).await?;
+    Ok(Json(Subscriptions { subscriptions: subscriptions.into_iter().map(Subscription::from).collect() }))
 }
 
 /// Stops draining; changes wait in the log.
@@ -70,7 +56,9 @@ pub async fn pause(
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
 ) -> Result<Json<Subscription>, Problem> {
-    set(&admin, &caller, &name, "pause").await
+    let database = admin.database().await?;
+    subscriptions::pause(&database, caller.as_actor(), &name).await?;
+    find(&database, &name).await
 }
 
 /// Goes on.
@@ -81,16 +69,13 @@ pub async fn resume(
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
 ) -> Result<Json<Subscription>, Problem> {
-    set(&admin, &caller, &name, "resume").await
+    let database = admin.database().await?;
+    subscriptions::resume(&database, caller.as_actor(), &name).await?;
+    find(&database, &name).await
 }
 
-async fn set(admin: &Admin, caller: &Caller, name: &str, action: &'static str) -> Result<Json<Subscription>, Problem> {
-    let database = admin.database().await?;
-    let statement = format!(
-        "SELECT sluice.{action}(s.name), sluice.audit($2, $3, '{action}', s.name, 'done', '{{}}')
-         FROM sluice.subscription AS s WHERE s.name = $1"
-    );
-    database.execute(&statement, &[&name, &caller.actor, &caller.source_ip]).await?;
-    let now = all(&database).await?.into_iter().find(|subscription| subscription.name == name);
-    now.map(Json).ok_or_else(|| Problem::not_found(format!("there is no subscription {name}")))
+async fn find(database: &Client, name: &str) -> Result<Json<Subscription>, Problem> {
+    let found = subscriptions::list(database).await?.into_iter().find(|subscription| subscription.name == name);
+    let found = found.ok_or_else(|| Problem::not_found(format!("there is no subscription {name}")))?;
+    Ok(Json(found.into()))
 }

@@ -6,11 +6,12 @@ use std::time::Duration;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
+use database::letters::{self, RunningTask};
 use lambda_http::request::RequestContext;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
-use tokio_postgres::{Client, Row};
+use tokio_postgres::Client;
 use tracing::{error, warn};
 use utoipa::ToSchema;
 
@@ -122,24 +123,23 @@ pub struct Stored {
     pub caller: Caller,
 }
 
-const COLUMNS: &str = "id::text, state, total, redriven, already_redriven, sluice.rfc3339(started_at),
-    sluice.rfc3339(updated_at), actor, error";
-
-fn task(row: &Row) -> Task {
-    Task {
-        task: row.get(0),
-        state: match row.get(1) {
-            "running" => TaskState::Running,
-            "cancelled" => TaskState::Cancelled,
-            _ => TaskState::Done, // the table's CHECK knows no fourth
-        },
-        total: row.get(2),
-        redriven: row.get(3),
-        already_redriven: row.get(4),
-        started_at: row.get(5),
-        updated_at: row.get(6),
-        by: row.get(7),
-        error: row.get(8),
+impl From<letters::Task> for Task {
+    fn from(task: letters::Task) -> Self {
+        Self {
+            task: task.id,
+            state: match task.state.as_str() {
+                "running" => TaskState::Running,
+                "cancelled" => TaskState::Cancelled,
+                _ => TaskState::Done, // the table's CHECK knows no fourth
+            },
+            total: task.total,
+            redriven: task.redriven,
+            already_redriven: task.already_redriven,
+            started_at: task.started_at,
+            updated_at: task.updated_at,
+            by: task.actor,
+            error: task.error,
+        }
     }
 }
 
@@ -163,11 +163,7 @@ pub async fn begin(
         return Ok((StatusCode::OK, Json(Answer::DryRun(dry_run))));
     }
     let total = letters.depth().await?.all();
-    let statement = "WITH begun AS (
-             INSERT INTO sluice.redrive_task (selection, actor, source_ip, total) VALUES ($1, $2, $3, $4) RETURNING id)
-         SELECT id, sluice.audit($2, $3, 'redrive_all', id::text, 'begun', jsonb_build_object('selection', $1::jsonb)) FROM begun";
-    let row = database.query_one(statement, &[&json!(selection), &caller.actor, &caller.source_ip, &total]).await?;
-    let id: i64 = row.get(0);
+    let id = letters::begin_task(&database, caller.as_actor(), &json!(selection), total).await?;
     go_on_until(&admin, &database, id, until).await
 }
 
@@ -191,9 +187,7 @@ pub async fn go_on_now(
     let number = id.parse().map_err(|_| unknown(&id))?;
     let database = admin.database().await?;
     find(&database, number).await?;
-    let statement = "SELECT sluice.audit($2, $3, 'redrive_all', id::text, 'gone on', '{}')
-         FROM sluice.redrive_task WHERE id = $1 AND state = 'running'";
-    database.execute(statement, &[&number, &caller.actor, &caller.source_ip]).await?;
+    letters::note_task_gone_on(&database, caller.as_actor(), number).await?;
     go_on_until(&admin, &database, number, until).await
 }
 
@@ -209,11 +203,7 @@ pub async fn cancel(
 ) -> Result<Json<Task>, Problem> {
     let number: i64 = id.parse().map_err(|_| unknown(&id))?;
     let database = admin.database().await?;
-    let statement = "WITH cancelled AS (
-             UPDATE sluice.redrive_task SET state = 'cancelled', error = NULL, updated_at = clock_timestamp()
-             WHERE id = $1 AND state = 'running' RETURNING id)
-         SELECT sluice.audit($2, $3, 'redrive_all', id::text, 'cancelled', '{}') FROM cancelled";
-    database.execute(statement, &[&number, &caller.actor, &caller.source_ip]).await?;
+    letters::cancel_task(&database, caller.as_actor(), number).await?;
     let task = find(&database, number).await?;
     if task.state == TaskState::Done {
         return Err(Problem::conflict(format!("the redrive {id} is done")));
@@ -257,27 +247,21 @@ pub async fn tick(
 }
 
 async fn running(database: &Client, id: Option<i64>) -> Result<Vec<Stored>, Problem> {
-    // The one that has waited for longest comes first, so that none takes the time of all others.
-    let query = "SELECT id, selection, (extract(epoch FROM started_at) * 1000)::bigint, actor, source_ip,
-             (extract(epoch FROM clock_timestamp() - started_at) * 1000)::bigint
-         FROM sluice.redrive_task WHERE state = 'running' AND id = coalesce($1, id) ORDER BY updated_at, id LIMIT $2";
-    let rows = database.query(query, &[&id, &TASKS]).await?;
-    let stored = |row: &Row| {
-        let id: i64 = row.get(0);
+    let stored = |task: RunningTask| {
+        let RunningTask { id, selection, started_ms, age_ms, actor, source_ip } = task;
         // One that a later version has written may say what this one does not know; it must never mean all.
-        let selection = serde_json::from_value(row.get(1))
+        let selection = serde_json::from_value(selection)
             .inspect_err(|error| error!(task = id, %error, "the selection of a redrive cannot be read"))
             .ok()?;
-        let caller = Caller { actor: row.get(3), role: Role::Operator, source_ip: row.get(4) };
-        Some(Stored { id, selection, started_ms: row.get(2), age_ms: row.get(5), caller })
+        Some(Stored { id, selection, started_ms, age_ms, caller: Caller { actor, role: Role::Operator, source_ip } })
     };
-    Ok(rows.iter().filter_map(stored).collect())
+    let tasks = letters::list_running_tasks(database, id, TASKS).await?;
+    Ok(tasks.into_iter().filter_map(stored).collect())
 }
 
 async fn find(database: &Client, id: i64) -> Result<Task, Problem> {
-    let query = format!("SELECT {COLUMNS} FROM sluice.redrive_task WHERE id = $1");
-    let row = database.query_opt(&query, &[&id]).await?;
-    Ok(task(&row.ok_or_else(|| unknown(&id.to_string()))?))
+    let task = letters::find_task(database, id).await?;
+    Ok(task.ok_or_else(|| unknown(&id.to_string()))?.into())
 }
 
 fn unknown(id: &str) -> Problem {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use database::letters;
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::Client;
 use tracing::{info, warn};
@@ -44,9 +45,7 @@ pub async fn go_on(admin: &Admin, database: &Client, stored: &Stored, until: Ins
             ("running", Some(problem.detail().to_owned()))
         }
     };
-    let statement = "UPDATE sluice.redrive_task SET state = $2, error = $3, updated_at = clock_timestamp()
-         WHERE id = $1 AND state = 'running'";
-    database.execute(statement, &[&stored.id, &state, &error]).await?;
+    letters::store_task(database, stored.id, state, error.as_deref()).await?;
     info!(task = stored.id, state, "redrive");
     Ok(())
 }
@@ -74,7 +73,7 @@ async fn work(
         let (chosen, others): (Vec<Letter>, Vec<Letter>) =
             letters.into_iter().partition(|letter| letter.sent_ms <= stored.started_ms && stored.selection.has(letter));
         others.iter().for_each(|letter| pass.hold(letter));
-        if !lease.renew(database).await? || !is_running(database, stored.id).await? {
+        if !lease.renew(database).await? || !letters::is_task_running(database, stored.id).await? {
             chosen.iter().for_each(|letter| pass.hold(letter));
             return Ok(Pause::Running(None));
         }
@@ -109,10 +108,4 @@ async fn work(
     let unseen =
         "the last pass found none of these letters, and did not see the whole queue: begin anew if some are left";
     Ok(Pause::Done(Some(failed.unwrap_or_else(|| unseen.to_owned()))))
-}
-
-/// Whether nobody has cancelled it.
-async fn is_running(database: &Client, id: i64) -> Result<bool, tokio_postgres::Error> {
-    let query = "SELECT EXISTS (SELECT FROM sluice.redrive_task WHERE id = $1 AND state = 'running')";
-    Ok(database.query_one(query, &[&id]).await?.get(0))
 }
