@@ -1,4 +1,4 @@
-//! Who may do what.
+//! Who may do what, and who the caller is, for the page.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,6 +7,7 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::{Extensions, HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use database::audit::Actor;
 use lambda_http::request::RequestContext;
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{error, warn};
 use utoipa::ToSchema;
 
-use crate::config::Access;
+use crate::config::{Access, VERSION};
 use crate::problem::Problem;
 use crate::services::Admin;
 
@@ -186,6 +187,22 @@ fn print(admin: &Admin, count: impl FnOnce(&mut telemetry::Line) -> &mut telemet
 
 fn unauthorized(detail: &str) -> Problem {
     Problem::new(StatusCode::UNAUTHORIZED, detail)
+}
+
+/// What the caller may do here.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Session {
+    role: Role,
+    actor: String,
+    /// Whether the demo's mutations are offered.
+    demo: bool,
+    version: &'static str,
+}
+
+/// What the caller may do.
+#[utoipa::path(get, path = "/api/session", tag = "session", responses((status = OK, body = Session)))]
+pub async fn session(State(admin): State<Admin>, Extension(caller): Extension<Caller>) -> Json<Session> {
+    Json(Session { role: caller.role, actor: caller.actor, demo: admin.config.is_demo, version: VERSION })
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 use config::{Env, Error};
 use telemetry::Metrics;
 
+/// The package's, as answers tell it.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 /// What the environment says, checked.
 #[derive(Clone, Debug)]
 pub struct Config {

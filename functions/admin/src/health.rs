@@ -13,8 +13,9 @@ use tracing::warn;
 use utoipa::ToSchema;
 
 use crate::access::{Caller, Role};
+use crate::config::VERSION;
+use crate::pipeline::streams::{self, Held};
 use crate::services::Admin;
-use crate::streams::{self, Held};
 
 /// A part that takes longer is not well.
 const PART_TIMEOUT: Duration = Duration::from_secs(5);
@@ -137,9 +138,6 @@ async fn held(admin: &Admin, role: Role) -> Option<Vec<Held>> {
     }
     Some(held)
 }
-
-/// The package's.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 async fn postgresql(admin: &Admin) -> Part {
     part("postgresql", async {

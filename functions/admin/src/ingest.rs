@@ -1,19 +1,21 @@
 //! The ingest: how far it has read its source, and a round at once.
 
+pub mod rejects;
+
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use database::ingest::{
     self, FETCHED, REJECTED_CONFLICT, REJECTED_INVALID, REJECTS_DROPPED, ROUNDS_FAILED, SKIPPED_DUPLICATE,
-    SKIPPED_OUTDATED, SYNCED, position, rejects,
+    SKIPPED_OUTDATED, SYNCED, position,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::access::Caller;
+use crate::metrics::stats::Totals;
 use crate::problem::Problem;
 use crate::services::Admin;
-use crate::stats::Totals;
 
 /// Beyond this a count would take too long for a page.
 const COUNTED: i64 = 100_000;
@@ -118,8 +120,8 @@ pub struct Requested {
 pub async fn status(State(admin): State<Admin>) -> Result<Json<Ingest>, Problem> {
     let database = admin.database().await?;
     let positions = position::list(&database).await?.into_iter().map(Position::from).collect();
-    let totals = Totals::new(ingest::totals(&database).await?);
-    let open_rejects = rejects::count_open(&database, COUNTED).await?;
+    let totals = Totals::new(ingest::read_totals(&database).await?);
+    let open_rejects = ingest::rejects::count_open(&database, COUNTED).await?;
     let totals = Ever {
         fetched: totals.get(FETCHED),
         synced: totals.get(SYNCED),

@@ -6,29 +6,17 @@
 mod access;
 mod audit;
 mod config;
-mod dead_letters;
 mod demo;
 mod extract;
 mod health;
-mod history;
 mod ingest;
-mod lease;
 mod letters;
 mod metrics;
 mod newest;
-mod outbox;
 mod pages;
-mod pass;
+mod pipeline;
 mod problem;
-mod redrive;
-mod rejects;
 mod services;
-mod session;
-mod stats;
-mod streams;
-mod subscriptions;
-mod tasks;
-mod work;
 
 use axum::extract::DefaultBodyLimit;
 use axum::http::header::{
@@ -47,6 +35,10 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::ingest::rejects;
+use crate::letters::{dead_letters, tasks};
+use crate::metrics::history;
+use crate::pipeline::{outbox, streams, subscriptions};
 use crate::problem::Problem;
 
 pub use crate::config::{Access, Config};
@@ -99,7 +91,7 @@ pub fn router(admin: Admin) -> Router {
 /// What takes a caller who is known, and what is written about all of it.
 fn api() -> (Router<Admin>, utoipa::openapi::OpenApi) {
     let (router, mut api) = OpenApiRouter::with_openapi(Api::openapi())
-        .routes(routes!(session::session))
+        .routes(routes!(access::session))
         .routes(routes!(outbox::list))
         .routes(routes!(dead_letters::list))
         .routes(routes!(dead_letters::discard))

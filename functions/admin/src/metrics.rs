@@ -3,6 +3,9 @@
 //! They are counted where the work is, in `sluice.delivery_stats` and `sluice.ingest_stats`, so they are the same from every
 //! sandbox and after every restart.
 
+pub mod history;
+pub mod stats;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -20,9 +23,9 @@ use database::ingest::{
 use database::{streams, subscriptions};
 use queue::Queue as _;
 
+use crate::metrics::stats::Totals;
 use crate::problem::Problem;
 use crate::services::Admin;
-use crate::stats::Totals;
 
 /// The text, as it grows.
 #[derive(Default)]
@@ -72,12 +75,12 @@ fn seconds(ms: i64) -> String {
     responses((status = OK, body = String, content_type = "text/plain; version=0.0.4")))]
 pub async fn metrics(State(admin): State<Admin>) -> Result<impl IntoResponse, Problem> {
     let database = admin.database().await?;
-    let streams = delivery::totals(&database).await?;
+    let streams = delivery::read_totals(&database).await?;
     let streams = streams.into_iter().map(|(name, measures)| (name, Totals::new(measures))).collect();
     let subscriptions = subscriptions::list(&database).await?;
     let pending = streams::list_pending(&database, &admin.config.subscription).await?;
     let problems = streams::list_problems(&database).await?;
-    let profiles = Totals::new(ingest::totals(&database).await?);
+    let profiles = Totals::new(ingest::read_totals(&database).await?);
     let services = admin.services().await;
     let (queue, letters) = (services.queue.depth().await?, services.letters.depth().await?);
 

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 use tokio_postgres::Client;
 
 use crate::Config;
-use crate::letters::Letters;
+use crate::letters::queue::Letters;
 
 /// A session that was left alone for longer may have been forgotten on the way.
 const TRUSTED_FOR: Duration = Duration::from_secs(20);

@@ -204,7 +204,7 @@ impl Run<'_> {
     /// Raises the versions above those of the chunk: how many were ahead. They came after the beginning, by what another
     /// cluster had sent whose clock was ahead.
     async fn overtake(&self, stream: &Stream, index: &str, chunk: &[Found]) -> Result<usize, Error> {
-        let reserved = rebase::highest_version(self.client).await.map_err(query("comparing the versions"))?;
+        let reserved = rebase::read_highest_version(self.client).await.map_err(query("comparing the versions"))?;
         let ahead: Vec<&Found> = chunk.iter().filter(|found| found.version > reserved).collect();
         let Some(highest) = ahead.iter().map(|found| found.version).max() else { return Ok(0) };
         let highest = possible(highest, index)?;

@@ -85,13 +85,13 @@ pub async fn migrate(client: &mut Client, migrations: &[Migration], report: &mut
                 done.push(file);
             }
             Some((_, checksum))
-                if *checksum == schema::checksum(&transaction, sql).await.map_err(query(COMPARING))? => {}
+                if *checksum == schema::compute_checksum(&transaction, sql).await.map_err(query(COMPARING))? => {}
             Some(_) => return Err(Error::OtherSchema { version: *version }),
         }
     }
     let is_newer = applied.iter().any(|(version, _)| *version > newest);
     let all = FUNCTIONS.map(|(_, sql)| sql).concat();
-    let checksum = schema::checksum(&transaction, &all).await.map_err(query(COMPARING))?;
+    let checksum = schema::compute_checksum(&transaction, &all).await.map_err(query(COMPARING))?;
     // Version 0 is the functions.
     if !is_newer && !applied.contains(&(0, checksum)) {
         for (file, sql) in FUNCTIONS {
@@ -109,7 +109,7 @@ pub async fn migrate(client: &mut Client, migrations: &[Migration], report: &mut
 
 /// The schema's version, 0 where there is none.
 pub(crate) async fn version(client: &Client) -> Result<i32, Error> {
-    match schema::version(client).await {
+    match schema::read_version(client).await {
         Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => Ok(0),
         version => version.map_err(query("reading the schema's version")),
     }

@@ -357,7 +357,7 @@ impl Target {
 
     async fn check_schema(&self, client: &Client) -> Result<(), ConnectError> {
         let old = |found| ConnectError::OldSchema { database: self.database.clone(), found };
-        let found = match schema::version(client).await {
+        let found = match schema::read_version(client).await {
             Ok(version) => version,
             Err(source) => {
                 let Some(code) = source.code() else { return Err(self.no_session(source)) };

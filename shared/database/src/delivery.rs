@@ -103,8 +103,8 @@ pub struct Moment {
     pub totals: Value,
 }
 
-/// Each stream's measures; of one of which nothing was counted there are none.
-pub async fn totals(client: &Client) -> Result<BTreeMap<String, BTreeMap<String, i64>>, Error> {
+/// Reads the measures of each stream; of one of which nothing was counted there are none.
+pub async fn read_totals(client: &Client) -> Result<BTreeMap<String, BTreeMap<String, i64>>, Error> {
     let query = "SELECT name, NULL, NULL FROM sluice.stream
          UNION ALL
          SELECT stream, measure, value FROM sluice.delivery_stats";
@@ -118,8 +118,8 @@ pub async fn totals(client: &Client) -> Result<BTreeMap<String, BTreeMap<String,
     Ok(streams)
 }
 
-/// The last minutes of a subscription as they were sampled, oldest first.
-pub async fn history(client: &Client, subscription: &str, minutes: i32) -> Result<Vec<Moment>, Error> {
+/// Reads the last minutes of a subscription as they were sampled, oldest first.
+pub async fn read_history(client: &Client, subscription: &str, minutes: i32) -> Result<Vec<Moment>, Error> {
     let query = "SELECT sluice.rfc3339(at), pending_rows, oldest_pending_ms, totals
          FROM sluice.delivery_history
          WHERE subscription = $1 AND at > clock_timestamp() - make_interval(mins => $2)

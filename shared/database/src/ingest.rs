@@ -46,8 +46,8 @@ pub async fn count(client: &Client, counts: &[(&str, i64)]) -> Result<(), Error>
     client.execute_typed("SELECT sluice.count_ingest($1, $2)", &parameters).await.map(drop)
 }
 
-/// What was counted of each measure, ever.
-pub async fn totals(client: &Client) -> Result<BTreeMap<String, i64>, Error> {
+/// Reads what was counted of each measure, ever.
+pub async fn read_totals(client: &Client) -> Result<BTreeMap<String, i64>, Error> {
     let rows = client.query("SELECT measure, value FROM sluice.ingest_stats", &[]).await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }

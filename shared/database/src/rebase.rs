@@ -59,8 +59,8 @@ pub async fn end_walk(client: &Client, stream: &str) -> Result<(), Error> {
     client.execute("DELETE FROM sluice.rebase_walk WHERE stream = $1", &[&stream]).await.map(drop)
 }
 
-/// Asks for the highest version that any subscription has reserved.
-pub async fn highest_version(client: &Client) -> Result<i64, Error> {
+/// Reads the highest version that any subscription has reserved.
+pub async fn read_highest_version(client: &Client) -> Result<i64, Error> {
     Ok(client.query_one("SELECT max(reserved) FROM sluice.subscription", &[]).await?.get(0))
 }
 

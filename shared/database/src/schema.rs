@@ -18,11 +18,11 @@ pub async fn exists(client: &Client) -> Result<bool, Error> {
     Ok(client.query_one("SELECT to_regnamespace('sluice') IS NOT NULL", &[]).await?.get(0))
 }
 
-/// The newest migration that the schema has; 0: none.
+/// Reads the number of the newest migration that the schema has; 0: none.
 ///
 /// # Errors
 /// `undefined_table`, `invalid_schema_name`: there is no schema, or none of Sluice's.
-pub async fn version(client: &Client) -> Result<i32, Error> {
+pub async fn read_version(client: &Client) -> Result<i32, Error> {
     Ok(client.query_one("SELECT coalesce(max(version), 0) FROM sluice.schema_history", &[]).await?.get(0))
 }
 
@@ -56,8 +56,8 @@ pub async fn note_applied(transaction: &Transaction<'_>, version: i32, name: &st
     transaction.execute(statement, &[&version, &name, &sql]).await.map(drop)
 }
 
-/// The checksum of a text, as [`note_applied`] stores it.
-pub async fn checksum(transaction: &Transaction<'_>, sql: &str) -> Result<String, Error> {
+/// Computes the checksum of a text, as [`note_applied`] stores it.
+pub async fn compute_checksum(transaction: &Transaction<'_>, sql: &str) -> Result<String, Error> {
     Ok(transaction.query_one("SELECT encode(sha256(convert_to($1, 'UTF8')), 'hex')", &[&sql]).await?.get(0))
 }
 

@@ -1,19 +1,21 @@
-//! What is done for a redrive of many, pass by pass.
+//! What is done for a redrive of many, pass by pass: which letters are meant, and how far it is.
 
 use std::time::Duration;
 
-use database::letters;
+use database::letters::{self, RunningTask};
+use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::Client;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
+use utoipa::ToSchema;
 
-use crate::lease::{Lease, PATIENCE};
-use crate::letters::Letter;
-use crate::pass::Pass;
+use crate::access::{Caller, Role};
+use crate::letters::lease::{Lease, PATIENCE};
+use crate::letters::pass::Pass;
+use crate::letters::queue::Letter;
+use crate::letters::redrive::{Fate, Redrive};
 use crate::problem::Problem;
-use crate::redrive::{Fate, Redrive};
 use crate::services::Admin;
-use crate::tasks::Stored;
 
 /// How long after its time what it does with the letters in its hands may take.
 const GRACE: Duration = Duration::from_secs(5);
@@ -23,6 +25,61 @@ const SHORTEST_PASS: Duration = Duration::from_secs(5);
 const IN_OTHER_HANDS_MS: i64 = 10 * 60 * 1000;
 /// A pass over a long queue: what it holds stays hidden until its end.
 const HIDDEN_FOR: Duration = Duration::from_secs(60);
+/// Tasks that one invocation looks at.
+const TASKS: i64 = 100;
+
+/// Which letters; all, if nothing is said.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Selection {
+    /// Of this stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stream: Option<String>,
+    /// With this word for the reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    error_type: Option<String>,
+    /// Of this document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    /// These.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_ids: Option<Vec<String>>,
+    /// Only tells how many would be redriven.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+}
+
+impl Selection {
+    /// Whether this letter is one of them.
+    pub fn has(&self, letter: &Letter) -> bool {
+        letter.matches(self.stream.as_deref(), self.error_type.as_deref())
+            && (self.key.is_none() || letter.key() == self.key.as_deref())
+            && self.message_ids.as_ref().is_none_or(|ids| ids.contains(&letter.message_id))
+    }
+}
+
+/// A task as it is stored.
+pub struct Stored {
+    pub id: i64,
+    pub selection: Selection,
+    pub started_ms: i64,
+    pub age_ms: i64,
+    pub caller: Caller,
+}
+
+/// The tasks that run, or this one if it does; the one that has waited for longest comes first.
+pub async fn running(database: &Client, id: Option<i64>) -> Result<Vec<Stored>, Problem> {
+    let stored = |task: RunningTask| {
+        let RunningTask { id, selection, started_ms, age_ms, actor, source_ip } = task;
+        // One that a later version has written may say what this one does not know; it must never mean all.
+        let selection = serde_json::from_value(selection)
+            .inspect_err(|error| error!(task = id, %error, "the selection of a redrive cannot be read"))
+            .ok()?;
+        Some(Stored { id, selection, started_ms, age_ms, caller: Caller { actor, role: Role::Operator, source_ip } })
+    };
+    let tasks = letters::list_running_tasks(database, id, TASKS).await?;
+    Ok(tasks.into_iter().filter_map(stored).collect())
+}
 
 /// Works on a task until it is done or it is time to stop. What goes wrong is noted in the task: it is tried again.
 pub async fn go_on(admin: &Admin, database: &Client, stored: &Stored, until: Instant) -> Result<(), Problem> {
@@ -32,7 +89,7 @@ pub async fn go_on(admin: &Admin, database: &Client, stored: &Stored, until: Ins
         lease.release(database).await;
         return Ok(());
     }
-    let mut pass = admin.services().await.letters.pass(HIDDEN_FOR, until);
+    let mut pass = Pass::new(&admin.services().await.letters, HIDDEN_FOR, until);
     let outcome = timeout_at(until + GRACE, work(admin, database, stored, &mut lease, &mut pass)).await;
     let outcome = outcome.unwrap_or_else(|_| Err(Problem::unavailable("PostgreSQL or SQS did not answer in time")));
     pass.end().await;
@@ -108,4 +165,15 @@ async fn work(
     let unseen =
         "the last pass found none of these letters, and did not see the whole queue: begin anew if some are left";
     Ok(Pause::Done(Some(failed.unwrap_or_else(|| unseen.to_owned()))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_word_in_a_selection_is_refused_and_never_means_all() {
+        assert!(serde_json::from_str::<Selection>(r#"{"strem": "users"}"#).is_err());
+        assert!(serde_json::from_str::<Selection>("{}").is_ok());
+    }
 }

@@ -7,7 +7,7 @@ use queue::Error;
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
-use crate::letters::{Letter, Letters};
+use crate::letters::queue::{Letter, Letters};
 
 /// Letters that one pass looks at: as many receipts take a few megabytes, and can be released in time.
 const LOOKED_AT: usize = 10_000;

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::extract::Params;
+use crate::metrics::stats::Totals;
 use crate::problem::Problem;
 use crate::services::Admin;
-use crate::stats::Totals;
 
 /// How much of it.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -53,7 +53,7 @@ pub struct History {
 pub async fn list(State(admin): State<Admin>, Params(which): Params<Which>) -> Result<Json<History>, Problem> {
     let minutes = which.minutes.unwrap_or(60).clamp(1, 60);
     let database = admin.database().await?;
-    let moments = delivery::history(&database, &admin.config.subscription, minutes).await?;
+    let moments = delivery::read_history(&database, &admin.config.subscription, minutes).await?;
     let totals: Vec<Totals> = moments.iter().map(|moment| Totals::of(moment.totals.clone())).collect();
     let samples = moments.into_iter().skip(1).zip(totals.windows(2)).map(|(moment, pair)| {
         let added = pair[1].since(&pair[0]);

@@ -12,12 +12,12 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::access::Caller;
 use crate::extract::{Body, Params};
-use crate::lease::Lease;
-use crate::letters::{DeadLetter, Letter, Letters};
+use crate::letters::lease::Lease;
+use crate::letters::pass::Pass;
+use crate::letters::queue::{DeadLetter, Letter, Letters};
+use crate::letters::redrive::{Fate, Redrive, detail};
 use crate::newest;
-use crate::pass::Pass;
 use crate::problem::Problem;
-use crate::redrive::{Fate, Redrive, detail};
 use crate::services::Admin;
 
 const LIMIT: usize = 100;
@@ -112,7 +112,7 @@ pub async fn list(
 async fn look(letters: &Letters, which: &Which, sees: bool) -> Result<DeadLetters, queue::Error> {
     let depth = letters.depth().await?;
     let limit = which.limit.unwrap_or(LIMIT).clamp(1, LIMIT);
-    let mut pass = letters.pass(LISTED_FOR, Instant::now() + LIST_TIMEOUT);
+    let mut pass = Pass::new(letters, LISTED_FOR, Instant::now() + LIST_TIMEOUT);
     let found = collect(&mut pass, which, limit, usize::try_from(depth.visible).unwrap_or(0), sees).await;
     let seen = i64::try_from(pass.seen()).unwrap_or(i64::MAX);
     pass.end().await;
@@ -223,7 +223,7 @@ async fn with_letter<T>(
     act: impl AsyncFnOnce(&Letter) -> Result<T, Problem>,
 ) -> Result<T, Problem> {
     let lease = Lease::wait(database).await?;
-    let mut pass = letters.pass(PASS_HIDES_FOR, Instant::now() + PASS_TIMEOUT);
+    let mut pass = Pass::new(letters, PASS_HIDES_FOR, Instant::now() + PASS_TIMEOUT);
     let outcome = match find(&mut pass, id).await {
         Ok(Some(letter)) => {
             let outcome = act(&letter).await;

@@ -18,7 +18,7 @@ use tracing::warn;
 use utoipa::ToSchema;
 
 use crate::access::Caller;
-use crate::letters::{Facts, Letter};
+use crate::letters::queue::{Facts, Letter};
 use crate::problem::Problem;
 use crate::services::Services;
 

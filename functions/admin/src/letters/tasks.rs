@@ -6,61 +6,29 @@ use std::time::Duration;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use database::letters::{self, RunningTask};
+use database::letters;
 use lambda_http::request::RequestContext;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_postgres::Client;
-use tracing::{error, warn};
+use tracing::warn;
 use utoipa::ToSchema;
 
-use crate::access::{Caller, Role};
-use crate::dead_letters::PASS_HIDES_FOR;
+use crate::access::Caller;
 use crate::extract::Body;
-use crate::lease::Lease;
-use crate::letters::{Letter, Letters};
-use crate::pass::Pass;
+use crate::letters::dead_letters::PASS_HIDES_FOR;
+use crate::letters::lease::Lease;
+use crate::letters::pass::Pass;
+use crate::letters::queue::Letters;
+use crate::letters::work::{Selection, go_on, running};
 use crate::problem::Problem;
 use crate::services::Admin;
-use crate::work::go_on;
 
 /// How long a request works on a task before it answers.
 const REQUEST_TIME: Duration = Duration::from_secs(20);
 /// And the minute's own invocation, which has 60 s, and at its end has to finish what it has begun, and to release.
 const TICK_TIME: Duration = Duration::from_secs(40);
-/// Tasks that one invocation looks at.
-const TASKS: i64 = 100;
-
-/// Which letters; all, if nothing is said.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Selection {
-    /// Of this stream.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    stream: Option<String>,
-    /// With this word for the reason.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    error_type: Option<String>,
-    /// Of this document.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    key: Option<String>,
-    /// These.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub message_ids: Option<Vec<String>>,
-    /// Only tells how many would be redriven.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    dry_run: bool,
-}
-
-impl Selection {
-    /// Whether this letter is one of them.
-    pub fn has(&self, letter: &Letter) -> bool {
-        letter.matches(self.stream.as_deref(), self.error_type.as_deref())
-            && (self.key.is_none() || letter.key() == self.key.as_deref())
-            && self.message_ids.as_ref().is_none_or(|ids| ids.contains(&letter.message_id))
-    }
-}
 
 /// What would be redriven.
 #[derive(Debug, Serialize, ToSchema)]
@@ -112,15 +80,6 @@ pub enum Answer {
     DryRun(DryRun),
     /// To anything else.
     Task(Task),
-}
-
-/// A task as it is stored.
-pub struct Stored {
-    pub id: i64,
-    pub selection: Selection,
-    pub started_ms: i64,
-    pub age_ms: i64,
-    pub caller: Caller,
 }
 
 impl From<letters::Task> for Task {
@@ -246,19 +205,6 @@ pub async fn tick(
     Ok(Json(json!({"tasks": tasks.len()})))
 }
 
-async fn running(database: &Client, id: Option<i64>) -> Result<Vec<Stored>, Problem> {
-    let stored = |task: RunningTask| {
-        let RunningTask { id, selection, started_ms, age_ms, actor, source_ip } = task;
-        // One that a later version has written may say what this one does not know; it must never mean all.
-        let selection = serde_json::from_value(selection)
-            .inspect_err(|error| error!(task = id, %error, "the selection of a redrive cannot be read"))
-            .ok()?;
-        Some(Stored { id, selection, started_ms, age_ms, caller: Caller { actor, role: Role::Operator, source_ip } })
-    };
-    let tasks = letters::list_running_tasks(database, id, TASKS).await?;
-    Ok(tasks.into_iter().filter_map(stored).collect())
-}
-
 async fn find(database: &Client, id: i64) -> Result<Task, Problem> {
     let task = letters::find_task(database, id).await?;
     Ok(task.ok_or_else(|| unknown(&id.to_string()))?.into())
@@ -281,7 +227,7 @@ async fn dry_run(
     until: Instant,
 ) -> Result<DryRun, Problem> {
     let lease = Lease::wait(database).await?;
-    let mut pass = letters.pass(PASS_HIDES_FOR, until);
+    let mut pass = Pass::new(letters, PASS_HIDES_FOR, until);
     let matched = count(&mut pass, selection).await;
     let is_complete = pass.has_seen_all().await;
     pass.end().await;
@@ -298,15 +244,4 @@ async fn count(pass: &mut Pass<'_>, selection: &Selection) -> Result<usize, queu
         }
     }
     Ok(matched)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_unknown_word_in_a_selection_is_refused_and_never_means_all() {
-        assert!(serde_json::from_str::<Selection>(r#"{"strem": "users"}"#).is_err());
-        assert!(serde_json::from_str::<Selection>("{}").is_ok());
-    }
 }
