@@ -1,9 +1,9 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
-use database::{Connect, Postgres};
-use queue::{Queue, Sqs};
-use search::{Aliases, Cluster, Connection, Deadline, Done, Elastic, Outcome};
+use database::Connect;
+use queue::Queue;
+use search::{Cluster, Deadline, Done, Outcome};
 use telemetry::Trace;
 use tokio::time::Instant;
 use tracing::info;
@@ -11,10 +11,8 @@ use tracing::info;
 use crate::{
     back_off,
     batch::{Received, Unidentified},
-    config::Settings,
-    counters::Counters,
     decision::name,
-    re_read::Source,
+    indexer::Indexer,
     streams::Changes,
     tally::Tally,
 };
@@ -23,33 +21,7 @@ use crate::{
 const SETTLE_MARGIN: Duration = Duration::from_secs(3);
 const ANSWER_MARGIN: Duration = Duration::from_millis(500);
 
-/// The handler of one function instance. It keeps connections and nothing else between two batches.
-pub struct Indexer<C = Elastic, D: Connect = Postgres, Q = Sqs> {
-    pub(crate) cluster: C,
-    pub(crate) source: Source<D>,
-    pub(crate) queue: Q,
-    pub(crate) dead_letter_queue: Q,
-    pub(crate) aliases: Aliases,
-    counters: Counters,
-    pub(crate) settings: Settings,
-}
-
-impl Indexer {
-    /// Connects to nothing yet.
-    pub fn new(search: Connection, source: Source, sqs: aws_sdk_sqs::Client, settings: Settings) -> Self {
-        let queue = Sqs::new(sqs.clone(), settings.queue_url.as_str());
-        let dead_letter_queue = Sqs::new(sqs, settings.dead_letter_queue_url.as_str());
-        Self::of(Elastic::new(search), source, queue, dead_letter_queue, settings)
-    }
-}
-
 impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
-    /// The same over other services than the real ones.
-    pub fn of(cluster: C, source: Source<D>, queue: Q, dead_letter_queue: Q, settings: Settings) -> Self {
-        let aliases = Aliases::new(settings.index_prefix.clone());
-        Self { cluster, source, queue, dead_letter_queue, aliases, counters: Counters::default(), settings }
-    }
-
     /// Handles a batch, and names the messages that are to be received again. All others may be deleted: each of their
     /// changes is written, stale, gone or in the dead-letter queue, or the message was sent anew.
     ///

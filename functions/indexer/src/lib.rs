@@ -13,6 +13,7 @@ mod config;
 mod counters;
 mod dead_letter;
 mod handler;
+mod indexer;
 mod pace;
 mod re_read;
 mod settle;
@@ -22,6 +23,6 @@ mod tally;
 pub use crate::{
     batch::Unidentified,
     config::{Config, Settings},
-    handler::Indexer,
+    indexer::Indexer,
     re_read::Source,
 };

@@ -12,7 +12,7 @@ use crate::{
     batch::Received,
     dead_letter,
     decision::{Verdict, decide_message},
-    handler::Indexer,
+    indexer::Indexer,
     tally::Tally,
 };
 

@@ -10,7 +10,7 @@ use search::{Action, Bulk, Cluster, Deadline, Done, Outcome, Reason, Write, chec
 use crate::{
     batch::{Received, Work},
     decision::{needs_re_read, older_of_a_key, without_index, without_source, without_stream},
-    handler::Indexer,
+    indexer::Indexer,
     re_read::Reading,
     tally::Tally,
 };
