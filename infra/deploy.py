@@ -24,6 +24,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+import account
 import parameters
 import template
 from archive import pack
@@ -64,7 +65,7 @@ class Deployment:
         self.region = self.cloudformation.meta.region_name
         self.sqs, self.logs = boto3.client("sqs"), boto3.client("logs")
         self.functions = lambda_client()
-        self.account = boto3.client("sts").get_caller_identity()["Account"]
+        self.account = account.find(boto3.client)
 
     def say_where(self) -> None:
         """Whose account it is, before anything is done there."""

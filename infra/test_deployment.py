@@ -6,6 +6,7 @@ Needs nothing: AWS's answers are made up, as its documentation has them.
 import json
 import os
 import socket
+import subprocess
 import sys
 import threading
 import unittest
@@ -28,6 +29,7 @@ sys.path.append(str(REPOSITORY / "localstack" / "stack"))
 
 import commands  # noqa: E402
 import functions  # noqa: E402
+from console import Failure  # noqa: E402
 
 HERE = {"AWS_DEFAULT_REGION": "eu-central-1", "AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
 CODE_SHA256 = b64encode(sha256(b"code").digest()).decode()
@@ -200,10 +202,27 @@ class Shell(unittest.TestCase):
             self.assertEqual(env["AWS_PROFILE"], "prod")
 
     def test_the_bucket_of_the_code_may_be_named(self):
-        with mock.patch.object(functions, "on_aws") as called, mock.patch.object(functions.artifacts, "open_folder"):
+        known = mock.patch.object(functions, "require_account")
+        with mock.patch.object(functions, "on_aws") as called, mock.patch.object(functions.artifacts, "open_folder"), known:
             functions.deploy_on_aws("sluice-prod", Path(__file__), Path("dist"), "arm64", "ours")
         arguments = list(called.call_args.args)
         self.assertEqual(arguments[arguments.index("--bucket") + 1], "ours")
+
+    def test_without_credentials_nothing_is_built_and_the_remedy_is_told(self):
+        nobody = {"AWS_SHARED_CREDENTIALS_FILE": os.devnull, "AWS_CONFIG_FILE": os.devnull, "AWS_EC2_METADATA_DISABLED": "true"}
+        others = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        asked = (
+            lambda: functions.deploy_on_aws("sluice-prod", Path(__file__), None, "arm64", ""),
+            lambda: commands.trial({"REGION": "eu-central-1"}),
+        )
+        for ask in asked:
+            with mock.patch.dict(os.environ, others | nobody, clear=True), mock.patch.object(functions.packages, "install", return_value=sys.executable):
+                with mock.patch.object(functions.artifacts, "build") as built, mock.patch.object(commands, "release", built):
+                    self.assertRaisesRegex(Failure, "nothing was built", ask)
+            built.assert_not_called()
+        found = subprocess.run([sys.executable, functions.ACCOUNT], env=others | nobody | {"AWS_REGION": "eu-central-1"}, capture_output=True, text=True)
+        self.assertEqual(found.returncode, 1)
+        self.assertRegex(found.stderr, "^AWS does not say whose account this is: .* set AWS_PROFILE and AWS_REGION")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
+import account
 import trial_before
 import trial_servers
 import trial_stack
@@ -43,7 +44,7 @@ class Trial:
         self.region, self.artifacts = region, artifacts
         self.endpoint = self.client("cloudformation").meta.endpoint_url
         self.is_aws = "amazonaws." in self.endpoint
-        self.account = self.client("sts").get_caller_identity()["Account"]
+        self.account = account.find(self.client)
         self.bucket = f"{self.name}-{self.account}"
         self.tags = {TAG: self.name}
         self.folder = tempfile.TemporaryDirectory()

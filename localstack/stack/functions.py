@@ -21,6 +21,7 @@ DEPLOY = REPOSITORY / "infra" / "deploy.py"
 # The migrations make the role; who is in it is the operator's to say.
 GRANT = "SELECT format('GRANT %s TO sluice_functions', app) FROM sluice.roles \\gexec\n"
 TRIAL = REPOSITORY / "infra" / "try_on_aws.py"
+ACCOUNT = REPOSITORY / "infra" / "account.py"
 AWS_STACK = "sluice"  # the CloudFormation stack's name in LocalStack; each of our stacks has a LocalStack of its own
 
 
@@ -126,6 +127,7 @@ def deploy_on_aws(name: str, parameters: Path, release: Path | None, arch: str, 
     if not parameters.exists():
         stage = parameters.name.removeprefix(".env").replace(".", " STAGE=")
         raise Failure(f"there is no {parameters.name} with the parameters: make init{stage}, fill it in, and try again")
+    require_account()
     code = ["--template", artifacts.open_folder(release)] if release else settings(artifacts.build(NAMES, arch))
     own = ["--bucket", bucket] if bucket else []
     on_aws(name, "deploy", "migrate", "start", "show", "--parameters", parameters, *code, *own)
@@ -136,6 +138,13 @@ def on_aws(name: str, *arguments) -> None:
     one that `make env` has set up for a local stack must not take a deploy of production there."""
     if subprocess.run([packages.install(), DEPLOY, name, *arguments], env=_without_endpoints()).returncode:
         raise Failure(f"{name} on AWS: that failed; the reason is above")
+
+
+def require_account(region: str = "") -> None:
+    """Before minutes are spent on a build: the shell has credentials of an account."""
+    env = _without_endpoints() | ({"AWS_REGION": region, "AWS_DEFAULT_REGION": region} if region else {})
+    if subprocess.run([packages.install(), ACCOUNT], env=env).returncode:
+        raise Failure("nothing was built, and nothing was done on AWS")
 
 
 def try_on_aws(region: str, release: Path, *options) -> None:
