@@ -40,6 +40,8 @@ def test(arguments: dict[str, str]) -> None:
     run_tests([str(packages.PYTHON), "-B", "docs/check-commands", "run"], env)
     test_watch(env)
     test_dashboard(env, chromium)
+    # What the README has a newcomer type first. The stack is there already.
+    run_tests([sys.executable, "-B", "examples/demo/demo.py", "STACK=test"], env)
     # Last, since it destroys what the others use, and deploys anew.
     run_tests([str(packages.PYTHON), "-B", "-m", "unittest", "discover", "-s", "infra"], env)
 
