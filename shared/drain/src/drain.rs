@@ -172,8 +172,8 @@ impl<D: Connect, S: Sink> Drain<D, S> {
             return Ok(true);
         };
         let (waited, waited_at_ms) = session.waited(self.page_size).await?;
-        let step = self.sink.begin(trace);
-        let mut outgoing = Outgoing::new::<S>(session, stop_at, &mut self.rests, step, drained).await?;
+        let step = (self.sink.begin(trace), S::DOCUMENT_BYTES);
+        let mut outgoing = Outgoing::new(session, stop_at, &mut self.rests, step, drained).await?;
         if !waited.is_empty() {
             // By themselves, and all of them before the next page: what is in the log is newer.
             outgoing.push(waited, version, waited_at_ms).await?;

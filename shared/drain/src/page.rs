@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 
 use crate::error::Error;
 use crate::rests::Rests;
-use crate::sink::{Sink, Step};
+use crate::sink::Step;
 
 /// A longer key is cut, or no message could hold it, and nothing behind it would be drained. Elasticsearch takes 512
 /// bytes: what has more is a dead letter in any case.
@@ -73,11 +73,11 @@ pub(crate) struct Outgoing<'a, S, W> {
 
 impl<'a, S: Session, W: Step> Outgoing<'a, S, W> {
     /// With a fresh look at the streams.
-    pub async fn new<T: Sink<Step = W>>(
+    pub async fn new(
         session: &'a S,
         stop_at: Instant,
         rests: &'a mut Rests,
-        step: W,
+        (step, document_bytes): (W, i32),
         counters: &'a mut Drained,
     ) -> Result<Self, Error> {
         let streams = session.streams().await?;
@@ -91,7 +91,7 @@ impl<'a, S: Session, W: Step> Outgoing<'a, S, W> {
             rests,
             patience: PATIENCE,
             step,
-            document_bytes: T::DOCUMENT_BYTES,
+            document_bytes,
             counters,
             counts,
             traced,

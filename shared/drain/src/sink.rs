@@ -10,15 +10,16 @@ use telemetry::Trace;
 /// position after that, and commits. Of one sink only one step is open at a time, and its calls never overlap.
 ///
 /// # What a call may assume
-/// - Each key stands once in a page. Pages come in the order of the log, with rising versions.
+/// - Each key stands once in a page, but for those that are so long that they were cut. Pages come in the order of the log,
+///   with rising versions.
 /// - A document is what its source had when the page was read, or later; never earlier. So of two writes of a key the one
 ///   with the higher version is the newer, and writing it is right whatever was written before.
 /// - `put` may wait: while it does nothing more is read. The source's time-outs do not run meanwhile.
 ///
 /// # What an answer promises
 /// - `Ok` of `put` promises nothing.
-/// - `Ok` of `finish` promises that all that was put will be there after any crash. The drainer then never
-///   sends it again by itself.
+/// - `Ok` of `finish` promises that all that was put will be there after any crash. The drainer then never sends it again by
+///   itself.
 /// - An error promises nothing either: any part of the step may have arrived. The drainer rolls back, and the next step
 ///   sends the same keys again, as they are by then, under higher versions.
 ///
