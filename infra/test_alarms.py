@@ -383,7 +383,7 @@ class Told(unittest.TestCase):
         self.assertEqual({*cost.ALWAYS_METRICS, *cost.OTHER_METRICS, *cost.INGEST_METRICS}, set(telemetry.printed()))
 
     def test_each_line_that_a_query_looks_for_is_one_that_a_function_prints(self):
-        sources = [file.read_text() for file in (REPOSITORY / "functions").glob("*/src/**/*.rs")]
+        sources = [file.read_text() for part in ("functions", "shared") for file in (REPOSITORY / part).glob("*/src/**/*.rs")]
         wanted = set(re.findall(r'message = "([^"]+)"', (REPOSITORY / "docs" / "runbooks.md").read_text()))
         self.assertGreater(len(wanted), 5)
         self.assertEqual({text for text in wanted if not any(f'"{text}"' in source for source in sources)}, set())
