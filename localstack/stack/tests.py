@@ -77,11 +77,13 @@ def bench(arguments: dict[str, str]) -> None:
     if arguments.get("QUICK"):
         functions.build()
         binaries, driver = functions.PLACE, TARGET / "debug" / "bench"
+        command = ["cargo", "build", "--locked", "--workspace", "--bin", "bench"]
     else:
         binaries = artifacts.binaries(artifacts.build(functions.NAMES, artifacts.own_architecture()))
         driver = TARGET / "release" / "bench"
         command = ["cargo", "build", "--locked", "--profile", "bench", "--package", "benches"]
-        run("bench", "building what drives them", command, CACHE / "build-bench.log", cwd=REPOSITORY, env=os.environ | {"CARGO_TARGET_DIR": str(TARGET)})
+    env = os.environ | {"CARGO_TARGET_DIR": str(TARGET)}
+    run("bench", "building what drives them", command, CACHE / "build-bench.log", cwd=REPOSITORY, env=env)
     chosen = [f"{name}={arguments[name]}" for name in ("STACK", "NAME", "QUICK") if arguments.get(name)]
     run_tests([sys.executable, "-B", "benches/bench.py", f"BINARIES={binaries}", f"BENCH={driver}", *chosen], dict(os.environ))
 
