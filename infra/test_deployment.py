@@ -202,8 +202,7 @@ class Shell(unittest.TestCase):
             self.assertEqual(env["AWS_PROFILE"], "prod")
 
     def test_the_bucket_of_the_code_may_be_named(self):
-        known = mock.patch.object(functions, "require_account")
-        with mock.patch.object(functions, "on_aws") as called, mock.patch.object(functions.artifacts, "open_folder"), known:
+        with mock.patch.object(functions, "on_aws") as called, mock.patch.object(functions.artifacts, "open_folder"):
             functions.deploy_on_aws("sluice-prod", Path(__file__), Path("dist"), "arm64", "ours")
         arguments = list(called.call_args.args)
         self.assertEqual(arguments[arguments.index("--bucket") + 1], "ours")

@@ -293,8 +293,8 @@ def trial(arguments: dict[str, str]) -> None:
     """Asks an account of AWS what only AWS can answer, by a stack that is deleted in the end."""
     if not arguments.get("REGION"):
         raise Failure("in which region? make trial REGION=eu-central-1")
-    functions.require_account(arguments["REGION"])
     if not arguments.get("ARTIFACTS"):
+        functions.require_account(arguments["REGION"])
         release(arguments)
     folder = Path(arguments.get("ARTIFACTS") or arguments.get("RELEASE", REPOSITORY / "dist"))
     artifacts.open_folder(folder)

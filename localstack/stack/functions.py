@@ -127,7 +127,8 @@ def deploy_on_aws(name: str, parameters: Path, release: Path | None, arch: str, 
     if not parameters.exists():
         stage = parameters.name.removeprefix(".env").replace(".", " STAGE=")
         raise Failure(f"there is no {parameters.name} with the parameters: make init{stage}, fill it in, and try again")
-    require_account()
+    if not release:
+        require_account()
     code = ["--template", artifacts.open_folder(release)] if release else settings(artifacts.build(NAMES, arch))
     own = ["--bucket", bucket] if bucket else []
     on_aws(name, "deploy", "migrate", "start", "show", "--parameters", parameters, *code, *own)
