@@ -40,16 +40,20 @@ pub async fn list(client: &Client) -> Result<Vec<Subscription>, Error> {
 
 /// Stops draining, if there is such a subscription; changes wait in the log.
 pub async fn pause(client: &Client, actor: Actor<'_>, name: &str) -> Result<(), Error> {
-    let statement = "SELECT sluice.pause(s.name), sluice.audit($2, $3, 'pause', s.name, 'done', '{}')
-         FROM sluice.subscription AS s
-         WHERE s.name = $1";
-    client.execute(statement, &[&name, &actor.name, &actor.source_ip]).await.map(drop)
+    call(client, "pause", actor, name).await
 }
 
 /// Goes on with draining, if there is such a subscription.
 pub async fn resume(client: &Client, actor: Actor<'_>, name: &str) -> Result<(), Error> {
-    let statement = "SELECT sluice.resume(s.name), sluice.audit($2, $3, 'resume', s.name, 'done', '{}')
+    call(client, "resume", actor, name).await
+}
+
+/// Calls the function of this name, and has the audit note it by the same.
+async fn call(client: &Client, action: &'static str, actor: Actor<'_>, name: &str) -> Result<(), Error> {
+    let statement = format!(
+        "SELECT sluice.{action}(s.name), sluice.audit($2, $3, '{action}', s.name, 'done', '{{}}')
          FROM sluice.subscription AS s
-         WHERE s.name = $1";
-    client.execute(statement, &[&name, &actor.name, &actor.source_ip]).await.map(drop)
+         WHERE s.name = $1"
+    );
+    client.execute(&statement, &[&name, &actor.name, &actor.source_ip]).await.map(drop)
 }

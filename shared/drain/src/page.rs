@@ -162,8 +162,8 @@ impl<'a, S: Session, W: Step> Outgoing<'a, S, W> {
         Ok(None)
     }
 
-    /// Reads the documents and puts them into the sink as they come. Where they cannot be read, or not soon, the changes travel without
-    /// them, and the indexer tries until the source is mended: the other streams go on, and nothing is skipped.
+    /// Reads the documents and puts them into the sink as they come. Where they cannot be read, or not soon, the changes
+    /// travel without them, and the indexer tries until the source is mended: the other streams go on, and nothing is skipped.
     async fn read(&mut self, stream: &Stream, rows: &[log::Row], version: i64, read_at_ms: i64) -> Result<(), Error> {
         let mut left: Vec<usize> = (0..rows.len()).collect();
         let mut goes_on = !self.rests.is_resting(&stream.name);
