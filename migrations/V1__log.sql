@@ -2,7 +2,7 @@
 --
 -- Rows are inserted by the tables' triggers and leave by dropping partitions; draining writes nothing to them. A
 -- subscription's position is not an id, since a row with a lower id may commit later: it is a pair of snapshots, and an
--- interval is what `target` sees and `seen` did not (the idea of PgQ's ticks), paged by id.
+-- interval is what `until` sees and `seen` did not (the idea of PgQ's ticks), paged by id.
 --
 -- Who does what: the owner (whoever runs this) defines streams; `sluice_app_DATABASE` are the functions, without DDL; to
 -- `sluice_capture_DATABASE` belong the triggers' functions, which may add to the log and read what a TRUNCATE removes.
@@ -58,6 +58,7 @@ CREATE TABLE sluice.outbox (
     key text,                                   -- NULL for a fan_out row
     op text NOT NULL,                           -- upsert, delete, or fan_out: which documents changed is still to be found out
     tracked integer,                            -- fan_out: which `affects` to ask; NULL: the whole source
+    only_for text,                              -- the subscription that it is for; NULL: all
     payload json,                               -- the image that `affects` needs, or the document of an emit
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     -- The trace that the writer is in, if it says so: SET LOCAL sluice.traceparent = '00-…', of W3C's 55 characters. A
@@ -79,7 +80,7 @@ CREATE TABLE sluice.outbox_default PARTITION OF sluice.outbox
 CREATE TABLE sluice.subscription (
     name text PRIMARY KEY,
     seen pg_snapshot NOT NULL,
-    target pg_snapshot,                         -- NULL between intervals
+    until pg_snapshot,                          -- the interval's end; NULL between intervals
     first_id bigint,                            -- of the interval's rows by transactions that began after `seen`; NULL: none
     last_id bigint,                             -- of the same rows
     after_id bigint NOT NULL DEFAULT 0,         -- of the interval, what has been passed

@@ -5,33 +5,47 @@ CREATE TABLE sluice.stream (
     source text,                                -- a table or a view, qualified and quoted; NULL: fed by emit
     key text[] NOT NULL,                        -- columns of the source; empty: fed by emit
     reader regrole,                             -- with whose rights the source and `affects` are read; NULL: the functions'
+    CONSTRAINT stream_name CHECK (name ~ '^[a-z][a-z0-9_-]{0,99}$')
+);
+
+-- Where a stream's documents go, what is wanted there, and what there is. No reference to the subscription: its row is the
+-- drain's to lock, and would be locked as long as a migration that defines a stream is open.
+CREATE TABLE sluice.target (
+    subscription text NOT NULL,
+    stream text NOT NULL REFERENCES sluice.stream ON DELETE CASCADE,
     mapping jsonb NOT NULL,                     -- wanted
     settings jsonb,
     live_mapping jsonb,                         -- what the index has; the drain reads these fields
     live_index text,                            -- NULL: not made yet, changes wait
-    CONSTRAINT stream_name CHECK (name ~ '^[a-z][a-z0-9_-]{0,99}$'),
-    CONSTRAINT stream_live CHECK ((live_mapping IS NULL) = (live_index IS NULL))
+    PRIMARY KEY (subscription, stream),
+    CONSTRAINT target_live CHECK ((live_mapping IS NULL) = (live_index IS NULL))
 );
+CREATE INDEX target_stream ON sluice.target (stream);
 
 -- Changes of a stream that has no index yet, of each key the newest: out of the way of the others, and sent when migrate
 -- has made it. No reference to the stream: the drain does not wait for a migration that has it locked.
 CREATE TABLE sluice.waiting (
-    id bigint PRIMARY KEY,
+    id bigint NOT NULL,
+    subscription text NOT NULL,
     stream text NOT NULL,
     key text NOT NULL,
     op text NOT NULL,
     payload json,
-    created_at timestamptz NOT NULL DEFAULT clock_timestamp()
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (id, subscription)
 );
-CREATE INDEX waiting_stream ON sluice.waiting (stream, id);
-CREATE UNIQUE INDEX waiting_once ON sluice.waiting (stream, md5(key));     -- by a hash, since an index takes 2.7 kB
+CREATE INDEX waiting_stream ON sluice.waiting (stream, subscription, id);
+-- By a hash, since an index takes 2.7 kB.
+CREATE UNIQUE INDEX waiting_once ON sluice.waiting (subscription, stream, md5(key));
 
 -- Streams whose documents could not be read when they were last asked for, and why.
 CREATE TABLE sluice.stream_fault (
-    stream text CONSTRAINT stream_fault_pkey PRIMARY KEY,
+    subscription text NOT NULL,
+    stream text NOT NULL,
     problem text NOT NULL,
     since timestamptz NOT NULL DEFAULT clock_timestamp(),
-    at timestamptz NOT NULL DEFAULT clock_timestamp()
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT stream_fault_pkey PRIMARY KEY (subscription, stream)
 );
 
 -- The tables that are noted for a stream.

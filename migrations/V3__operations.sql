@@ -3,10 +3,11 @@
 
 -- Counters that only rise. Whoever did the work adds to them in one statement for each invocation.
 CREATE TABLE sluice.delivery_stats (
+    subscription text NOT NULL,
     stream text NOT NULL,                       -- '': of a stream that is not defined, or of no stream
     measure text NOT NULL,
     value bigint NOT NULL,
-    PRIMARY KEY (stream, measure)
+    PRIMARY KEY (subscription, stream, measure)
 ) WITH (fillfactor = 50);
 
 -- The last hour, for charts.
@@ -15,7 +16,7 @@ CREATE TABLE sluice.delivery_history (
     at timestamptz NOT NULL,
     pending_rows bigint NOT NULL,
     oldest_pending_ms bigint,
-    totals jsonb NOT NULL,                      -- each measure of delivery_stats, of all streams together
+    totals jsonb NOT NULL,                      -- each of its measures in delivery_stats, of all streams together
     PRIMARY KEY (subscription, at)
 );
 

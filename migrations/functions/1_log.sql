@@ -27,13 +27,21 @@ LANGUAGE sql VOLATILE AS $$
     ON CONFLICT (name) DO NOTHING
 $$;
 
--- Which rows a subscription reads: `fan_out` those that are still to be expanded, each target all the others.
--- In plpgsql: one of SQL that has a search_path of its own is not inlined, and parsed at each call.
+-- Which rows a subscription reads: `fan_out` those that are still to be expanded, each target all the others that are for
+-- it. In plpgsql: one of SQL that has a search_path of its own is not inlined, and parsed at each call.
 CREATE OR REPLACE FUNCTION sluice.reads(reader text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
-    RETURN CASE WHEN reader = 'fan_out' THEN 'op = ''fan_out''' ELSE 'op <> ''fan_out''' END;
+    RETURN CASE WHEN reader = 'fan_out' THEN 'op = ''fan_out''' ELSE format('op <> ''fan_out'' AND (only_for IS NULL OR only_for = %L)', reader) END;
 END $$;
+
+-- For each subscription that reads such a row of the log: whether it has passed it.
+CREATE OR REPLACE FUNCTION sluice.passed_by(xid xid8, id bigint, op text, only_for text) RETURNS jsonb
+LANGUAGE sql STABLE AS $$
+    SELECT jsonb_object_agg(s.name, pg_visible_in_snapshot(xid, s.seen) OR coalesce(pg_visible_in_snapshot(xid, s.until) AND id <= s.after_id, false))
+    FROM sluice.subscription AS s
+    WHERE CASE s.name WHEN 'fan_out' THEN op = 'fan_out' ELSE op <> 'fan_out' AND coalesce(only_for = s.name, true) END
+$$;
 
 -- Is there anything to drain? Read-only: no lock, no xid. By the index on xid, never by a scan of the primary key; a
 -- running transaction's rows are not visited, since it is asked only whether it has ended. A poll's queries are planned
@@ -52,7 +60,7 @@ BEGIN
     IF position.paused THEN
         RETURN false;
     END IF;
-    IF position.target IS NOT NULL THEN
+    IF position.until IS NOT NULL THEN
         RETURN true;
     END IF;
     began := pg_snapshot_xmax(position.seen);
@@ -63,12 +71,14 @@ BEGIN
                 WHERE pg_visible_in_snapshot(ended, pg_current_snapshot())
                   AND EXISTS (SELECT FROM sluice.outbox AS o WHERE o.xid = ended AND o.op = 'fan_out'));
     END IF;
-    RETURN EXISTS (SELECT FROM sluice.outbox AS o WHERE o.xid >= began AND o.op <> 'fan_out')
+    RETURN EXISTS (SELECT FROM sluice.outbox AS o WHERE o.xid >= began AND o.op <> 'fan_out' AND (o.only_for IS NULL OR o.only_for = reader))
         OR EXISTS (
             SELECT FROM pg_snapshot_xip(position.seen) AS ended
             WHERE pg_visible_in_snapshot(ended, pg_current_snapshot())
-              AND EXISTS (SELECT FROM sluice.outbox AS o WHERE o.xid = ended AND o.op <> 'fan_out'))
-        OR EXISTS (SELECT FROM sluice.waiting AS w JOIN sluice.stream AS s ON s.name = w.stream WHERE s.live_index IS NOT NULL);
+              AND EXISTS (SELECT FROM sluice.outbox AS o WHERE o.xid = ended AND o.op <> 'fan_out' AND (o.only_for IS NULL OR o.only_for = reader)))
+        OR EXISTS (
+            SELECT FROM sluice.waiting AS w JOIN sluice.target AS t ON t.subscription = w.subscription AND t.stream = w.stream
+            WHERE w.subscription = reader AND t.live_index IS NOT NULL);
 END $$;
 
 -- Reserves a range of versions [first, last] for the calling session, which becomes the holder. The caller commits
@@ -189,15 +199,15 @@ BEGIN
         'SELECT min(id), max(id), (SELECT xid FROM began OFFSET %s) FROM began',
         pg_snapshot_xmax(state.seen), current, CASE WHEN state.name = 'fan_out' THEN 'AND op = ''fan_out''' END, size, size, size - 1)
         INTO state.first_id, state.last_id, last_xid;
-    state.target := current;
+    state.until := current;
     IF last_xid IS NOT NULL THEN                -- there may be more, of this transaction or of later ones
-        state.target := sluice.snapshot_before(current, (last_xid::text::numeric + 1)::text::xid8);
+        state.until := sluice.snapshot_before(current, (last_xid::text::numeric + 1)::text::xid8);
         EXECUTE format('SELECT greatest(%s, id) FROM sluice.outbox WHERE xid >= %L AND xid <= %2$L ORDER BY xid DESC, id DESC LIMIT 1',
             state.last_id, last_xid) INTO state.last_id;
     END IF;
     state.after_id := 0;
     UPDATE sluice.subscription AS s
-    SET target = state.target, first_id = state.first_id, last_id = state.last_id, after_id = 0
+    SET until = state.until, first_id = state.first_id, last_id = state.last_id, after_id = 0
     WHERE s.name = state.name;
 END $$;
 
@@ -224,14 +234,14 @@ BEGIN
         RAISE EXCEPTION 'sluice.page needs READ COMMITTED: a version must be older than the snapshot that reads for it';
     END IF;
     SELECT * INTO STRICT position FROM sluice.subscription AS s WHERE s.name = reader;
-    IF position.target IS NULL THEN
+    IF position.until IS NULL THEN
         position := sluice.begin_interval(position);
     END IF;
     query := format(
         '(SELECT %s FROM sluice.outbox WHERE id > %s AND id <= %s AND xid >= %L AND pg_visible_in_snapshot(xid, %L) AND %s ORDER BY id LIMIT %s)',
-        columns, greatest(after, position.first_id - 1), coalesce(position.last_id, 0), pg_snapshot_xmax(position.seen), position.target,
+        columns, greatest(after, position.first_id - 1), coalesce(position.last_id, 0), pg_snapshot_xmax(position.seen), position.until,
         sluice.reads(reader), size);
-    late := ARRAY(SELECT x FROM pg_snapshot_xip(position.seen) AS x WHERE pg_visible_in_snapshot(x, position.target));
+    late := ARRAY(SELECT x FROM pg_snapshot_xip(position.seen) AS x WHERE pg_visible_in_snapshot(x, position.until));
     IF late <> '{}' THEN
         query := query || format(
             ' UNION ALL SELECT o.* FROM unnest(%L::xid8[]) AS late(xid) CROSS JOIN LATERAL ('
@@ -254,20 +264,20 @@ LANGUAGE plpgsql STABLE
 SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off AS $$
 DECLARE
     reads CONSTANT text := sluice.reads(state.name);
-    passed CONSTANT pg_snapshot := coalesce(state.target, state.seen);
+    passed CONSTANT pg_snapshot := coalesce(state.until, state.seen);
     current CONSTANT pg_snapshot := pg_current_snapshot();
     late CONSTANT text := 'SELECT o.* FROM unnest(%L::xid8[]) AS late(xid) CROSS JOIN LATERAL ('
         'SELECT id, stream, created_at FROM sluice.outbox WHERE xid >= late.xid AND xid <= late.xid AND id > %s AND %s ORDER BY xid, id LIMIT %s) AS o';
     query text;
 BEGIN
     query := format(late, ARRAY(SELECT x FROM pg_snapshot_xip(passed) AS x WHERE pg_visible_in_snapshot(x, current)), 0, reads, most);
-    IF state.target IS NOT NULL THEN
+    IF state.until IS NOT NULL THEN
         query := query || ' UNION ALL ' || format(late,
-            ARRAY(SELECT x FROM pg_snapshot_xip(state.seen) AS x WHERE pg_visible_in_snapshot(x, state.target)), state.after_id, reads, most);
+            ARRAY(SELECT x FROM pg_snapshot_xip(state.seen) AS x WHERE pg_visible_in_snapshot(x, state.until)), state.after_id, reads, most);
         query := query || format(
             ' UNION ALL (SELECT id, stream, created_at FROM sluice.outbox '
             'WHERE id > %s AND id <= %s AND xid >= %L AND pg_visible_in_snapshot(xid, %L) AND %s ORDER BY id LIMIT %s)',
-            greatest(state.after_id, state.first_id - 1), coalesce(state.last_id, 0), pg_snapshot_xmax(state.seen), state.target, reads, most);
+            greatest(state.after_id, state.first_id - 1), coalesce(state.last_id, 0), pg_snapshot_xmax(state.seen), state.until, reads, most);
     END IF;
     query := query || format(
         ' UNION ALL SELECT o.* FROM sluice.ended(%L, %L) AS e CROSS JOIN LATERAL ('
@@ -282,11 +292,11 @@ LANGUAGE sql VOLATILE AS $$
     UPDATE sluice.subscription SET after_id = upto WHERE name = reader
 $$;
 
--- Ends the interval: everything that `target` sees has been passed.
+-- Ends the interval: everything that `until` sees has been passed.
 CREATE OR REPLACE FUNCTION sluice.finish(reader text) RETURNS void
 LANGUAGE sql VOLATILE AS $$
     UPDATE sluice.subscription
-    SET seen = target, target = NULL, first_id = NULL, last_id = NULL, after_id = 0
+    SET seen = until, until = NULL, first_id = NULL, last_id = NULL, after_id = 0
     WHERE name = reader
 $$;
 

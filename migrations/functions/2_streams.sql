@@ -139,9 +139,15 @@ EXCEPTION
             USING ERRCODE = 'insufficient_privilege', HINT = format('As an administrator: GRANT %s TO %I;', reader, current_user);
 END $$;
 
--- Why nobody can read the stream's documents, as far as the catalogs tell, with what to do. NULL: nothing is in the way,
--- or there is no source.
-CREATE OR REPLACE FUNCTION sluice.source_problem(stream sluice.stream) RETURNS text
+-- The fields of the documents that a target has, or will.
+CREATE OR REPLACE FUNCTION sluice.fields_of(target sluice.target) RETURNS text[]
+LANGUAGE sql STABLE AS $$
+    SELECT ARRAY(SELECT jsonb_object_keys(coalesce(target.live_mapping, target.mapping) -> 'properties'))
+$$;
+
+-- Why nobody can read the stream's documents with these fields, as far as the catalogs tell, with what to do. NULL: nothing
+-- is in the way, or there is no source.
+CREATE OR REPLACE FUNCTION sluice.source_problem(stream sluice.stream, fields text[]) RETURNS text
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     relation CONSTANT regclass := sluice.relation_of(stream.source);
@@ -165,7 +171,7 @@ BEGIN
         RETURN format('%s may not read its source: GRANT SELECT ON %s TO %1$s', reader, stream.source);
     END IF;
     SELECT string_agg(quote_ident(c.name), ', ') INTO missing
-    FROM (SELECT unnest(stream.key) UNION SELECT jsonb_object_keys(coalesce(stream.live_mapping, stream.mapping) -> 'properties')) AS c(name)
+    FROM (SELECT unnest(stream.key) UNION SELECT unnest(fields)) AS c(name)
     WHERE NOT EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = relation AND a.attname = c.name AND a.attnum > 0 AND NOT a.attisdropped);
     IF missing IS NOT NULL THEN
         RETURN format('its source %s has no column %s: bring it back, or define the stream anew', stream.source, missing);
@@ -179,7 +185,7 @@ END $$;
 -- asked for. OFFSET 0 lets each document be made once. A document's line breaks are found by whoever reads it, where the
 -- search costs nothing: PostgreSQL's took a quarter of the time that a document of 1 KB takes. `f.*`: a column may be
 -- named f.
-CREATE OR REPLACE FUNCTION sluice.documents_query(stream sluice.stream) RETURNS text
+CREATE OR REPLACE FUNCTION sluice.documents_query(stream sluice.stream, fields text[]) RETURNS text
 LANGUAGE sql STABLE AS $$
     SELECT format(
         'SELECT (k.ord - 1)::integer AS index, d.found, CASE WHEN d.bytes <= $2 THEN d.document END AS document, d.bytes, '
@@ -190,25 +196,25 @@ LANGUAGE sql STABLE AS $$
                 'SELECT row_to_json(f.*)::text AS document, %s AS printed '
                 'FROM %s AS s CROSS JOIN LATERAL (SELECT %s) AS f WHERE %s OFFSET 0) AS t) AS d ON true',
         sluice.key_expression('s', stream.key), stream.source,
-        (SELECT string_agg(format('s.%I', field), ', ') FROM jsonb_object_keys(coalesce(stream.live_mapping, stream.mapping) -> 'properties') AS field),
+        (SELECT string_agg(format('s.%I', f.name), ', ' ORDER BY f.ord) FROM unnest(fields) WITH ORDINALITY AS f(name, ord)),
         sluice.has_key(stream, 'k.key'))
 $$;
 
 -- The same with the reader's rights, for whoever streams the rows. NULL: nobody can read it, or there is nothing to read.
-CREATE OR REPLACE FUNCTION sluice.read_query(stream sluice.stream) RETURNS text
+CREATE OR REPLACE FUNCTION sluice.read_query(stream sluice.stream, fields text[]) RETURNS text
 LANGUAGE sql STABLE AS $$
-    SELECT sluice.as_reader(stream, sluice.documents_query(stream), 'index integer, found boolean, document text, bytes integer, printed text')
-    WHERE stream.source IS NOT NULL AND sluice.source_problem(stream) IS NULL
+    SELECT sluice.as_reader(stream, sluice.documents_query(stream, fields), 'index integer, found boolean, document text, bytes integer, printed text')
+    WHERE stream.source IS NOT NULL AND sluice.source_problem(stream, fields) IS NULL
 $$;
 
 -- Asks the source with the reader's rights; the query has $1, keys, and $2, a number, and gives one row of these
 -- columns. Whatever the source's own functions have set in this session is undone: it would be in force for other
 -- streams. The code that says so is of no use to them, since then nothing was found.
-CREATE OR REPLACE FUNCTION sluice.ask(target sluice.stream, query text, keys text[], OUT n bigint, OUT texts text[], OUT last text[])
+CREATE OR REPLACE FUNCTION sluice.ask(stream sluice.stream, query text, keys text[], OUT n bigint, OUT texts text[], OUT last text[])
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     BEGIN
-        EXECUTE sluice.as_reader(target, query, 'n bigint, texts text[], last text[]') INTO n, texts, last USING keys, 0;
+        EXECUTE sluice.as_reader(stream, query, 'n bigint, texts text[], last text[]') INTO n, texts, last USING keys, 0;
         RAISE EXCEPTION USING ERRCODE = 'SL002';
     EXCEPTION
         WHEN SQLSTATE 'SL002' THEN
@@ -229,6 +235,7 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     known sluice.stream;
+    target sluice.target;
     relation regclass := sluice.resolve_source(name, source);
     columns text[] := coalesce(sluice.column_list(key), '{}');
 BEGIN
@@ -277,7 +284,8 @@ BEGIN
         FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = relation
     );
     SELECT * INTO known FROM sluice.stream AS s WHERE s.name = define_stream.name;
-    IF (known.source, known.key, known.mapping, known.settings, known.reader) IS NOT DISTINCT FROM (source, columns, mapping, settings, reader)
+    SELECT * INTO target FROM sluice.target AS t WHERE t.subscription = 'elasticsearch' AND t.stream = define_stream.name;
+    IF (known.source, known.key, known.reader, target.mapping, target.settings) IS NOT DISTINCT FROM (source, columns, reader, mapping, settings)
         AND known.name IS NOT NULL
     THEN
         RETURN;
@@ -285,19 +293,22 @@ BEGIN
     PERFORM sluice.lock_definitions();
     SELECT * INTO known FROM sluice.stream AS s WHERE s.name = define_stream.name FOR NO KEY UPDATE;
     IF known.name IS NULL THEN
-        INSERT INTO sluice.stream (name, source, key, mapping, settings, reader) VALUES (name, source, columns, mapping, settings, reader);
+        INSERT INTO sluice.stream (name, source, key, reader) VALUES (name, source, columns, reader);
     ELSIF known.key <> columns THEN
         RAISE EXCEPTION 'stream %: its key is (%) and cannot become (%), since the index is keyed by it', name,
             array_to_string(known.key, ', '), array_to_string(columns, ', ') USING HINT = 'Drop the stream and define it anew.';
     ELSE
         UPDATE sluice.stream AS s
-        SET source = define_stream.source, mapping = define_stream.mapping, settings = define_stream.settings, reader = define_stream.reader
+        SET source = define_stream.source, reader = define_stream.reader
         WHERE s.name = define_stream.name;
         IF known.reader IS DISTINCT FROM reader THEN        -- who asks `affects`, too
             PERFORM sluice.grant_read(t.relation, ARRAY[sluice.reader_of(s)]), CASE WHEN t.affects IS NOT NULL THEN sluice.check_affects(t.relation, t.stream, t.affects) END
             FROM sluice.tracked AS t JOIN sluice.stream AS s ON s.name = t.stream WHERE s.name = define_stream.name;
         END IF;
     END IF;
+    INSERT INTO sluice.target AS t (subscription, stream, mapping, settings)
+    VALUES ('elasticsearch', define_stream.name, define_stream.mapping, define_stream.settings)
+    ON CONFLICT ON CONSTRAINT target_pkey DO UPDATE SET mapping = excluded.mapping, settings = excluded.settings;
 END $$;
 
 -- The classic outbox, for applications that carry their own document, and for a key that is to be read again. Belongs
@@ -306,20 +317,20 @@ END $$;
 CREATE OR REPLACE FUNCTION sluice.emit(stream text, key text, op text DEFAULT 'upsert', payload json DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    target sluice.stream;
+    known sluice.stream;
     bytes integer := octet_length(payload::text);
 BEGIN
-    SELECT * INTO target FROM sluice.stream AS s WHERE s.name = emit.stream;
-    IF target.name IS NULL THEN
+    SELECT * INTO known FROM sluice.stream AS s WHERE s.name = emit.stream;
+    IF known.name IS NULL THEN
         RAISE EXCEPTION 'there is no stream %', quote_ident(stream) USING HINT = 'Define it first: SELECT sluice.define_stream(…).';
     END IF;
     IF key IS NULL OR op IS NULL OR op NOT IN ('upsert', 'delete') THEN
         RAISE EXCEPTION 'emit to stream %: it takes a key and an op, upsert or delete', stream;
     END IF;
-    IF target.source IS NOT NULL AND payload IS NOT NULL THEN
+    IF known.source IS NOT NULL AND payload IS NOT NULL THEN
         RAISE EXCEPTION 'stream % has a source, from which its documents are read', stream USING HINT = 'Emit without a payload.';
     END IF;
-    IF target.source IS NULL AND (op = 'upsert') <> (payload IS NOT NULL) THEN
+    IF known.source IS NULL AND (op = 'upsert') <> (payload IS NOT NULL) THEN
         RAISE EXCEPTION 'stream % has no source', stream USING HINT = 'Emit an upsert with its payload, a delete without one.';
     END IF;
     IF json_typeof(payload) <> 'object' THEN
@@ -335,54 +346,54 @@ END $$;
 
 -- Keeps these rows of the log until their stream has an index: of each key the newest. What is kept for a stream is sent
 -- before anything else, once it has one (`waited`), so nothing has to be locked here: it may get its index meanwhile.
-CREATE OR REPLACE FUNCTION sluice.wait(ids bigint[]) RETURNS void
+CREATE OR REPLACE FUNCTION sluice.wait(reader text, ids bigint[]) RETURNS void
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    INSERT INTO sluice.waiting AS w (id, stream, key, op, payload)
-    SELECT DISTINCT ON (o.stream, left(o.key, 2048)) o.id, o.stream, left(o.key, 2048), o.op, o.payload
+    INSERT INTO sluice.waiting AS w (id, subscription, stream, key, op, payload)
+    SELECT DISTINCT ON (o.stream, left(o.key, 2048)) o.id, reader, o.stream, left(o.key, 2048), o.op, o.payload
     FROM sluice.outbox AS o
     WHERE o.id = ANY (ids)
     ORDER BY o.stream, left(o.key, 2048), o.id DESC
-    ON CONFLICT (stream, md5(key)) DO UPDATE SET id = excluded.id, op = excluded.op, payload = excluded.payload
+    ON CONFLICT (subscription, stream, md5(key)) DO UPDATE SET id = excluded.id, op = excluded.op, payload = excluded.payload
     WHERE excluded.id > w.id
 $$;
 
 -- Takes back what was kept of streams that have an index now: `size` rows at most, 8 MiB of payloads, the oldest first.
 -- The caller sends them in this transaction, and nothing of the log before they are all sent: what was emitted since is
 -- newer.
-CREATE OR REPLACE FUNCTION sluice.waited(size integer)
+CREATE OR REPLACE FUNCTION sluice.waited(reader text, size integer)
 RETURNS TABLE (id bigint, stream text, key text, op text, payload json)
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     WITH oldest AS MATERIALIZED (
         SELECT w.id, row_number() OVER (ORDER BY w.id) AS n,
             sum(coalesce(octet_length(w.payload::text), 0)) OVER (ORDER BY w.id) AS bytes
-        FROM sluice.stream AS s
-        CROSS JOIN LATERAL (SELECT * FROM sluice.waiting AS x WHERE x.stream = s.name ORDER BY x.id LIMIT size) AS w
-        WHERE s.live_index IS NOT NULL
+        FROM sluice.target AS t
+        CROSS JOIN LATERAL (SELECT * FROM sluice.waiting AS x WHERE x.stream = t.stream AND x.subscription = t.subscription ORDER BY x.id LIMIT size) AS w
+        WHERE t.subscription = reader AND t.live_index IS NOT NULL
         ORDER BY w.id
         LIMIT size
     ), taken AS (
         DELETE FROM sluice.waiting AS w USING oldest AS o
-        WHERE w.id = o.id AND (o.n = 1 OR o.bytes <= 8388608)
+        WHERE w.id = o.id AND w.subscription = reader AND (o.n = 1 OR o.bytes <= 8388608)
         RETURNING w.id, w.stream, w.key, w.op, w.payload
     )
     SELECT t.id, t.stream, t.key, t.op, t.payload FROM taken AS t ORDER BY t.id
 $$;
 
 -- The index has this mapping: the drain sends what waited for it.
-CREATE OR REPLACE FUNCTION sluice.set_live(stream text, index text, mapping jsonb) RETURNS void
+CREATE OR REPLACE FUNCTION sluice.set_live(reader text, stream text, index text, mapping jsonb) RETURNS void
 LANGUAGE sql VOLATILE AS $$
-    UPDATE sluice.stream AS s SET live_index = index, live_mapping = set_live.mapping WHERE s.name = set_live.stream
+    UPDATE sluice.target AS t SET live_index = index, live_mapping = set_live.mapping WHERE t.subscription = reader AND t.stream = set_live.stream
 $$;
 
 -- Notes why the stream's documents could not be read just now; NULL: they could.
-CREATE OR REPLACE FUNCTION sluice.note_fault(stream text, problem text) RETURNS void
+CREATE OR REPLACE FUNCTION sluice.note_fault(reader text, stream text, problem text) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     IF problem IS NULL THEN
-        DELETE FROM sluice.stream_fault AS f WHERE f.stream = note_fault.stream;
+        DELETE FROM sluice.stream_fault AS f WHERE f.subscription = reader AND f.stream = note_fault.stream;
     ELSE
-        INSERT INTO sluice.stream_fault AS f (stream, problem)
-        SELECT s.name, note_fault.problem FROM sluice.stream AS s WHERE s.name = note_fault.stream
+        INSERT INTO sluice.stream_fault AS f (subscription, stream, problem)
+        SELECT t.subscription, t.stream, note_fault.problem FROM sluice.target AS t WHERE t.subscription = reader AND t.stream = note_fault.stream
         ON CONFLICT ON CONSTRAINT stream_fault_pkey DO UPDATE SET problem = excluded.problem, at = excluded.at;
     END IF;
 END $$;
@@ -404,10 +415,11 @@ END $$;
 
 -- Whether the stream's documents can be read for some other key than this one. False: it may be the stream that is at
 -- fault, and not the key's own data.
-CREATE OR REPLACE FUNCTION sluice.answers_for_another(stream text, key text) RETURNS boolean
+CREATE OR REPLACE FUNCTION sluice.answers_for_another(reader text, stream text, key text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     asked sluice.stream;
+    fields CONSTANT text[] := (SELECT sluice.fields_of(t) FROM sluice.target AS t WHERE t.subscription = reader AND t.stream = answers_for_another.stream);
     others text[];
     other text;
 BEGIN
@@ -426,7 +438,7 @@ BEGIN
     FOREACH other IN ARRAY coalesce(others, '{}') LOOP
         CONTINUE WHEN other IS NULL OR other = answers_for_another.key;
         BEGIN
-            IF (sluice.ask(asked, 'SELECT count(d.bytes), NULL::text[], NULL::text[] FROM (' || sluice.documents_query(asked) || ') AS d', ARRAY[other])).n > 0 THEN
+            IF (sluice.ask(asked, 'SELECT count(d.bytes), NULL::text[], NULL::text[] FROM (' || sluice.documents_query(asked, fields) || ') AS d', ARRAY[other])).n > 0 THEN
                 RETURN true;
             END IF;
         EXCEPTION WHEN OTHERS THEN              -- neither does this one tell

@@ -49,18 +49,18 @@ END $$;
 CREATE OR REPLACE FUNCTION sluice.check_track(relation regclass, stream text, key text, affects text, columns text[]) RETURNS sluice.tracked
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    target sluice.stream;
+    known sluice.stream;
     wanted sluice.tracked;
     key_columns text[] := sluice.column_list(key);
     image text[] := sluice.image_columns(affects);
     width integer := cardinality(key_columns);
     refused text;
 BEGIN
-    SELECT * INTO target FROM sluice.stream AS s WHERE s.name = check_track.stream;
-    IF target.name IS NULL THEN
+    SELECT * INTO known FROM sluice.stream AS s WHERE s.name = check_track.stream;
+    IF known.name IS NULL THEN
         RAISE EXCEPTION 'there is no stream %', quote_ident(stream) USING HINT = 'Define it first: SELECT sluice.define_stream(…).';
     END IF;
-    IF target.source IS NULL THEN
+    IF known.source IS NULL THEN
         RAISE EXCEPTION 'stream % has no source: it is fed by sluice.emit', stream USING HINT = 'Define it with a source and a key.';
     END IF;
     IF (key IS NULL) = (affects IS NULL) THEN
@@ -81,7 +81,7 @@ BEGIN
     PERFORM sluice.check_columns(relation, columns, 'columns => …');
     PERFORM sluice.check_columns(relation, key_columns, format('the key of stream %s', stream));
     PERFORM sluice.check_columns(relation, image, 'affects => …');
-    PERFORM sluice.grant_read(p, ARRAY[sluice.reader_of(target), r.capture])
+    PERFORM sluice.grant_read(p, ARRAY[sluice.reader_of(known), r.capture])
     FROM sluice.roles AS r CROSS JOIN sluice.family_of(relation) AS f CROSS JOIN sluice.parts_of(f) AS p;
     -- To a trigger it is NULL.
     SELECT string_agg(quote_ident(a.attname), ', ') INTO refused FROM pg_attribute AS a
@@ -96,11 +96,11 @@ BEGIN
         END IF;
         width := sluice.check_affects(relation, stream, affects);
     END IF;
-    IF width <> cardinality(target.key) THEN
-        RAISE EXCEPTION 'track %: stream % is keyed by % column(s), not %', relation, stream, cardinality(target.key), width
-            USING HINT = format('Its key: %s.', array_to_string(target.key, ', '));
+    IF width <> cardinality(known.key) THEN
+        RAISE EXCEPTION 'track %: stream % is keyed by % column(s), not %', relation, stream, cardinality(known.key), width
+            USING HINT = format('Its key: %s.', array_to_string(known.key, ', '));
     END IF;
-    PERFORM sluice.warn_of_columns(target, relation, columns, coalesce(key_columns, image));
+    PERFORM sluice.warn_of_columns(known, relation, columns, coalesce(key_columns, image));
     wanted.stream := stream;
     wanted.key := key_columns;
     wanted.affects := affects;
@@ -147,7 +147,7 @@ BEGIN
 END $$;
 
 -- Warns of columns that the stream's source reads of this table, and whose updates would be passed over.
-CREATE OR REPLACE FUNCTION sluice.warn_of_columns(target sluice.stream, relation regclass, columns text[], noted text[]) RETURNS void
+CREATE OR REPLACE FUNCTION sluice.warn_of_columns(stream sluice.stream, relation regclass, columns text[], noted text[]) RETURNS void
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     unseen text;
@@ -156,13 +156,13 @@ BEGIN
         RETURN;
     END IF;
     SELECT string_agg(DISTINCT quote_ident(a.attname), ', ') INTO unseen
-    FROM sluice.behind(sluice.relation_of(target.source)) AS b
+    FROM sluice.behind(sluice.relation_of(stream.source)) AS b
     JOIN pg_rewrite AS r ON r.ev_class = b.relation AND b.kind = 'v'
     JOIN pg_depend AS d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
     JOIN pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid AND a.attnum > 0
     WHERE d.refobjid = warn_of_columns.relation AND a.attname <> ALL (columns || noted);
     IF unseen IS NOT NULL THEN
-        RAISE WARNING 'track %: an update of % alone is no event of stream %, whose source reads it', relation, unseen, target.name
+        RAISE WARNING 'track %: an update of % alone is no event of stream %, whose source reads it', relation, unseen, stream.name
             USING HINT = 'columns must name what documents show, and what the view joins, filters and sorts by.';
     END IF;
 END $$;

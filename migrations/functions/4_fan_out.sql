@@ -61,28 +61,28 @@ $$;
 
 -- Are equal values of the key's columns always one text? Not so 1.0 and 1.00, and not what a collation of its own takes
 -- for equal.
-CREATE OR REPLACE FUNCTION sluice.has_one_text(target sluice.stream) RETURNS boolean
+CREATE OR REPLACE FUNCTION sluice.has_one_text(stream sluice.stream) RETURNS boolean
 LANGUAGE sql STABLE AS $$
     SELECT bool_and(a.atttypid IN ('smallint'::regtype, 'integer'::regtype, 'bigint'::regtype, 'uuid'::regtype, 'boolean'::regtype, 'date'::regtype)
         OR a.atttypid IN ('text'::regtype, 'character varying'::regtype) AND c.collisdeterministic)
     FROM pg_attribute AS a LEFT JOIN pg_collation AS c ON c.oid = a.attcollation
-    WHERE a.attrelid = sluice.relation_of(target.source) AND a.attname = ANY (target.key)
+    WHERE a.attrelid = sluice.relation_of(stream.source) AND a.attname = ANY (stream.key)
 $$;
 
 -- These keys, each followed by the text that the source has for it, where that is another: `7` for `007`. What was asked
 -- for stays, since the index may have a document of that name, which is then found missing. A text that is no value of
 -- the key's type is given as it is: the drain finds out.
-CREATE OR REPLACE FUNCTION sluice.with_found_texts(target sluice.stream, keys text[]) RETURNS text[]
+CREATE OR REPLACE FUNCTION sluice.with_found_texts(stream sluice.stream, keys text[]) RETURNS text[]
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     half integer := cardinality(keys) / 2;
     texts text[];
 BEGIN
-    SELECT a.texts INTO texts FROM sluice.ask(target, format(
+    SELECT a.texts INTO texts FROM sluice.ask(stream, format(
         'SELECT count(*), array_agg(v.key ORDER BY k.ord, v.ord), NULL::text[] FROM unnest($1) WITH ORDINALITY AS k(key, ord) '
             'LEFT JOIN LATERAL (SELECT %s AS printed FROM %s AS s WHERE %s) AS f ON true '
             'CROSS JOIN LATERAL (VALUES (k.key, 1), (nullif(f.printed, k.key), 2)) AS v(key, ord) WHERE v.key IS NOT NULL',
-        sluice.key_expression('s', target.key), target.source, sluice.has_key(target, 'k.key')), keys) AS a;
+        sluice.key_expression('s', stream.key), stream.source, sluice.has_key(stream, 'k.key')), keys) AS a;
     RETURN coalesce(texts, '{}');
 EXCEPTION
     WHEN OTHERS THEN
@@ -90,7 +90,7 @@ EXCEPTION
             RAISE;
         END IF;
         RETURN CASE WHEN half = 0 THEN keys
-            ELSE sluice.with_found_texts(target, keys[:half]) || sluice.with_found_texts(target, keys[half + 1:]) END;
+            ELSE sluice.with_found_texts(stream, keys[:half]) || sluice.with_found_texts(stream, keys[half + 1:]) END;
 END $$;
 
 -- Works off one slice of a source, or of what `affects` finds: how many rows were logged. The last slice, a short one, ends
@@ -98,7 +98,7 @@ END $$;
 CREATE OR REPLACE FUNCTION sluice.expand_source(job sluice.expansion, slice integer) RETURNS bigint
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    target sluice.stream;
+    known sluice.stream;
     origin sluice.tracked;
     types text[];
     names text;                                 -- k1, k2
@@ -108,22 +108,22 @@ DECLARE
     found_now bigint;
     last_key text[];
 BEGIN
-    SELECT * INTO target FROM sluice.stream AS s WHERE s.name = job.stream;
-    IF sluice.relation_of(target.source) IS NULL THEN
-        RAISE EXCEPTION 'the source % of stream % does not exist', target.source, target.name USING ERRCODE = 'undefined_table';
+    SELECT * INTO known FROM sluice.stream AS s WHERE s.name = job.stream;
+    IF sluice.relation_of(known.source) IS NULL THEN
+        RAISE EXCEPTION 'the source % of stream % does not exist', known.source, known.name USING ERRCODE = 'undefined_table';
     END IF;
-    types := sluice.column_types(sluice.relation_of(target.source), target.key);
+    types := sluice.column_types(sluice.relation_of(known.source), known.key);
     SELECT string_agg('k' || ord, ', ' ORDER BY ord), string_agg(format('k%s::%s', ord, type), ', ' ORDER BY ord)
     INTO names, typed FROM unnest(types) WITH ORDINALITY AS t(type, ord);
     IF job.tracked IS NULL THEN
-        query := format('SELECT %s FROM %s', (SELECT string_agg(quote_ident(name), ', ') FROM unnest(target.key) AS name), target.source);
+        query := format('SELECT %s FROM %s', (SELECT string_agg(quote_ident(name), ', ') FROM unnest(known.key) AS name), known.source);
     ELSE
         SELECT * INTO origin FROM sluice.tracked AS t WHERE t.id = job.tracked;
         -- OFFSET 0: what is asked of the keys below is asked of those that were found, and not of every row that `affects` looks at.
         query := format('SELECT k.* FROM (SELECT json_populate_record(NULL::%s, e.image) AS image FROM json_array_elements(%L) AS e(image)) AS "the changed row" CROSS JOIN LATERAL (%s) AS k OFFSET 0',
             origin.relation, job.images, sluice.affects_query(origin.affects, '"the changed row".image'));
     END IF;
-    SELECT a.n, a.texts, a.last INTO found_now, keys, last_key FROM sluice.ask(target, format(
+    SELECT a.n, a.texts, a.last INTO found_now, keys, last_key FROM sluice.ask(known, format(
         'WITH slice AS MATERIALIZED ('
             'SELECT DISTINCT %s FROM (%s) AS found(%s) WHERE %s %s ORDER BY %s LIMIT %s) '
         'SELECT count(*), array_agg(%s ORDER BY %s), (SELECT ARRAY[%s] FROM slice ORDER BY ROW(%s) DESC LIMIT 1) FROM slice AS s',
@@ -135,10 +135,10 @@ BEGIN
         sluice.key_expression('s', ARRAY(SELECT 'k' || ord FROM generate_series(1, cardinality(types)) AS ord)), names,
         (SELECT string_agg(format('pg_catalog.concat(k%s)', ord), ', ' ORDER BY ord) FROM generate_series(1, cardinality(types)) AS ord), names), NULL) AS a;
     -- Of the source they are its own texts; `affects` may say them in another way than the source.
-    IF job.tracked IS NOT NULL AND NOT sluice.has_one_text(target) THEN
-        keys := sluice.with_found_texts(target, keys);
+    IF job.tracked IS NOT NULL AND NOT sluice.has_one_text(known) THEN
+        keys := sluice.with_found_texts(known, keys);
     END IF;
-    INSERT INTO sluice.outbox (stream, key, op) SELECT target.name, k.key, 'upsert' FROM unnest(keys) WITH ORDINALITY AS k(key, ord) ORDER BY k.ord;
+    INSERT INTO sluice.outbox (stream, key, op) SELECT known.name, k.key, 'upsert' FROM unnest(keys) WITH ORDINALITY AS k(key, ord) ORDER BY k.ord;
     IF found_now < slice THEN
         DELETE FROM sluice.expansion AS e WHERE e.id = job.id;
     ELSE
@@ -163,15 +163,15 @@ END $$;
 
 -- Those of these keys that the source has not, compared as values of their type. One that is no such value is given,
 -- and the drain finds out.
-CREATE OR REPLACE FUNCTION sluice.missing_keys(target sluice.stream, keys text[]) RETURNS text[]
+CREATE OR REPLACE FUNCTION sluice.missing_keys(stream sluice.stream, keys text[]) RETURNS text[]
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     half integer := cardinality(keys) / 2;
     missing text[];
 BEGIN
-    SELECT a.texts INTO missing FROM sluice.ask(target,
+    SELECT a.texts INTO missing FROM sluice.ask(stream,
         format('SELECT count(*), array_agg(k.key), NULL::text[] FROM unnest($1) AS k(key) WHERE NOT EXISTS (SELECT FROM %s AS s WHERE %s)',
-            target.source, sluice.has_key(target, 'k.key')), keys) AS a;
+            stream.source, sluice.has_key(stream, 'k.key')), keys) AS a;
     RETURN missing;
 EXCEPTION
     WHEN OTHERS THEN
@@ -179,7 +179,7 @@ EXCEPTION
             RAISE;
         END IF;
         RETURN CASE WHEN half = 0 THEN keys
-            ELSE sluice.missing_keys(target, keys[:half]) || sluice.missing_keys(target, keys[half + 1:]) END;
+            ELSE sluice.missing_keys(stream, keys[:half]) || sluice.missing_keys(stream, keys[half + 1:]) END;
 END $$;
 
 -- Works off one page of the log: how many rows were logged. An empty page, and no other, ends the expansion. Rows are
@@ -187,14 +187,14 @@ END $$;
 CREATE OR REPLACE FUNCTION sluice.expand_log(job sluice.expansion, slice integer) RETURNS bigint
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    target sluice.stream;
+    known sluice.stream;
     last bigint;
     keys text[];
     logged_now bigint;
 BEGIN
-    SELECT * INTO target FROM sluice.stream AS s WHERE s.name = job.stream;
-    IF sluice.relation_of(target.source) IS NULL THEN
-        RAISE EXCEPTION 'the source % of stream % does not exist', target.source, target.name USING ERRCODE = 'undefined_table';
+    SELECT * INTO known FROM sluice.stream AS s WHERE s.name = job.stream;
+    IF sluice.relation_of(known.source) IS NULL THEN
+        RAISE EXCEPTION 'the source % of stream % does not exist', known.source, known.name USING ERRCODE = 'undefined_table';
     END IF;
     SELECT k.last, k.keys INTO last, keys FROM sluice.logged_keys(job.stream, job.log_after, job.log_upto, slice * 2) AS k;
     IF last IS NULL THEN
@@ -202,7 +202,7 @@ BEGIN
         RETURN 0;
     END IF;
     INSERT INTO sluice.outbox (stream, key, op, tracked)
-    SELECT target.name, missing, 'upsert', 0 FROM unnest(sluice.missing_keys(target, keys)) AS missing;
+    SELECT known.name, missing, 'upsert', 0 FROM unnest(sluice.missing_keys(known, keys)) AS missing;
     GET DIAGNOSTICS logged_now = ROW_COUNT;
     UPDATE sluice.expansion AS e
     SET log_after = last, logged = e.logged + logged_now, attempts = 0, error = NULL, due_at = clock_timestamp()
@@ -355,13 +355,13 @@ END $$;
 CREATE OR REPLACE FUNCTION sluice.resync(stream text) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    target sluice.stream;
+    known sluice.stream;
 BEGIN
-    SELECT * INTO target FROM sluice.stream AS s WHERE s.name = resync.stream;
-    IF target.name IS NULL THEN
+    SELECT * INTO known FROM sluice.stream AS s WHERE s.name = resync.stream;
+    IF known.name IS NULL THEN
         RAISE EXCEPTION 'there is no stream %', quote_ident(stream);
     END IF;
-    IF target.source IS NULL THEN
+    IF known.source IS NULL THEN
         RAISE EXCEPTION 'resync of stream %: it has no source to read, and is fed by sluice.emit', stream USING HINT = 'Emit its payloads again.';
     END IF;
     INSERT INTO sluice.outbox (stream, op) VALUES (stream, 'fan_out');
@@ -371,13 +371,13 @@ END $$;
 CREATE OR REPLACE FUNCTION sluice.resync(stream text, keys text[]) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    target sluice.stream;
+    known sluice.stream;
 BEGIN
-    SELECT * INTO target FROM sluice.stream AS s WHERE s.name = resync.stream;
-    IF target.name IS NULL THEN
+    SELECT * INTO known FROM sluice.stream AS s WHERE s.name = resync.stream;
+    IF known.name IS NULL THEN
         RAISE EXCEPTION 'there is no stream %', quote_ident(stream);
     END IF;
-    IF target.source IS NULL THEN
+    IF known.source IS NULL THEN
         RAISE EXCEPTION 'resync of stream %: it has no source to read, and is fed by sluice.emit', stream USING HINT = 'Emit its payloads again.';
     END IF;
     keys := ARRAY(SELECT unnest(keys));         -- of one dimension
@@ -386,11 +386,11 @@ BEGIN
             USING ERRCODE = 'null_value_not_allowed', HINT = 'A document has a key. Leave it out: array_agg(key) FILTER (WHERE key IS NOT NULL).';
     END IF;
     BEGIN
-        IF sluice.relation_of(target.source) IS NOT NULL THEN
-            keys := sluice.with_found_texts(target, keys);
+        IF sluice.relation_of(known.source) IS NOT NULL THEN
+            keys := sluice.with_found_texts(known, keys);
         END IF;
     EXCEPTION
         WHEN OTHERS THEN NULL;                  -- what cannot be read now is read when they are drained
     END;
-    INSERT INTO sluice.outbox (stream, key, op) SELECT target.name, k.key, 'upsert' FROM unnest(keys) WITH ORDINALITY AS k(key, ord) ORDER BY k.ord;
+    INSERT INTO sluice.outbox (stream, key, op) SELECT known.name, k.key, 'upsert' FROM unnest(keys) WITH ORDINALITY AS k(key, ord) ORDER BY k.ord;
 END $$;

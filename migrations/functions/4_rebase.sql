@@ -8,7 +8,7 @@ LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     PERFORM FROM sluice.subscription FOR UPDATE;
     UPDATE sluice.subscription
-    SET seen = sluice.snapshot(), target = NULL, first_id = NULL, last_id = NULL, after_id = 0,
+    SET seen = sluice.snapshot(), until = NULL, first_id = NULL, last_id = NULL, after_id = 0,
         reserved = greatest(reserved, version),
         system_identifier = (SELECT c.system_identifier FROM pg_control_system() AS c),
         timeline = (SELECT c.timeline_id FROM pg_control_checkpoint() AS c);
@@ -17,9 +17,9 @@ BEGIN
     PERFORM sluice.resync(s.name) FROM sluice.stream AS s WHERE s.source IS NOT NULL;
     DELETE FROM sluice.rebase_walk;
     INSERT INTO sluice.rebase_walk (stream, index, system_identifier, timeline)
-    SELECT s.name, s.live_index, c.system_identifier, p.timeline_id
-    FROM sluice.stream AS s, pg_control_system() AS c, pg_control_checkpoint() AS p
-    WHERE s.source IS NOT NULL AND s.live_index IS NOT NULL;
+    SELECT s.name, t.live_index, c.system_identifier, p.timeline_id
+    FROM sluice.stream AS s JOIN sluice.target AS t ON t.stream = s.name, pg_control_system() AS c, pg_control_checkpoint() AS p
+    WHERE s.source IS NOT NULL AND t.subscription = 'elasticsearch' AND t.live_index IS NOT NULL;
 END $$;
 
 -- Goes on with a rebase that did not come to its end: when it was begun; NULL: there is none of this cluster and timeline.
@@ -29,12 +29,12 @@ CREATE OR REPLACE FUNCTION sluice.resume_rebase() RETURNS timestamptz
 LANGUAGE sql VOLATILE AS $$
     WITH resumed AS (
         UPDATE sluice.rebase_walk AS w
-        SET index = s.live_index, resumed_at = now(),
-            slices = CASE WHEN w.index = s.live_index THEN w.slices END,
-            slice = CASE WHEN w.index = s.live_index THEN w.slice ELSE 0 END,
-            surplus = CASE WHEN w.index = s.live_index THEN w.surplus ELSE 0 END
-        FROM sluice.stream AS s, pg_control_system() AS c, pg_control_checkpoint() AS p
-        WHERE s.name = w.stream AND w.system_identifier = c.system_identifier AND w.timeline = p.timeline_id
+        SET index = t.live_index, resumed_at = now(),
+            slices = CASE WHEN w.index = t.live_index THEN w.slices END,
+            slice = CASE WHEN w.index = t.live_index THEN w.slice ELSE 0 END,
+            surplus = CASE WHEN w.index = t.live_index THEN w.surplus ELSE 0 END
+        FROM sluice.target AS t, pg_control_system() AS c, pg_control_checkpoint() AS p
+        WHERE t.subscription = 'elasticsearch' AND t.stream = w.stream AND w.system_identifier = c.system_identifier AND w.timeline = p.timeline_id
           AND w.resumed_at > now() - interval '1 day'
         RETURNING w.begun_at
     )

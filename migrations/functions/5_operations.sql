@@ -161,47 +161,48 @@ LANGUAGE sql STABLE AS $$
     GROUP BY p.stream
 $$;
 
--- A line for each stream: its index (NULL: run migrate), what waits for it and expansions that are under way (`counted_rows`
+-- A line for each stream and each subscription that it goes to: its index (NULL: run migrate), what waits for it and expansions that are under way (`counted_rows`
 -- of each are looked at at most), what the newest one that is parked failed with, the tables that its view reads but nobody tracks, and why it does not keep up:
 -- nobody can read its source, reading it failed just now, it has no index, or its changed documents cannot be found out.
 -- `problem` NULL: nothing is in its way.
 CREATE OR REPLACE FUNCTION sluice.stream_status()
 RETURNS TABLE (
-    stream text, index text, is_current boolean, waiting bigint, expansions bigint, expanded_rows bigint, last_error text,
+    stream text, subscription text, index text, is_current boolean, waiting bigint, expansions bigint, expanded_rows bigint, last_error text,
     untracked_tables regclass[], problem text)
 LANGUAGE sql STABLE
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
-    SELECT s.name, s.live_index, s.live_mapping IS NOT DISTINCT FROM s.mapping,
-        (SELECT count(*) FROM (SELECT FROM sluice.waiting AS w WHERE w.stream = s.name LIMIT sluice.counted_rows()) AS w),
+    SELECT s.name, t.subscription, t.live_index, t.live_mapping IS NOT DISTINCT FROM t.mapping,
+        (SELECT count(*) FROM (SELECT FROM sluice.waiting AS w WHERE w.stream = s.name AND w.subscription = t.subscription LIMIT sluice.counted_rows()) AS w),
         e.count, e.logged, parked.error,
         ARRAY(
-            SELECT t FROM sluice.tables_of(sluice.relation_of(s.source)) AS t
-            WHERE NOT EXISTS (SELECT FROM sluice.tracked AS k WHERE k.relation = t AND k.stream = s.name)),
+            SELECT r FROM sluice.tables_of(sluice.relation_of(s.source)) AS r
+            WHERE NOT EXISTS (SELECT FROM sluice.tracked AS k WHERE k.relation = r AND k.stream = s.name)),
         coalesce(
-            sluice.source_problem(s),
-            (SELECT 'its documents cannot be read: ' || f.problem FROM sluice.stream_fault AS f WHERE f.stream = s.name),
-            CASE WHEN s.live_index IS NULL THEN 'it has no index yet: run migrate' END,
+            sluice.source_problem(s, sluice.fields_of(t)),
+            (SELECT 'its documents cannot be read: ' || f.problem FROM sluice.stream_fault AS f WHERE f.stream = s.name AND f.subscription = t.subscription),
+            CASE WHEN t.live_index IS NULL THEN 'it has no index yet: run migrate' END,
             (SELECT m.problem
-             FROM (SELECT * FROM sluice.tracked AS k WHERE k.stream = s.name LIMIT 500) AS t
+             FROM (SELECT * FROM sluice.tracked AS n WHERE n.stream = s.name LIMIT 500) AS k
              CROSS JOIN LATERAL (SELECT CASE
-                 WHEN sluice.columns_now(t) IS NULL
-                 THEN format('changes of %s are not noted, since a column of it that track named was dropped: call track again', t.relation)
-                 WHEN t.made IS NOT NULL AND (
+                 WHEN sluice.columns_now(k) IS NULL
+                 THEN format('changes of %s are not noted, since a column of it that track named was dropped: call track again', k.relation)
+                 WHEN k.made IS NOT NULL AND (
                      SELECT count(*) FROM pg_trigger AS g
-                     WHERE g.tgrelid = t.relation AND g.tgenabled <> 'D'
-                       AND g.tgname IN (format('sluice_%s', t.id), format('sluice_%s_update', t.id), format('sluice_%s_truncate', t.id))) < 3
-                 THEN format('not all changes of %s are noted, since a trigger that track made is gone or disabled: enable it, or call track again', t.relation)
+                     WHERE g.tgrelid = k.relation AND g.tgenabled <> 'D'
+                       AND g.tgname IN (format('sluice_%s', k.id), format('sluice_%s_update', k.id), format('sluice_%s_truncate', k.id))) < 3
+                 THEN format('not all changes of %s are noted, since a trigger that track made is gone or disabled: enable it, or call track again', k.relation)
                  END) AS m(problem)
              WHERE m.problem IS NOT NULL LIMIT 1),
             'which documents changed cannot be found out: ' || parked.error)
-    FROM sluice.stream AS s
+    FROM sluice.target AS t
+    JOIN sluice.stream AS s ON s.name = t.stream
     CROSS JOIN LATERAL (
         SELECT count(*), coalesce(sum(x.logged), 0)::bigint AS logged
         FROM (SELECT n.logged FROM sluice.expansion AS n WHERE n.stream = s.name LIMIT sluice.counted_rows()) AS x) AS e
     LEFT JOIN LATERAL (
         SELECT x.error FROM sluice.expansion AS x WHERE x.stream >= s.name AND x.stream <= s.name AND x.error IS NOT NULL
         ORDER BY x.stream DESC, x.id DESC LIMIT 1) AS parked ON true
-    ORDER BY s.name
+    ORDER BY s.name, t.subscription
 $$;
 
 -- What the log takes on disk, with its indexes.
@@ -212,15 +213,15 @@ $$;
 
 -- Adds to the counters. A message may name any stream; those that are not defined share one name, so that nobody can
 -- fill the table.
-CREATE OR REPLACE FUNCTION sluice.count_deliveries(streams text[], measures text[], counts bigint[]) RETURNS void
+CREATE OR REPLACE FUNCTION sluice.count_deliveries(reader text, streams text[], measures text[], counts bigint[]) RETURNS void
 LANGUAGE sql VOLATILE AS $$
-    INSERT INTO sluice.delivery_stats AS s (stream, measure, value)
-    SELECT coalesce(d.name, ''), c.measure, sum(c.value)
+    INSERT INTO sluice.delivery_stats AS s (subscription, stream, measure, value)
+    SELECT count_deliveries.reader, coalesce(d.name, ''), c.measure, sum(c.value)
     FROM unnest(streams, measures, counts) AS c (stream, measure, value)
     LEFT JOIN sluice.stream AS d ON d.name = c.stream
-    GROUP BY 1, 2
-    ORDER BY 1, 2                               -- all take their locks in one order
-    ON CONFLICT (stream, measure) DO UPDATE SET value = s.value + excluded.value
+    GROUP BY 2, 3
+    ORDER BY 2, 3                               -- all take their locks in one order
+    ON CONFLICT (subscription, stream, measure) DO UPDATE SET value = s.value + excluded.value
 $$;
 
 -- Takes a sample, unless there is one that is seconds old: two drainers overlap once a minute. What is counted has a
@@ -239,7 +240,7 @@ LANGUAGE sql VOLATILE AS $$
         INSERT INTO sluice.delivery_history (subscription, at, pending_rows, oldest_pending_ms, totals)
         SELECT s.subscription, clock_timestamp(), s.pending_rows, s.oldest_ms,
             (SELECT coalesce(jsonb_object_agg(t.measure, t.value), '{}')
-             FROM (SELECT measure, sum(value) AS value FROM sluice.delivery_stats GROUP BY measure) AS t)
+             FROM (SELECT measure, sum(value) AS value FROM sluice.delivery_stats WHERE subscription = reader GROUP BY measure) AS t)
         FROM state AS s
         WHERE s.subscription = reader
           AND NOT EXISTS (
@@ -253,8 +254,8 @@ LANGUAGE sql VOLATILE AS $$
             SELECT (extract(epoch FROM clock_timestamp() - e.created_at) * 1000)::bigint FROM sluice.expansion AS e
             WHERE e.tracked IS NOT NULL AND e.error IS NULL ORDER BY e.id LIMIT 1)),
         (SELECT count(*) FROM (SELECT FROM sluice.expansion AS e WHERE e.error IS NOT NULL LIMIT sluice.counted_rows()) AS e),
-        (SELECT count(*) FROM (SELECT FROM sluice.waiting LIMIT sluice.counted_rows()) AS w),
-        (SELECT count(*) FROM sluice.stream_status() AS s WHERE s.problem IS NOT NULL)
+        (SELECT count(*) FROM (SELECT FROM sluice.waiting WHERE subscription = reader LIMIT sluice.counted_rows()) AS w),
+        (SELECT count(*) FROM sluice.stream_status() AS s WHERE s.subscription = reader AND s.problem IS NOT NULL)
     FROM noted AS n LEFT JOIN state AS f ON f.subscription = 'fan_out'
 $$;
 
@@ -299,9 +300,7 @@ BEGIN
     -- What everybody has read goes. Of what is still to be delivered the newest row of the key is enough.
     WITH found AS MATERIALIZED (
         SELECT o.id, o.op, o.key, NOT EXISTS (
-            SELECT FROM sluice.subscription AS s
-            WHERE (s.name = 'fan_out') = (o.op = 'fan_out')
-              AND NOT (pg_visible_in_snapshot(o.xid, s.seen) OR coalesce(pg_visible_in_snapshot(o.xid, s.target) AND o.id <= s.after_id, false))) AS is_passed
+            SELECT FROM jsonb_each(sluice.passed_by(o.xid, o.id, o.op, o.only_for)) AS p WHERE NOT p.value::boolean) AS is_passed
         FROM sluice.outbox AS o
         WHERE o.id > after AND o.id <= upto
           AND (o.stream = forget.stream AND o.key = forget.key

@@ -19,9 +19,9 @@ BEGIN
     VALUES (audit.actor, audit.source_ip, audit.action, left(audit.subject, 512), audit.result, audit.detail);
 END $$;
 
--- The letter's key becomes an ordinary event of the log, in one transaction with the audit's row: the event's id. NULL:
--- this letter was redriven before.
-CREATE OR REPLACE FUNCTION sluice.redrive(message_id text, stream text, key text, actor text, source_ip text, detail jsonb) RETURNS bigint
+-- The letter's key becomes an event of the log for this subscription alone, in one transaction with the audit's row: the
+-- event's id. NULL: this letter was redriven before.
+CREATE OR REPLACE FUNCTION sluice.redrive(reader text, message_id text, stream text, key text, actor text, source_ip text, detail jsonb) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -42,7 +42,7 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'stream % has no source to read', quote_ident(redrive.stream);
     END IF;
-    INSERT INTO sluice.outbox (stream, key, op) VALUES (redrive.stream, redrive.key, 'upsert') RETURNING id INTO event;
+    INSERT INTO sluice.outbox (stream, key, op, only_for) VALUES (redrive.stream, redrive.key, 'upsert', redrive.reader) RETURNING id INTO event;
     UPDATE sluice.audit AS a SET detail = a.detail || jsonb_build_object('change_id', event) WHERE a.id = audited;
     RETURN event;
 END $$;

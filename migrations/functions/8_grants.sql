@@ -6,7 +6,7 @@ DO $do$
 DECLARE
     granted text := $grants$
 GRANT USAGE ON SCHEMA sluice TO sluice_app;
-GRANT SELECT ON sluice.schema_history, sluice.stream, sluice.waiting, sluice.tracked TO sluice_app;
+GRANT SELECT ON sluice.schema_history, sluice.stream, sluice.target, sluice.waiting, sluice.tracked TO sluice_app;
 GRANT SELECT, INSERT ON sluice.outbox TO sluice_app;
 GRANT SELECT, UPDATE ON sluice.subscription TO sluice_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.expansion, sluice.expansion_turn, sluice.stream_fault TO sluice_app;
@@ -19,17 +19,17 @@ GRANT SELECT, INSERT, UPDATE ON sluice.ingest_position, sluice.ingest_stats TO s
 GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.ingest_rejects TO sluice_app;
 
 GRANT EXECUTE ON FUNCTION
-    sluice.snapshot(), sluice.reads(text), sluice.pending(text),
+    sluice.snapshot(), sluice.reads(text), sluice.passed_by(xid8, bigint, text, text), sluice.pending(text),
     sluice.take_over(text, integer, interval), sluice.release(text), sluice.hold(text, bigint),
     sluice.interval_rows(), sluice.snapshot_before(pg_snapshot, xid8), sluice.ended(xid8, pg_snapshot),
     sluice.begin_interval(sluice.subscription), sluice.pending_rows(sluice.subscription, integer), sluice.counted_rows(),
     sluice.page(text, bigint, integer), sluice.advance(text, bigint), sluice.finish(text),
     sluice.pause(text), sluice.resume(text),
-    sluice.column_types(regclass, text[]), sluice.key_expression(text, text[]), sluice.read_query(sluice.stream),
-    sluice.documents_query(sluice.stream), sluice.reader_of(sluice.stream), sluice.reader_function(regrole), sluice.has_reader(regrole),
+    sluice.column_types(regclass, text[]), sluice.key_expression(text, text[]), sluice.fields_of(sluice.target), sluice.read_query(sluice.stream, text[]),
+    sluice.documents_query(sluice.stream, text[]), sluice.reader_of(sluice.stream), sluice.reader_function(regrole), sluice.has_reader(regrole),
     sluice.as_reader(sluice.stream, text, text), sluice.ask(sluice.stream, text, text[]),
-    sluice.answers_for_another(text, text), sluice.wait(bigint[]), sluice.waited(integer), sluice.note_fault(text, text),
-    sluice.relation_of(text), sluice.equality(regclass, text), sluice.key_values(sluice.stream, text), sluice.has_key(sluice.stream, text), sluice.is_no_key(text, text), sluice.source_problem(sluice.stream),
+    sluice.answers_for_another(text, text, text), sluice.wait(text, bigint[]), sluice.waited(text, integer), sluice.note_fault(text, text, text),
+    sluice.relation_of(text), sluice.equality(regclass, text), sluice.key_values(sluice.stream, text), sluice.has_key(sluice.stream, text), sluice.is_no_key(text, text), sluice.source_problem(sluice.stream, text[]),
     sluice.columns_now(sluice.tracked), sluice.image_columns(text), sluice.affects_query(text, text), sluice.tables_of(regclass), sluice.behind(regclass),
     sluice.collect(integer), sluice.due_expansions(boolean), sluice.take_expansion(bigint), sluice.expand(integer, boolean, boolean),
     sluice.expand_source(sluice.expansion, integer), sluice.expand_log(sluice.expansion, integer),
@@ -37,9 +37,9 @@ GRANT EXECUTE ON FUNCTION
     sluice.is_of_a_key(text), sluice.has_one_text(sluice.stream),
     sluice.with_found_texts(sluice.stream, text[]), sluice.missing_keys(sluice.stream, text[]),
     sluice.partitions(), sluice.maintain(bigint, interval, timestamptz), sluice.forget_old(interval, timestamptz), sluice.status(), sluice.stream_status(),
-    sluice.pending_by_stream(text), sluice.log_bytes(), sluice.count_deliveries(text[], text[], bigint[]),
+    sluice.pending_by_stream(text), sluice.log_bytes(), sluice.count_deliveries(text, text[], text[], bigint[]),
     sluice.sample(text, interval), sluice.beat(),
-    sluice.rfc3339(timestamptz), sluice.audit(text, text, text, text, text, jsonb), sluice.redrive(text, text, text, text, text, jsonb),
+    sluice.rfc3339(timestamptz), sluice.audit(text, text, text, text, text, jsonb), sluice.redrive(text, text, text, text, text, text, jsonb),
     sluice.count_ingest(text[], bigint[]), sluice.forget_rejects(integer, timestamptz)
 TO sluice_app;
 

@@ -15,8 +15,6 @@ pub struct Config {
     pub queue_url: String,
     /// DEAD_LETTER_QUEUE_URL.
     pub dead_letter_queue_url: String,
-    /// SUBSCRIPTION: whose pace the charts show.
-    pub subscription: String,
     /// ADMIN_AUTH and ADMIN_SECRET_ARN: how callers prove who they are.
     pub access: Access,
     /// STACK_NAME: whose metrics they are; none are written where there is none.
@@ -48,7 +46,6 @@ impl Config {
             search: search::Settings::from_env(&mut env),
             queue_url: env.required("QUEUE_URL"),
             dead_letter_queue_url: env.required("DEAD_LETTER_QUEUE_URL"),
-            subscription: env.optional("SUBSCRIPTION").unwrap_or_else(|| "elasticsearch".to_owned()),
             access: if auth == "iam" { Access::Iam } else { Access::Token(env.required("ADMIN_SECRET_ARN")) },
             metrics: Metrics::from_env(&mut env, "admin"),
             is_demo: env.parsed("DEMO", false, "true or false", |_| true),

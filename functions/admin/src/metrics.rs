@@ -75,17 +75,17 @@ fn seconds(ms: i64) -> String {
     responses((status = OK, body = String, content_type = "text/plain; version=0.0.4")))]
 pub async fn metrics(State(admin): State<Admin>) -> Result<impl IntoResponse, Problem> {
     let database = admin.database().await?;
-    let streams = delivery::read_totals(&database).await?;
-    let streams = streams.into_iter().map(|(name, measures)| (name, Totals::new(measures))).collect();
+    let targets = delivery::read_totals(&database).await?;
+    let targets = targets.into_iter().map(|(target, measures)| (target, Totals::new(measures))).collect();
     let subscriptions = subscriptions::list(&database).await?;
-    let pending = streams::list_pending(&database, &admin.config.subscription).await?;
+    let pending = streams::list_pending(&database).await?;
     let problems = streams::list_problems(&database).await?;
     let profiles = Totals::new(ingest::read_totals(&database).await?);
     let services = admin.services().await;
     let (queue, letters) = (services.queue.depth().await?, services.letters.depth().await?);
 
     let mut text = Exposition::default();
-    deliveries(&mut text, &streams);
+    deliveries(&mut text, &targets);
     ingested(&mut text, &profiles);
     text.family("sluice_pending_rows", "gauge", "Rows of the log that a subscription has not passed.");
     for subscription in &subscriptions {
@@ -98,16 +98,17 @@ pub async fn metrics(State(admin): State<Admin>) -> Result<impl IntoResponse, Pr
     }
     text.family("sluice_stream_pending_rows", "gauge", "Rows of the log of one stream that wait.");
     for one in &pending {
-        text.sample("sluice_stream_pending_rows", &[("stream", &one.stream)], one.rows);
+        text.sample("sluice_stream_pending_rows", &labels(&one.subscription, &one.stream), one.rows);
     }
     text.family("sluice_stream_lag_seconds", "gauge", "For how long the oldest row of one stream has waited.");
     for one in &pending {
-        text.sample("sluice_stream_lag_seconds", &[("stream", &one.stream)], seconds(one.oldest_ms));
+        text.sample("sluice_stream_lag_seconds", &labels(&one.subscription, &one.stream), seconds(one.oldest_ms));
     }
     text.family("sluice_stream_problem", "gauge", "1: the stream does not keep up; /health and /api/streams say why.");
     for one in &pending {
-        let has_problem = problems.iter().any(|problem| problem.stream == one.stream);
-        text.sample("sluice_stream_problem", &[("stream", &one.stream)], u8::from(has_problem));
+        let has_problem =
+            problems.iter().any(|problem| problem.stream == one.stream && problem.subscription == one.subscription);
+        text.sample("sluice_stream_problem", &labels(&one.subscription, &one.stream), u8::from(has_problem));
     }
     text.family("sluice_queue_messages", "gauge", "Messages in the queue: visible, delayed and in flight.");
     text.sample("sluice_queue_messages", &[], queue);
@@ -116,12 +117,18 @@ pub async fn metrics(State(admin): State<Admin>) -> Result<impl IntoResponse, Pr
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text.0))
 }
 
-fn deliveries(text: &mut Exposition, streams: &BTreeMap<String, Totals>) {
+/// Of what one subscription does for one stream.
+fn labels<'a>(subscription: &'a str, stream: &'a str) -> [(&'static str, &'a str); 2] {
+    [("subscription", subscription), ("stream", stream)]
+}
+
+fn deliveries(text: &mut Exposition, targets: &BTreeMap<(String, String), Totals>) {
     let mut counters = |name: &str, help: &str, outcomes: &[&str]| {
         text.family(name, "counter", help);
-        for (stream, totals) in streams {
+        for ((subscription, stream), totals) in targets {
             for outcome in outcomes {
-                text.sample(name, &[("stream", stream), ("outcome", outcome)], totals.get(outcome));
+                let labels = [&labels(subscription, stream)[..], &[("outcome", outcome)]].concat();
+                text.sample(name, &labels, totals.get(outcome));
             }
         }
     };
@@ -147,14 +154,14 @@ fn deliveries(text: &mut Exposition, streams: &BTreeMap<String, Totals>) {
         ("sluice_re_read_changes_total", RE_READ, "Changes whose document was read anew, since they were old."),
     ] {
         text.family(name, "counter", help);
-        for (stream, totals) in streams {
-            text.sample(name, &[("stream", stream)], totals.get(measure));
+        for ((subscription, stream), totals) in targets {
+            text.sample(name, &labels(subscription, stream), totals.get(measure));
         }
     }
     let name = "sluice_commit_to_indexed_seconds";
     text.family(name, "histogram", "From the row of the log to the write in the index.");
-    for (stream, totals) in streams {
-        text.histogram(name, &[("stream", stream)], totals, LATENCY_BUCKETS, LATENCY_SUM_MS);
+    for ((subscription, stream), totals) in targets {
+        text.histogram(name, &labels(subscription, stream), totals, LATENCY_BUCKETS, LATENCY_SUM_MS);
     }
 }
 
@@ -192,14 +199,14 @@ mod tests {
     fn a_label_is_escaped_and_a_histogram_cumulates() {
         let mut text = Exposition::default();
         let totals = Totals::of(json!({"latency_50": 2, "latency_inf": 1, "latency_sum_ms": 1234, "written": 3}));
-        deliveries(&mut text, &BTreeMap::from([("a\"\\\n".to_owned(), totals)]));
+        deliveries(&mut text, &BTreeMap::from([(("elasticsearch".to_owned(), "a\"\\\n".to_owned()), totals)]));
         for line in [
-            r#"sync_processed_total{stream="a\"\\\n",outcome="written"} 3"#,
-            r#"sluice_commit_to_indexed_seconds_bucket{stream="a\"\\\n",le="0.050"} 2"#,
-            r#"sluice_commit_to_indexed_seconds_bucket{stream="a\"\\\n",le="300.000"} 2"#,
-            r#"sluice_commit_to_indexed_seconds_bucket{stream="a\"\\\n",le="+Inf"} 3"#,
-            r#"sluice_commit_to_indexed_seconds_sum{stream="a\"\\\n"} 1.234"#,
-            r#"sluice_commit_to_indexed_seconds_count{stream="a\"\\\n"} 3"#,
+            r#"sync_processed_total{subscription="elasticsearch",stream="a\"\\\n",outcome="written"} 3"#,
+            r#"sluice_commit_to_indexed_seconds_bucket{subscription="elasticsearch",stream="a\"\\\n",le="0.050"} 2"#,
+            r#"sluice_commit_to_indexed_seconds_bucket{subscription="elasticsearch",stream="a\"\\\n",le="300.000"} 2"#,
+            r#"sluice_commit_to_indexed_seconds_bucket{subscription="elasticsearch",stream="a\"\\\n",le="+Inf"} 3"#,
+            r#"sluice_commit_to_indexed_seconds_sum{subscription="elasticsearch",stream="a\"\\\n"} 1.234"#,
+            r#"sluice_commit_to_indexed_seconds_count{subscription="elasticsearch",stream="a\"\\\n"} 3"#,
         ] {
             assert!(text.0.lines().any(|it| it == line), "{line} is not in\n{}", text.0);
         }

@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use database::{Answers as _, Connect, Postgres, Read, ReadError, Session, Settings, Stream, describe, log::Count};
+use database::{
+    Answers as _, Connect, Postgres, Read, ReadError, Session, Settings, Stream, describe, log::Count, subscriptions::ELASTICSEARCH,
+};
 use search::{Deadline, Outcome, Reason};
 use secrets::Secrets;
 use tokio::time::{timeout, timeout_at};
@@ -54,19 +56,19 @@ impl<D: Connect> Source<D> {
         Self { database, idle: Mutex::new(None), pace: Pace::default() }
     }
 
-    /// All streams: a fresh look.
+    /// All streams that go to Elasticsearch: a fresh look.
     pub(crate) async fn streams(&self, deadline: Deadline) -> Result<HashMap<String, Stream>, Outcome> {
         if let Some(client) = self.take_idle()
-            && let Ok(Ok(streams)) = timeout(IDLE_CONNECTION_TIMEOUT, client.streams()).await
+            && let Ok(Ok(streams)) = timeout(IDLE_CONNECTION_TIMEOUT, client.streams(ELASTICSEARCH)).await
         {
             self.put_back(client);
-            return Ok(streams);
+            return Ok(delivered(streams));
         }
         let client = self.connect(deadline).await?;
-        match timeout_at(deadline.instant(), client.streams()).await {
+        match timeout_at(deadline.instant(), client.streams(ELASTICSEARCH)).await {
             Ok(Ok(streams)) => {
                 self.put_back(client);
-                Ok(streams)
+                Ok(delivered(streams))
             }
             Ok(Err(error)) => {
                 let problem = describe(&error);
@@ -161,7 +163,7 @@ impl<D: Connect> Source<D> {
     /// Adds to the counters of deliveries: whether that is known to be done.
     pub(crate) async fn count_deliveries(&self, counts: &[Count], deadline: Deadline) -> bool {
         let Ok(client) = self.client(deadline).await else { return false };
-        match timeout_at(deadline.instant(), client.count_deliveries(counts)).await {
+        match timeout_at(deadline.instant(), client.count_deliveries(ELASTICSEARCH, counts)).await {
             Ok(Ok(())) => {
                 self.put_back(client);
                 true
@@ -201,9 +203,15 @@ impl<D: Connect> Source<D> {
     }
 }
 
+/// Of a stream that goes elsewhere nothing is known here.
+fn delivered(mut streams: HashMap<String, Stream>) -> HashMap<String, Stream> {
+    streams.retain(|_, stream| stream.is_delivered);
+    streams
+}
+
 /// Has operators told why the stream's documents cannot be read; `None`: that they can. Whether the session is of more use.
 async fn note_fault(client: &impl Session, stream: &Stream, problem: Option<&str>, deadline: Deadline) -> bool {
-    match timeout_at(deadline.instant(), client.note_fault(&stream.name, problem)).await {
+    match timeout_at(deadline.instant(), client.note_fault(ELASTICSEARCH, &stream.name, problem)).await {
         Ok(Ok(())) => true,
         Ok(Err(error)) => {
             warn!(stream = stream.name, error = describe(&error), "that the stream cannot be read is not noted");

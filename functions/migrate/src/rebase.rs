@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use database::rebase::{self, Walk};
 use database::streams::resync_keys;
+use database::subscriptions::ELASTICSEARCH;
 use database::{Read, Stream};
 use elasticsearch::Elasticsearch;
 use tokio_postgres::Client;
@@ -48,7 +49,7 @@ pub(crate) async fn rebase(
     limits: Limits,
     report: &mut Report,
 ) -> Result<(), Error> {
-    let streams = database::streams(client).await.map_err(query("reading the streams"))?;
+    let streams = database::streams(client, ELASTICSEARCH).await.map_err(query("reading the streams"))?;
     let resumed = rebase::resume(client).await.map_err(query("looking for a rebase to go on with"))?;
     if let Some(begun_at) = resumed {
         report.say(format!("goes on with the rebase that was begun at {begun_at}"));

@@ -1,4 +1,5 @@
 use config::{Env, Error};
+use database::subscriptions::ELASTICSEARCH;
 use telemetry::Metrics;
 
 /// What the environment says, checked.
@@ -34,7 +35,7 @@ impl Config {
         let config = Self {
             database: database::Settings::from_env(&mut env),
             metrics: Metrics::from_env(&mut env, "trigger"),
-            drain: drain::Settings::from_env(&mut env),
+            drain: drain::Settings::from_env(ELASTICSEARCH, &mut env),
             queue_url: env.required("QUEUE_URL"),
             queue: QueueSettings {
                 // SQS keeps 120,000 messages in flight; half of it leaves room for a second look at each.

@@ -84,7 +84,7 @@ async fn a_letter_that_a_change_of_the_mapping_mends_comes_in_by_the_redrive_alo
     admin.post("/api/subscriptions/elasticsearch/pause", json!({})).await?;
     // A change of a field's type takes a new index.
     let index: String =
-        stack.owner.query_one("SELECT live_index FROM sluice.stream WHERE name = 'admin_mapping'", &[]).await?.get(0);
+        stack.owner.query_one("SELECT live_index FROM sluice.target WHERE stream = 'admin_mapping'", &[]).await?.get(0);
     stack.search(Method::Delete, &format!("/{index}"), None).await?;
     let wide = mapping(&[("id", "integer"), ("word", "keyword")]);
     stack

@@ -82,7 +82,7 @@ impl World {
     pub async fn source(&self) -> Result<BTreeMap<String, String>> {
         let functions = self.database.functions().await?;
         let keys: Vec<String> = (0..10).map(|n| format!("source-{n}")).collect();
-        let query = "SELECT sluice.read_query(s) FROM sluice.stream AS s WHERE name = 'sourced'";
+        let query = "SELECT sluice.read_query(s, sluice.fields_of(t)) FROM sluice.stream AS s JOIN sluice.target AS t ON t.stream = s.name WHERE s.name = 'sourced'";
         let query: String = functions.query_one(query, &[]).await?.get(0);
         let rows = functions.query(&query, &[&keys, &i32::MAX]).await?;
         let document = |row: &tokio_postgres::Row| {

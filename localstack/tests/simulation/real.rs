@@ -45,7 +45,7 @@ impl Real {
         owner.batch_execute(TABLES).await?;
         for stream in ["items", "projects"] {
             let index = names::index(stream, &json!({}));
-            let live = "SELECT sluice.set_live(name, $2, mapping) FROM sluice.stream WHERE name = $1";
+            let live = "SELECT sluice.set_live(subscription, stream, $2, mapping) FROM sluice.target WHERE stream = $1";
             owner.execute(live, &[&stream, &index]).await?;
         }
         Ok(Self { database, owner, writers: Mutex::default(), leaving: Mutex::default() })

@@ -203,25 +203,25 @@ impl Session for SimulatedSession {
         self.compare("finish", (), async |client| client.finish(subscription).await).await
     }
 
-    async fn waited(&self, size: i32) -> Result<(Vec<Row>, i64), Error> {
+    async fn waited(&self, subscription: &str, size: i32) -> Result<(Vec<Row>, i64), Error> {
         self.begin_request().await?;
-        let twin = async |client: &Client| Ok(client.waited(size).await?.0.len());
+        let twin = async |client: &Client| Ok(client.waited(subscription, size).await?.0.len());
         self.compare("waited", 0, twin).await?;
         Ok((vec![], 0))
     }
 
-    async fn wait(&self, ids: &[i64]) -> Result<(), Error> {
+    async fn wait(&self, _subscription: &str, ids: &[i64]) -> Result<(), Error> {
         panic!("each stream has an index, and {ids:?} wait for one")
     }
 
-    async fn note_fault(&self, stream: &str, problem: Option<&str>) -> Result<(), Error> {
+    async fn note_fault(&self, subscription: &str, stream: &str, problem: Option<&str>) -> Result<(), Error> {
         // No source fails. But a drainer that was frozen, or cut off, while it read cannot know that.
         assert!(
             problem.is_none_or(|problem| problem.contains("did not answer")),
             "the stream {stream} has a fault: {problem:?}"
         );
         self.begin_request().await?;
-        self.compare("note_fault", (), async |client| client.note_fault(stream, problem).await).await
+        self.compare("note_fault", (), async |client| client.note_fault(subscription, stream, problem).await).await
     }
 
     async fn set_statement_timeout(&self, _limit: Duration) -> Result<(), Error> {
@@ -259,7 +259,7 @@ impl Session for SimulatedSession {
         Ok(0)
     }
 
-    async fn count_deliveries(&self, _counts: &[Count]) -> Result<(), Error> {
+    async fn count_deliveries(&self, _subscription: &str, _counts: &[Count]) -> Result<(), Error> {
         Ok(())
     }
 
@@ -271,18 +271,18 @@ impl Session for SimulatedSession {
         Ok(())
     }
 
-    async fn streams(&self) -> Result<HashMap<String, Stream>, Error> {
+    async fn streams(&self, subscription: &str) -> Result<HashMap<String, Stream>, Error> {
         self.begin_request().await?;
         let streams = match &self.twin {
             // The model knows no faults, and would go on in another way.
             Some(client) => self
                 .world
-                .ask(client.streams())
+                .ask(client.streams(subscription))
                 .await?
                 .into_iter()
                 .map(|(name, stream)| (name, Stream { has_fault: false, ..stream }))
                 .collect(),
-            None => ["items", "projects"].map(stream).into_iter().collect(),
+            None => ["items", "projects"].map(|name| stream(subscription, name)).into_iter().collect(),
         };
         self.end_request(streams)
     }
@@ -298,9 +298,11 @@ impl Session for SimulatedSession {
     }
 }
 
-fn stream(name: &str) -> (String, Stream) {
+fn stream(subscription: &str, name: &str) -> (String, Stream) {
     let stream = Stream {
         name: name.to_owned(),
+        subscription: subscription.to_owned(),
+        is_delivered: true,
         source: Some(format!("demo.{name}")),
         live_index: Some(names::index(name, &json!({}))),
         ..Stream::default()

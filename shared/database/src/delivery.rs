@@ -90,7 +90,7 @@ impl Counts {
     }
 }
 
-/// How far a subscription was, and what was counted until then.
+/// How far a subscription was, and what was counted of it until then.
 #[derive(Clone, Debug)]
 pub struct Moment {
     /// In UTC, by RFC 3339.
@@ -103,19 +103,19 @@ pub struct Moment {
     pub totals: Value,
 }
 
-/// Reads the measures of each stream; of one of which nothing was counted there are none.
-pub async fn read_totals(client: &Client) -> Result<BTreeMap<String, BTreeMap<String, i64>>, Error> {
-    let query = "SELECT name, NULL, NULL FROM sluice.stream
+/// Reads the measures of each subscription and stream; of one of which nothing was counted there are none.
+pub async fn read_totals(client: &Client) -> Result<BTreeMap<(String, String), BTreeMap<String, i64>>, Error> {
+    let query = "SELECT subscription, stream, NULL, NULL FROM sluice.target
          UNION ALL
-         SELECT stream, measure, value FROM sluice.delivery_stats";
-    let mut streams: BTreeMap<String, BTreeMap<String, i64>> = BTreeMap::new();
+         SELECT subscription, stream, measure, value FROM sluice.delivery_stats";
+    let mut targets: BTreeMap<(String, String), BTreeMap<String, i64>> = BTreeMap::new();
     for row in client.query(query, &[]).await? {
-        let measures = streams.entry(row.get(0)).or_default();
-        if let (Some(measure), Some(value)) = (row.get(1), row.get(2)) {
+        let measures = targets.entry((row.get(0), row.get(1))).or_default();
+        if let (Some(measure), Some(value)) = (row.get(2), row.get(3)) {
             measures.insert(measure, value);
         }
     }
-    Ok(streams)
+    Ok(targets)
 }
 
 /// Reads the last minutes of a subscription as they were sampled, oldest first.

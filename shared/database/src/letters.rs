@@ -9,6 +9,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error};
 
 use crate::audit::Actor;
+use crate::subscriptions::ELASTICSEARCH;
 
 /// A letter whose key is to be an event of the log.
 #[derive(Clone, Debug)]
@@ -96,7 +97,7 @@ pub async fn release_lease(client: &Client, name: &str, holder: &str) -> Result<
     client.execute(statement, &[&name, &holder]).await.map(drop)
 }
 
-/// Makes an event of each letter that was not redriven before: the row of the log by the letter's message id, `None` where
+/// Makes an event for Elasticsearch alone of each letter that was not redriven before: the row of the log by the letter's message id, `None` where
 /// there was one already. The events, the audit's rows and the task's counts are there together, or none of them.
 pub async fn redrive(
     client: &Client,
@@ -107,7 +108,7 @@ pub async fn redrive(
     let statement = "WITH letter AS (
              SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS l (message_id, stream, key, detail)),
          done AS MATERIALIZED (
-             SELECT message_id, sluice.redrive(message_id, stream, key, $5, $6, detail::jsonb) AS event FROM letter),
+             SELECT message_id, sluice.redrive($8, message_id, stream, key, $5, $6, detail::jsonb) AS event FROM letter),
          counted AS (
              UPDATE sluice.redrive_task
              SET redriven = redriven + (SELECT count(event) FROM done),
@@ -119,7 +120,7 @@ pub async fn redrive(
     let streams: Vec<&str> = letters.iter().map(|letter| letter.stream).collect();
     let keys: Vec<&str> = letters.iter().map(|letter| letter.key).collect();
     let details: Vec<&str> = letters.iter().map(|letter| letter.detail.as_str()).collect();
-    let parameters: &[&(dyn ToSql + Sync)] = &[&ids, &streams, &keys, &details, &actor.name, &actor.source_ip, &task];
+    let parameters: &[&(dyn ToSql + Sync)] = &[&ids, &streams, &keys, &details, &actor.name, &actor.source_ip, &task, &ELASTICSEARCH];
     let rows = client.query(statement, parameters).await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }

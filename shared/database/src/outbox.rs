@@ -62,15 +62,13 @@ pub struct Logged {
 /// Finds rows of the log.
 pub async fn find(client: &Client, search: &Search<'_>) -> Result<Found, Error> {
     let query = "WITH looked AS MATERIALIZED (
-             SELECT id, xid, stream, key, op, created_at FROM sluice.outbox
+             SELECT id, xid, stream, key, op, only_for, created_at FROM sluice.outbox
              WHERE id < coalesce($1, 9223372036854775807) ORDER BY id DESC LIMIT $2),
          found AS (
              SELECT * FROM looked
              WHERE stream = coalesce($3, stream) AND ($4::text IS NULL OR key = $4) ORDER BY id DESC LIMIT $5)
-         SELECT f.id, left(f.stream, 1000), left(f.key, 1000), f.op, sluice.rfc3339(f.created_at), (
-                 SELECT jsonb_object_agg(s.name, pg_visible_in_snapshot(f.xid, s.seen)
-                     OR coalesce(pg_visible_in_snapshot(f.xid, s.target) AND f.id <= s.after_id, false))
-                 FROM sluice.subscription AS s WHERE (s.name = 'fan_out') = (f.op = 'fan_out')),
+         SELECT f.id, left(f.stream, 1000), left(f.key, 1000), f.op, sluice.rfc3339(f.created_at),
+             sluice.passed_by(f.xid, f.id, f.op, f.only_for),
              looked_through.lowest, looked_through.count
          FROM (SELECT min(id) AS lowest, count(*) FROM looked) AS looked_through
          LEFT JOIN found AS f ON true

@@ -7,7 +7,7 @@ use std::time::Duration;
 use secrets::Secrets;
 use telemetry::call;
 use tokio::task::AbortHandle;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Error};
 
 use crate::connect::connect_driven;
@@ -65,13 +65,13 @@ pub trait Session {
 
     /// Takes back rows that were set aside and whose streams have an index now, `size` at most, and the database's clock as
     /// [`page`](Self::page) gives it. They are to be sent in this transaction, before any page.
-    async fn waited(&self, size: i32) -> Result<(Vec<Row>, i64), Error>;
+    async fn waited(&self, subscription: &str, size: i32) -> Result<(Vec<Row>, i64), Error>;
 
     /// Sets rows of a stream that has no index aside until it has one.
-    async fn wait(&self, ids: &[i64]) -> Result<(), Error>;
+    async fn wait(&self, subscription: &str, ids: &[i64]) -> Result<(), Error>;
 
-    /// Notes why a stream's documents could not be read; `None`: they could.
-    async fn note_fault(&self, stream: &str, problem: Option<&str>) -> Result<(), Error>;
+    /// Notes why a stream's documents could not be read for the subscription; `None`: they could.
+    async fn note_fault(&self, subscription: &str, stream: &str, problem: Option<&str>) -> Result<(), Error>;
 
     /// Lets a statement of this session take so long.
     async fn set_statement_timeout(&self, limit: Duration) -> Result<(), Error>;
@@ -91,7 +91,7 @@ pub trait Session {
     async fn forget_old(&self, keep: Duration) -> Result<i64, Error>;
 
     /// Adds to the counters of what was delivered.
-    async fn count_deliveries(&self, counts: &[Count]) -> Result<(), Error>;
+    async fn count_deliveries(&self, subscription: &str, counts: &[Count]) -> Result<(), Error>;
 
     /// Notes how far the subscription is and what was delivered until now, for the charts of the last hour. `None`: somebody
     /// else has just done so.
@@ -100,8 +100,8 @@ pub trait Session {
     /// Changes the heartbeat's document, once a minute at most.
     async fn beat(&self) -> Result<(), Error>;
 
-    /// All streams, by name.
-    async fn streams(&self) -> Result<HashMap<String, Stream>, Error>;
+    /// All streams, by name, as the subscription delivers them.
+    async fn streams(&self, subscription: &str) -> Result<HashMap<String, Stream>, Error>;
 
     /// Reads the documents of these keys: see [`Stream::read`].
     fn read<'a>(
@@ -234,22 +234,21 @@ impl<C: Borrow<Client>> Session for C {
         call(PEER, "finish", self.borrow().execute("SELECT sluice.finish($1)", &[&subscription])).await.map(drop)
     }
 
-    async fn waited(&self, size: i32) -> Result<(Vec<Row>, i64), Error> {
+    async fn waited(&self, subscription: &str, size: i32) -> Result<(Vec<Row>, i64), Error> {
         let query = "SELECT id, stream, key, op = 'delete', payload::text, clock_timestamp(), clock_timestamp(), NULL::text \
-                     FROM sluice.waited($1)";
-        let rows = call(PEER, "waited", self.borrow().query_typed(query, &[(&size, Type::INT4)])).await?;
+                     FROM sluice.waited($1, $2)";
+        let rows = call(PEER, "waited", self.borrow().query_typed(query, &[(&subscription, Type::TEXT), (&size, Type::INT4)])).await?;
         let read_at_ms = rows.first().map_or(0, |row| milliseconds(row.get(5)));
         Ok((rows.iter().map(Row::of).collect::<Result<_, _>>()?, read_at_ms))
     }
 
-    async fn wait(&self, ids: &[i64]) -> Result<(), Error> {
-        call(PEER, "wait", self.borrow().execute("SELECT sluice.wait($1)", &[&ids])).await.map(drop)
+    async fn wait(&self, subscription: &str, ids: &[i64]) -> Result<(), Error> {
+        call(PEER, "wait", self.borrow().execute("SELECT sluice.wait($1, $2)", &[&subscription, &ids])).await.map(drop)
     }
 
-    async fn note_fault(&self, stream: &str, problem: Option<&str>) -> Result<(), Error> {
-        call(PEER, "note_fault", self.borrow().execute("SELECT sluice.note_fault($1, $2)", &[&stream, &problem]))
-            .await
-            .map(drop)
+    async fn note_fault(&self, subscription: &str, stream: &str, problem: Option<&str>) -> Result<(), Error> {
+        let statement = "SELECT sluice.note_fault($1, $2, $3)";
+        call(PEER, "note_fault", self.borrow().execute(statement, &[&subscription, &stream, &problem])).await.map(drop)
     }
 
     async fn set_statement_timeout(&self, limit: Duration) -> Result<(), Error> {
@@ -283,19 +282,15 @@ impl<C: Borrow<Client>> Session for C {
         Ok(call(PEER, "forget_old", self.borrow().query_one(query, &[&keep.as_secs_f64()])).await?.get(0))
     }
 
-    async fn count_deliveries(&self, counts: &[Count]) -> Result<(), Error> {
+    async fn count_deliveries(&self, subscription: &str, counts: &[Count]) -> Result<(), Error> {
         // Of a name that PostgreSQL cannot hold there is no stream, and one such would keep all others from being counted.
         let streams = counts.iter().map(|count| if count.stream.contains('\0') { "" } else { &count.stream });
         let streams: Vec<&str> = streams.collect();
         let measures: Vec<&str> = counts.iter().map(|count| count.measure).collect();
         let values: Vec<i64> = counts.iter().map(|count| count.value).collect();
-        call(
-            PEER,
-            "count_deliveries",
-            self.borrow().execute("SELECT sluice.count_deliveries($1, $2, $3)", &[&streams, &measures, &values]),
-        )
-        .await
-        .map(drop)
+        let statement = "SELECT sluice.count_deliveries($1, $2, $3, $4)";
+        let parameters: &[&(dyn ToSql + Sync)] = &[&subscription, &streams, &measures, &values];
+        call(PEER, "count_deliveries", self.borrow().execute(statement, parameters)).await.map(drop)
     }
 
     async fn sample(&self, subscription: &str) -> Result<Option<Sample>, Error> {
@@ -318,8 +313,8 @@ impl<C: Borrow<Client>> Session for C {
         call(PEER, "beat", self.borrow().execute("SELECT sluice.beat()", &[])).await.map(drop)
     }
 
-    async fn streams(&self) -> Result<HashMap<String, Stream>, Error> {
-        call(PEER, "streams", crate::streams(self.borrow())).await
+    async fn streams(&self, subscription: &str) -> Result<HashMap<String, Stream>, Error> {
+        call(PEER, "streams", crate::streams(self.borrow(), subscription)).await
     }
 
     fn read<'a>(

@@ -21,11 +21,15 @@ pub(crate) const PEER: &str = "postgresql";
 /// How long a read waits for a lock on the source: whoever has it locked holds up its stream alone.
 const READ_LOCK_TIMEOUT: &str = "250ms";
 
-/// A named set of documents, as `sluice.stream` defines it.
+/// A named set of documents, as `sluice.stream` defines it, and as one subscription delivers it.
 #[derive(Clone, Debug, Default)]
 pub struct Stream {
     /// Names the alias in Elasticsearch, too.
     pub name: String,
+    /// Whose fields are read.
+    pub subscription: String,
+    /// Whether it delivers the stream at all.
+    pub is_delivered: bool,
     /// The table or view that its documents are read from; `None`: it is fed by `sluice.emit` with payloads.
     pub source: Option<String>,
     /// The index that has its live mapping; `None`: migrate has not made it yet.
@@ -138,25 +142,27 @@ fn is_passing(refusal: &DbError) -> bool {
     passing.contains(&refusal.code()) && refusal.routine() != Some("exec_stmt_raise")
 }
 
-/// All streams, by name: a fresh look.
-pub async fn streams(client: &Client) -> Result<HashMap<String, Stream>, tokio_postgres::Error> {
-    let rows = client
-        .query_typed(
-            "SELECT s.name, s.source, s.live_index, sluice.read_query(s), sluice.source_problem(s), \
-             EXISTS (SELECT FROM sluice.stream_fault AS f WHERE f.stream = s.name) FROM sluice.stream AS s",
-            &[],
-        )
-        .await?;
+/// All streams, by name, as this subscription delivers them: a fresh look.
+pub async fn streams(client: &Client, subscription: &str) -> Result<HashMap<String, Stream>, tokio_postgres::Error> {
+    let query = "SELECT s.name, s.source, t.stream IS NOT NULL, t.live_index,
+             CASE WHEN t.stream IS NOT NULL THEN sluice.read_query(s, sluice.fields_of(t)) END,
+             CASE WHEN t.stream IS NOT NULL THEN sluice.source_problem(s, sluice.fields_of(t)) END,
+             EXISTS (SELECT FROM sluice.stream_fault AS f WHERE f.subscription = t.subscription AND f.stream = s.name)
+         FROM sluice.stream AS s
+         LEFT JOIN sluice.target AS t ON t.stream = s.name AND t.subscription = $1";
+    let rows = client.query_typed(query, &[(&subscription, Type::TEXT)]).await?;
     Ok(rows
         .iter()
         .map(|row| {
             let stream = Stream {
                 name: row.get(0),
+                subscription: subscription.to_owned(),
                 source: row.get(1),
-                live_index: row.get(2),
-                query: row.get(3),
-                problem: row.get(4),
-                has_fault: row.get(5),
+                is_delivered: row.get(2),
+                live_index: row.get(3),
+                query: row.get(4),
+                problem: row.get(5),
+                has_fault: row.get(6),
             };
             (stream.name.clone(), stream)
         })
@@ -365,10 +371,10 @@ impl<'a> Documents<'a> {
         let is_data = code.starts_with("22");
         let is_the_keys = if let [position] = asked[..] {
             let key = &self.keys[position];
-            if (is_data || code.starts_with("23")) && self.holds("SELECT sluice.is_no_key($1, $2)", key).await? {
+            if (is_data || code.starts_with("23")) && self.holds("SELECT sluice.is_no_key($2, $3)", key).await? {
                 return Ok(Some((position, Read::Missing)));
             }
-            is_data || self.has_answered || self.holds("SELECT sluice.answers_for_another($1, $2)", key).await?
+            is_data || self.has_answered || self.holds("SELECT sluice.answers_for_another($1, $2, $3)", key).await?
         } else {
             is_data || self.is_sound().await?
         };
@@ -394,9 +400,10 @@ impl<'a> Documents<'a> {
         Ok(self.is_sound)
     }
 
-    /// The answer to a question about the stream and a key; one that cannot be answered is no.
+    /// The answer to a question about the subscription, the stream and a key; one that cannot be answered is no.
     async fn holds(&self, question: &str, key: &str) -> Result<bool, ReadError> {
-        let asked: [(&(dyn ToSql + Sync), Type); 2] = [(&self.stream.name, Type::TEXT), (&key, Type::TEXT)];
+        let Stream { subscription, name, .. } = self.stream;
+        let asked: [(&(dyn ToSql + Sync), Type); 3] = [(subscription, Type::TEXT), (name, Type::TEXT), (&key, Type::TEXT)];
         let rows = self.try_out(question, &asked).await?;
         Ok(rows.is_some_and(|rows| rows.first().is_some_and(|row| row.get(0))))
     }

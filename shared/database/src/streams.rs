@@ -5,7 +5,9 @@
 use serde_json::Value;
 use tokio_postgres::{Client, Error, GenericClient, Transaction};
 
-/// A stream, as its index is made of it.
+use crate::subscriptions::ELASTICSEARCH;
+
+/// A stream, as its index in Elasticsearch is made of it.
 #[derive(Clone, Debug)]
 pub struct Definition {
     /// Names the alias, too.
@@ -29,11 +31,13 @@ pub struct Live {
     pub mapping: Value,
 }
 
-/// A stream, and how it is. Errors are cut to 2,000 characters.
+/// A stream, and how one subscription delivers it. Errors are cut to 2,000 characters.
 #[derive(Clone, Debug)]
 pub struct Status {
     /// Names the alias, too.
     pub name: String,
+    /// Where it goes.
+    pub subscription: String,
     /// The table or view that its documents are read from, qualified and quoted; `None`: it is fed by `sluice.emit`.
     pub source: Option<String>,
     /// The source's columns that are the key, with commas between them.
@@ -61,27 +65,33 @@ pub struct Status {
 pub struct Problem {
     /// Its name.
     pub stream: String,
+    /// Where it does not arrive.
+    pub subscription: String,
     /// Why, in 2,000 characters at most. It may quote data.
     pub reason: String,
 }
 
-/// What waits of a stream.
+/// What waits of a stream for one subscription.
 #[derive(Clone, Debug)]
 pub struct Pending {
     /// Its name.
     pub stream: String,
+    /// Which has still to deliver it.
+    pub subscription: String,
     /// Rows of the log.
     pub rows: i64,
     /// For how long the oldest of them has, in milliseconds.
     pub oldest_ms: i64,
 }
 
-/// Lists all streams with what their indexes are made of, by name.
+/// Lists all streams that go to Elasticsearch with what their indexes are made of, by name.
 pub async fn list_definitions(client: &Client) -> Result<Vec<Definition>, Error> {
-    let query = "SELECT name, source IS NOT NULL, mapping, settings, live_index, live_mapping
-         FROM sluice.stream
-         ORDER BY name";
-    let rows = client.query(query, &[]).await?;
+    let query = "SELECT s.name, s.source IS NOT NULL, t.mapping, t.settings, t.live_index, t.live_mapping
+         FROM sluice.stream AS s
+         JOIN sluice.target AS t ON t.stream = s.name
+         WHERE t.subscription = $1
+         ORDER BY s.name";
+    let rows = client.query(query, &[&ELASTICSEARCH]).await?;
     let definition = |row: &tokio_postgres::Row| {
         let live: (Option<String>, Option<Value>) = (row.get(4), row.get(5));
         Definition {
@@ -97,7 +107,8 @@ pub async fn list_definitions(client: &Client) -> Result<Vec<Definition>, Error>
 
 /// Has the drain read for this index with this mapping, from the commit on.
 pub async fn set_live(transaction: &Transaction<'_>, stream: &str, index: &str, mapping: &Value) -> Result<(), Error> {
-    transaction.execute("SELECT sluice.set_live($1, $2, $3)", &[&stream, &index, mapping]).await.map(drop)
+    let statement = "SELECT sluice.set_live($1, $2, $3, $4)";
+    transaction.execute(statement, &[&ELASTICSEARCH, &stream, &index, mapping]).await.map(drop)
 }
 
 /// Has the drain read every row of a stream's source again.
@@ -110,48 +121,60 @@ pub async fn resync_keys(client: &Client, stream: &str, keys: &[&str]) -> Result
     client.execute("SELECT sluice.resync($1, $2)", &[&stream, &keys]).await.map(drop)
 }
 
-/// Lists all streams, and how each is, by name.
+/// Lists all streams, and how each subscription delivers them, by name.
 pub async fn list_status(client: &Client) -> Result<Vec<Status>, Error> {
-    let query = "SELECT s.name, s.source, array_to_string(s.key, ', '), t.index, t.is_current,
+    let query = "SELECT s.name, t.subscription, s.source, array_to_string(s.key, ', '), t.index, t.is_current,
              ARRAY(SELECT k.relation::text FROM sluice.tracked AS k WHERE k.stream = s.name ORDER BY 1),
              t.untracked_tables::text[], t.waiting, t.expansions, left(t.last_error, 2000), left(t.problem, 2000)
          FROM sluice.stream AS s
          JOIN sluice.stream_status() AS t ON t.stream = s.name
-         ORDER BY s.name";
+         ORDER BY s.name, t.subscription";
     let rows = client.query(query, &[]).await?;
     let status = |row: &tokio_postgres::Row| Status {
         name: row.get(0),
-        source: row.get(1),
-        key: row.get::<_, Option<String>>(2).filter(|key| !key.is_empty()),
-        index: row.get(3),
-        is_current: row.get(4),
-        tables: row.get(5),
-        untracked_tables: row.get(6),
-        waiting: row.get(7),
-        expansions: row.get(8),
-        last_error: row.get(9),
-        problem: row.get(10),
+        subscription: row.get(1),
+        source: row.get(2),
+        key: row.get::<_, Option<String>>(3).filter(|key| !key.is_empty()),
+        index: row.get(4),
+        is_current: row.get(5),
+        tables: row.get(6),
+        untracked_tables: row.get(7),
+        waiting: row.get(8),
+        expansions: row.get(9),
+        last_error: row.get(10),
+        problem: row.get(11),
     };
     Ok(rows.iter().map(status).collect())
 }
 
 /// Lists the streams that do not keep up, by name.
 pub async fn list_problems(client: &Client) -> Result<Vec<Problem>, Error> {
-    let query = "SELECT stream, left(problem, 2000)
+    let query = "SELECT stream, subscription, left(problem, 2000)
          FROM sluice.stream_status()
          WHERE problem IS NOT NULL
-         ORDER BY stream";
+         ORDER BY stream, subscription";
     let rows = client.query(query, &[]).await?;
-    Ok(rows.iter().map(|row| Problem { stream: row.get(0), reason: row.get(1) }).collect())
+    let problem =
+        |row: &tokio_postgres::Row| Problem { stream: row.get(0), subscription: row.get(1), reason: row.get(2) };
+    Ok(rows.iter().map(problem).collect())
 }
 
-/// Lists what waits for a subscription of each stream, by name.
-pub async fn list_pending(client: &Client, subscription: &str) -> Result<Vec<Pending>, Error> {
-    let query = "SELECT s.name, coalesce(p.pending_rows, 0),
+/// Lists what waits of each stream for each subscription that delivers it, by name.
+pub async fn list_pending(client: &Client) -> Result<Vec<Pending>, Error> {
+    let query = "SELECT t.stream, t.subscription, coalesce(p.pending_rows, 0),
              coalesce((extract(epoch FROM p.oldest_pending_age) * 1000)::bigint, 0)
-         FROM sluice.stream AS s
-         LEFT JOIN sluice.pending_by_stream($1) AS p ON p.stream = s.name
-         ORDER BY s.name";
-    let rows = client.query(query, &[&subscription]).await?;
-    Ok(rows.iter().map(|row| Pending { stream: row.get(0), rows: row.get(1), oldest_ms: row.get(2) }).collect())
+         FROM sluice.target AS t
+         LEFT JOIN (
+             SELECT s.name AS subscription, b.*
+             FROM sluice.subscription AS s CROSS JOIN LATERAL sluice.pending_by_stream(s.name) AS b) AS p
+             ON p.subscription = t.subscription AND p.stream = t.stream
+         ORDER BY 1, 2";
+    let rows = client.query(query, &[]).await?;
+    let pending = |row: &tokio_postgres::Row| Pending {
+        stream: row.get(0),
+        subscription: row.get(1),
+        rows: row.get(2),
+        oldest_ms: row.get(3),
+    };
+    Ok(rows.iter().map(pending).collect())
 }

@@ -4,6 +4,9 @@ use tokio_postgres::{Client, Error};
 
 use crate::audit::Actor;
 
+/// The one whose changes go to Elasticsearch, by way of the queue. `define_stream` has every stream go there.
+pub const ELASTICSEARCH: &str = "elasticsearch";
+
 /// A reader of the log, and how far it is.
 #[derive(Clone, Debug)]
 pub struct Subscription {

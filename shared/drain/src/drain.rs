@@ -128,7 +128,7 @@ impl<D: Connect, S: Sink> Drain<D, S> {
             self.versions = None;
         }
         if let Some(stream) = &self.unanswered {
-            session.note_fault(stream, Some(UNANSWERED)).await?;
+            session.note_fault(&self.subscription, stream, Some(UNANSWERED)).await?;
             self.unanswered = None;
         }
         let is_stored = self.stored_at.is_some_and(|at| at.elapsed() < STORE_INTERVAL);
@@ -171,14 +171,14 @@ impl<D: Connect, S: Sink> Drain<D, S> {
             session.rollback().await?;
             return Ok(true);
         };
-        let (waited, waited_at_ms) = session.waited(self.page_size).await?;
+        let (waited, waited_at_ms) = session.waited(&self.subscription, self.page_size).await?;
         let step = (self.sink.begin(trace), S::DOCUMENT_BYTES);
-        let mut outgoing = Outgoing::new(session, stop_at, &mut self.rests, step, drained).await?;
+        let mut outgoing = Outgoing::new((session, &self.subscription), stop_at, &mut self.rests, step, drained).await?;
         if !waited.is_empty() {
             // By themselves, and all of them before the next page: what is in the log is newer.
             outgoing.push(waited, version, waited_at_ms).await?;
             let counts = outgoing.finish().await?;
-            commit(session, counts, drained).await?;
+            commit(session, &self.subscription, counts, drained).await?;
             return Ok(true);
         }
         let (mut rows, mut read_at_ms) = session.page(&self.subscription, after, self.page_size).await?;
@@ -191,7 +191,7 @@ impl<D: Connect, S: Sink> Drain<D, S> {
                 // Sent, then advanced: a crash in between repeats what was sent.
                 let counts = outgoing.finish().await?;
                 session.advance(&self.subscription, after).await?;
-                commit(session, counts, drained).await?;
+                commit(session, &self.subscription, counts, drained).await?;
                 return Ok(true);
             };
             // PostgreSQL reads the next page behind this one's documents, while they are packed.
@@ -208,16 +208,21 @@ impl<D: Connect, S: Sink> Drain<D, S> {
         }
         let counts = outgoing.finish().await?;
         session.finish(&self.subscription).await?;
-        commit(session, counts, drained).await?;
+        commit(session, &self.subscription, counts, drained).await?;
         self.stored_at = Some(Instant::now());
         Ok(has_any)
     }
 }
 
 /// What is counted is counted once: with the position, or not at all.
-async fn commit(session: &impl database::Session, counts: Counts, drained: &mut Drained) -> Result<(), Error> {
+async fn commit(
+    session: &impl database::Session,
+    subscription: &str,
+    counts: Counts,
+    drained: &mut Drained,
+) -> Result<(), Error> {
     if !counts.is_empty() {
-        session.count_deliveries(&counts.rows()).await?;
+        session.count_deliveries(subscription, &counts.rows()).await?;
     }
     session.commit().await?;
     drained.counts.merge(counts);

@@ -58,6 +58,7 @@ pub struct Drained {
 /// Turns pages into writes.
 pub(crate) struct Outgoing<'a, S, W> {
     session: &'a S,
+    subscription: &'a str,
     stop_at: Instant,
     streams: HashMap<String, Stream>,
     /// Of these the changes wait, to the end of the transaction: what waited is sent before what came later.
@@ -74,17 +75,18 @@ pub(crate) struct Outgoing<'a, S, W> {
 impl<'a, S: Session, W: Step> Outgoing<'a, S, W> {
     /// With a fresh look at the streams.
     pub async fn new(
-        session: &'a S,
+        (session, subscription): (&'a S, &'a str),
         stop_at: Instant,
         rests: &'a mut Rests,
         (step, document_bytes): (W, i32),
         counters: &'a mut Drained,
     ) -> Result<Self, Error> {
-        let streams = session.streams().await?;
+        let streams = session.streams(subscription).await?;
         let (set_aside, counts) = (HashSet::new(), Counts::default());
         let traced = TracedChanges::default();
         Ok(Self {
             session,
+            subscription,
             stop_at,
             streams,
             set_aside,
@@ -141,22 +143,25 @@ impl<'a, S: Session, W: Step> Outgoing<'a, S, W> {
     }
 
     /// The stream, if its changes can travel. Those of a stream without an index are set aside until it has one; those
-    /// of a stream that was dropped are passed over.
+    /// of a stream that was dropped, or that goes elsewhere, are passed over.
     async fn live_stream(&mut self, name: &str, rows: &[log::Row]) -> Result<Option<Stream>, Error> {
         if !self.streams.contains_key(name) {
             // Defined since this transaction began, or dropped.
-            self.streams = self.session.streams().await?;
+            self.streams = self.session.streams(self.subscription).await?;
         }
         let Some(stream) = self.streams.get(name) else {
             warn!(stream = name, changes = rows.len(), "passed over changes of a stream that was dropped");
             self.counters.unknown += rows.len() as u64;
             return Ok(None);
         };
+        if !stream.is_delivered {
+            return Ok(None);
+        }
         if stream.live_index.is_some() && !self.set_aside.contains(name) {
             return Ok(Some(stream.clone()));
         }
         let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
-        self.session.wait(&ids).await?;
+        self.session.wait(self.subscription, &ids).await?;
         self.set_aside.insert(name.to_owned());
         self.counters.waiting += ids.len() as u64;
         Ok(None)
@@ -216,7 +221,7 @@ impl<'a, S: Session, W: Step> Outgoing<'a, S, W> {
                 }
                 Ok(None) => {
                     if self.rests.end(&stream.name) || stream.has_fault {
-                        session.note_fault(&stream.name, None).await?;
+                        session.note_fault(self.subscription, &stream.name, None).await?;
                     }
                     return Ok((vec![], false));
                 }
@@ -232,7 +237,7 @@ impl<'a, S: Session, W: Step> Outgoing<'a, S, W> {
                     error!(stream = stream.name, error = %failure, reason, "changes travel without their documents");
                     self.counters.source_errors += 1;
                     self.rests.begin(&stream.name);
-                    session.note_fault(&stream.name, Some(&reason)).await?;
+                    session.note_fault(self.subscription, &stream.name, Some(&reason)).await?;
                     return Ok((left, false));
                 }
             }

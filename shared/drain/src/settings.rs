@@ -5,7 +5,7 @@ use config::Env;
 /// What a drainer is told by its environment, wherever it drains to.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// SUBSCRIPTION: which position to drain from.
+    /// Whose changes to drain: the position, and the streams.
     pub subscription: String,
     /// DRAIN=once: end as soon as nothing is left, for those who prefer the bill to the pace.
     pub is_once: bool,
@@ -20,10 +20,10 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads them; what is wrong is noted in `env`.
-    pub fn from_env(env: &mut Env) -> Self {
+    /// Reads them for a subscription; what is wrong is noted in `env`.
+    pub fn from_env(subscription: &str, env: &mut Env) -> Self {
         let settings = Self {
-            subscription: env.optional("SUBSCRIPTION").unwrap_or_else(|| "elasticsearch".to_owned()),
+            subscription: subscription.to_owned(),
             is_once: env.parsed("DRAIN", "stay".to_owned(), "stay or once", |drain| drain == "stay" || drain == "once")
                 == "once",
             stay: env.duration("STAY", Duration::from_secs(55)),

@@ -159,7 +159,7 @@ impl World {
     fn drainer(&self) -> Result<Drain<Postgres, Target>> {
         let mut env =
             Env::from_pairs([("DATABASE_SECRET_ARN", SECRET), ("DATABASE_SSLMODE", "disable"), ("PAGE_SIZE", "5")]);
-        let settings = (Settings::from_env(&mut env), database::Settings::from_env(&mut env));
+        let settings = (Settings::from_env("elasticsearch", &mut env), database::Settings::from_env(&mut env));
         env.finish()?;
         Ok(Drain::new(&settings.0, Postgres::new(settings.1, self.secrets.clone()), self.target.clone()))
     }
@@ -256,5 +256,28 @@ async fn converge(random: &mut Rng) -> Result<()> {
     world.versions_never_fall();
     assert_eq!(world.target.documents(), world.source().await?);
     drop(world.database);
+    Ok(())
+}
+
+#[tokio::test]
+async fn changes_of_a_stream_that_goes_elsewhere_are_passed_over_and_the_others_arrive() -> Result<()> {
+    let world = World::create().await?;
+    world
+        .owner
+        .batch_execute(
+            "CREATE TABLE elsewhere (id int PRIMARY KEY);
+             SELECT sluice.define_stream('elsewhere', source => 'public.elsewhere', key => 'id', mapping => '{\"properties\": {\"id\": {}}}');
+             SELECT sluice.track('elsewhere', stream => 'elsewhere', key => 'id');
+             UPDATE sluice.target SET subscription = 'other' WHERE stream = 'elsewhere';
+             INSERT INTO elsewhere VALUES (100);
+             INSERT INTO item VALUES (1, 1);
+             INSERT INTO elsewhere VALUES (101)",
+        )
+        .await?;
+    let mut drainer = world.drainer()?;
+    world.drain(&mut drainer).await?;
+    assert_eq!(world.target.documents(), world.source().await?);
+    let waiting = "SELECT count(*) FROM sluice.waiting";
+    assert_eq!(world.owner.query_one(waiting, &[]).await?.get::<_, i64>(0), 0);
     Ok(())
 }

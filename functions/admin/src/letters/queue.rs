@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, MessageSystemAttributeName, QueueAttributeName};
+use database::subscriptions::ELASTICSEARCH;
 use message::{Message, Op};
 use queue::{BATCH_MESSAGES, Error, Queue as _, Sqs};
 use serde::Serialize;
@@ -63,6 +64,8 @@ pub struct Letter {
 pub struct DeadLetter {
     /// SQS's id, by which it is redriven or discarded.
     pub message_id: String,
+    /// Where the change could not be delivered.
+    pub subscription: &'static str,
     /// The stream; none where the message could not be read.
     pub stream: Option<String>,
     /// The document's key as text, 1,000 characters at most.
@@ -144,6 +147,7 @@ impl Letter {
         let body = facts.is_none().then(|| cut(&self.body, room.min(SHOWN_BYTES)));
         DeadLetter {
             message_id: self.message_id.clone(),
+            subscription: ELASTICSEARCH,
             version: facts.map(|facts| facts.version),
             change_id: facts.map(|facts| facts.change_id),
             op: facts.map(|facts| facts.op),

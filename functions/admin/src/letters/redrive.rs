@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use database::subscriptions::ELASTICSEARCH;
 use database::{Stream, letters};
 use queue::{Message, send_all};
 use serde::Serialize;
@@ -66,7 +67,7 @@ impl<'a> Redrive<'a> {
         caller: &'a Caller,
         task: Option<i64>,
     ) -> Result<Self, Problem> {
-        let streams = database::streams(database).await?;
+        let streams = database::streams(database, ELASTICSEARCH).await?;
         Ok(Self { services, database, caller, task, streams })
     }
 

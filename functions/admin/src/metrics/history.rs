@@ -1,8 +1,9 @@
-//! The last hour, as the trigger has sampled it.
+//! The last hour of Elasticsearch's subscription, as the trigger has sampled it.
 
 use axum::Json;
 use axum::extract::State;
 use database::delivery::{self, CONFIGURATION, DEAD_LETTERED, GONE, RETRIED, STALE, WRITTEN};
+use database::subscriptions::ELASTICSEARCH;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -53,7 +54,7 @@ pub struct History {
 pub async fn list(State(admin): State<Admin>, Params(which): Params<Which>) -> Result<Json<History>, Problem> {
     let minutes = which.minutes.unwrap_or(60).clamp(1, 60);
     let database = admin.database().await?;
-    let moments = delivery::read_history(&database, &admin.config.subscription, minutes).await?;
+    let moments = delivery::read_history(&database, ELASTICSEARCH, minutes).await?;
     let totals: Vec<Totals> = moments.iter().map(|moment| Totals::of(moment.totals.clone())).collect();
     let samples = moments.into_iter().skip(1).zip(totals.windows(2)).map(|(moment, pair)| {
         let added = pair[1].since(&pair[0]);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use database::streams::{self, Status};
+use database::subscriptions::ELASTICSEARCH;
 use elasticsearch::{CountParts, Elasticsearch};
 use serde::Serialize;
 use tokio::task::JoinSet;
@@ -26,10 +27,12 @@ const COUNTS_TIMEOUT: Duration = Duration::from_secs(8);
 /// Indexes that are counted side by side.
 const LANES: usize = 8;
 
-/// A stream of documents.
+/// A stream of documents, and how one subscription delivers it.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Stream {
     name: String,
+    /// Where it goes.
+    subscription: String,
     /// The table or view that its documents are read from; null: they are given to `sluice.emit`.
     source: Option<String>,
     /// The source's columns that are the key.
@@ -70,7 +73,8 @@ pub struct Streams {
     responses((status = OK, body = Streams)))]
 pub async fn list(State(admin): State<Admin>) -> Result<Json<Streams>, Problem> {
     let statuses = streams::list_status(&*admin.database().await?).await?;
-    let names: Vec<String> = statuses.iter().map(|status| status.name.clone()).collect();
+    let is_indexed = |status: &&Status| status.subscription == ELASTICSEARCH;
+    let names: Vec<String> = statuses.iter().filter(is_indexed).map(|status| status.name.clone()).collect();
     let sources: Vec<String> = statuses.iter().filter_map(|status| status.source.clone()).collect();
     let until = Instant::now() + COUNTS_TIMEOUT;
     let (sources, indexes) = tokio::join!(count_sources(&admin, &sources, until), count_indexes(&admin, &names, until));
@@ -79,8 +83,9 @@ pub async fn list(State(admin): State<Admin>) -> Result<Json<Streams>, Problem> 
         Stream {
             source_count: source_count.map(|count| count.0),
             source_count_is_estimate: source_count.is_some_and(|count| count.1),
-            index_count: indexes.get(&status.name).copied(),
+            index_count: indexes.get(&status.name).copied().filter(|_| is_indexed(&&status)),
             name: status.name,
+            subscription: status.subscription,
             source: status.source,
             key: status.key,
             index: status.index,
@@ -101,13 +106,15 @@ pub async fn list(State(admin): State<Admin>) -> Result<Json<Streams>, Problem> 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Held {
     pub stream: String,
+    /// Where it does not arrive.
+    pub subscription: String,
     /// It may quote the data: to others than operators it says where to look.
     pub reason: String,
 }
 
 /// Streams that do not keep up.
 pub async fn held(database: &Client) -> Result<Vec<Held>, tokio_postgres::Error> {
-    let held = |streams::Problem { stream, reason }| Held { stream, reason };
+    let held = |streams::Problem { stream, subscription, reason }| Held { stream, subscription, reason };
     Ok(streams::list_problems(database).await?.into_iter().map(held).collect())
 }
 

@@ -12,7 +12,7 @@ async fn a_stream_that_does_not_keep_up_is_told_by_health_by_the_metrics_and_by_
     // Of the streams that a new database has, none has an index yet.
     fixture
         .owner
-        .batch_execute("SELECT sluice.set_live(name, name || '-1', mapping) FROM sluice.stream")
+        .batch_execute("SELECT sluice.set_live(subscription, stream, stream || '-1', mapping) FROM sluice.target")
         .await
         .unwrap();
     assert_eq!(fixture.get("/health").await["status"], "ok");

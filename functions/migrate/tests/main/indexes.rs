@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::fixture::Fixture;
 
-const LIVE: &str = "SELECT live_mapping FROM sluice.stream WHERE name = 'cities'";
+const LIVE: &str = "SELECT live_mapping FROM sluice.target WHERE stream = 'cities'";
 const RESYNCS: &str = "SELECT count(*) FROM sluice.outbox WHERE stream = 'cities' AND op = 'fan_out'";
 
 #[tokio::test]
@@ -23,7 +23,7 @@ async fn every_stream_gets_a_strict_index_behind_its_alias() {
     assert_eq!(index["mappings"]["properties"]["name"]["type"], "text");
     assert_eq!(index["settings"]["index.gc_deletes"], "1h");
     assert_eq!(index["aliases"][&alias]["is_write_index"], true);
-    let live: String = fixture.value("SELECT live_index FROM sluice.stream WHERE name = 'cities'").await;
+    let live: String = fixture.value("SELECT live_index FROM sluice.target WHERE stream = 'cities'").await;
     assert_eq!(live, name);
 
     let lines = fixture.run(Command::Migrate).await.unwrap();
@@ -89,14 +89,14 @@ async fn a_mapping_that_elasticsearch_refuses_is_named_by_its_stream_and_nothing
     assert!(told.starts_with("stream cities: creating the index") && told.contains("no_such_type"), "{told}");
     assert!(lines.len() == 1 && lines[0].starts_with("stream countries: made"), "{lines:?}");
     assert_eq!(fixture.index(&format!("{}*", fixture.alias("cities"))).await, None);
-    assert!(fixture.value::<bool>("SELECT live_index IS NULL FROM sluice.stream WHERE name = 'cities'").await);
+    assert!(fixture.value::<bool>("SELECT live_index IS NULL FROM sluice.target WHERE stream = 'cities'").await);
     fixture.remove().await;
 }
 
 #[tokio::test]
 async fn settings_that_contradict_what_must_hold_are_refused() {
     let fixture = Fixture::with_streams().await;
-    let set = "UPDATE sluice.stream SET settings = $1 WHERE name = 'cities'";
+    let set = "UPDATE sluice.target SET settings = $1 WHERE stream = 'cities'";
     fixture.owner.execute(set, &[&json!({"index": {"gc_deletes": "60s"}, "number_of_replicas": 0})]).await.unwrap();
     let told = fixture.run(Command::Migrate).await.unwrap_err().to_string();
     assert!(told.contains("stream cities: the settings have index.gc_deletes"), "{told}");
@@ -135,7 +135,7 @@ async fn a_run_that_did_not_come_to_its_end_is_finished_by_the_next() {
     let fixture = Fixture::with_streams().await;
     fixture.run(Command::Migrate).await.unwrap();
     let (alias, index) = (fixture.alias("cities"), fixture.index_name("cities").await);
-    let forget = "UPDATE sluice.stream SET live_index = NULL, live_mapping = NULL WHERE name = 'cities'";
+    let forget = "UPDATE sluice.target SET live_index = NULL, live_mapping = NULL WHERE stream = 'cities'";
 
     // The index and its alias, but the database does not know.
     fixture.owner.batch_execute(forget).await.unwrap();

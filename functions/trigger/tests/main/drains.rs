@@ -165,7 +165,7 @@ async fn a_slow_or_locked_source_delays_no_other_and_is_told_by_name_until_it_an
              CREATE TABLE locked (id int PRIMARY KEY);
              SELECT sluice.define_stream('a_locked', source => 'public.locked', key => 'id', mapping => '{\"properties\": {\"id\": {\"type\": \"integer\"}}}');
              SELECT sluice.track('locked', stream => 'a_locked', key => 'id');
-             SELECT sluice.set_live(name, name || '-1', mapping) FROM sluice.stream WHERE name ~ '^a_';
+             SELECT sluice.set_live(subscription, stream, stream || '-1', mapping) FROM sluice.target WHERE stream ~ '^a_';
              INSERT INTO slow VALUES (1, 3600), (2, 3600); INSERT INTO locked VALUES (1); INSERT INTO item VALUES (1, 'a')",
         )
         .await?;
@@ -196,7 +196,7 @@ async fn many_slow_sources_hold_up_a_transaction_no_longer_than_a_few() -> Resul
             "CREATE TABLE slow (id int PRIMARY KEY);
              CREATE VIEW slow_view AS SELECT id, pg_sleep(3600)::text AS nap FROM slow;
              SELECT sluice.define_stream('a' || n, source => 'public.slow_view', key => 'id', mapping => '{\"properties\": {\"nap\": {\"type\": \"text\"}}}') FROM generate_series(1, 40) AS n;
-             SELECT sluice.set_live(name, name || '-1', mapping) FROM sluice.stream WHERE name ~ '^a';
+             SELECT sluice.set_live(subscription, stream, stream || '-1', mapping) FROM sluice.target WHERE stream ~ '^a';
              INSERT INTO slow VALUES (1); INSERT INTO item VALUES (1, 'a'); SELECT sluice.emit('a' || n, '1') FROM generate_series(1, 40) AS n",
         )
         .await?;

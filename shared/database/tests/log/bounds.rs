@@ -32,8 +32,8 @@ const UNBORN: &str = "
 const ROWS: &str = "
     INSERT INTO sluice.tracked (relation, stream, key, attributes)
         SELECT 'demo.part'::regclass, 'items', ARRAY[n::text], ARRAY[n % 30000, n / 30000]::smallint[] FROM generate_series(1, 50000) AS n;
-    INSERT INTO sluice.waiting (id, stream, key, op, created_at)
-        SELECT n, 'unborn', n, 'upsert', now() - interval '40 days' FROM generate_series(1, 50000) AS n;
+    INSERT INTO sluice.waiting (id, subscription, stream, key, op, created_at)
+        SELECT n, 'elasticsearch', 'unborn', n, 'upsert', now() - interval '40 days' FROM generate_series(1, 50000) AS n;
     INSERT INTO sluice.expansion (stream, tracked, images, error, created_at)
         SELECT 'items', t.id, format('[{\"id\": %s, \"item_id\": %s}]', n, n)::json, CASE WHEN n % 2 = 0 THEN 'failed' END, now() - interval '8 days'
         FROM generate_series(1, 50000) AS n, (SELECT min(id) AS id FROM sluice.tracked WHERE affects IS NOT NULL) AS t;
@@ -56,7 +56,7 @@ const ROWS: &str = "
 /// How each function is called as its caller calls it, or in a harder way. One that has no line here fails the test.
 const CALLS: [(&str, &str); 72] = [
     ("advance", "SELECT sluice.advance('elasticsearch', 1)"),
-    ("answers_for_another", "SELECT sluice.answers_for_another('items', '7')"),
+    ("answers_for_another", "SELECT sluice.answers_for_another('elasticsearch', 'items', '7')"),
     ("as_reader", "SELECT sluice.as_reader(s, 'SELECT', 'n integer') FROM sluice.stream AS s"),
     (
         "ask",
@@ -69,10 +69,10 @@ const CALLS: [(&str, &str); 72] = [
     ("collect", "SELECT sluice.collect()"),
     ("columns_now", "SELECT sluice.columns_now(t) FROM sluice.tracked AS t ORDER BY id LIMIT 1000"),
     ("column_types", "SELECT sluice.column_types('demo.item', '{id}')"),
-    ("count_deliveries", "SELECT sluice.count_deliveries('{items}', '{indexed}', '{1}')"),
+    ("count_deliveries", "SELECT sluice.count_deliveries('elasticsearch', '{items}', '{indexed}', '{1}')"),
     ("count_ingest", "SELECT sluice.count_ingest('{rounds}', '{1}')"),
     ("counted_rows", "SELECT sluice.counted_rows()"),
-    ("documents_query", "SELECT sluice.documents_query(s) FROM sluice.stream AS s"),
+    ("documents_query", "SELECT sluice.documents_query(s, sluice.fields_of(t)) FROM sluice.stream AS s JOIN sluice.target AS t ON t.stream = s.name"),
     ("due_expansions", "SELECT sluice.due_expansions(false)"),
     ("ended", "SELECT sluice.ended(pg_snapshot_xmin(seen), seen) FROM sluice.subscription"),
     ("equality", "SELECT sluice.equality('demo.item', 'id')"),
@@ -106,7 +106,7 @@ const CALLS: [(&str, &str); 72] = [
         "missing_keys",
         "SELECT sluice.missing_keys(s, ARRAY(SELECT n::text FROM generate_series(45000, 55000) AS n)) FROM sluice.stream AS s WHERE name = 'items'",
     ),
-    ("note_fault", "SELECT sluice.note_fault('items', 'slow')"),
+    ("note_fault", "SELECT sluice.note_fault('elasticsearch', 'items', 'slow')"),
     ("page", "SELECT sluice.page('elasticsearch', 0, 2000)"),
     ("page", "SELECT sluice.page('fan_out', 0, 1000)"),
     ("page", "SELECT sluice.page('elasticsearch', 0, 10000)"),
@@ -117,11 +117,11 @@ const CALLS: [(&str, &str); 72] = [
     ("pending_by_stream", "SELECT sluice.pending_by_stream('elasticsearch')"),
     ("pending_rows", "SELECT sluice.pending_rows(s, 10000) FROM sluice.subscription AS s"),
     ("put_aside", "SELECT sluice.put_aside(e, '57014', 'too slow') FROM sluice.expansion AS e ORDER BY id LIMIT 1"),
-    ("read_query", "SELECT sluice.read_query(s) FROM sluice.stream AS s"),
+    ("read_query", "SELECT sluice.read_query(s, sluice.fields_of(t)) FROM sluice.stream AS s JOIN sluice.target AS t ON t.stream = s.name"),
     ("reader_function", "SELECT sluice.reader_function(app) FROM sluice.roles"),
     ("reader_of", "SELECT sluice.reader_of(s) FROM sluice.stream AS s"),
     ("reads", "SELECT sluice.reads('fan_out')"),
-    ("redrive", "SELECT sluice.redrive('m', 'items', '7', 'operator', NULL, '{}')"),
+    ("redrive", "SELECT sluice.redrive('elasticsearch', 'm', 'items', '7', 'operator', NULL, '{}')"),
     ("relation_of", "SELECT sluice.relation_of('demo.item')"),
     ("release", "SELECT sluice.release('elasticsearch')"),
     ("resume", "SELECT sluice.resume('elasticsearch')"),
@@ -129,7 +129,7 @@ const CALLS: [(&str, &str); 72] = [
     ("sample", "SELECT sluice.sample('elasticsearch')"),
     ("snapshot", "SELECT sluice.snapshot()"),
     ("snapshot_before", "SELECT sluice.snapshot_before(seen, pg_snapshot_xmax(seen)) FROM sluice.subscription"),
-    ("source_problem", "SELECT sluice.source_problem(s) FROM sluice.stream AS s"),
+    ("source_problem", "SELECT sluice.source_problem(s, sluice.fields_of(t)) FROM sluice.stream AS s JOIN sluice.target AS t ON t.stream = s.name"),
     ("status", "SELECT sluice.status()"),
     ("stream_status", "SELECT sluice.stream_status()"),
     ("tables_of", "SELECT sluice.tables_of('demo.item')"),
@@ -140,7 +140,7 @@ const CALLS: [(&str, &str); 72] = [
         "wait",
         "SELECT sluice.wait(ARRAY(SELECT (SELECT max(id) FROM sluice.outbox) - n FROM generate_series(0, 1999) AS n))",
     ),
-    ("waited", "SELECT sluice.waited(2000)"),
+    ("waited", "SELECT sluice.waited('elasticsearch', 2000)"),
     (
         "with_found_texts",
         "SELECT sluice.with_found_texts(s, ARRAY(SELECT n::text FROM generate_series(48000, 53000) AS n)) FROM sluice.stream AS s WHERE name = 'items'",

@@ -43,7 +43,7 @@ async fn nothing_of_a_person_that_was_forgotten_is_left_in_any_table() -> Result
              INSERT INTO sluice.expansion (stream, tracked, images, error)
                  SELECT 'people', max(id), '[{\"person\": \"ada\", \"email\": \"ada@b.de\"}]', 'ada is no number' FROM sluice.tracked;
              INSERT INTO sluice.expansion (stream, after_key) VALUES ('people', '{ada}');
-             INSERT INTO sluice.waiting (id, stream, key, op) VALUES (1, 'people', 'ada', 'upsert')",
+             INSERT INTO sluice.waiting (id, subscription, stream, key, op) VALUES (1, 'elasticsearch', 'people', 'ada', 'upsert')",
         )
         .await?;
     app.batch_execute("UPDATE demo.person SET n = 1; UPDATE demo.visit SET n = 1; DELETE FROM demo.visit WHERE id = 1; DELETE FROM demo.person WHERE id = 'ada'").await?;

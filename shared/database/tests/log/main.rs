@@ -21,6 +21,7 @@ mod retention;
 mod server;
 mod sources;
 mod support;
+mod targets;
 mod track;
 mod versions;
 mod waiting;

@@ -22,13 +22,13 @@ async fn the_functions_may_not_change_what_is_defined() -> Result<()> {
         "UPDATE sluice.outbox SET key = 'x'",
         "INSERT INTO sluice.subscription SELECT * FROM sluice.subscription",
         "DELETE FROM sluice.subscription",
-        "UPDATE sluice.stream SET live_index = 'x'",
+        "UPDATE sluice.target SET live_index = 'x'",
         "INSERT INTO demo.item VALUES (1)",
         "SELECT sluice.define_stream('a', mapping => '{}')",
         "SELECT sluice.track('demo.item', stream => 'items', key => 'id')",
         "SELECT sluice.untrack('demo.item', 'items')",
         "SELECT sluice.drop_stream('items')",
-        "SELECT sluice.set_live('items', 'x', '{}')",
+        "SELECT sluice.set_live('elasticsearch', 'items', 'x', '{}')",
         "SELECT sluice.rebase()",
         "SELECT sluice.resync('items')",
         "UPDATE sluice.audit SET actor = 'somebody else'",
@@ -210,13 +210,13 @@ async fn who_may_create_in_public_runs_nothing_with_our_rights() -> Result<()> {
          SELECT sluice.track('demo.other', stream => 'others', key => 'id', columns => '{value}');
          SELECT sluice.track('demo.other', stream => 'items', affects => 'SELECT id FROM demo.item WHERE id = $1.id');
          SELECT sluice.resync('others'); SELECT sluice.untrack('demo.other', 'items'); SELECT sluice.maintain();
-         SELECT sluice.set_live('others', 'others-1', '{\"properties\": {\"value\": {}}}')").await?;
+         SELECT sluice.set_live('elasticsearch', 'others', 'others-1', '{\"properties\": {\"value\": {}}}')").await?;
     world.app.batch_execute("SET search_path = public, pg_catalog; INSERT INTO demo.item VALUES (1, 'a'); UPDATE demo.item SET id = 2; INSERT INTO demo.other VALUES (1, 'a'); TRUNCATE demo.other").await?;
     let functions = world.database.functions().await?;
     functions.batch_execute(
         "SET search_path = public, pg_catalog;
          SELECT sluice.pending('elasticsearch'), sluice.collect(), sluice.log_bytes(); SELECT * FROM sluice.status(); SELECT * FROM sluice.stream_status();
-         SELECT * FROM sluice.page('elasticsearch', 0, 10); SELECT sluice.finish('elasticsearch'); SELECT sluice.read_query(s) FROM sluice.stream AS s").await?;
+         SELECT * FROM sluice.page('elasticsearch', 0, 10); SELECT sluice.finish('elasticsearch'); SELECT sluice.read_query(s, sluice.fields_of(t)) FROM sluice.stream AS s JOIN sluice.target AS t ON t.stream = s.name").await?;
     // The functions' own session.
     world.settle(&mut Index::default()).await?;
     world.owner.batch_execute("RESET search_path; SELECT sluice.drop_stream('others')").await?;

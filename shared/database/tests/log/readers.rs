@@ -116,7 +116,7 @@ async fn a_source_with_a_reader_gets_at_nothing_and_leaves_nothing_behind() -> R
     crate::support::collect(&client).await?;
     crate::support::expand(&client, 100).await?;
     assert_eq!(one::<String>(&client, settings).await?, before, "after the keys were found");
-    let streams = database::streams(&client).await?;
+    let streams = database::streams(&client, "elasticsearch").await?;
     for in_transaction in [None, Some(std::time::Duration::from_secs(60))] {
         client.batch_execute(if in_transaction.is_some() { "BEGIN" } else { "" }).await?;
         let mut documents =

@@ -14,7 +14,7 @@ use crate::support::{World, keys, one};
 const READ_TIME: Duration = Duration::from_secs(60);
 
 async fn stream(client: &Client, name: &str) -> Result<Stream> {
-    streams(client).await?.remove(name).with_context(|| format!("stream {name}"))
+    streams(client, "elasticsearch").await?.remove(name).with_context(|| format!("stream {name}"))
 }
 
 /// The answers by key, of a read that succeeds.

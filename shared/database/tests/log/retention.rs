@@ -251,7 +251,8 @@ async fn what_has_grown_old_is_forgotten_in_steps() -> Result<()> {
                  SELECT now() - interval '2 years', 'operator', 'discard', n::text, 'discarded' FROM generate_series(1, 2500) AS n;
              INSERT INTO sluice.audit (actor, action, subject, result) VALUES ('operator', 'discard', 'new', 'discarded');
              INSERT INTO sluice.redrive_task (selection, actor, total, updated_at) VALUES ('{\"key\": \"a\"}', 'operator', 1, now() - interval '2 years');
-             INSERT INTO sluice.waiting (id, stream, key, op, payload, created_at) VALUES (1, 'letters', 'a', 'upsert', '{}', now() - interval '40 days'), (2, 'letters', 'b', 'upsert', '{}', now());
+             INSERT INTO sluice.waiting (id, subscription, stream, key, op, payload, created_at)
+             VALUES (1, 'elasticsearch', 'letters', 'a', 'upsert', '{}', now() - interval '40 days'), (2, 'elasticsearch', 'letters', 'b', 'upsert', '{}', now());
              INSERT INTO sluice.ingest_rejects (reason, message, payload, digest, last_at) VALUES ('invalid', 'x', '{}', 'a', now() - interval '40 days'), ('invalid', 'x', '{}', 'b', now());
              INSERT INTO sluice.expansion (stream, tracked, images, error, created_at)
                  SELECT 'items', max(id), '[{\"id\": 7}]', 'failed', now() - interval '8 days' FROM sluice.tracked",

@@ -94,7 +94,7 @@ impl World {
 
 /// Makes every stream live, as migrate does when it has made the index.
 pub async fn set_live(owner: &Client) -> Result<()> {
-    owner.execute("SELECT sluice.set_live(name, name || '-1', mapping) FROM sluice.stream", &[]).await?;
+    owner.execute("SELECT sluice.set_live(subscription, stream, stream || '-1', mapping) FROM sluice.target", &[]).await?;
     Ok(())
 }
 
@@ -221,7 +221,7 @@ impl Drainer {
 
 /// What the documents of these rows are now, within a transaction.
 pub async fn read_rows(client: &Client, rows: &[Row]) -> Result<Vec<(String, String, Read)>> {
-    let streams = database::streams(client).await?;
+    let streams = database::streams(client, SUBSCRIPTION).await?;
     let mut keys: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for row in rows {
         let keys = keys.entry(&row.stream).or_default();

@@ -14,18 +14,18 @@ async fn set_aside(drainer: &Drainer) -> Result<()> {
         let Some(last) = rows.last() else { break };
         after = last.id;
         let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
-        drainer.client.wait(&ids).await?;
+        drainer.client.wait("elasticsearch", &ids).await?;
     }
     drainer.finish().await
 }
 
 async fn waited(drainer: &Drainer) -> Result<Vec<Row>> {
-    Ok(drainer.client.waited(100).await?.0)
+    Ok(drainer.client.waited("elasticsearch", 100).await?.0)
 }
 
 async fn world_without_an_index() -> Result<World> {
     let world = World::new().await?;
-    world.owner.batch_execute("UPDATE sluice.stream SET live_index = NULL, live_mapping = NULL").await?;
+    world.owner.batch_execute("UPDATE sluice.target SET live_index = NULL, live_mapping = NULL").await?;
     Ok(world)
 }
 
@@ -71,7 +71,7 @@ async fn a_migration_that_is_open_on_a_stream_holds_up_no_drain() -> Result<()> 
     for locked in [
         "SELECT sluice.define_stream('items', source => 'demo.item', key => 'id', mapping => '{\"properties\": {\"id\": {}}}')",
         "SELECT sluice.track('demo.item', stream => 'items', key => 'id', columns => '{value}')",
-        "SELECT sluice.set_live('items', 'items-1', '{\"properties\": {\"id\": {}}}')",
+        "SELECT sluice.set_live('elasticsearch', 'items', 'items-1', '{\"properties\": {\"id\": {}}}')",
         "SELECT sluice.drop_stream('items')",
     ] {
         world.owner.batch_execute(&format!("BEGIN; {locked}")).await?;
@@ -94,7 +94,7 @@ async fn a_crash_of_the_drain_sets_nothing_aside_and_gives_nothing_back() -> Res
     set_live(&world.owner).await?;
     assert_eq!(keys(&drainer.drain().await?), ["1"]);
 
-    world.owner.batch_execute("UPDATE sluice.stream SET live_index = NULL, live_mapping = NULL").await?;
+    world.owner.batch_execute("UPDATE sluice.target SET live_index = NULL, live_mapping = NULL").await?;
     world.app.batch_execute("INSERT INTO demo.item VALUES (2)").await?;
     set_aside(&drainer).await?;
     drainer.commit().await?;

@@ -27,9 +27,9 @@ export function HealthPanel() {
                 <PartCard key={part.name} part={part} />
               ))}
             </ul>
-            {streams.map(({ stream, reason }) => (
-              <p key={stream} className="hint pad">
-                <Badge tone="bad">{stream}</Badge> {reason}
+            {streams.map(({ stream, subscription, reason }) => (
+              <p key={`${stream} ${subscription}`} className="hint pad">
+                <Badge tone="bad">{stream}</Badge> to {subscription}: {reason}
               </p>
             ))}
             {pipeline ? (

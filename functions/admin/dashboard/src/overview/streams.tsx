@@ -12,6 +12,7 @@ const COLUMNS: Column<Stream>[] = [
     name: 'Stream',
     cell: ({ name }) => <a href={formatRoute('outbox', { stream: name })}>{name}</a>,
   },
+  { name: 'Goes to', cell: ({ subscription }) => subscription },
   { name: 'Source', cell: ({ source }) => (source === null ? 'emitted' : <code>{source}</code>) },
   { name: 'Rows', kind: 'number', cell: (stream) => <SourceCount stream={stream} /> },
   { name: 'Indexed', kind: 'number', cell: ({ index_count }) => <Count value={index_count} /> },
@@ -31,7 +32,7 @@ export function StreamsPanel() {
       <Loaded of={streams} lines={3}>
         {({ streams: rows }) =>
           rows.length > 0 ? (
-            <Table caption="Streams" columns={COLUMNS} rows={rows} id={({ name }) => name} />
+            <Table caption="Streams" columns={COLUMNS} rows={rows} id={({ name, subscription }) => `${name} ${subscription}`} />
           ) : (
             <Empty title="No stream is defined">
               Define one with <code>sluice.define_stream</code>, then run the migrations.

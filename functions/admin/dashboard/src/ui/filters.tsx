@@ -64,7 +64,8 @@ export function TextFilter({ label, value, placeholder, isWide, suggestions, onC
 }
 
 export function StreamFilter({ value, onChange }: { value: string; onChange: (value: string) => void }) {
-  const known = useLive<Streams>('/api/streams', 0).data?.streams.map(({ name }) => name) ?? [];
+  const streams = useLive<Streams>('/api/streams', 0).data?.streams ?? [];
+  const known = [...new Set(streams.map(({ name }) => name))];
   // A link may name a stream that is not defined any more.
   const names = value && !known.includes(value) ? [...known, value] : known;
   return (

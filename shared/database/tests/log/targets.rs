@@ -1,0 +1,122 @@
+//! A stream goes to more than one target, each with a subscription, fields and an index of its own.
+
+use anyhow::{Context as _, Result, bail};
+use database::log::Count;
+use database::{Read, Session as _};
+use localstack::Database;
+use tokio_postgres::Client;
+
+use crate::support::{Drainer, World, keys, one};
+
+/// Another target, which wants of `items` the values alone; it has an index of them.
+const OTHER: &str = "
+    SELECT sluice.subscribe('other');
+    INSERT INTO sluice.target (subscription, stream, mapping) VALUES ('other', 'items', '{\"properties\": {\"value\": {}}}');
+    SELECT sluice.set_live('other', 'items', 'values-1', mapping) FROM sluice.target WHERE subscription = 'other'";
+
+async fn world_of_two() -> Result<World> {
+    let world = World::new().await?;
+    world.owner.batch_execute(OTHER).await?;
+    Ok(world)
+}
+
+async fn other(database: &Database) -> Result<Drainer> {
+    Ok(Drainer::take_over(database.functions().await?, "other").await)
+}
+
+/// What each subscription has to pass of a row.
+async fn passed(client: &Client) -> Result<String> {
+    one(client, "SELECT string_agg(sluice.passed_by(xid, id, op, only_for)::text, '; ' ORDER BY id) FROM sluice.outbox").await
+}
+
+#[tokio::test]
+async fn a_row_that_is_for_one_subscription_is_read_by_it_alone() -> Result<()> {
+    let world = world_of_two().await?;
+    let (mut first, mut other) = (world.drainer().await?, other(&world.database).await?);
+    world.owner.batch_execute("INSERT INTO sluice.outbox (stream, key, op, only_for) VALUES ('items', '1', 'upsert', 'other')").await?;
+    assert_eq!(passed(&world.owner).await?, r#"{"other": false}"#);
+    assert!(!first.client.is_pending("elasticsearch").await?, "it is not for it");
+    assert!(other.client.is_pending("other").await?);
+    // Nor where the interval is open already, and the row's transaction was running when it began.
+    world.owner.batch_execute("BEGIN; INSERT INTO sluice.outbox (stream, key, op, only_for) VALUES ('items', '2', 'upsert', 'other')").await?;
+    world.app.batch_execute("INSERT INTO demo.item VALUES (3)").await?;
+    assert_eq!(keys(&first.drain().await?), ["3"]);
+    assert_eq!(keys(&other.drain().await?), ["1", "3"]);
+    world.owner.batch_execute("COMMIT").await?;
+    assert!(!first.client.is_pending("elasticsearch").await? && first.drain().await?.is_empty());
+    assert_eq!(keys(&other.drain().await?), ["2"]);
+    let waits = "SELECT string_agg(pending_rows::text, ' ') FROM sluice.status()";
+    assert_eq!(one::<String>(&world.owner, waits).await?, "0 0 0");
+    Ok(())
+}
+
+#[tokio::test]
+async fn each_target_has_its_own_fields_and_a_column_that_one_of_them_misses_is_its_problem_alone() -> Result<()> {
+    let world = world_of_two().await?;
+    world.app.batch_execute("INSERT INTO demo.item VALUES (1, 'a')").await?;
+    let client = world.database.functions().await?;
+    let read = async |subscription: &str| -> Result<String> {
+        let stream = database::streams(&client, subscription).await?.remove("items").context("it is defined")?;
+        match stream.read(&client, vec!["1".to_owned()], 1_000_000, None).next().await? {
+            Some((0, Read::Document(document))) => Ok(document),
+            other => bail!("{other:?}"),
+        }
+    };
+    assert_eq!(read("elasticsearch").await?, r#"{"id":1,"value":"a"}"#);
+    assert_eq!(read("other").await?, r#"{"value":"a"}"#);
+
+    world.owner.batch_execute("ALTER TABLE demo.item RENAME id TO number; UPDATE sluice.stream SET key = '{number}'").await?;
+    let problems = "SELECT string_agg(subscription || ': ' || coalesce(problem, 'none'), '; ' ORDER BY subscription) FROM sluice.stream_status()";
+    assert_eq!(
+        one::<String>(&client, problems).await?,
+        "elasticsearch: its source demo.item has no column id: bring it back, or define the stream anew; other: none"
+    );
+    assert_eq!(read("other").await?, r#"{"value":"a"}"#);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_waits_fails_and_is_counted_is_so_for_one_target() -> Result<()> {
+    let world = world_of_two().await?;
+    world.owner.batch_execute("UPDATE sluice.target SET live_index = NULL, live_mapping = NULL WHERE subscription = 'other'").await?;
+    world.app.batch_execute("INSERT INTO demo.item VALUES (1, 'a')").await?;
+    let client = world.database.functions().await?;
+    let ids: Vec<i64> = client.query_one("SELECT array_agg(id) FROM sluice.outbox", &[]).await?.get(0);
+    // Both set it aside, as if neither had an index; one has.
+    client.wait("other", &ids).await?;
+    client.wait("elasticsearch", &ids).await?;
+    client.note_fault("other", "items", Some("broken")).await?;
+    let status = "SELECT string_agg(subscription || ' ' || waiting || ' ' || coalesce(problem, 'none'), '; ' ORDER BY subscription) FROM sluice.stream_status()";
+    assert_eq!(
+        one::<String>(&client, status).await?,
+        "elasticsearch 1 none; other 1 its documents cannot be read: broken"
+    );
+    assert!(client.waited("other", 10).await?.0.is_empty());
+    assert_eq!(client.waited("elasticsearch", 10).await?.0.len(), 1);
+    client.note_fault("elasticsearch", "items", None).await?;
+    assert_eq!(one::<String>(&client, status).await?, "elasticsearch 0 none; other 1 its documents cannot be read: broken");
+
+    let count = |value| Count { stream: "items".to_owned(), measure: "written", value };
+    client.count_deliveries("elasticsearch", &[count(3)]).await?;
+    client.count_deliveries("other", &[count(4)]).await?;
+    client.count_deliveries("other", &[count(5)]).await?;
+    let sample = client.sample("other").await?.context("nobody has taken one")?;
+    assert_eq!((sample.waiting_rows, sample.stream_problems), (1, 1));
+    let totals = "SELECT totals::text FROM sluice.delivery_history WHERE subscription = 'other'";
+    assert_eq!(one::<String>(&client, totals).await?, r#"{"written": 9}"#);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stream_that_a_subscription_does_not_deliver_is_known_to_it_as_such() -> Result<()> {
+    let world = World::new().await?;
+    world.owner.batch_execute("SELECT sluice.subscribe('other')").await?;
+    let client = world.database.functions().await?;
+    let delivered = async |subscription: &str| -> Result<Option<bool>> {
+        Ok(database::streams(&client, subscription).await?.get("items").map(|stream| stream.is_delivered))
+    };
+    assert_eq!((delivered("elasticsearch").await?, delivered("other").await?), (Some(true), Some(false)));
+    world.owner.batch_execute("SELECT sluice.drop_stream('items')").await?;
+    assert_eq!(one::<i64>(&world.owner, "SELECT count(*) FROM sluice.target").await?, 0);
+    Ok(())
+}
