@@ -1,9 +1,16 @@
 """The tests and the benches, and what they run in."""
 
+import json
 import os
 import shlex
 import subprocess
 import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from pathlib import Path
 
 import artifacts
 import functions
@@ -12,10 +19,11 @@ import npm
 import packages
 import postgres
 from choices import made
-from commands import DEPLOYED, clean, existing, exports, start_servers, stop_servers, up
-from console import run, say
+from commands import DEPLOYED, clean, down, existing, exports, start_servers, up
+from console import Failure, run, say, say_times, timed, together
 from layout import CACHE, REPOSITORY, TARGET
 
+SAID = CACHE / "tests"  # what each program of the last run said
 LONG_FAULTS = {"OUTAGE_SECONDS": "120", "FREEZE_SECONDS": "60", "KILL_CHANGES": "20000"}
 # For the browser's tests: a date that PostgreSQL knows and Elasticsearch does not makes a hackathon a dead letter.
 POISON = "UPDATE demo.hackathons SET ends_at = 'infinity'"
@@ -25,39 +33,102 @@ REJECT = """INSERT INTO sluice.ingest_rejects (reason, message, payload, digest)
     VALUES ('status', 'status must be active or pending', '{"status": "deleted"}', sha256('rejected')) ON CONFLICT DO NOTHING"""
 
 
+@dataclass(frozen=True)
+class Program:
+    """Some tests: what runs them, where, and what it is told beside the stack."""
+
+    name: str
+    command: list
+    folder: Path = REPOSITORY
+    env: dict[str, str] = field(default_factory=dict)
+
+
 def test(arguments: dict[str, str]) -> None:
-    """The tests, in a stack of their own, whatever the shell says about others; those of the log on two PostgreSQLs."""
+    """The tests, in stacks of their own, whatever the shell says about others: in one those that stop servers, and those that
+    destroy the deploy; beside it the others. All of them run, whatever fails."""
     oldest, chromium = machine.oldest_postgres(), npm.find_chromium()
     env = tests_environment(arguments)
-    run_tests(["cargo", "test", "--workspace"], env)
+    rust = rust_tests(env)
+    watch = Program("the alarms", [packages.PYTHON, "-B", "localstack/tests/test_watch.py"])
+    infra = Program("infra", [packages.PYTHON, "-B", "-m", "unittest", "discover", "-s", "infra"])
+    pages = Program("the pages", [packages.PYTHON, "-B", "docs/check-commands", "run"])  # in a PostgreSQL of its own
+    # What the README has a newcomer type first. The stack is there already.
+    demo = Program("the demo", [sys.executable, "-B", "examples/demo/demo.py", "STACK=test"])
+    faults, simulation, log = (rust.pop(name) for name in ("localstack faults", "localstack simulation", "database log"))
+    deployed = [rust.pop(name) for name in list(rust) if name.startswith("localstack ")]
+    failed: list[str] = []
+
     with made({"STACK": "test-oldest", "POSTGRES_BIN": str(oldest)}) as stack:
         start_servers(stack, [postgres])
-        try:
-            run_tests(["cargo", "test", "--workspace", "--test", "log"], env | {"DATABASE_URL": stack.database_url})
-        finally:
-            stop_servers(stack)
-    # What the pages tell a reader to type, in a PostgreSQL of its own.
-    run_tests([str(packages.PYTHON), "-B", "docs/check-commands", "run"], env)
-    test_watch(env)
-    test_dashboard(env, chromium)
-    # What the README has a newcomer type first. The stack is there already.
-    run_tests([sys.executable, "-B", "examples/demo/demo.py", "STACK=test"], env)
-    # Last, since it destroys what the others use, and deploys anew.
-    run_tests([str(packages.PYTHON), "-B", "-m", "unittest", "discover", "-s", "infra"], env)
+    on_oldest = replace(log, name=f"{log.name} on {oldest.parent.name}", env={"DATABASE_URL": stack.database_url})
+    # They want servers alone, so whichever stack has time takes the next. The long ones are first.
+    rest = deque([on_oldest, log, simulation, *rust.values(), pages])
+
+    def in_first() -> None:
+        attempt(chain(deployed, dashboard_tests(env, chromium), [demo], taken(rest)), env, failed)
+
+    def in_second() -> None:
+        chosen = [f"{name}={value}" for name, value in (arguments | {"STACK": "test-faults"}).items()]
+        if attempt([Program("second stack", ["localstack/stack/run", "up", *chosen])], dict(os.environ), failed):
+            attempt(chain([faults, watch, infra], taken(rest)), stack_environment("test-faults"), failed)
+
+    try:
+        together(in_first, in_second)
+    finally:
+        for name in ("test-faults", "test-oldest"):
+            down({"STACK": name})
+    say_times()
+    if failed:
+        raise Failure(f"tests failed: {', '.join(failed)}. What they said is above, and in {SAID}")
 
 
-def test_watch(env: dict[str, str]) -> None:
-    """The alarms over what the deployed functions print."""
-    run_tests([str(packages.PYTHON), "-B", "localstack/tests/test_watch.py"], env)
+def rust_tests(env: dict[str, str]) -> dict[str, Program]:
+    """Each program that `cargo test --workspace` would run, by its package and its name; there are no tests in the docs."""
+    log, found = CACHE / "build-tests.log", {}
+    command = ["cargo", "test", "--workspace", "--no-run", "--message-format=json-render-diagnostics"]
+    with timed("building the tests"):
+        run("test", "building the tests", command, log, lines=60, cwd=REPOSITORY, env=env)
+    for line in log.read_text().splitlines():
+        made = json.loads(line) if line.startswith('{"reason":"compiler-artifact"') else {}
+        if made.get("executable") and made["profile"]["test"]:
+            folder, target = Path(made["manifest_path"]).parent, made["target"]
+            kind = target["kind"][0]
+            name = f"{folder.name} {dict(lib='lib', bin='bin ' + target['name']).get(kind, target['name'])}"
+            found[name] = Program(name, [made["executable"]], folder)
+    return found
 
 
-def test_dashboard(env: dict[str, str], chromium: str) -> None:
+def dashboard_tests(env: dict[str, str], chromium: str) -> list[Program]:
     """Its own logic, then the deployed page in a browser."""
     psql = f"{shlex.quote(postgres.find_psql(existing({'STACK': 'test'})))} -Xq {shlex.quote(env['DATABASE_URL'])} -c"
     statements = {"POISON": POISON, "MEND": MEND, "REJECT": REJECT}
-    env |= npm.env() | {"CHROMIUM": chromium} | {name: f"{psql} {shlex.quote(sql)}" for name, sql in statements.items()}
-    for script in ("test", "e2e"):
-        run_tests(["npm", "--prefix", str(npm.DASHBOARD), "run", script], env)
+    own = npm.env() | {"CHROMIUM": chromium} | {name: f"{psql} {shlex.quote(sql)}" for name, sql in statements.items()}
+    return [Program(f"dashboard {script}", ["npm", "run", script], npm.DASHBOARD, own) for script in ("test", "e2e")]
+
+
+def taken(programs: deque[Program]) -> Iterator[Program]:
+    """Takes one after the other, until none is left."""
+    while programs:
+        with suppress(IndexError):  # another took the last
+            yield programs.popleft()
+
+
+def attempt(programs: Iterable[Program], env: dict[str, str], failed: list[str]) -> bool:
+    """Runs them one after the other, and prints what each said when it has ended. True if none failed."""
+    SAID.mkdir(exist_ok=True)
+    passed = True
+    for one in programs:
+        log = SAID / f"{one.name.replace(' ', '-')}.log"
+        try:
+            with timed(one.name):
+                run(one.name, "begins", one.command, log, lines=0, every_s=60, cwd=one.folder, env=env | one.env)
+            outcome = "passed"
+        except Failure as failure:
+            outcome = f"FAILED: {failure}"
+            failed.append(one.name)
+            passed = False
+        say(one.name, f"{outcome}\n\n{log.read_text(errors='replace')}")
+    return passed
 
 
 def soak(arguments: dict[str, str]) -> None:
@@ -66,7 +137,8 @@ def soak(arguments: dict[str, str]) -> None:
     env = tests_environment(arguments)
     # About a hundred seeds a second, on a busy machine.
     long = {"PROPERTY_SECONDS": str(seconds), "SEEDS": str(100 * seconds), "MESSAGES": "10000"}
-    test_watch(env | {"HEALTHY_SECONDS": "1200"})  # three periods of five minutes lie in it, wherever it begins
+    watch = [str(packages.PYTHON), "-B", "localstack/tests/test_watch.py"]
+    run_tests(watch, env | {"HEALTHY_SECONDS": "1200"})  # three periods of five minutes lie in it, wherever it begins
     run_tests(["cargo", "test", "--workspace", "--test", "faults", "--", "--nocapture"], env | LONG_FAULTS)
     run_tests(["cargo", "test", "--workspace", "--test", "simulation", "--", "--nocapture"], env | long)
     run_tests(["cargo", "test", "--workspace", "--", "--nocapture", "property"], env | long)
@@ -89,12 +161,17 @@ def bench(arguments: dict[str, str]) -> None:
 
 
 def tests_environment(arguments: dict[str, str]) -> dict[str, str]:
-    """Brings the stack `test` up: its addresses, and nobody else's."""
-    arguments = arguments | {"STACK": "test"}
-    clean(arguments)  # what an earlier run left, perhaps of another branch, must not decide over this one
-    up(arguments)
+    """Brings the stack `test` up. What an earlier run left, perhaps of another branch, must not decide over this one."""
+    for name in ("test", "test-faults", "test-oldest"):
+        clean({"STACK": name})
+    up(arguments | {"STACK": "test"})
+    return stack_environment("test")
+
+
+def stack_environment(name: str) -> dict[str, str]:
+    """The addresses of a stack, and nobody else's."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PG")) and name not in DEPLOYED}
-    return env | exports(existing(arguments)) | {"CARGO_TARGET_DIR": str(TARGET)}
+    return env | exports(existing({"STACK": name})) | {"CARGO_TARGET_DIR": str(TARGET)}
 
 
 def run_tests(command: list[str], env: dict[str, str]) -> None:
