@@ -85,7 +85,7 @@ def test(arguments: dict[str, str]) -> None:
 def rust_tests(env: dict[str, str]) -> dict[str, Program]:
     """Each program that `cargo test --workspace` would run, by its package and its name; there are no tests in the docs."""
     log, found = CACHE / "build-tests.log", {}
-    command = ["cargo", "test", "--workspace", "--no-run", "--message-format=json-render-diagnostics"]
+    command = ["cargo", "test", "--locked", "--workspace", "--no-run", "--message-format=json-render-diagnostics"]
     with timed("building the tests"):
         run("test", "building the tests", command, log, lines=60, cwd=REPOSITORY, env=env)
     for line in log.read_text().splitlines():
@@ -121,7 +121,7 @@ def attempt(programs: Iterable[Program], env: dict[str, str], failed: list[str])
         log = SAID / f"{one.name.replace(' ', '-')}.log"
         try:
             with timed(one.name):
-                run(one.name, "begins", one.command, log, lines=0, every_s=60, cwd=one.folder, env=env | one.env)
+                run(one.name, "begins", one.command, log, lines=1, every_s=60, cwd=one.folder, env=env | one.env)
             outcome = "passed"
         except Failure as failure:
             outcome = f"FAILED: {failure}"
