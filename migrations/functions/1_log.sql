@@ -35,13 +35,15 @@ BEGIN
     RETURN CASE WHEN reader = 'fan_out' THEN 'op = ''fan_out''' ELSE format('op <> ''fan_out'' AND (only_for IS NULL OR only_for = %L)', reader) END;
 END $$;
 
--- For each subscription that reads such a row of the log: whether it has passed it.
+-- For each subscription that reads such a row of the log: whether it has passed it. In plpgsql, since it is asked row by row.
 CREATE OR REPLACE FUNCTION sluice.passed_by(xid xid8, id bigint, op text, only_for text) RETURNS jsonb
-LANGUAGE sql STABLE AS $$
-    SELECT jsonb_object_agg(s.name, pg_visible_in_snapshot(xid, s.seen) OR coalesce(pg_visible_in_snapshot(xid, s.until) AND id <= s.after_id, false))
-    FROM sluice.subscription AS s
-    WHERE CASE s.name WHEN 'fan_out' THEN op = 'fan_out' ELSE op <> 'fan_out' AND coalesce(only_for = s.name, true) END
-$$;
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN (
+        SELECT jsonb_object_agg(s.name, pg_visible_in_snapshot(xid, s.seen) OR coalesce(pg_visible_in_snapshot(xid, s.until) AND id <= s.after_id, false))
+        FROM sluice.subscription AS s
+        WHERE CASE s.name WHEN 'fan_out' THEN op = 'fan_out' ELSE op <> 'fan_out' AND coalesce(only_for = s.name, true) END);
+END $$;
 
 -- Is there anything to drain? Read-only: no lock, no xid. By the index on xid, never by a scan of the primary key; a
 -- running transaction's rows are not visited, since it is asked only whether it has ended. A poll's queries are planned

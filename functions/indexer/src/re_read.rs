@@ -7,7 +7,8 @@ use std::{
 };
 
 use database::{
-    Answers as _, Connect, Postgres, Read, ReadError, Session, Settings, Stream, describe, log::Count, subscriptions::ELASTICSEARCH,
+    Answers as _, Connect, Postgres, Read, ReadError, Session, Settings, Stream, describe, log::Count,
+    subscriptions::ELASTICSEARCH,
 };
 use search::{Deadline, Outcome, Reason};
 use secrets::Secrets;

@@ -60,9 +60,18 @@ async fn a_thousand_letters_are_listed_redriven_and_counted() -> Result<()> {
         let now = scrape(&admin).await.map_err(|error| format!("{error:#}"))?;
         let wanted = [
             (r#"sync_dlq_total{subscription="elasticsearch",stream="admin_thousand"}"#, LETTERS),
-            (r#"sync_failed_total{subscription="elasticsearch",stream="admin_thousand",outcome="dead_lettered"}"#, LETTERS),
-            (r#"sync_processed_total{subscription="elasticsearch",stream="admin_thousand",outcome="written"}"#, LETTERS),
-            (r#"sluice_commit_to_indexed_seconds_count{subscription="elasticsearch",stream="admin_thousand"}"#, LETTERS),
+            (
+                r#"sync_failed_total{subscription="elasticsearch",stream="admin_thousand",outcome="dead_lettered"}"#,
+                LETTERS,
+            ),
+            (
+                r#"sync_processed_total{subscription="elasticsearch",stream="admin_thousand",outcome="written"}"#,
+                LETTERS,
+            ),
+            (
+                r#"sluice_commit_to_indexed_seconds_count{subscription="elasticsearch",stream="admin_thousand"}"#,
+                LETTERS,
+            ),
             (r#"sync_failed_total{subscription="elasticsearch",stream="admin_thousand",outcome="configuration"}"#, 0),
         ];
         let added = |name: &str| now.get(name).copied().unwrap_or(0.0) - before.get(name).copied().unwrap_or(0.0);

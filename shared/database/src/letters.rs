@@ -120,7 +120,8 @@ pub async fn redrive(
     let streams: Vec<&str> = letters.iter().map(|letter| letter.stream).collect();
     let keys: Vec<&str> = letters.iter().map(|letter| letter.key).collect();
     let details: Vec<&str> = letters.iter().map(|letter| letter.detail.as_str()).collect();
-    let parameters: &[&(dyn ToSql + Sync)] = &[&ids, &streams, &keys, &details, &actor.name, &actor.source_ip, &task, &ELASTICSEARCH];
+    let parameters: &[&(dyn ToSql + Sync)] =
+        &[&ids, &streams, &keys, &details, &actor.name, &actor.source_ip, &task, &ELASTICSEARCH];
     let rows = client.query(statement, parameters).await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }

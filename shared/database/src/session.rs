@@ -237,7 +237,9 @@ impl<C: Borrow<Client>> Session for C {
     async fn waited(&self, subscription: &str, size: i32) -> Result<(Vec<Row>, i64), Error> {
         let query = "SELECT id, stream, key, op = 'delete', payload::text, clock_timestamp(), clock_timestamp(), NULL::text \
                      FROM sluice.waited($1, $2)";
-        let rows = call(PEER, "waited", self.borrow().query_typed(query, &[(&subscription, Type::TEXT), (&size, Type::INT4)])).await?;
+        let rows =
+            call(PEER, "waited", self.borrow().query_typed(query, &[(&subscription, Type::TEXT), (&size, Type::INT4)]))
+                .await?;
         let read_at_ms = rows.first().map_or(0, |row| milliseconds(row.get(5)));
         Ok((rows.iter().map(Row::of).collect::<Result<_, _>>()?, read_at_ms))
     }

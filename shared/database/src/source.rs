@@ -403,7 +403,8 @@ impl<'a> Documents<'a> {
     /// The answer to a question about the subscription, the stream and a key; one that cannot be answered is no.
     async fn holds(&self, question: &str, key: &str) -> Result<bool, ReadError> {
         let Stream { subscription, name, .. } = self.stream;
-        let asked: [(&(dyn ToSql + Sync), Type); 3] = [(subscription, Type::TEXT), (name, Type::TEXT), (&key, Type::TEXT)];
+        let asked: [(&(dyn ToSql + Sync), Type); 3] =
+            [(subscription, Type::TEXT), (name, Type::TEXT), (&key, Type::TEXT)];
         let rows = self.try_out(question, &asked).await?;
         Ok(rows.is_some_and(|rows| rows.first().is_some_and(|row| row.get(0))))
     }

@@ -173,7 +173,8 @@ impl<D: Connect, S: Sink> Drain<D, S> {
         };
         let (waited, waited_at_ms) = session.waited(&self.subscription, self.page_size).await?;
         let step = (self.sink.begin(trace), S::DOCUMENT_BYTES);
-        let mut outgoing = Outgoing::new((session, &self.subscription), stop_at, &mut self.rests, step, drained).await?;
+        let mut outgoing =
+            Outgoing::new((session, &self.subscription), stop_at, &mut self.rests, step, drained).await?;
         if !waited.is_empty() {
             // By themselves, and all of them before the next page: what is in the log is newer.
             outgoing.push(waited, version, waited_at_ms).await?;

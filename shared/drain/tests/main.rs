@@ -147,7 +147,7 @@ impl World {
                  CREATE TABLE item (id int PRIMARY KEY, n int);
                  SELECT sluice.define_stream('item', source => 'public.item', key => 'id', mapping => '{\"properties\": {\"n\": {}}}');
                  SELECT sluice.track('item', stream => 'item', key => 'id');
-                 SELECT sluice.set_live('item', 'item-1', mapping) FROM sluice.stream WHERE name = 'item'",
+                 SELECT sluice.set_live(subscription, stream, 'item-1', mapping) FROM sluice.target WHERE stream = 'item'",
             )
             .await?;
         let manager = SecretsManager::start().await?;

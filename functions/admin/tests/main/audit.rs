@@ -106,7 +106,8 @@ async fn the_functions_login_can_forge_no_entry_of_the_audit() {
         assert_eq!(error.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{statement}: {}", describe(&error));
     }
     // A redrive of something else in the letter's name does not keep the letter from being redriven.
-    let other = "SELECT sluice.redrive('elasticsearch', 'message-000001', 'item', 'other', 'alice', NULL, '{\"key\": \"1\"}')";
+    let other =
+        "SELECT sluice.redrive('elasticsearch', 'message-000001', 'item', 'other', 'alice', NULL, '{\"key\": \"1\"}')";
     functions.batch_execute(other).await.unwrap();
     let letter = fixture.letters.put_letter("item", "1", None);
     let (status, outcome) = fixture.call(Method::POST, &format!("/api/dlq/{letter}/redrive"), None).await;

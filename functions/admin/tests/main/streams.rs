@@ -20,6 +20,7 @@ async fn a_stream_that_does_not_keep_up_is_told_by_health_by_the_metrics_and_by_
     let (status, health) = fixture.send(Method::GET, "/health", Some(OPERATOR), None).await;
     assert_eq!((status, &health["status"]), (StatusCode::OK, &json!("degraded")), "every server answers: {health}");
     assert_eq!(health["streams"][0]["stream"], "item");
+    assert_eq!(health["streams"][0]["subscription"], "elasticsearch");
     let reason = health["streams"][0]["reason"].as_str().unwrap();
     let told = fixture.send(Method::GET, "/health", Some(READER), None).await.1;
     assert!(reason.contains("index") && told["streams"][0]["reason"] != reason, "{health} {told}");
@@ -27,15 +28,23 @@ async fn a_stream_that_does_not_keep_up_is_told_by_health_by_the_metrics_and_by_
     let item = streams["streams"].as_array().unwrap().iter().find(|it| it["name"] == "item").unwrap();
     assert_eq!(item["problem"], reason);
     let metrics = fixture.send(Method::GET, "/metrics", Some(METRICS), None).await.1;
-    assert!(metrics.as_str().unwrap().contains("sluice_stream_problem{stream=\"item\"} 1\n"), "{metrics}");
+    assert!(
+        metrics.as_str().unwrap().contains("sluice_stream_problem{subscription=\"elasticsearch\",stream=\"item\"} 1\n"),
+        "{metrics}"
+    );
     fixture
         .owner
-        .batch_execute("SELECT sluice.set_live('item', 'item-1', mapping) FROM sluice.stream WHERE name = 'item'")
+        .batch_execute(
+            "SELECT sluice.set_live(subscription, stream, 'item-1', mapping) FROM sluice.target WHERE stream = 'item'",
+        )
         .await
         .unwrap();
     assert_eq!(fixture.get("/health").await["status"], "ok");
     let metrics = fixture.send(Method::GET, "/metrics", Some(METRICS), None).await.1;
-    assert!(metrics.as_str().unwrap().contains("sluice_stream_problem{stream=\"item\"} 0\n"), "{metrics}");
+    assert!(
+        metrics.as_str().unwrap().contains("sluice_stream_problem{subscription=\"elasticsearch\",stream=\"item\"} 0\n"),
+        "{metrics}"
+    );
 }
 
 #[tokio::test]

@@ -93,7 +93,7 @@ async fn versions_rise_from_page_to_page_and_from_drainer_to_drainer() -> Result
 const LETTERS: &str =
     "SELECT sluice.define_stream('letters', mapping => '{\"properties\": {\"n\": {\"type\": \"integer\"}}}')";
 const LETTERS_LIVE: &str =
-    "SELECT sluice.set_live('letters', 'letters-1', mapping) FROM sluice.stream WHERE name = 'letters'";
+    "SELECT sluice.set_live(subscription, stream, 'letters-1', mapping) FROM sluice.target WHERE stream = 'letters'";
 
 #[tokio::test]
 async fn what_was_emitted_before_the_index_never_overwrites_what_was_emitted_later() -> Result<()> {
@@ -217,7 +217,7 @@ const ENDLESS: &str = "
     CREATE TABLE stuck (id int PRIMARY KEY);
     CREATE VIEW stuck_view AS SELECT id, public.endless(id) AS name FROM stuck;
     SELECT sluice.define_stream('stuck', source => 'public.stuck_view', key => 'id', mapping => '{\"properties\": {\"name\": {\"type\": \"text\"}}}');
-    SELECT sluice.set_live('stuck', 'stuck-1', mapping) FROM sluice.stream WHERE name = 'stuck'";
+    SELECT sluice.set_live(subscription, stream, 'stuck-1', mapping) FROM sluice.target WHERE stream = 'stuck'";
 
 #[tokio::test]
 async fn a_source_that_catches_its_time_out_stops_no_other() -> Result<()> {
@@ -295,7 +295,7 @@ async fn a_failing_source_lets_the_other_streams_go_on_and_skips_nothing() -> Re
              SELECT sluice.define_stream('viewed', source => 'public.item_view', key => 'id',
                  mapping => '{\"properties\": {\"id\": {\"type\": \"integer\"}, \"name\": {\"type\": \"text\"}}}');
              SELECT sluice.track('item', stream => 'viewed', key => 'id');
-             SELECT sluice.set_live('viewed', 'viewed-1', mapping) FROM sluice.stream WHERE name = 'viewed';
+             SELECT sluice.set_live(subscription, stream, 'viewed-1', mapping) FROM sluice.target WHERE stream = 'viewed';
              DROP VIEW item_view; CREATE VIEW item_view AS SELECT id FROM item; GRANT SELECT ON item_view TO PUBLIC;
              INSERT INTO item SELECT i, 'x' FROM generate_series(1, 5) AS i",
         )
@@ -319,7 +319,7 @@ async fn a_large_or_unreadable_document_travels_without_itself() -> Result<()> {
              SELECT sluice.define_stream('fraction', source => 'public.fraction', key => 'id',
                  mapping => '{\"properties\": {\"id\": {\"type\": \"integer\"}, \"name\": {\"type\": \"text\"}}}');
              SELECT sluice.track('item', stream => 'fraction', key => 'id');
-             SELECT sluice.set_live('fraction', 'fraction-1', mapping) FROM sluice.stream WHERE name = 'fraction';
+             SELECT sluice.set_live(subscription, stream, 'fraction-1', mapping) FROM sluice.target WHERE stream = 'fraction';
              INSERT INTO item SELECT i, CASE i WHEN 3 THEN repeat('x', 3000000) ELSE 'x' END FROM generate_series(0, 9) AS i",
         )
         .await?;
@@ -341,7 +341,7 @@ async fn a_payload_travels_digit_by_digit() -> Result<()> {
     owner
         .batch_execute(
             "SELECT sluice.define_stream('event', mapping => '{\"properties\": {}}');
-             SELECT sluice.set_live('event', 'event-1', mapping) FROM sluice.stream;
+             SELECT sluice.set_live(subscription, stream, 'event-1', mapping) FROM sluice.target;
              SELECT sluice.emit('event', 'k', payload => '{\"n\": 1.100, \"n\":\n12345678901234567890}');
              SELECT sluice.emit('event', 'gone', 'delete');
              SELECT sluice.emit('event', 'large', payload => json_build_object('x', repeat('x', 800000)));

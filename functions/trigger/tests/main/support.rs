@@ -118,7 +118,7 @@ impl Bench {
                  SELECT sluice.define_stream('item', source => 'public.item', key => 'id',
                      mapping => '{\"properties\": {\"id\": {\"type\": \"integer\"}, \"name\": {\"type\": \"text\"}}}');
                  SELECT sluice.track('item', stream => 'item', key => 'id');
-                 SELECT sluice.set_live('item', 'item-1', mapping) FROM sluice.stream WHERE name = 'item'",
+                 SELECT sluice.set_live(subscription, stream, 'item-1', mapping) FROM sluice.target WHERE stream = 'item'",
             )
             .await?;
         Ok(owner)

@@ -54,7 +54,7 @@ const ROWS: &str = "
     INSERT INTO sluice.outbox (stream, key, op) SELECT 'unborn', n, 'upsert' FROM generate_series(1, 2000) AS n";
 
 /// How each function is called as its caller calls it, or in a harder way. One that has no line here fails the test.
-const CALLS: [(&str, &str); 72] = [
+const CALLS: [(&str, &str); 74] = [
     ("advance", "SELECT sluice.advance('elasticsearch', 1)"),
     ("answers_for_another", "SELECT sluice.answers_for_another('elasticsearch', 'items', '7')"),
     ("as_reader", "SELECT sluice.as_reader(s, 'SELECT', 'n integer') FROM sluice.stream AS s"),
@@ -72,7 +72,10 @@ const CALLS: [(&str, &str); 72] = [
     ("count_deliveries", "SELECT sluice.count_deliveries('elasticsearch', '{items}', '{indexed}', '{1}')"),
     ("count_ingest", "SELECT sluice.count_ingest('{rounds}', '{1}')"),
     ("counted_rows", "SELECT sluice.counted_rows()"),
-    ("documents_query", "SELECT sluice.documents_query(s, sluice.fields_of(t)) FROM sluice.stream AS s JOIN sluice.target AS t ON t.stream = s.name"),
+    (
+        "documents_query",
+        "SELECT sluice.documents_query(s, sluice.fields_of(t)) FROM sluice.stream AS s JOIN sluice.target AS t ON t.stream = s.name",
+    ),
     ("due_expansions", "SELECT sluice.due_expansions(false)"),
     ("ended", "SELECT sluice.ended(pg_snapshot_xmin(seen), seen) FROM sluice.subscription"),
     ("equality", "SELECT sluice.equality('demo.item', 'id')"),
@@ -82,6 +85,7 @@ const CALLS: [(&str, &str); 72] = [
         "expand_source",
         "SELECT sluice.expand_source(e, 5000) FROM sluice.expansion AS e WHERE tracked IS NULL AND log_upto IS NULL",
     ),
+    ("fields_of", "SELECT sluice.fields_of(t) FROM sluice.target AS t"),
     (
         "finish",
         "SELECT sluice.finish(s.name) FROM sluice.subscription AS s CROSS JOIN LATERAL sluice.begin_interval(s) WHERE s.name = 'elasticsearch'",
@@ -111,13 +115,20 @@ const CALLS: [(&str, &str); 72] = [
     ("page", "SELECT sluice.page('fan_out', 0, 1000)"),
     ("page", "SELECT sluice.page('elasticsearch', 0, 10000)"),
     ("partitions", "SELECT sluice.partitions()"),
+    (
+        "passed_by",
+        "SELECT sluice.passed_by(xid, id, op, only_for) FROM (SELECT * FROM sluice.outbox ORDER BY id DESC LIMIT 500) AS o",
+    ),
     ("pause", "SELECT sluice.pause('elasticsearch')"),
     ("pending", "SELECT sluice.pending('elasticsearch')"),
     ("pending", "SELECT sluice.pending('fan_out')"),
     ("pending_by_stream", "SELECT sluice.pending_by_stream('elasticsearch')"),
     ("pending_rows", "SELECT sluice.pending_rows(s, 10000) FROM sluice.subscription AS s"),
     ("put_aside", "SELECT sluice.put_aside(e, '57014', 'too slow') FROM sluice.expansion AS e ORDER BY id LIMIT 1"),
-    ("read_query", "SELECT sluice.read_query(s, sluice.fields_of(t)) FROM sluice.stream AS s JOIN sluice.target AS t ON t.stream = s.name"),
+    (
+        "read_query",
+        "SELECT sluice.read_query(s, sluice.fields_of(t)) FROM sluice.stream AS s JOIN sluice.target AS t ON t.stream = s.name",
+    ),
     ("reader_function", "SELECT sluice.reader_function(app) FROM sluice.roles"),
     ("reader_of", "SELECT sluice.reader_of(s) FROM sluice.stream AS s"),
     ("reads", "SELECT sluice.reads('fan_out')"),
@@ -129,7 +140,10 @@ const CALLS: [(&str, &str); 72] = [
     ("sample", "SELECT sluice.sample('elasticsearch')"),
     ("snapshot", "SELECT sluice.snapshot()"),
     ("snapshot_before", "SELECT sluice.snapshot_before(seen, pg_snapshot_xmax(seen)) FROM sluice.subscription"),
-    ("source_problem", "SELECT sluice.source_problem(s, sluice.fields_of(t)) FROM sluice.stream AS s JOIN sluice.target AS t ON t.stream = s.name"),
+    (
+        "source_problem",
+        "SELECT sluice.source_problem(s, sluice.fields_of(t)) FROM sluice.stream AS s JOIN sluice.target AS t ON t.stream = s.name",
+    ),
     ("status", "SELECT sluice.status()"),
     ("stream_status", "SELECT sluice.stream_status()"),
     ("tables_of", "SELECT sluice.tables_of('demo.item')"),
@@ -138,7 +152,7 @@ const CALLS: [(&str, &str); 72] = [
     ("take_over", "SELECT sluice.take_over('fan_out', 100000)"),
     (
         "wait",
-        "SELECT sluice.wait(ARRAY(SELECT (SELECT max(id) FROM sluice.outbox) - n FROM generate_series(0, 1999) AS n))",
+        "SELECT sluice.wait('elasticsearch', ARRAY(SELECT (SELECT max(id) FROM sluice.outbox) - n FROM generate_series(0, 1999) AS n))",
     ),
     ("waited", "SELECT sluice.waited('elasticsearch', 2000)"),
     (

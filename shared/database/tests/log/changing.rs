@@ -71,7 +71,7 @@ async fn holds(title: &str, writes: &str) -> Result<()> {
 }
 
 async fn is_source(owner: &Client, index: &Index) -> Result<()> {
-    for row in owner.query("SELECT name, source, key[1], mapping FROM sluice.stream", &[]).await? {
+    for row in owner.query("SELECT s.name, s.source, s.key[1], t.mapping FROM sluice.stream AS s JOIN sluice.target AS t ON t.stream = s.name", &[]).await? {
         let (stream, source, key, mapping): (String, String, String, Value) =
             (row.get(0), row.get(1), row.get(2), row.get(3));
         let fields = mapping["properties"].as_object().context("properties")?;

@@ -94,7 +94,9 @@ impl World {
 
 /// Makes every stream live, as migrate does when it has made the index.
 pub async fn set_live(owner: &Client) -> Result<()> {
-    owner.execute("SELECT sluice.set_live(subscription, stream, stream || '-1', mapping) FROM sluice.target", &[]).await?;
+    owner
+        .execute("SELECT sluice.set_live(subscription, stream, stream || '-1', mapping) FROM sluice.target", &[])
+        .await?;
     Ok(())
 }
 

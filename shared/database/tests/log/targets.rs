@@ -26,19 +26,28 @@ async fn other(database: &Database) -> Result<Drainer> {
 
 /// What each subscription has to pass of a row.
 async fn passed(client: &Client) -> Result<String> {
-    one(client, "SELECT string_agg(sluice.passed_by(xid, id, op, only_for)::text, '; ' ORDER BY id) FROM sluice.outbox").await
+    one(client, "SELECT string_agg(sluice.passed_by(xid, id, op, only_for)::text, '; ' ORDER BY id) FROM sluice.outbox")
+        .await
 }
 
 #[tokio::test]
 async fn a_row_that_is_for_one_subscription_is_read_by_it_alone() -> Result<()> {
     let world = world_of_two().await?;
     let (mut first, mut other) = (world.drainer().await?, other(&world.database).await?);
-    world.owner.batch_execute("INSERT INTO sluice.outbox (stream, key, op, only_for) VALUES ('items', '1', 'upsert', 'other')").await?;
+    world
+        .owner
+        .batch_execute("INSERT INTO sluice.outbox (stream, key, op, only_for) VALUES ('items', '1', 'upsert', 'other')")
+        .await?;
     assert_eq!(passed(&world.owner).await?, r#"{"other": false}"#);
     assert!(!first.client.is_pending("elasticsearch").await?, "it is not for it");
     assert!(other.client.is_pending("other").await?);
     // Nor where the interval is open already, and the row's transaction was running when it began.
-    world.owner.batch_execute("BEGIN; INSERT INTO sluice.outbox (stream, key, op, only_for) VALUES ('items', '2', 'upsert', 'other')").await?;
+    world
+        .owner
+        .batch_execute(
+            "BEGIN; INSERT INTO sluice.outbox (stream, key, op, only_for) VALUES ('items', '2', 'upsert', 'other')",
+        )
+        .await?;
     world.app.batch_execute("INSERT INTO demo.item VALUES (3)").await?;
     assert_eq!(keys(&first.drain().await?), ["3"]);
     assert_eq!(keys(&other.drain().await?), ["1", "3"]);
@@ -65,7 +74,10 @@ async fn each_target_has_its_own_fields_and_a_column_that_one_of_them_misses_is_
     assert_eq!(read("elasticsearch").await?, r#"{"id":1,"value":"a"}"#);
     assert_eq!(read("other").await?, r#"{"value":"a"}"#);
 
-    world.owner.batch_execute("ALTER TABLE demo.item RENAME id TO number; UPDATE sluice.stream SET key = '{number}'").await?;
+    world
+        .owner
+        .batch_execute("ALTER TABLE demo.item RENAME id TO number; UPDATE sluice.stream SET key = '{number}'")
+        .await?;
     let problems = "SELECT string_agg(subscription || ': ' || coalesce(problem, 'none'), '; ' ORDER BY subscription) FROM sluice.stream_status()";
     assert_eq!(
         one::<String>(&client, problems).await?,
@@ -78,7 +90,10 @@ async fn each_target_has_its_own_fields_and_a_column_that_one_of_them_misses_is_
 #[tokio::test]
 async fn what_waits_fails_and_is_counted_is_so_for_one_target() -> Result<()> {
     let world = world_of_two().await?;
-    world.owner.batch_execute("UPDATE sluice.target SET live_index = NULL, live_mapping = NULL WHERE subscription = 'other'").await?;
+    world
+        .owner
+        .batch_execute("UPDATE sluice.target SET live_index = NULL, live_mapping = NULL WHERE subscription = 'other'")
+        .await?;
     world.app.batch_execute("INSERT INTO demo.item VALUES (1, 'a')").await?;
     let client = world.database.functions().await?;
     let ids: Vec<i64> = client.query_one("SELECT array_agg(id) FROM sluice.outbox", &[]).await?.get(0);
@@ -94,7 +109,10 @@ async fn what_waits_fails_and_is_counted_is_so_for_one_target() -> Result<()> {
     assert!(client.waited("other", 10).await?.0.is_empty());
     assert_eq!(client.waited("elasticsearch", 10).await?.0.len(), 1);
     client.note_fault("elasticsearch", "items", None).await?;
-    assert_eq!(one::<String>(&client, status).await?, "elasticsearch 0 none; other 1 its documents cannot be read: broken");
+    assert_eq!(
+        one::<String>(&client, status).await?,
+        "elasticsearch 0 none; other 1 its documents cannot be read: broken"
+    );
 
     let count = |value| Count { stream: "items".to_owned(), measure: "written", value };
     client.count_deliveries("elasticsearch", &[count(3)]).await?;
