@@ -39,7 +39,7 @@ status: ## What runs, since when, healthy or not, where
 	$(stack)
 health: ## Fail unless all is healthy
 	$(stack)
-logs: ## Show logs; of one by SERVICE=postgres|elasticsearch|localstack|trigger|indexer|migrate|admin|ingest|source
+logs: ## Show logs; of one by SERVICE=postgres|elasticsearch|localstack|trigger|indexer|migrate|admin|ingest|origin
 	$(stack)
 psql: ## Open the stack's database
 	$(stack)

@@ -23,7 +23,7 @@ def start(world: World, function: str | Path, **more: str) -> dict[str, float]:
         listener.listen(1)
         listener.settimeout(120)
         api = "127.0.0.1:{}".format(listener.getsockname()[1])
-        env = world.environment(ADMIN_SECRET_ARN="admin", SOURCE_URL="http://127.0.0.1/", AWS_LAMBDA_RUNTIME_API=api, **more)
+        env = world.environment(ADMIN_SECRET_ARN="admin", ORIGIN_URL="http://127.0.0.1/", AWS_LAMBDA_RUNTIME_API=api, **more)
         began = time.perf_counter()
         process = subprocess.Popen([program], env=env, stdout=subprocess.DEVNULL)
         try:

@@ -10,7 +10,7 @@ Rounds = dict[str, Round]  # of each bench one
 SIGNS = {ge: "≥", gt: ">", le: "≤", lt: "<"}
 PLAIN = "drain 1024 B book"
 DRAINED = ("drain 200 B book", PLAIN, "drain 10240 B book", "drain 1024 B joined")
-FUNCTIONS = ("indexer", "trigger", "admin", "migrate", "ingest", "source")
+FUNCTIONS = ("indexer", "trigger", "admin", "migrate", "ingest", "origin")
 
 
 def value(bench: str, contestant: str, measure: str) -> Callable[[Rounds], float]:

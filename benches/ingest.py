@@ -1,4 +1,4 @@
-"""Source to table: how fast the ingest stores profiles, beside what PostgreSQL takes of the same rows at most."""
+"""Origin to table: how fast the ingest stores profiles, beside what PostgreSQL takes of the same rows at most."""
 
 import threading
 import time
@@ -22,7 +22,7 @@ DONE = "SELECT extract(epoch FROM last_success_at) FROM sluice.ingest_position W
 
 
 class Profiles:
-    """Profiles of a source, each of which changed once since the position."""
+    """Profiles of an origin, each of which changed once since the position."""
 
     def __init__(self, world: World, rows: int):
         self.world, self.rows = world, rows
@@ -33,9 +33,9 @@ class Profiles:
     def ingest(self) -> dict[str, float]:
         """By the ingest, until all of them are stored."""
         self.world.sql(ANEW)
-        url = f"127.0.0.1:{self.world.ports['source']}/users/changes"
-        self.world.sql(f"INSERT INTO sluice.ingest_position (source, since) VALUES ('{url}', now() - interval '{self.rows} s')")
-        function = self.world.start("ingest", 0, SOURCE_URL=f"http://{url}", STAY="70s", SYNC_INTERVAL="1h", DB_WRITERS=str(WRITERS))
+        url = f"127.0.0.1:{self.world.ports['origin']}/users/changes"
+        self.world.sql(f"INSERT INTO sluice.ingest_position (origin, since) VALUES ('{url}', now() - interval '{self.rows} s')")
+        function = self.world.start("ingest", 0, ORIGIN_URL=f"http://{url}", STAY="70s", SYNC_INTERVAL="1h", DB_WRITERS=str(WRITERS))
         try:
             before = self.world.cpu_of(postgres)
             began = float(self.world.sql("SELECT extract(epoch FROM clock_timestamp())"))
@@ -75,4 +75,4 @@ def benches(world: World, is_quick: bool) -> Iterator[tuple]:
     rows = QUICK if is_quick else PROFILES
     profiles = Profiles(world, rows)
     contestants = {"limit: one INSERT of the same rows": profiles.insert, "sluice": profiles.ingest}
-    yield "ingest", f"Ingest: {rows:,} profiles of a source, {WRITERS} writers", contestants, 1 if is_quick else 3
+    yield "ingest", f"Ingest: {rows:,} profiles of an origin, {WRITERS} writers", contestants, 1 if is_quick else 3

@@ -22,7 +22,7 @@ from layout import Stack
 DATABASE = "bench"
 PREFIX = "bench-"
 INDEXERS = 4  # side by side: one less than the template's MaximumConcurrency, as many as the limit has requests
-PROFILES = 100_000  # of the source of an ingest
+PROFILES = 100_000  # of the origin of an ingest
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -44,7 +44,7 @@ class World:
         secrets = {name: {"username": f"sluice_{name}", "password": self.stack.password(f"sluice_{name}"), **where} for name in ("owner", "functions")}
         secrets["elasticsearch"] = {"url": url, "username": user, "password": password}
         env = os.environ | {f"SECRET_{name}": json.dumps(secret) for name, secret in secrets.items()}
-        env |= {"SOURCE_PROFILES": str(PROFILES), "SOURCE_BATCH": "5000", "SOURCE_INVALID": "0", "SOURCE_DUPLICATE": "0", "SOURCE_OUTDATED": "0"}
+        env |= {"ORIGIN_PROFILES": str(PROFILES), "ORIGIN_BATCH": "5000", "ORIGIN_INVALID": "0", "ORIGIN_DUPLICATE": "0", "ORIGIN_OUTDATED": "0"}
         self.server = subprocess.Popen([bench, "serve", "8"], env=env, stdout=subprocess.PIPE, text=True)
         self.ports = json.loads(self.server.stdout.readline())
 

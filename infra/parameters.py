@@ -65,8 +65,8 @@ def problems(whole: dict, given: dict[str, str], region: str) -> list[str]:
         where = f"AWS has no function URLs in {region}"
         if values["AdminUrl"] != "none":
             found.append(f"{where}, so there is no dashboard: set ADMIN_URL=none")
-        if values["Demo"] == "true" and not values["SourceUrl"]:
-            found.append(f"{where}, so the demo's own source cannot be there: set DEMO=false, or SOURCE_URL")
+        if values["Demo"] == "true" and not values["OriginUrl"]:
+            found.append(f"{where}, so the demo's own origin cannot be there: set DEMO=false, or ORIGIN_URL")
     return found
 
 
@@ -103,7 +103,7 @@ def _size(value: object, sizes: dict[str, int], resources: dict) -> int:
             return QUEUE_URL
         case {"Fn::If": [_, yes, no]}:
             return max(_size(yes, sizes, resources), _size(no, sizes, resources))
-        case {"Fn::Sub": str(text)} if re.findall(r"\$\{(.+?)\}", text) == ["SourceFunctionUrl.FunctionUrl"]:
+        case {"Fn::Sub": str(text)} if re.findall(r"\$\{(.+?)\}", text) == ["OriginFunctionUrl.FunctionUrl"]:
             return FUNCTION_URL + len(text)
         case str() | int() | float():
             return len(str(value))

@@ -21,9 +21,9 @@ KEPT = "as it was"
 # For each alarm, a period's values just past the threshold and just below it; after how many minutes past it it fires; and
 # its state where nothing is printed. A name with a `/` is of a function or queue of the template.
 CASES = {
-    "SourceFailsAlarm": ({"IngestFailures": 1}, {"IngestFailures": 0}, 10, KEPT),
+    "OriginFailsAlarm": ({"IngestFailures": 1}, {"IngestFailures": 0}, 10, KEPT),
     "IngestDiesAlarm": ({"IngestFunction/Errors": 1}, {"IngestFunction/Errors": 0}, 10, OK),
-    "SourceEmptyAlarm": ({"ProfilesSynced": 0}, {"ProfilesSynced": 1}, 360, ALARM),
+    "OriginEmptyAlarm": ({"ProfilesSynced": 0}, {"ProfilesSynced": 1}, 360, ALARM),
     "RejectShareAlarm": ({"ProfilesSynced": 79, "ProfilesRejected": 21}, {"ProfilesSynced": 80, "ProfilesRejected": 20}, 10, OK),
     "TriggerDidNotRunAlarm": ({"TriggerFunction/Invocations": 0}, {"TriggerFunction/Invocations": 1}, 5, ALARM),
     "PendingAgeAlarm": ({"OldestPendingAge": 60_001}, {"OldestPendingAge": 60_000}, 3, KEPT),
@@ -110,7 +110,7 @@ def a_round(at: float, **metrics: int) -> str:
 
 
 def idle(minute: int) -> list[str]:
-    """What the functions print where nothing is but the heartbeat, and an ingest whose source has nothing new."""
+    """What the functions print where nothing is but the heartbeat, and an ingest whose origin has nothing new."""
     at = minute * MINUTE
     return [
         line(at + 5, Drained=1, Published=1, PublishedBytes=200, Backlog=0, OldestPendingAge=0, LogBytes=2**20),
@@ -225,10 +225,10 @@ class Silence(unittest.TestCase):
 
         self.assert_silent(states(12 * 60, at))
 
-    def test_a_source_that_fails_now_and_then(self):
+    def test_an_origin_that_fails_now_and_then(self):
         self.assert_silent(states(120, lambda minute: [*idle(minute), a_round(minute * MINUTE, IngestFailures=1)]))
 
-    def test_one_page_that_is_rejected_whole_and_rejects_of_a_source_that_has_little(self):
+    def test_one_page_that_is_rejected_whole_and_rejects_of_an_origin_that_has_little(self):
         def at(minute):
             return [*idle(minute), a_round(minute * MINUTE, **{name: 500 if minute == 33 else 2 for name in ("ProfilesFetched", "ProfilesRejected")})]
 
@@ -242,18 +242,18 @@ class Faults(unittest.TestCase):
     def wakes(self, found: dict[str, set[str]]) -> set[str]:
         return {name for name in alarms.paged() if ALARM in found[name]}
 
-    def test_a_source_that_is_away_is_told_of_and_wakes_nobody(self):
+    def test_an_origin_that_is_away_is_told_of_and_wakes_nobody(self):
         found = states(60, lambda minute: [*idle(minute)[:2], a_round(minute * MINUTE, IngestFailures=int(minute > 20))])
-        self.assertEqual({name for name, had in found.items() if ALARM in had}, {"SourceFailsAlarm"})
+        self.assertEqual({name for name, had in found.items() if ALARM in had}, {"OriginFailsAlarm"})
 
-    def test_an_ingest_that_stops_is_told_of_as_an_empty_source(self):
+    def test_an_ingest_that_stops_is_told_of_as_an_empty_origin(self):
         found = states(12 * 60, lambda minute: [*idle(minute)[:2], *([a_round(minute * MINUTE, ProfilesSynced=10)] if minute < 60 else [])])
-        self.assertEqual({name for name, had in found.items() if ALARM in had}, {"SourceEmptyAlarm"})
+        self.assertEqual({name for name, had in found.items() if ALARM in had}, {"OriginEmptyAlarm"})
 
     def test_rounds_that_die_are_told_of_by_those_after_them_and_by_lambda(self):
         """A round tells of the one that died before it, and dies itself: a line each two minutes, which says that one failed."""
         found = states(60, lambda minute: [*idle(minute)[:2], *([a_round(minute * MINUTE, IngestFailures=1)] if minute % 2 == 0 else [])])
-        self.assertEqual({name for name, had in found.items() if ALARM in had}, {"SourceFailsAlarm"})
+        self.assertEqual({name for name, had in found.items() if ALARM in had}, {"OriginFailsAlarm"})
         self.assertEqual(run("IngestDiesAlarm", [{"IngestFunction/Errors": 5}] * 2), ALARM)
 
     def test_an_ingest_that_cannot_start_once_an_hour_is_told_of_after_the_second_time(self):
@@ -265,9 +265,9 @@ class Faults(unittest.TestCase):
         found = states(60, lambda minute: [*idle(minute)[:2], a_round(minute * MINUTE, ProfilesSynced=1_000_000, ProfilesRejected=30_000, RejectsDropped=10_000)])
         self.assertEqual({name for name, had in found.items() if ALARM in had}, {"RejectShareAlarm"})
 
-    def test_a_source_that_gives_the_same_again_and_again_is_empty(self):
+    def test_an_origin_that_gives_the_same_again_and_again_is_empty(self):
         found = states(12 * 60, lambda minute: [*idle(minute)[:2], a_round(minute * MINUTE, ProfilesFetched=10, ProfilesSkipped=10)])
-        self.assertEqual({name for name, had in found.items() if ALARM in had}, {"SourceEmptyAlarm"})
+        self.assertEqual({name for name, had in found.items() if ALARM in had}, {"OriginEmptyAlarm"})
 
     def test_elasticsearch_away_where_nobody_writes(self):
         self.assertEqual(self.wakes(states(60, lambda minute: idle(minute)[: 1 if minute > 20 else 2])), {"HeartbeatAlarm"})

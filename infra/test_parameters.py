@@ -31,12 +31,12 @@ class Problems(unittest.TestCase):
                 self.assertRegex("".join(self.problems(region, AdminUrl=how)), f"no function URLs in {region}.*ADMIN_URL=none")
             self.assertEqual(self.problems(region, AdminUrl="none"), [])
             self.assertRegex("".join(self.problems(region, AdminUrl="none", Demo="true")), "DEMO=false")
-            self.assertEqual(self.problems(region, AdminUrl="none", Demo="true", SourceUrl="https://profiles.example.com"), [])
+            self.assertEqual(self.problems(region, AdminUrl="none", Demo="true", OriginUrl="https://profiles.example.com"), [])
 
     def test_variables_that_would_not_fit_are_told_by_their_function(self):
         """Bytes, which a letter with an accent has two of."""
-        self.assertEqual(self.problems(SourceUrl="https://example.com/" + "e" * 980), [])
-        told = self.problems(SourceUrl="https://example.com/" + "\N{LATIN SMALL LETTER E WITH ACUTE}" * 1_960)
+        self.assertEqual(self.problems(OriginUrl="https://example.com/" + "e" * 980), [])
+        told = self.problems(OriginUrl="https://example.com/" + "\N{LATIN SMALL LETTER E WITH ACUTE}" * 1_960)
         self.assertRegex("".join(told), r"the variables of ingest would have \d,\d+ bytes, and Lambda takes 4,096")
 
     def test_a_value_is_counted_with_its_name_and_never_as_less_than_it_will_be(self):
@@ -61,7 +61,7 @@ class Problems(unittest.TestCase):
             (Path(folder) / "url").write_text("https://profiles.example.com")
             (Path(folder) / ".env").write_text(f"# a comment\nDATABASE_SECRET_ARN='{ARN}'\nSOURCE_URL=@{folder}/url\nDATABASE_HOST=\n")
             found = parameters.read(Path(folder) / ".env")
-        self.assertEqual(found, {"DatabaseSecretArn": ARN, "SourceUrl": "https://profiles.example.com"})
+        self.assertEqual(found, {"DatabaseSecretArn": ARN, "OriginUrl": "https://profiles.example.com"})
 
 
 if __name__ == "__main__":

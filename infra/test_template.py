@@ -21,12 +21,12 @@ OPTIONAL_SECRET = ([*SECRET[0], ""], [value for value in SECRET[1] if value])
 TOPIC = (["", "arn:aws:sns:eu-central-1:123456789012:pager"], ["pager", ARN])
 VALUES = {
     "DatabaseSecretArn": SECRET, "DatabaseOwnerSecretArn": SECRET, "ElasticsearchSecretArn": SECRET,
-    "AdminSecretArn": OPTIONAL_SECRET, "SourceSecretArn": OPTIONAL_SECRET, "PagerTopicArn": TOPIC, "NoticeTopicArn": TOPIC,
+    "AdminSecretArn": OPTIONAL_SECRET, "OriginSecretArn": OPTIONAL_SECRET, "PagerTopicArn": TOPIC, "NoticeTopicArn": TOPIC,
     "Stay": DURATION, "PollInterval": DURATION, "Retention": DURATION, "ReReadAfter": DURATION, "SecondLookAfter": DURATION, "SyncInterval": DURATION,
     "DatabasePort": (["", "5432"], ["postgres", "-1"]),
     "AdminConcurrency": (["", "5", "1000"], ["0", "-1", "many"]),
     "IndexPrefix": (["", "prod-", "stage_2"], ["Prod", "-prod", "2nd"]),
-    "SourceUrl": (["", "https://profiles.example.com/changes?x=1", "http://10.0.0.7"], ["profiles.example.com", "ftp://example.com"]),
+    "OriginUrl": (["", "https://profiles.example.com/changes?x=1", "http://10.0.0.7"], ["profiles.example.com", "ftp://example.com"]),
     "SyncSchedule": (["rate(1 minute)", "cron(0 12 * * ? *)"], ["1 minute", "rate()", "rate(1 minute"]),
 }  # fmt: skip
 

@@ -1,12 +1,12 @@
--- What the ingest remembers: how far it has read its source, what it could not store, and how much it did.
+-- What the ingest remembers: how far it has read its origin, what it could not store, and how much it did.
 
--- How far the source was read. What a position is past is stored, or is in ingest_rejects.
+-- How far the origin was read. What a position is past is stored, or is in ingest_rejects.
 CREATE TABLE sluice.ingest_position (
-    source text PRIMARY KEY,                    -- the URL's host and path: neither its query nor credentials
+    origin text PRIMARY KEY,                    -- the URL's host and path: neither its query nor credentials
     since timestamptz,                          -- what changed after this is asked for; NULL: everything
     etag text,                                  -- of the answer to `since`, where it was one page
     next_url text,                              -- the page to go on with, where a chain of them was not read to its end; what of
-                                                -- its query is in the source's URL, too, may be secret and is not written out
+                                                -- its query is in the origin's URL, too, may be secret and is not written out
     chain_newest timestamptz,                   -- the newest last_updated_at of the chain so far
     chain_pages integer NOT NULL DEFAULT 0,
     last_run_at timestamptz,
@@ -17,7 +17,7 @@ CREATE TABLE sluice.ingest_position (
     last_error text,
     last_error_at timestamptz,
     failures integer NOT NULL DEFAULT 0,        -- rounds that failed in a row
-    not_before timestamptz,                     -- the source asked to be left alone until then
+    not_before timestamptz,                     -- the origin asked to be left alone until then
     requested_at timestamptz                    -- an operator wants a round now
 ) WITH (fillfactor = 50);
 

@@ -42,7 +42,7 @@ pub async fn serve(functions: usize) -> Result<()> {
     }
     let (aws, elastic) = (TcpListener::bind("127.0.0.1:0").await?, TcpListener::bind("127.0.0.1:0").await?);
     let profiles = TcpListener::bind("127.0.0.1:0").await?;
-    let source = source::router(source::Config::from_env(Env::from_process())?);
+    let origin = origin::router(origin::Config::from_env(Env::from_process())?);
     let mut secrets: BTreeMap<String, String> =
         std::env::vars().filter_map(|(name, value)| Some((name.strip_prefix("SECRET_")?.to_owned(), value))).collect();
     let instant = json!({"url": format!("http://{}", elastic.local_addr()?), "username": "none", "password": "none"});
@@ -63,8 +63,8 @@ pub async fn serve(functions: usize) -> Result<()> {
         .layer(DefaultBodyLimit::disable())
         .with_state(world);
     let ports = (aws.local_addr()?.port(), profiles.local_addr()?.port());
-    print(&json!({"aws": ports.0, "source": ports.1, "runtimes": runtimes}));
-    tokio::try_join!(axum::serve(aws, router), axum::serve(elastic, instant::router()), axum::serve(profiles, source))?;
+    print(&json!({"aws": ports.0, "origin": ports.1, "runtimes": runtimes}));
+    tokio::try_join!(axum::serve(aws, router), axum::serve(elastic, instant::router()), axum::serve(profiles, origin))?;
     Ok(())
 }
 

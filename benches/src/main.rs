@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! bench serve FUNCTIONS     stands in for AWS, on free ports: SQS, Secrets Manager, the Lambda Runtime API of so many
-//!                           functions; for an Elasticsearch that answers at once; and for a source of profiles
+//!                           functions; for an Elasticsearch that answers at once; and for an origin of profiles
 //! bench copy QUERY          the rows that PostgreSQL gives in COPY, counted: the limit of the source
 //! bench bulk QUERY INDEX BYTES CONCURRENCY
 //!                           prepared bodies to Elasticsearch, counted: the limit of the sink

@@ -81,7 +81,7 @@ def announce(stack: Stack) -> None:
 
 def write_parameters(stack: Stack, parameters: dict, secrets_by_parameter: dict) -> list:
     """The files that the deploy reads, as its options. The demo's domain is part of every local stack, and so is an ingest
-    from its source, which leaves the tests alone until they invoke it."""
+    from its origin, which leaves the tests alone until they invoke it."""
     options = []
     parameters = parameters | {"Demo": "true"} | ({"SyncSchedule": "rate(1 day)"} if stack.is_for_tests else _ingest())
     for name, content in {"parameters": parameters, "secrets": secrets_by_parameter}.items():
@@ -94,9 +94,9 @@ def write_parameters(stack: Stack, parameters: dict, secrets_by_parameter: dict)
 
 
 def _ingest() -> dict[str, str]:
-    """What `.env.local` says of the ingest: it may read another source than the stack's own. No other `.env` is read: what is
-    pulled from a source of production stays there."""
-    file, names = REPOSITORY / ".env.local", {"SOURCE_URL": "SourceUrl", "SYNC_INTERVAL": "SyncInterval", "DB_WRITERS": "DbWriters"}
+    """What `.env.local` says of the ingest: it may read another origin than the stack's own. No other `.env` is read: what is
+    pulled from an origin of production stays there."""
+    file, names = REPOSITORY / ".env.local", {"ORIGIN_URL": "OriginUrl", "SYNC_INTERVAL": "SyncInterval", "DB_WRITERS": "DbWriters"}
     lines = file.read_text().splitlines() if file.exists() else []
     pairs = [(name.strip(), value.strip().strip("'\"")) for name, _, value in (line.partition("=") for line in lines)]
     return {names[name]: value for name, value in pairs if name in names and value}

@@ -10,7 +10,7 @@ LANGUAGE sql VOLATILE AS $$
 $$;
 
 -- Deletes rejects that nobody has sent for thirty days, `most` of them at most, and says how many. The trigger calls it, too:
--- they go when the source is away, and when there is no ingest any more.
+-- they go when the origin is away, and when there is no ingest any more.
 CREATE OR REPLACE FUNCTION sluice.forget_rejects(most integer DEFAULT 5000, now timestamptz DEFAULT clock_timestamp()) RETURNS bigint
 LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$

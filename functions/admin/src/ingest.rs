@@ -1,4 +1,4 @@
-//! The ingest: how far it has read its source, and a round at once.
+//! The ingest: how far it has read its origin, and a round at once.
 
 pub mod rejects;
 
@@ -32,11 +32,11 @@ pub struct Round {
     rejected: i64,
 }
 
-/// A source, and how far it was read.
+/// An origin, and how far it was read.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Position {
     /// The host and the path of its URL.
-    source: String,
+    origin: String,
     /// What changed after this is asked for; null: everything.
     since: Option<String>,
     /// Pages that were read of a chain whose end is still to come; 0: there is none.
@@ -53,7 +53,7 @@ pub struct Position {
     last_error_at: Option<String>,
     /// Rounds that failed in a row, up to now.
     failures: i32,
-    /// The source asked to be left alone until then.
+    /// The origin asked to be left alone until then.
     not_before: Option<String>,
     /// An operator asked for a round, which has not begun yet.
     requested_at: Option<String>,
@@ -66,7 +66,7 @@ impl From<position::Status> for Position {
             Round { fetched, synced, outdated, duplicate, rejected }
         };
         Self {
-            source: status.source,
+            origin: status.origin,
             since: status.since,
             chain_pages: status.chain_pages,
             last_run_at: status.last_run_at,
@@ -101,7 +101,7 @@ pub struct Ever {
 /// The ingest.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Ingest {
-    /// The source that was read last comes first. None: no round has begun yet.
+    /// The origin that was read last comes first. None: no round has begun yet.
     positions: Vec<Position>,
     totals: Ever,
     /// Rejects whose profile was not stored since; 100,000 means as many or more.
@@ -111,7 +111,7 @@ pub struct Ingest {
 /// A round that is to begin.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Requested {
-    source: String,
+    origin: String,
     requested_at: String,
 }
 
@@ -135,7 +135,7 @@ pub async fn status(State(admin): State<Admin>) -> Result<Json<Ingest>, Problem>
     Ok(Json(Ingest { positions, totals, open_rejects }))
 }
 
-/// Asks for a round at once, of the source that was read last. An ingest that waits for its next round sees it within a
+/// Asks for a round at once, of the origin that was read last. An ingest that waits for its next round sees it within a
 /// second; else the next invocation begins with it.
 #[utoipa::path(post, path = "/api/ingest/run", tag = "ingest",
     responses((status = ACCEPTED, body = Requested), (status = CONFLICT, body = Problem)))]
@@ -146,10 +146,10 @@ pub async fn run(
     let database = admin.database().await?;
     let Some(requested) = position::request_round(&database, caller.as_actor()).await? else {
         return Err(Problem::conflict(
-            "no round has begun yet, so nobody would take the request; without SourceUrl or Demo there is no ingest",
+            "no round has begun yet, so nobody would take the request; without OriginUrl or Demo there is no ingest",
         ));
     };
-    let position::Requested { source, requested_at } = requested;
-    let requested = Requested { source, requested_at };
+    let position::Requested { origin, requested_at } = requested;
+    let requested = Requested { origin, requested_at };
     Ok((StatusCode::ACCEPTED, Json(requested)))
 }

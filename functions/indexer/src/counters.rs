@@ -9,7 +9,7 @@ use database::{Connect, delivery::Counts};
 use search::Deadline;
 use tokio::time::Instant;
 
-use crate::re_read::Source;
+use crate::re_read::Database;
 
 /// An answer takes a millisecond. While PostgreSQL is away, a batch loses no more than this by it, and now and then.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -32,7 +32,7 @@ struct Pending {
 
 impl Counters {
     /// Adds these, and those that could not be added before.
-    pub(crate) async fn add(&self, counts: Counts, source: &Source<impl Connect>, deadline: Deadline) {
+    pub(crate) async fn add(&self, counts: Counts, database: &Database<impl Connect>, deadline: Deadline) {
         let counts = {
             let mut pending = self.lock();
             pending.counts.merge(counts);
@@ -41,7 +41,7 @@ impl Counters {
             }
             std::mem::take(&mut pending.counts)
         };
-        let is_counted = source.count_deliveries(&counts.rows(), deadline.at_most(TIMEOUT)).await;
+        let is_counted = database.count_deliveries(&counts.rows(), deadline.at_most(TIMEOUT)).await;
         let mut pending = self.lock();
         pending.not_before = None;
         if !is_counted {

@@ -52,7 +52,7 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
             tally.measure(&mut line);
             line.print(now);
         }
-        self.counters.add(tally.into_counts(), &self.source, deadline).await;
+        self.counters.add(tally.into_counts(), &self.database, deadline).await;
         let mut response = SqsBatchResponse::default();
         for position in retried.into_keys() {
             response.add_failure(batch[position].id);

@@ -24,5 +24,5 @@ pub use crate::{
     batch::Unidentified,
     config::{Config, Settings},
     indexer::Indexer,
-    re_read::Source,
+    re_read::Database,
 };

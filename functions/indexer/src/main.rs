@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use aws_lambda_events::event::sqs::SqsEvent;
 use config::Env;
-use indexer::{Config, Indexer, Source};
+use indexer::{Config, Database, Indexer};
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use search::Connection;
 use secrets::Secrets;
@@ -22,8 +22,8 @@ async fn main() -> Result<(), Error> {
     let aws = secrets::aws().load().await;
     let secrets = Secrets::new(aws_sdk_secretsmanager::Client::new(&aws));
     let search = Connection::new(search, secrets.clone());
-    let source = Source::new(database, secrets);
-    let indexer = Indexer::new(search, source, aws_sdk_sqs::Client::new(&aws), settings);
+    let database = Database::new(database, secrets);
+    let indexer = Indexer::new(search, database, aws_sdk_sqs::Client::new(&aws), settings);
     lambda_runtime::run(service_fn(|event: LambdaEvent<SqsEvent>| {
         let indexer = &indexer;
         // Boxed: the compiler gives up on the layout of so deep a future.

@@ -28,7 +28,7 @@ const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(3);
 const DEADLINE: &str = "deadline";
 
 /// PostgreSQL, for those who need it. Connected when the first of them comes; at most one connection.
-pub struct Source<D: Connect = Postgres> {
+pub struct Database<D: Connect = Postgres> {
     database: D,
     /// Taken out for use and put back when all went well, so that whatever went wrong or was given up closes it.
     idle: Mutex<Option<D::Session>>,
@@ -44,14 +44,14 @@ pub(crate) enum Reading {
     Unread(Outcome),
 }
 
-impl Source {
+impl Database {
     /// Nothing is connected yet.
     pub fn new(settings: Settings, secrets: Secrets) -> Self {
         Self::of(Postgres::new(settings, secrets))
     }
 }
 
-impl<D: Connect> Source<D> {
+impl<D: Connect> Database<D> {
     /// Nothing is connected yet.
     pub fn of(database: D) -> Self {
         Self { database, idle: Mutex::new(None), pace: Pace::default() }

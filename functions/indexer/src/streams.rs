@@ -79,7 +79,7 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
             self.write_fresh(changes, now_ms, deadline).await;
         }
         let mut reading: Vec<&mut Changes<'_>> = all.iter_mut().filter(|changes| changes.to_read.is_some()).collect();
-        reading.sort_by_key(|changes| self.source.is_slow(changes.stream));
+        reading.sort_by_key(|changes| self.database.is_slow(changes.stream));
         let mut waiting = reading.len();
         for changes in reading {
             self.write_re_read(changes, deadline.share(waiting), deadline, tally).await;
@@ -130,7 +130,7 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
     async fn write_re_read(&self, changes: &mut Changes<'_>, share: Deadline, deadline: Deadline, tally: &mut Tally) {
         let Some((alias, old)) = changes.to_read.take() else { return };
         tally.count_re_read(changes.stream, old.len());
-        let definition = match self.source.stream(changes.stream, share).await {
+        let definition = match self.database.stream(changes.stream, share).await {
             Ok(definition) => Some(definition),
             // What travelled is all there is, and its index is still there.
             Err(Outcome::NoStream) => None,
@@ -160,7 +160,7 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
         }
         let keys: Vec<&str> = by_key.keys().copied().collect();
         let bulk = self.bulk(&alias, deadline);
-        self.source
+        self.database
             .read(definition, &keys, bulk.limit_bytes, share.to_read(), async |portion| {
                 let mut asking = Vec::new();
                 let mut writes = Vec::new();
@@ -199,7 +199,7 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
             return;
         }
         self.aliases.forget(changes.stream).await;
-        let looked = match self.source.streams(deadline).await {
+        let looked = match self.database.streams(deadline).await {
             Ok(streams) => without_index(changes.stream, streams.contains_key(changes.stream)),
             Err(outcome) => outcome,
         };

@@ -11,10 +11,10 @@ pub struct Config {
     pub database: database::Settings,
     /// STACK_NAME: whose metrics they are; none are written where there is none.
     pub metrics: Option<Metrics>,
-    /// SOURCE_URL: where changed profiles are asked for.
-    pub source_url: Url,
-    /// SOURCE_SECRET_ARN: the secret with the header by which the source knows us, `{"header", "value"}`.
-    pub source_secret_arn: Option<String>,
+    /// ORIGIN_URL: where changed profiles are asked for.
+    pub origin_url: Url,
+    /// ORIGIN_SECRET_ARN: the secret with the header by which the origin knows us, `{"header", "value"}`.
+    pub origin_secret_arn: Option<String>,
     /// SYNC_INTERVAL: from the beginning of a round to that of the next.
     pub sync_interval: Duration,
     /// STAY: how long one invocation goes on with rounds, at most; it ends in time before its deadline in any case.
@@ -33,11 +33,11 @@ impl Config {
     pub fn from_env(mut env: Env) -> Result<Self, Error> {
         let database = database::Settings::from_env(&mut env);
         let metrics = Metrics::from_env(&mut env, "ingest");
-        let source_url = source_url(&mut env);
-        let source_secret_arn = env.optional("SOURCE_SECRET_ARN");
-        if source_secret_arn.is_some() && source_url.as_ref().is_some_and(is_in_the_clear) {
+        let origin_url = origin_url(&mut env);
+        let origin_secret_arn = env.optional("ORIGIN_SECRET_ARN");
+        if origin_secret_arn.is_some() && origin_url.as_ref().is_some_and(is_in_the_clear) {
             env.problem(
-                "SOURCE_URL must begin with https:// where there is a SOURCE_SECRET_ARN: anybody on the way could read its header",
+                "ORIGIN_URL must begin with https:// where there is a ORIGIN_SECRET_ARN: anybody on the way could read its header",
             );
         }
         let sync_interval = env.duration("SYNC_INTERVAL", Duration::from_secs(15));
@@ -50,29 +50,29 @@ impl Config {
             env.problem("SYNC_INTERVAL must be 1s or more: that is how often it is looked whether a round is due");
         }
         env.finish()?;
-        let source_url = source_url.ok_or_else(|| Error { problems: vec!["SOURCE_URL is missing".to_owned()] })?;
-        Ok(Self { database, metrics, source_url, source_secret_arn, sync_interval, stay, db_writers, max_body_bytes })
+        let origin_url = origin_url.ok_or_else(|| Error { problems: vec!["ORIGIN_URL is missing".to_owned()] })?;
+        Ok(Self { database, metrics, origin_url, origin_secret_arn, sync_interval, stay, db_writers, max_body_bytes })
     }
 
-    /// The source as logs and tables name it: host and path, since the rest of a URL may be secret.
-    pub fn source_name(&self) -> String {
-        let url = &self.source_url;
+    /// The origin as logs and tables name it: host and path, since the rest of a URL may be secret.
+    pub fn origin_name(&self) -> String {
+        let url = &self.origin_url;
         let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
         format!("{}{port}{}", url.host_str().unwrap_or_default(), url.path())
     }
 }
 
-fn source_url(env: &mut Env) -> Option<Url> {
-    let text = env.required("SOURCE_URL");
+fn origin_url(env: &mut Env) -> Option<Url> {
+    let text = env.required("ORIGIN_URL");
     if text.is_empty() {
         return None;
     }
     let url = Url::parse(text.trim()).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     match &url {
-        None => env.problem("SOURCE_URL must be a URL that begins with http:// or https://"),
+        None => env.problem("ORIGIN_URL must be a URL that begins with http:// or https://"),
         Some(url) if !url.username().is_empty() || url.password().is_some() => {
             env.problem(
-                "SOURCE_URL must have no credentials: put a header into a secret, and its ARN into SOURCE_SECRET_ARN",
+                "ORIGIN_URL must have no credentials: put a header into a secret, and its ARN into ORIGIN_SECRET_ARN",
             );
         }
         Some(_) => {}
@@ -98,40 +98,40 @@ mod tests {
     #[test]
     fn all_that_is_wrong_is_told_at_once() {
         let pairs =
-            [("SOURCE_URL", "ftp://s3cret"), ("DB_WRITERS", "17"), ("SYNC_INTERVAL", "15"), ("MAX_BODY_BYTES", "1")];
+            [("ORIGIN_URL", "ftp://s3cret"), ("DB_WRITERS", "17"), ("SYNC_INTERVAL", "15"), ("MAX_BODY_BYTES", "1")];
         let text = Config::from_env(Env::from_pairs(pairs)).unwrap_err().problems.join("\n");
-        for name in ["DATABASE_SECRET_ARN", "SOURCE_URL", "DB_WRITERS", "SYNC_INTERVAL", "MAX_BODY_BYTES"] {
+        for name in ["DATABASE_SECRET_ARN", "ORIGIN_URL", "DB_WRITERS", "SYNC_INTERVAL", "MAX_BODY_BYTES"] {
             assert!(text.contains(name), "{name} is not named in:\n{text}");
         }
         assert!(!text.contains("s3cret"), "{text}");
         let text = Config::from_env(Env::from_pairs([("SYNC_INTERVAL", "999ms")])).unwrap_err().problems.join("\n");
-        assert!(text.contains("SOURCE_URL is missing") && text.contains("SYNC_INTERVAL must be 1s"), "{text}");
+        assert!(text.contains("ORIGIN_URL is missing") && text.contains("SYNC_INTERVAL must be 1s"), "{text}");
     }
 
     #[test]
-    fn a_source_is_named_without_its_query_and_credentials_belong_into_a_secret() {
+    fn an_origin_is_named_without_its_query_and_credentials_belong_into_a_secret() {
         let config =
-            |url: &str| Config::from_env(Env::from_pairs([("DATABASE_SECRET_ARN", "arn"), ("SOURCE_URL", url)]));
-        let name = |url| config(url).unwrap().source_name();
+            |url: &str| Config::from_env(Env::from_pairs([("DATABASE_SECRET_ARN", "arn"), ("ORIGIN_URL", url)]));
+        let name = |url| config(url).unwrap().origin_name();
         assert_eq!(name("https://example.com/users/changes?key=s3cret"), "example.com/users/changes");
         assert_eq!(name("http://127.0.0.1:8080/"), "127.0.0.1:8080/");
         let told = config("https://me:s3cret@example.com/").unwrap_err().to_string();
-        assert!(told.contains("SOURCE_SECRET_ARN") && !told.contains("s3cret"), "{told}");
+        assert!(told.contains("ORIGIN_SECRET_ARN") && !told.contains("s3cret"), "{told}");
     }
     #[test]
     fn a_secret_header_leaves_this_machine_by_tls_alone() {
         let config = |url: &str, more: &[(&str, &str)]| {
-            let pairs = [("DATABASE_SECRET_ARN", "arn"), ("SOURCE_URL", url)];
+            let pairs = [("DATABASE_SECRET_ARN", "arn"), ("ORIGIN_URL", url)];
             Config::from_env(Env::from_pairs(pairs.into_iter().chain(more.iter().copied())))
         };
-        let secret: &[(&str, &str)] = &[("SOURCE_SECRET_ARN", "arn:source")];
+        let secret: &[(&str, &str)] = &[("ORIGIN_SECRET_ARN", "arn:origin")];
         for url in ["http://example.com/", "HTTP://10.0.0.7:8080/", "http://localhost.example.com", "http://[::2]/"] {
             let told = config(url, secret).unwrap_err().to_string();
-            assert!(told.contains("SOURCE_URL must begin with https://") && !told.contains("arn:source"), "{told}");
+            assert!(told.contains("ORIGIN_URL must begin with https://") && !told.contains("arn:origin"), "{told}");
             assert!(config(url, &[]).is_ok(), "{url} without a secret");
         }
         let local =
-            ["http://localhost:80/", "http://source.localhost:4566/", "http://127.0.0.2/", "http://[::1]:8080/"];
+            ["http://localhost:80/", "http://origin.localhost:4566/", "http://127.0.0.2/", "http://[::1]:8080/"];
         for url in ["https://example.com/"].iter().chain(&local) {
             assert!(config(url, secret).is_ok(), "{url}");
         }

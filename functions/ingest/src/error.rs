@@ -29,10 +29,10 @@ pub enum Error {
         /// How often it was tried.
         tries: u32,
     },
-    /// The source's credentials cannot be had.
+    /// The origin's credentials cannot be had.
     #[error(transparent)]
     Secret(#[from] SecretError),
-    /// The source's credentials are no header.
+    /// The origin's credentials are no header.
     #[error(
         "the secret {arn} is no header: it must be like {{\"header\": \"Authorization\", \"value\": \"Bearer …\"}}"
     )]
@@ -41,81 +41,81 @@ pub enum Error {
         arn: String,
     },
     /// No answer, or not all of it, however often it was asked.
-    #[error("the source gave no answer in {tries} tries: {reason}; check SOURCE_URL, the network and the source")]
+    #[error("the origin gave no answer in {tries} tries: {reason}; check ORIGIN_URL, the network and the origin")]
     Unanswered {
         /// How often it was asked.
         tries: u32,
         /// What the network said last.
         reason: String,
     },
-    /// The source is broken.
-    #[error("the source failed {tries} times, with status {status}")]
+    /// The origin is broken.
+    #[error("the origin failed {tries} times, with status {status}")]
     Failing {
         /// Of the last answer.
         status: u16,
         /// How often it was asked.
         tries: u32,
     },
-    /// The source wants to be left alone for longer than this round has.
-    #[error("the source is busy (status {status}) and asks to be left alone for {} s", .retry_after.as_secs())]
+    /// The origin wants to be left alone for longer than this round has.
+    #[error("the origin is busy (status {status}) and asks to be left alone for {} s", .retry_after.as_secs())]
     Busy {
         /// Of its answer.
         status: u16,
         /// For how long.
         retry_after: Duration,
     },
-    /// The source does not let us in, with the secret as it is now.
-    #[error("the source refuses our credentials with status {status}: correct the secret of SOURCE_SECRET_ARN")]
+    /// The origin does not let us in, with the secret as it is now.
+    #[error("the origin refuses our credentials with status {status}: correct the secret of ORIGIN_SECRET_ARN")]
     Unauthorized {
         /// Of its answer.
         status: u16,
     },
-    /// The source has no such page.
-    #[error("the source refuses the request with status {status}: check SOURCE_URL")]
+    /// The origin has no such page.
+    #[error("the origin refuses the request with status {status}: check ORIGIN_URL")]
     Refused {
         /// Of its answer.
         status: u16,
     },
-    /// The source sends us away, and our credentials are for it alone.
-    #[error("the source redirects to {to}, which is not followed: if it has moved, change SOURCE_URL")]
+    /// The origin sends us away, and our credentials are for it alone.
+    #[error("the origin redirects to {to}, which is not followed: if it has moved, change ORIGIN_URL")]
     Redirected {
         /// Scheme, host and port; or what else is wrong with it.
         to: String,
     },
-    /// The next page is elsewhere, and our credentials are for the source alone.
-    #[error("the source has its next page at {to}, which is not followed: it must be on the host of SOURCE_URL")]
+    /// The next page is elsewhere, and our credentials are for the origin alone.
+    #[error("the origin has its next page at {to}, which is not followed: it must be on the host of ORIGIN_URL")]
     LinkElsewhere {
         /// Scheme, host and port; or what else is wrong with it.
         to: String,
     },
     /// Something else than JSON.
-    #[error("the source sends {found} instead of application/json: check SOURCE_URL")]
+    #[error("the origin sends {found} instead of application/json: check ORIGIN_URL")]
     ContentType {
         /// Its media type.
         found: String,
     },
     /// More than this function takes.
     #[error(
-        "the source sends a page of more than {limit_bytes} bytes: have it send smaller ones, or raise MAX_BODY_BYTES"
+        "the origin sends a page of more than {limit_bytes} bytes: have it send smaller ones, or raise MAX_BODY_BYTES"
     )]
     TooLarge {
         /// MAX_BODY_BYTES.
         limit_bytes: usize,
     },
     /// More profiles than this function takes at once.
-    #[error("the source sends a page of more than {limit} elements: have it send smaller ones")]
+    #[error("the origin sends a page of more than {limit} elements: have it send smaller ones")]
     TooMany {
         /// How many it takes.
         limit: usize,
     },
     /// Bytes that are no text.
-    #[error("the source sends a page that is not UTF-8, from byte {at} on")]
+    #[error("the origin sends a page that is not UTF-8, from byte {at} on")]
     NotUtf8 {
         /// The first bad byte.
         at: usize,
     },
     /// Text that is no list of profiles.
-    #[error("the source sends a page that is no JSON array of profiles: line {line}, column {column}")]
+    #[error("the origin sends a page that is no JSON array of profiles: line {line}, column {column}")]
     NotAnArray {
         /// Where it stops to be one.
         line: usize,
@@ -123,13 +123,13 @@ pub enum Error {
         column: usize,
     },
     /// Pages that lead to each other.
-    #[error("the source's pages lead back to one that was read before, after {pages} of them")]
+    #[error("the origin's pages lead back to one that was read before, after {pages} of them")]
     Circle {
         /// How many there were.
         pages: i32,
     },
     /// Pages without an end.
-    #[error("the source has more than {pages} pages to read at once: have it send larger ones")]
+    #[error("the origin has more than {pages} pages to read at once: have it send larger ones")]
     EndlessChain {
         /// How many there were.
         pages: i32,

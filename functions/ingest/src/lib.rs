@@ -1,6 +1,6 @@
-//! The ingest: pulls profiles from a source, and keeps a table in step with it.
+//! The ingest: pulls profiles from an origin, and keeps a table in step with it.
 //!
-//! One invocation stays for its time, and makes a round whenever one is due. A round asks the [`Source`] for what changed
+//! One invocation stays for its time, and makes a round whenever one is due. A round asks the [`Origin`] for what changed
 //! since the position, page by page; each profile of a page is judged alone, and stored if it is newer than what is there.
 //! The position moves when everything before it is stored. So whatever is repeated, by a crash or by two invocations at
 //! once, changes nothing.
@@ -13,7 +13,7 @@ mod error;
 mod link;
 mod profile;
 mod round;
-mod source;
+mod origin;
 mod store;
 mod tally;
 
@@ -35,7 +35,7 @@ use crate::tally::ms;
 
 pub use config::Config;
 pub use error::Error;
-pub use source::{Patience, Source};
+pub use origin::{Patience, Origin};
 pub use tally::Tally;
 
 /// Left for a batch that was begun in the last moment, and for the answer.
@@ -61,7 +61,7 @@ pub struct Summary {
 pub struct Ingest {
     config: Config,
     name: String,
-    source: Source,
+    origin: Origin,
     writers: Mutex<Vec<Writer>>,
 }
 
@@ -71,10 +71,10 @@ impl Ingest {
     /// # Errors
     /// There is no TLS.
     pub fn new(config: Config, secrets: &Secrets, patience: Patience) -> Result<Self, reqwest::Error> {
-        let source = Source::new(&config, secrets.clone(), patience)?;
+        let origin = Origin::new(&config, secrets.clone(), patience)?;
         let writer = || Writer::new(config.database.clone(), secrets.clone());
         let writers = (0..config.db_writers).map(|_| writer()).collect();
-        Ok(Self { name: config.source_name(), source, writers: Mutex::new(writers), config })
+        Ok(Self { name: config.origin_name(), origin, writers: Mutex::new(writers), config })
     }
 
     /// Makes rounds until its time is over. A round that fails is told of and counted, and the next one goes on.
@@ -90,14 +90,14 @@ impl Ingest {
         loop {
             let outcome = self.round(stop_at, end_at, &mut summary).await;
             if let Err(failure) = &outcome {
-                error!(error = %failure, source = self.name, "no round can begin, and it is tried again");
+                error!(error = %failure, origin = self.name, "no round can begin, and it is tried again");
             }
             if Instant::now() + LOOK_INTERVAL >= stop_at {
                 if outcome.is_err() {
                     self.measure(&Tally::default(), true);
                 }
                 info!(
-                    source = self.name,
+                    origin = self.name,
                     rounds = summary.rounds,
                     failures = summary.failures,
                     fetched = summary.tally.fetched,
@@ -133,14 +133,14 @@ impl Ingest {
     ) -> Result<(), Error> {
         let Some(position) = finished(end_at, self.claim(writers, end_at)).await? else { return Ok(()) };
         if let Some(died) = &position.died {
-            error!(error = died, source = self.name, "a round before this one died");
+            error!(error = died, origin = self.name, "a round before this one died");
             // At once: this one may die, too.
             self.measure(&Tally::default(), true);
         }
         let (began, ends_by) = (Instant::now(), position.ends_by);
         let mut tally = Tally::default();
         let round = Round {
-            source: &self.source,
+            origin: &self.origin,
             name: &self.name,
             writers: &mut *writers,
             position,
@@ -154,7 +154,7 @@ impl Ingest {
             Ok(()) => summary.rounds += 1,
             Err(failure) => {
                 summary.failures += 1;
-                error!(error = %failure, source = self.name, "a round failed; the position is not past what is stored");
+                error!(error = %failure, origin = self.name, "a round failed; the position is not past what is stored");
             }
         }
         close_broken(writers, &outcome);
@@ -179,7 +179,7 @@ impl Ingest {
         Ok(())
     }
 
-    /// Zeros are told, too: nothing from the source is something else than no round.
+    /// Zeros are told, too: nothing from the origin is something else than no round.
     fn measure(&self, tally: &Tally, is_failed: bool) {
         let Some(metrics) = &self.config.metrics else { return };
         let mut line = metrics.line();

@@ -7,7 +7,7 @@ use crate::Error;
 
 /// What servers take of a URL at the least. All that were read in a round are remembered, too.
 const URL_BYTES: usize = 4096;
-/// In a stored URL, before the number of a part of the source's own query.
+/// In a stored URL, before the number of a part of the origin's own query.
 const OWN: char = '$';
 
 /// The target of `rel="next"`, which must be of the same scheme, host and port as this page.
@@ -55,9 +55,9 @@ fn is_next(parameter: &str) -> bool {
         && relations.split_ascii_whitespace().any(|it| it.eq_ignore_ascii_case("next"))
 }
 
-/// The page's URL without what its query has from the source's own, which may be secret: that is written as its number.
-pub fn to_store(page: &Url, source: &Url) -> String {
-    let own: Vec<String> = parts(source).map(decoded).collect();
+/// The page's URL without what its query has from the origin's own, which may be secret: that is written as its number.
+pub fn to_store(page: &Url, origin: &Url) -> String {
+    let own: Vec<String> = parts(origin).map(decoded).collect();
     let mut stored = page.clone();
     let query: Vec<String> = parts(page)
         .map(|part| match own.iter().position(|known| *known == decoded(part)) {
@@ -70,8 +70,8 @@ pub fn to_store(page: &Url, source: &Url) -> String {
 }
 
 /// A URL that was stored, whole again.
-pub fn stored(text: &str, source: &Url) -> Option<Url> {
-    let own: Vec<&str> = parts(source).collect();
+pub fn stored(text: &str, origin: &Url) -> Option<Url> {
+    let own: Vec<&str> = parts(origin).collect();
     let mut page = Url::parse(text).ok()?;
     let whole = |part: &str| {
         let number: Option<usize> = part.strip_prefix(OWN).and_then(|number| number.parse().ok());
@@ -139,8 +139,8 @@ mod tests {
     }
 
     #[test]
-    fn a_url_is_stored_without_the_query_of_the_source_and_is_whole_again() {
-        let source = Url::parse("https://example.com/changes?key=s3cret!&tenant=5&s3cret").unwrap();
+    fn a_url_is_stored_without_the_query_of_the_origin_and_is_whole_again() {
+        let origin = Url::parse("https://example.com/changes?key=s3cret!&tenant=5&s3cret").unwrap();
         for (next, stored_as) in [
             ("https://example.com/changes?key=s3cret!&page=2&tenant=5", "https://example.com/changes?$0&page=2&$1"),
             ("https://example.com/changes?page=2", "https://example.com/changes?page=2"),
@@ -152,14 +152,14 @@ mod tests {
             ("https://example.com/changes?$7&cursor=$0", "https://example.com/changes?$7&cursor=$0"),
         ] {
             let next = Url::parse(next).unwrap();
-            assert_eq!(to_store(&next, &source), stored_as);
-            assert_eq!(stored(stored_as, &source), Some(next));
+            assert_eq!(to_store(&next, &origin), stored_as);
+            assert_eq!(stored(stored_as, &origin), Some(next));
         }
-        // In the words of the source's own query, whatever the server's were.
+        // In the words of the origin's own query, whatever the server's were.
         let other_words = Url::parse("https://example.com/changes?key=%733cret%21&page=2").unwrap();
-        let kept = to_store(&other_words, &source);
+        let kept = to_store(&other_words, &origin);
         assert_eq!(kept, "https://example.com/changes?$0&page=2");
-        assert_eq!(stored(&kept, &source).unwrap().query(), Some("key=s3cret!&page=2"));
+        assert_eq!(stored(&kept, &origin).unwrap().query(), Some("key=s3cret!&page=2"));
         let none = Url::parse("https://example.com/changes").unwrap();
         assert_eq!(to_store(&other_words, &none), other_words.as_str());
     }

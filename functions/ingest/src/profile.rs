@@ -11,12 +11,12 @@ use uuid::Uuid;
 
 /// What the columns take, in characters.
 const TEXT_CHARS: usize = 255;
-/// A source's clock may be ahead of ours, by another time zone that somebody mistook for UTC at the most.
+/// An origin's clock may be ahead of ours, by another time zone that somebody mistook for UTC at the most.
 const FAR_FUTURE: Duration = Duration::days(1);
 /// A profile is some hundred bytes.
 const PROFILE_BYTES: usize = 64 << 10;
 
-/// A profile of the source, as it is stored.
+/// A profile of the origin, as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profile<'a> {
     pub id: Uuid,

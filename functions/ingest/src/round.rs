@@ -14,19 +14,19 @@ use crate::Error;
 use crate::batch::{Batch, split};
 use crate::elements;
 use crate::profile::{Profile, Reject};
-use crate::source::{Answer, Page, Source};
+use crate::origin::{Answer, Page, Origin};
 use crate::store::Writer;
 use crate::tally::Tally;
 
-/// What a chain has at most, over all rounds that read it: a source that has more never ends.
+/// What a chain has at most, over all rounds that read it: an origin that has more never ends.
 const PAGES: i32 = 10_000;
-/// A source may commit a profile some time after the `last_updated_at` that it gave it, and so behind profiles that were
+/// An origin may commit a profile some time after the `last_updated_at` that it gave it, and so behind profiles that were
 /// read already. What is read twice changes nothing.
 const OVERLAP: Duration = Duration::from_secs(60);
 
 /// A round under way.
 pub(crate) struct Round<'a> {
-    pub source: &'a Source,
+    pub origin: &'a Origin,
     pub name: &'a str,
     pub writers: &'a mut [Writer],
     pub position: Position,
@@ -37,11 +37,11 @@ pub(crate) struct Round<'a> {
 impl Round<'_> {
     /// Reads and stores until the chain's end, or until it is time to stop; the next round goes on from there.
     pub async fn run(mut self) -> Result<(), Error> {
-        // First: whatever the source does, what is old goes.
+        // First: whatever the origin does, what is old goes.
         writer(self.writers).forget_rejects().await?;
         let since = self.position.since.and_then(|since| since.format(&Rfc3339).ok());
-        let first = self.source.first_page(since.as_deref());
-        let unfinished = self.position.next_url.as_deref().and_then(|url| self.source.stored_page(url));
+        let first = self.origin.first_page(since.as_deref());
+        let unfinished = self.position.next_url.as_deref().and_then(|url| self.origin.stored_page(url));
         if unfinished.is_none() {
             self.position.chain_newest = None;
             self.position.chain_pages = 0;
@@ -56,7 +56,7 @@ impl Round<'_> {
                 return Err(Error::Circle { pages: self.position.chain_pages });
             }
             let etag = self.position.etag.as_deref().filter(|_| url == first);
-            let page = match self.source.fetch(&url, etag, self.stop_at).await? {
+            let page = match self.origin.fetch(&url, etag, self.stop_at).await? {
                 Answer::NotModified => break,
                 Answer::Page(page) => page,
             };
@@ -69,7 +69,7 @@ impl Round<'_> {
                 position::finish_chain(client, self.name, self.position.chain_newest, OVERLAP, etag).await?;
                 break;
             };
-            self.position.next_url = Some(self.source.to_store(&next));
+            self.position.next_url = Some(self.origin.to_store(&next));
             position::go_on(client, self.name, &self.position).await?;
             if Instant::now() >= self.stop_at {
                 break;

@@ -36,7 +36,7 @@ const BESIDE_OTHERS: &str = "BEGIN; SELECT pg_advisory_xact_lock_shared(7003201)
 /// Then without other ingests, in turn.
 const ALONE: &str = "BEGIN; SELECT pg_advisory_xact_lock(7003201)";
 
-/// What is kept of rejects, of whatever source, so that none can fill the database.
+/// What is kept of rejects, of whatever origin, so that none can fill the database.
 const REJECTS: i64 = 20_000;
 const REJECTS_BYTES: i64 = 64 << 20;
 /// Those that make room in one statement.

@@ -9,7 +9,7 @@ use serde::Serialize;
 /// What became of profiles.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Tally {
-    /// Given by the source.
+    /// Given by the origin.
     pub fetched: u64,
     /// Stored.
     pub synced: u64,

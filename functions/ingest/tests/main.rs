@@ -1,4 +1,4 @@
-//! The ingest against a real PostgreSQL, and a source that is faked at the wire.
+//! The ingest against a real PostgreSQL, and an origin that is faked at the wire.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper of a test fails the test by its panic")]
 

@@ -37,7 +37,7 @@ fn valid(number: u32) -> serde_json::Value {
 
 #[tokio::test]
 async fn the_largest_pages_of_each_kind_stay_within_the_functions_memory() {
-    // Each is given away: what the source keeps would count, too.
+    // Each is given away: what the origin keeps would count, too.
     type Kind = (&'static str, fn() -> String);
     let kinds: [Kind; 8] = [
         ("numbers", || page(|_| "0".to_owned())),
@@ -62,7 +62,7 @@ async fn the_largest_pages_of_each_kind_stay_within_the_functions_memory() {
         let ingest = fixture.ingest(&wire.url);
         let summary = fixture.round(&ingest).await;
         let error = fixture.errors().await;
-        assert!(summary.tally.fetched > 0 || error.contains("the source sends a page"), "{kind}: {error}");
+        assert!(summary.tally.fetched > 0 || error.contains("the origin sends a page"), "{kind}: {error}");
         fixture.round(&ingest).await;
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
         let highest = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();

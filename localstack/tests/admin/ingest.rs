@@ -45,10 +45,10 @@ async fn position(admin: &Admin) -> Result<Value, String> {
 }
 
 #[tokio::test]
-async fn a_profile_of_the_source_is_in_the_index_and_its_update_follows() -> Result<()> {
+async fn a_profile_of_the_origin_is_in_the_index_and_its_update_follows() -> Result<()> {
     let admin = Admin::alone().await?;
     let stack = ingesting("admin_ingest").await?;
-    let before = eventually_within(ARRIVAL, "all profiles of the source in their index", async || {
+    let before = eventually_within(ARRIVAL, "all profiles of the origin in their index", async || {
         let count = stack.owner.query_one("SELECT count(*) FROM profiles.users", &[]).await;
         let stored: i64 = count.map_err(|error| database::describe(&error))?.get(0);
         let found = indexed(&stack).await.map_err(|error| format!("{error:#}"))?;

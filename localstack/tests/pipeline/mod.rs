@@ -7,7 +7,7 @@ use aws_lambda_events::event::sqs::{SqsEvent, SqsMessage, SqsMessageAttribute};
 use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, MessageSystemAttributeName, QueueAttributeName};
 use config::Env;
 use elasticsearch::Elasticsearch;
-use indexer::{Indexer, Source};
+use indexer::{Database, Indexer};
 use localstack::{elasticsearch_secret, eventually};
 use migrate::{Command, Migrate, Report};
 use search::Connection;
@@ -81,8 +81,8 @@ impl Pipeline {
     pub fn indexer(&self) -> Result<Indexer> {
         let config = indexer::Config::from_env(self.env())?;
         let search = Connection::new(config.search, self.secrets());
-        let source = Source::new(config.database, self.secrets());
-        Ok(Indexer::new(search, source, self.sqs.clone(), config.settings))
+        let database = Database::new(config.database, self.secrets());
+        Ok(Indexer::new(search, database, self.sqs.clone(), config.settings))
     }
 
     pub async fn elasticsearch(&self) -> Result<Elasticsearch> {

@@ -9,7 +9,7 @@ use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
 use config::Env;
 use drain::{Drain, Drained, Expanded, FanOut};
 use indexer::decision::SendAnew;
-use indexer::{Indexer, Settings, Source};
+use indexer::{Database, Indexer, Settings};
 use message::Message;
 use telemetry::Trace;
 use tokio::task::spawn_local;
@@ -292,8 +292,8 @@ impl Scheduler {
             lineage: lineage.clone(),
         };
         let indexer = process.resting.take().unwrap_or_else(|| {
-            let source = Source::of(self.postgres.clone());
-            Indexer::of(SimulatedCluster(world.clone()), source, queue(false), queue(true), self.settings.clone())
+            let database = Database::of(self.postgres.clone());
+            Indexer::of(SimulatedCluster(world.clone()), database, queue(false), queue(true), self.settings.clone())
         });
         process.deadline = Instant::now() + MINUTE;
         let deadline = process.deadline;

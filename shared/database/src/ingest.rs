@@ -8,7 +8,7 @@ use tokio_postgres::{Client, Error};
 pub mod position;
 pub mod rejects;
 
-/// Profiles that the source gave.
+/// Profiles that the origin gave.
 pub const FETCHED: &str = "fetched";
 /// Profiles stored.
 pub const SYNCED: &str = "synced";

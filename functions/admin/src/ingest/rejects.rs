@@ -45,7 +45,7 @@ pub struct Reject {
     /// The profile as it came. Null: too long to be listed, which its length tells; or the caller is no operator.
     payload: Option<String>,
     payload_bytes: i32,
-    /// How often the source gave it.
+    /// How often the origin gave it.
     times: i32,
     first_at: String,
     last_at: String,

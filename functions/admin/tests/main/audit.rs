@@ -10,7 +10,7 @@ use crate::fixture::Fixture;
 /// All that a mutation may change.
 const STATE: &str = "SELECT concat(
     (SELECT string_agg(s::text, ',' ORDER BY name) FROM sluice.subscription AS s),
-    (SELECT string_agg(p::text, ',' ORDER BY source) FROM sluice.ingest_position AS p),
+    (SELECT string_agg(p::text, ',' ORDER BY origin) FROM sluice.ingest_position AS p),
     (SELECT string_agg(t::text, ',' ORDER BY id) FROM sluice.redrive_task AS t),
     (SELECT string_agg(u::text, ',' ORDER BY id) FROM demo.users AS u),
     (SELECT count(*) FROM sluice.outbox))";
@@ -23,7 +23,7 @@ async fn a_mutation_that_cannot_be_put_on_record_is_not_carried_out() {
     fixture.item().await;
     fixture
         .owner
-        .batch_execute("INSERT INTO sluice.ingest_position (source) VALUES ('example.org/profiles')")
+        .batch_execute("INSERT INTO sluice.ingest_position (origin) VALUES ('example.org/profiles')")
         .await
         .unwrap();
     let task: String = fixture.one(BEGIN_TASK).await;

@@ -15,7 +15,7 @@ use elasticsearch::{
     Elasticsearch,
     http::{Method, Url, headers::HeaderMap},
 };
-use indexer::{Config, Indexer, Source};
+use indexer::{Config, Indexer};
 use localstack::{Database, variable};
 use search::{Connection, names};
 use secrets::{Secrets, fake::SecretsManager};
@@ -124,7 +124,7 @@ impl Fixture {
         let secrets = Secrets::new(manager.client());
         let indexer = Indexer::new(
             Connection::new(config.search, secrets.clone()),
-            Source::new(config.database, secrets),
+            indexer::Database::new(config.database, secrets),
             sqs(&queue_url),
             config.settings,
         );

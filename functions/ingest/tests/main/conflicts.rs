@@ -53,7 +53,7 @@ async fn two_profiles_may_swap_their_emails_in_one_batch() {
 }
 
 #[tokio::test]
-async fn and_over_two_batches_without_the_sources_help() {
+async fn and_over_two_batches_without_the_origins_help() {
     for reverse in [false, true] {
         let mut swap = vec![vec![profile(1, 2, 20)], vec![profile(2, 1, 20)]];
         if reverse {

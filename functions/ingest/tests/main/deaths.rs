@@ -40,7 +40,7 @@ async fn wait_until(what: &str, fixture: &Fixture, query: &str) {
 
 #[tokio::test]
 async fn a_round_that_is_killed_at_any_step_is_told_of_by_the_next_one_and_by_no_earlier() {
-    // While the source is asked, and while a batch is stored.
+    // While the origin is asked, and while a batch is stored.
     for (table, waits) in [
         (None, "SELECT EXISTS (SELECT FROM sluice.ingest_position WHERE ends_by IS NOT NULL)"),
         (

@@ -11,9 +11,9 @@ use tokio_postgres::Client;
 use tokio_postgres::types::FromSql;
 
 const DATABASE_SECRET: &str = "arn:aws:secretsmanager:us-east-1:000000000000:secret:functions";
-pub const SOURCE_SECRET: &str = "arn:aws:secretsmanager:us-east-1:000000000000:secret:source";
+pub const ORIGIN_SECRET: &str = "arn:aws:secretsmanager:us-east-1:000000000000:secret:origin";
 const PROFILES: &str = include_str!("../../../migrate/profiles.sql");
-/// Enough for a healthy source, however busy the machine is.
+/// Enough for a healthy origin, however busy the machine is.
 pub const PATIENCE: Patience = Patience {
     connect: Duration::from_secs(60),
     silence: Duration::from_secs(60),
@@ -44,7 +44,7 @@ impl Fixture {
         Self { owner, manager }
     }
 
-    /// An ingest of this source; with others of a database it has the table in common.
+    /// An ingest of this origin; with others of a database it has the table in common.
     pub fn ingest(&self, url: &str) -> Ingest {
         self.ingest_with(url, &[])
     }
@@ -53,13 +53,13 @@ impl Fixture {
         self.ingest_of(Self::config(url, more), PATIENCE)
     }
 
-    /// One that soon has enough of a source that is silent.
+    /// One that soon has enough of an origin that is silent.
     pub fn impatient_ingest(&self, url: &str) -> Ingest {
         self.ingest_of(Self::config(url, &[]), Patience { silence: Duration::from_millis(500), ..PATIENCE })
     }
 
     pub fn config(url: &str, more: &[(&str, &str)]) -> Config {
-        let pairs = [("DATABASE_SECRET_ARN", DATABASE_SECRET), ("DATABASE_SSLMODE", "disable"), ("SOURCE_URL", url)];
+        let pairs = [("DATABASE_SECRET_ARN", DATABASE_SECRET), ("DATABASE_SSLMODE", "disable"), ("ORIGIN_URL", url)];
         Config::from_env(Env::from_pairs(pairs.into_iter().chain(more.iter().copied()))).unwrap()
     }
 

@@ -46,7 +46,7 @@ async fn a_batch_ten_times_in_any_order_by_four_ingests_at_once_gives_the_same_t
     let random = Arc::new(Mutex::new(fastrand::Rng::with_seed(seed)));
     let wire = Wire::start(move |_, _| Reply::page(&shuffled(&batch, &mut random.lock().unwrap()))).await;
     let many = Fixture::new().await;
-    // Each has a source, and so a position, of its own: they do not wait for each other.
+    // Each has an origin, and so a position, of its own: they do not wait for each other.
     let ingests = (1..=4).map(|n| many.ingest(&format!("{}/{n}", wire.url)));
     join_all(ingests.map(async |ingest| {
         for _ in 0..10 {

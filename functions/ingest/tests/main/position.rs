@@ -2,7 +2,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
-use crate::fixture::{Fixture, SOURCE_SECRET, profile, round_if_due, with};
+use crate::fixture::{Fixture, ORIGIN_SECRET, profile, round_if_due, with};
 use crate::wire::{Reply, Wire};
 
 const POSITION: &str = "
@@ -118,7 +118,7 @@ async fn a_clock_that_is_ahead_moves_the_position_to_now_at_most() {
 }
 
 #[tokio::test]
-async fn the_source_knows_us_by_a_header_which_may_be_rotated_and_is_for_it_alone() {
+async fn the_origin_knows_us_by_a_header_which_may_be_rotated_and_is_for_it_alone() {
     let fixture = Fixture::new().await;
     let secret = |value: &str| json!({"header": "X-Api-Key", "value": value});
     let wire = Wire::start(|_, head| {
@@ -129,17 +129,17 @@ async fn the_source_knows_us_by_a_header_which_may_be_rotated_and_is_for_it_alon
         }
     })
     .await;
-    fixture.manager.put(SOURCE_SECRET, &secret("first"));
-    let ingest = fixture.ingest_with(&wire.url, &[("SOURCE_SECRET_ARN", SOURCE_SECRET)]);
+    fixture.manager.put(ORIGIN_SECRET, &secret("first"));
+    let ingest = fixture.ingest_with(&wire.url, &[("ORIGIN_SECRET_ARN", ORIGIN_SECRET)]);
     assert_eq!(fixture.round(&ingest).await.failures, 1);
     assert_eq!(wire.requests().len(), 2, "once more, with the secret as it is now");
-    fixture.manager.put(SOURCE_SECRET, &secret("second"));
+    fixture.manager.put(ORIGIN_SECRET, &secret("second"));
     assert_eq!(fixture.round(&ingest).await.tally.synced, 1);
-    fixture.manager.put(SOURCE_SECRET, &secret("not\na header"));
-    let ingest = fixture.ingest_with(&wire.url, &[("SOURCE_SECRET_ARN", SOURCE_SECRET)]);
+    fixture.manager.put(ORIGIN_SECRET, &secret("not\na header"));
+    let ingest = fixture.ingest_with(&wire.url, &[("ORIGIN_SECRET_ARN", ORIGIN_SECRET)]);
     assert_eq!(fixture.round(&ingest).await.failures, 1);
     let error = fixture.errors().await;
-    assert!(error.contains("is no header") && error.contains(SOURCE_SECRET) && !error.contains("not\na"), "{error}");
+    assert!(error.contains("is no header") && error.contains(ORIGIN_SECRET) && !error.contains("not\na"), "{error}");
 }
 
 #[tokio::test]

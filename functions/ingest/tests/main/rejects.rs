@@ -99,7 +99,7 @@ async fn rejects_that_nobody_has_sent_for_thirty_days_are_forgotten() {
 }
 
 #[tokio::test]
-async fn rejects_that_are_old_go_while_the_source_is_away_and_without_any_ingest() {
+async fn rejects_that_are_old_go_while_the_origin_is_away_and_without_any_ingest() {
     let fixture = Fixture::new().await;
     let old = "
         INSERT INTO sluice.ingest_rejects (reason, message, payload, payload_bytes, digest, last_at)
@@ -111,7 +111,7 @@ async fn rejects_that_are_old_go_while_the_source_is_away_and_without_any_ingest
         assert_eq!(fixture.round(&ingest).await.failures, 1);
         assert_eq!(fixture.value::<i64>(KEPT).await, left, "some at a time, and none that is younger");
     }
-    // As the trigger does it, as its own login, where `SourceUrl` was taken away.
+    // As the trigger does it, as its own login, where `OriginUrl` was taken away.
     fixture.owner.batch_execute("UPDATE sluice.ingest_rejects SET last_at = last_at - interval '1 day'").await.unwrap();
     fixture.owner.batch_execute(&format!("SET ROLE {}", localstack::APP_ROLE)).await.unwrap();
     for forgotten in [4000, 2000, 0] {

@@ -56,7 +56,7 @@ impl Reply {
     }
 }
 
-/// A source, and what it was asked.
+/// An origin, and what it was asked.
 pub struct Wire {
     /// Without a path.
     pub url: String,

@@ -1,4 +1,4 @@
-//! How far a source was read, and how its rounds ended: `sluice.ingest_position`.
+//! How far an origin was read, and how its rounds ended: `sluice.ingest_position`.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ pub struct Position {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Counts {
-    /// Given by the source.
+    /// Given by the origin.
     pub fetched: i64,
     /// Stored.
     pub synced: i64,
@@ -61,17 +61,17 @@ pub struct Ended {
 pub struct Failure {
     /// In a sentence.
     pub message: String,
-    /// The source asked to be left alone for so long.
+    /// The origin asked to be left alone for so long.
     pub retry_after: Option<Duration>,
     /// Its chain leads nowhere.
     pub ends_chain: bool,
 }
 
-/// A source, and how far it was read. Times are in UTC, by RFC 3339.
+/// An origin, and how far it was read. Times are in UTC, by RFC 3339.
 #[derive(Clone, Debug)]
 pub struct Status {
     /// The host and the path of its URL.
-    pub source: String,
+    pub origin: String,
     /// What changed after this is asked for; `None`: everything.
     pub since: Option<String>,
     /// Pages that were read of a chain whose end is still to come; 0: there is none.
@@ -90,7 +90,7 @@ pub struct Status {
     pub last_error_at: Option<String>,
     /// Rounds that failed in a row, up to now.
     pub failures: i32,
-    /// The source asked to be left alone until then.
+    /// The origin asked to be left alone until then.
     pub not_before: Option<String>,
     /// An operator asked for a round, which has not begun yet.
     pub requested_at: Option<String>,
@@ -101,8 +101,8 @@ pub struct Status {
 /// A round that an operator asked for.
 #[derive(Clone, Debug)]
 pub struct Requested {
-    /// Of which source.
-    pub source: String,
+    /// Of which origin.
+    pub origin: String,
     /// When, in UTC, by RFC 3339.
     pub requested_at: String,
 }
@@ -113,15 +113,15 @@ pub struct Requested {
 /// killed, and counts as failed.
 pub async fn claim(
     client: &Client,
-    source: &str,
+    origin: &str,
     interval: Duration,
     time_left: Duration,
 ) -> Result<Option<Position>, Error> {
     const CLAIM: &str = "
-        INSERT INTO sluice.ingest_position AS p (source, last_run_at, ends_by)
+        INSERT INTO sluice.ingest_position AS p (origin, last_run_at, ends_by)
         SELECT $1, now, now + make_interval(secs => $3)
         FROM clock_timestamp() AS now
-        ON CONFLICT (source) DO UPDATE
+        ON CONFLICT (origin) DO UPDATE
         SET last_run_at = excluded.last_run_at, requested_at = NULL,
             ends_by = CASE WHEN p.ends_by >= excluded.last_run_at THEN p.ends_by ELSE excluded.ends_by END,
             failures = CASE WHEN p.ends_by < excluded.last_run_at THEN p.failures + 1 ELSE p.failures END,
@@ -138,7 +138,7 @@ pub async fn claim(
             CASE WHEN ends_by = last_run_at + make_interval(secs => $3) THEN ends_by END,
             CASE WHEN last_error_at = last_run_at THEN last_error END";
     let parameters: [(&(dyn ToSql + Sync), Type); 3] =
-        [(&source, Type::TEXT), (&interval.as_secs_f64(), Type::FLOAT8), (&time_left.as_secs_f64(), Type::FLOAT8)];
+        [(&origin, Type::TEXT), (&interval.as_secs_f64(), Type::FLOAT8), (&time_left.as_secs_f64(), Type::FLOAT8)];
     let Some(row) = client.query_typed_opt(CLAIM, &parameters).await? else { return Ok(None) };
     let position = Position {
         since: row.get(0),
@@ -156,16 +156,16 @@ pub async fn claim(
 }
 
 /// Stores that the chain goes on with another page.
-pub async fn go_on(client: &Client, source: &str, position: &Position) -> Result<(), Error> {
+pub async fn go_on(client: &Client, origin: &str, position: &Position) -> Result<(), Error> {
     const GO_ON: &str = "
         UPDATE sluice.ingest_position
         SET next_url = $2, chain_newest = $3, chain_pages = $4
-        WHERE source = $1";
+        WHERE origin = $1";
     client
         .execute_typed(
             GO_ON,
             &[
-                (&source, Type::TEXT),
+                (&origin, Type::TEXT),
                 (&position.next_url, Type::TEXT),
                 (&position.chain_newest, Type::TIMESTAMPTZ),
                 (&position.chain_pages, Type::INT4),
@@ -179,7 +179,7 @@ pub async fn go_on(client: &Client, source: &str, position: &Position) -> Result
 /// and never goes back. The ETag is that of the answer to the position, if that stays where it was.
 pub async fn finish_chain(
     client: &Client,
-    source: &str,
+    origin: &str,
     newest: Option<OffsetDateTime>,
     overlap: Duration,
     etag: Option<&str>,
@@ -189,17 +189,17 @@ pub async fn finish_chain(
         SET since = moved.since, etag = CASE WHEN moved.since IS NOT DISTINCT FROM p.since THEN $4 END,
             next_url = NULL, chain_newest = NULL, chain_pages = 0
         FROM (
-            SELECT source, greatest(since, least($2, clock_timestamp()) - make_interval(secs => $3)) AS since
+            SELECT origin, greatest(since, least($2, clock_timestamp()) - make_interval(secs => $3)) AS since
             FROM sluice.ingest_position
-            WHERE source = $1 AND $2 IS NOT NULL
+            WHERE origin = $1 AND $2 IS NOT NULL
             UNION ALL
-            SELECT source, since FROM sluice.ingest_position WHERE source = $1 AND $2 IS NULL) AS moved
-        WHERE p.source = moved.source";
+            SELECT origin, since FROM sluice.ingest_position WHERE origin = $1 AND $2 IS NULL) AS moved
+        WHERE p.origin = moved.origin";
     client
         .execute_typed(
             FINISH,
             &[
-                (&source, Type::TEXT),
+                (&origin, Type::TEXT),
                 (&newest, Type::TIMESTAMPTZ),
                 (&overlap.as_secs_f64(), Type::FLOAT8),
                 (&etag, Type::TEXT),
@@ -210,17 +210,17 @@ pub async fn finish_chain(
 }
 
 /// Stores that a round has come to its end, or to that of its time.
-pub async fn succeed(client: &Client, source: &str, ended: &Ended) -> Result<(), Error> {
+pub async fn succeed(client: &Client, origin: &str, ended: &Ended) -> Result<(), Error> {
     const SUCCEED: &str = "
         UPDATE sluice.ingest_position
         SET last_success_at = clock_timestamp(), last_duration_ms = $2, last_counts = $3, ends_by = nullif(ends_by, $4),
             failures = 0, not_before = NULL
-        WHERE source = $1";
+        WHERE origin = $1";
     client
         .execute_typed(
             SUCCEED,
             &[
-                (&source, Type::TEXT),
+                (&origin, Type::TEXT),
                 (&ended.took_ms, Type::INT8),
                 (&Json(ended.counts), Type::JSONB),
                 (&ended.ends_by, Type::TIMESTAMPTZ),
@@ -232,7 +232,7 @@ pub async fn succeed(client: &Client, source: &str, ended: &Ended) -> Result<(),
 
 /// Stores that a round has failed, and counts it. What it stored stays; a chain that leads nowhere is given up, and begun
 /// anew.
-pub async fn fail(client: &Client, source: &str, ended: &Ended, failure: &Failure) -> Result<(), Error> {
+pub async fn fail(client: &Client, origin: &str, ended: &Ended, failure: &Failure) -> Result<(), Error> {
     const FAIL: &str = "
         UPDATE sluice.ingest_position
         SET last_error = $4, last_error_at = clock_timestamp(), last_duration_ms = $2, last_counts = $3, failures = failures + 1,
@@ -241,13 +241,13 @@ pub async fn fail(client: &Client, source: &str, ended: &Ended, failure: &Failur
             next_url = CASE WHEN NOT $6 THEN next_url END,
             chain_newest = CASE WHEN NOT $6 THEN chain_newest END,
             chain_pages = CASE WHEN $6 THEN 0 ELSE chain_pages END
-        WHERE source = $1";
+        WHERE origin = $1";
     let retry_after = failure.retry_after.map(|after| after.as_secs_f64());
     client
         .execute_typed(
             FAIL,
             &[
-                (&source, Type::TEXT),
+                (&origin, Type::TEXT),
                 (&ended.took_ms, Type::INT8),
                 (&Json(ended.counts), Type::JSONB),
                 (&failure.message, Type::TEXT),
@@ -260,17 +260,17 @@ pub async fn fail(client: &Client, source: &str, ended: &Ended, failure: &Failur
     count(client, &[(ROUNDS_FAILED, 1)]).await
 }
 
-/// Lists the sources; the one that was read last comes first.
+/// Lists the origins; the one that was read last comes first.
 pub async fn list(client: &Client) -> Result<Vec<Status>, Error> {
     const LIST: &str = "
-        SELECT source, sluice.rfc3339(since), chain_pages, sluice.rfc3339(last_run_at), sluice.rfc3339(last_success_at),
+        SELECT origin, sluice.rfc3339(since), chain_pages, sluice.rfc3339(last_run_at), sluice.rfc3339(last_success_at),
             last_duration_ms, last_counts, last_error, sluice.rfc3339(last_error_at), failures, sluice.rfc3339(not_before),
             sluice.rfc3339(requested_at), sluice.rfc3339(ends_by)
         FROM sluice.ingest_position
-        ORDER BY last_run_at DESC NULLS LAST, source";
+        ORDER BY last_run_at DESC NULLS LAST, origin";
     let rows = client.query(LIST, &[]).await?;
     let status = |row: &tokio_postgres::Row| Status {
-        source: row.get(0),
+        origin: row.get(0),
         since: row.get(1),
         chain_pages: row.get(2),
         last_run_at: row.get(3),
@@ -287,15 +287,15 @@ pub async fn list(client: &Client) -> Result<Vec<Status>, Error> {
     Ok(rows.iter().map(status).collect())
 }
 
-/// Asks for a round of the source that was read last; `None`: no round has begun yet.
+/// Asks for a round of the origin that was read last; `None`: no round has begun yet.
 pub async fn request_round(client: &Client, actor: Actor<'_>) -> Result<Option<Requested>, Error> {
     const REQUEST: &str = "
         WITH requested AS (
             UPDATE sluice.ingest_position SET requested_at = clock_timestamp()
-            WHERE source = (SELECT source FROM sluice.ingest_position ORDER BY last_run_at DESC NULLS LAST, source LIMIT 1)
-            RETURNING source, requested_at)
-        SELECT source, sluice.rfc3339(requested_at), sluice.audit($1, $2, 'ingest', source, 'requested', '{}')
+            WHERE origin = (SELECT origin FROM sluice.ingest_position ORDER BY last_run_at DESC NULLS LAST, origin LIMIT 1)
+            RETURNING origin, requested_at)
+        SELECT origin, sluice.rfc3339(requested_at), sluice.audit($1, $2, 'ingest', origin, 'requested', '{}')
         FROM requested";
     let row = client.query_opt(REQUEST, &[&actor.name, &actor.source_ip]).await?;
-    Ok(row.map(|row| Requested { source: row.get(0), requested_at: row.get(1) }))
+    Ok(row.map(|row| Requested { origin: row.get(0), requested_at: row.get(1) }))
 }

@@ -63,7 +63,7 @@ pub struct Kept {
     pub payload: Option<String>,
     /// Its length.
     pub payload_bytes: i32,
-    /// How often the source gave it.
+    /// How often the origin gave it.
     pub times: i32,
     /// For the first time.
     pub first_at: String,

@@ -1,10 +1,10 @@
 import { Rejects } from './rejects';
-import { Source } from './source';
+import { Origin } from './origin';
 
 export function Ingest() {
   return (
     <div className="stack">
-      <Source />
+      <Origin />
       <Rejects />
     </div>
   );

@@ -6,7 +6,7 @@ const NOW = Date.parse('2026-03-01T12:00:00Z');
 
 function position(changes: Partial<Position>): Position {
   return {
-    source: 'profiles.example.com/users/changes',
+    origin: 'profiles.example.com/users/changes',
     since: null,
     chain_pages: 0,
     last_run_at: null,
@@ -30,7 +30,7 @@ it('a failure is told before what waits, and what was asked for before both', ()
   expect(stateOf(position({ ...failed, failures: 1 }), NOW).words).toBe('The last round failed');
 });
 
-it('a source is left alone until then, and no longer', () => {
+it('a origin is left alone until then, and no longer', () => {
   expect(stateOf(position({ not_before: '2026-03-01T12:00:01Z' }), NOW).tone).toBe('warn');
   expect(stateOf(position({ not_before: '2026-03-01T12:00:00Z' }), NOW).tone).toBe('good');
 });
@@ -44,7 +44,7 @@ it('a round that should have ended was killed', () => {
 });
 
 it('an error that is over is no state', () => {
-  const over = { last_error: 'the source answered 500', last_error_at: '2026-03-01T11:00:00Z' };
+  const over = { last_error: 'the origin answered 500', last_error_at: '2026-03-01T11:00:00Z' };
   expect(stateOf(position(over), NOW)).toEqual({ tone: 'good', words: 'Read to the end' });
   expect(stateOf(position({ ...over, chain_pages: 1 }), NOW).words).toBe('1 page read, more to come');
 });

@@ -1,4 +1,4 @@
-//! The source: what it is asked, and what its answers are taken for.
+//! The origin: what it is asked, and what its answers are taken for.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime};
@@ -18,14 +18,14 @@ use url::Url;
 use crate::{Config, Error, link};
 
 /// In the spans of calls.
-const PEER: &str = "source";
+const PEER: &str = "origin";
 const REDIRECTS: usize = 5;
-/// Whatever a source asks for, it is looked at again after this time.
+/// Whatever an origin asks for, it is looked at again after this time.
 const LONGEST_BREAK: Duration = Duration::from_secs(3600);
 /// A tag is some dozen bytes; a longer one is passed over.
 const ETAG_BYTES: usize = 1024;
 
-/// How long the source is waited for.
+/// How long the origin is waited for.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
     /// Until it takes the connection.
@@ -52,7 +52,7 @@ impl Default for Patience {
     }
 }
 
-/// What the source says to a request for a page.
+/// What the origin says to a request for a page.
 #[derive(Debug)]
 pub enum Answer {
     /// It is the same as the one with this ETag.
@@ -78,9 +78,9 @@ struct Credentials {
     value: String,
 }
 
-/// A client of the source.
+/// A client of the origin.
 #[derive(Debug)]
-pub struct Source {
+pub struct Origin {
     http: Client,
     url: Url,
     secrets: Secrets,
@@ -110,7 +110,7 @@ impl From<reqwest::Error> for Failure {
     }
 }
 
-impl Source {
+impl Origin {
     /// Connects to nothing yet.
     ///
     /// # Errors
@@ -123,16 +123,16 @@ impl Source {
             .timeout(patience.answer)
             .redirect(Policy::custom(redirect));
         // Names below localhost are this machine's, as RFC 6761 has it; not every resolver knows that.
-        if let (Some(host), Some(port)) = (config.source_url.host_str(), config.source_url.port_or_known_default())
+        if let (Some(host), Some(port)) = (config.origin_url.host_str(), config.origin_url.port_or_known_default())
             && host.ends_with(".localhost")
         {
             http = http.resolve(host, (Ipv4Addr::LOCALHOST, port).into());
         }
         Ok(Self {
             http: http.build()?,
-            url: config.source_url.clone(),
+            url: config.origin_url.clone(),
             secrets,
-            secret_arn: config.source_secret_arn.clone(),
+            secret_arn: config.origin_secret_arn.clone(),
             max_body_bytes: config.max_body_bytes,
             patience,
         })
@@ -152,7 +152,7 @@ impl Source {
         link::to_store(page, &self.url)
     }
 
-    /// A page's URL as it was stored, if it is the source's.
+    /// A page's URL as it was stored, if it is the origin's.
     pub fn stored_page(&self, url: &str) -> Option<Url> {
         link::stored(url, &self.url).filter(|url| url.origin() == self.url.origin())
     }
@@ -190,7 +190,7 @@ impl Source {
             if tries >= self.patience.tries || Instant::now() + pause >= stop_at {
                 return Err(error);
             }
-            warn!(%error, tries, pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX), "the source is asked again");
+            warn!(%error, tries, pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX), "the origin is asked again");
             sleep(pause).await;
             tries += 1;
         }

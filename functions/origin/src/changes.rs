@@ -95,16 +95,16 @@ mod tests {
         let one = changes(&config(&[]), 1000..=1200);
         assert_eq!(one, changes(&config(&[]), 1000..=1200));
         assert_eq!(one, [changes(&config(&[]), 1000..=1100), changes(&config(&[]), 1101..=1200)].concat());
-        assert_ne!(one, changes(&config(&[("SOURCE_SEED", "2")]), 1000..=1200));
+        assert_ne!(one, changes(&config(&[("ORIGIN_SEED", "2")]), 1000..=1200));
     }
 
     #[test]
     fn without_shares_each_profile_has_its_turn_with_an_id_an_email_and_a_mobile_of_its_own() {
         let pure = config(&[
-            ("SOURCE_INVALID", "0"),
-            ("SOURCE_DUPLICATE", "0"),
-            ("SOURCE_OUTDATED", "0"),
-            ("SOURCE_PROFILES", "5000"),
+            ("ORIGIN_INVALID", "0"),
+            ("ORIGIN_DUPLICATE", "0"),
+            ("ORIGIN_OUTDATED", "0"),
+            ("ORIGIN_PROFILES", "5000"),
         ]);
         let all = changes(&pure, 1_700_000_000..=1_700_004_999);
         for field in ["id", "email", "mobile"] {
@@ -123,15 +123,15 @@ mod tests {
     #[test]
     fn the_shares_are_kept() {
         let many = |name| {
-            let pairs = [("SOURCE_INVALID", "0"), ("SOURCE_DUPLICATE", "0"), ("SOURCE_OUTDATED", "0")];
+            let pairs = [("ORIGIN_INVALID", "0"), ("ORIGIN_DUPLICATE", "0"), ("ORIGIN_OUTDATED", "0")];
             changes(
                 &config(&pairs.map(|(known, share)| (known, if known == name { "0.5" } else { share }))),
                 10_000..=19_999,
             )
         };
-        assert!((14_500..15_500).contains(&many("SOURCE_DUPLICATE").len()));
-        assert!((14_500..15_500).contains(&many("SOURCE_OUTDATED").len()));
-        let (pure, spoiled) = (many(""), many("SOURCE_INVALID"));
+        assert!((14_500..15_500).contains(&many("ORIGIN_DUPLICATE").len()));
+        assert!((14_500..15_500).contains(&many("ORIGIN_OUTDATED").len()));
+        let (pure, spoiled) = (many(""), many("ORIGIN_INVALID"));
         let differ = pure.iter().zip(&spoiled).filter(|(one, other)| one != other).count();
         assert!((4500..5500).contains(&differ), "{differ}");
     }

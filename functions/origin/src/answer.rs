@@ -88,7 +88,7 @@ mod tests {
 
     fn config(pairs: &[(&str, &str)]) -> Config {
         let pure =
-            [("SOURCE_INVALID", "0"), ("SOURCE_DUPLICATE", "0"), ("SOURCE_OUTDATED", "0"), ("SOURCE_BATCH", "100")];
+            [("ORIGIN_INVALID", "0"), ("ORIGIN_DUPLICATE", "0"), ("ORIGIN_OUTDATED", "0"), ("ORIGIN_BATCH", "100")];
         Config::from_env(Env::from_pairs(pure.into_iter().chain(pairs.iter().copied()))).unwrap()
     }
 
@@ -141,7 +141,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_stranger_and_a_malformed_query_are_told_so() {
-        let guarded = config(&[("SOURCE_TOKEN", "s3cret")]);
+        let guarded = config(&[("ORIGIN_TOKEN", "s3cret")]);
         let with = |value| HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static(value))]);
         for headers in [HeaderMap::new(), with("Bearer other"), with("s3cret")] {
             assert_eq!(answer(&guarded, "", &headers, NOW_S).status(), StatusCode::UNAUTHORIZED);

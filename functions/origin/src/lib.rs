@@ -1,4 +1,4 @@
-//! A source of profiles for demos and benches: `GET /users/changes`, made up from a seed and the clock.
+//! An origin of profiles for demos and benches: `GET /users/changes`, made up from a seed and the clock.
 //!
 //! Each second one profile changes, all of them in turn. So nothing has to be remembered, and whoever asks again for the
 //! same time gets the same answer.

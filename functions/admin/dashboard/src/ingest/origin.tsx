@@ -23,7 +23,7 @@ const COLUMNS: Column<Counted>[] = [
   { name: 'Rejected', kind: 'number', cell: ({ rejected }) => count(rejected) },
 ];
 
-export function Source() {
+export function Origin() {
   const api = useApi();
   const toast = useToast();
   const { isBusy, run } = useRequest();
@@ -33,8 +33,8 @@ export function Source() {
   const request = () =>
     run(async () => {
       try {
-        const { source } = await api.send<IngestRequest>('POST', '/api/ingest/run');
-        toast({ tone: 'good', title: 'A round is asked for', body: source });
+        const { origin } = await api.send<IngestRequest>('POST', '/api/ingest/run');
+        toast({ tone: 'good', title: 'A round is asked for', body: origin });
         ingest.reload();
       } catch (error) {
         toast({ tone: 'bad', title: 'No round was asked for', body: (error as Error).message });
@@ -42,9 +42,9 @@ export function Source() {
     });
 
   return (
-    <section className="panel" aria-labelledby="source-heading">
+    <section className="panel" aria-labelledby="origin-heading">
       <div className="panel-head">
-        <h2 id="source-heading">Source</h2>
+        <h2 id="origin-heading">Origin</h2>
         {latest && <State position={latest} />}
         <Action disabled={isBusy || !latest} onClick={request}>
           <Icon name="play" />
@@ -60,7 +60,7 @@ export function Source() {
             </>
           ) : (
             <Empty title="No round has begun yet">
-              Profiles are fetched where <code>SourceUrl</code> is set, or in a demo.
+              Profiles are fetched where <code>OriginUrl</code> is set, or in a demo.
             </Empty>
           )
         }
@@ -75,12 +75,12 @@ function State({ position }: { position: Position }) {
 }
 
 function Facts({ position, openRejects }: { position: Position; openRejects: number }) {
-  const { source, since, last_run_at, last_duration_ms, last_error, last_error_at, failures } = position;
+  const { origin, since, last_run_at, last_duration_ms, last_error, last_error_at, failures } = position;
   return (
     <>
       <div className="pad">
         <p>
-          <code className="wrap">{source}</code>
+          <code className="wrap">{origin}</code>
         </p>
         {last_error !== null && (
           <p className={failures > 0 ? 'reason' : 'hint'}>
