@@ -59,7 +59,7 @@ class Backlog:
         """The subscription's position as it was before the first of them."""
         # A new index since then would have all of them read a second time.
         self.world.sql(f"DELETE FROM sluice.outbox WHERE id > {self.last}")
-        self.world.sql(f"UPDATE sluice.subscription SET seen = '{self.seen}', target = NULL, first_id = NULL, after_id = 0 WHERE name = 'elasticsearch'")
+        self.world.sql(f"UPDATE sluice.subscription SET seen = '{self.seen}', until = NULL, first_id = NULL, after_id = 0 WHERE name = 'elasticsearch'")
 
     def drain(self, keeps: bool = False) -> dict[str, float]:
         """By the trigger, until all of it is sent."""

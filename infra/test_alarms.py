@@ -33,7 +33,7 @@ CASES = {
     "StreamProblemsAlarm": ({"StreamProblems": 1}, {"StreamProblems": 0}, 15, KEPT),
     "FanOutAgeAlarm": ({"FanOutOldestPendingAge": 60_001}, {"FanOutOldestPendingAge": 60_000}, 3, KEPT),
     "ExpansionsFailingAlarm": ({"ExpansionsFailing": 1}, {"ExpansionsFailing": 0}, 15, KEPT),
-    "WaitingRowsAlarm": ({"WaitingRows": 100_001}, {"WaitingRows": 100_000}, 15, KEPT),
+    "WaitingRowsAlarm": ({"WaitingRows": 5_000}, {"WaitingRows": 4_999}, 15, KEPT),
     "SamplesFailAlarm": ({"SampleFailures": 3}, {"SampleFailures": 2}, 15, OK),
     "OldestMessageAlarm": ({"Queue/ApproximateAgeOfOldestMessage": 1_801}, {"Queue/ApproximateAgeOfOldestMessage": 1_800}, 10, OK),
     "QueueAgeAlarm": ({"Queue/ApproximateAgeOfOldestMessage": 345_601}, {"Queue/ApproximateAgeOfOldestMessage": 345_600}, 5, OK),
@@ -381,6 +381,11 @@ class Told(unittest.TestCase):
 
     def test_each_metric_is_in_the_bill(self):
         self.assertEqual({*cost.ALWAYS_METRICS, *cost.OTHER_METRICS, *cost.INGEST_METRICS}, set(telemetry.printed()))
+
+    def test_what_is_counted_up_to_a_bound_can_reach_its_threshold(self):
+        operations = (REPOSITORY / "migrations" / "functions" / "5_operations.sql").read_text()
+        counted = int(re.search(r"FUNCTION sluice\.counted_rows\(\).*?SELECT (\d+)", operations, re.DOTALL)[1])
+        self.assertLessEqual(self.resources["WaitingRowsAlarm"]["Properties"]["Threshold"], counted)
 
     def test_each_line_that_a_query_looks_for_is_one_that_a_function_prints(self):
         sources = [file.read_text() for part in ("functions", "shared") for file in (REPOSITORY / part).glob("*/src/**/*.rs")]

@@ -58,7 +58,7 @@ class Stack:
     @property
     def is_for_tests(self) -> bool:
         """Its data is thrown away, so it may be quick instead of durable."""
-        return self.name in ("test", "test-oldest")
+        return self.name in ("test", "test-faults", "test-oldest")
 
     def plan(self) -> None:
         """Chooses ports and passwords, once; `remember` makes it lasting."""

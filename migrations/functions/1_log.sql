@@ -40,7 +40,7 @@ CREATE OR REPLACE FUNCTION sluice.passed_by(xid xid8, id bigint, op text, only_f
 LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN (
-        SELECT jsonb_object_agg(s.name, pg_visible_in_snapshot(xid, s.seen) OR coalesce(pg_visible_in_snapshot(xid, s.until) AND id <= s.after_id, false))
+        SELECT coalesce(jsonb_object_agg(s.name, pg_visible_in_snapshot(xid, s.seen) OR coalesce(pg_visible_in_snapshot(xid, s.until) AND id <= s.after_id, false)), '{}')
         FROM sluice.subscription AS s
         WHERE CASE s.name WHEN 'fan_out' THEN op = 'fan_out' ELSE op <> 'fan_out' AND coalesce(only_for = s.name, true) END);
 END $$;

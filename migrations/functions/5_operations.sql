@@ -254,9 +254,12 @@ LANGUAGE sql VOLATILE AS $$
             SELECT (extract(epoch FROM clock_timestamp() - e.created_at) * 1000)::bigint FROM sluice.expansion AS e
             WHERE e.tracked IS NOT NULL AND e.error IS NULL ORDER BY e.id LIMIT 1)),
         (SELECT count(*) FROM (SELECT FROM sluice.expansion AS e WHERE e.error IS NOT NULL LIMIT sluice.counted_rows()) AS e),
-        (SELECT count(*) FROM (SELECT FROM sluice.waiting WHERE subscription = reader LIMIT sluice.counted_rows()) AS w),
-        (SELECT count(*) FROM sluice.stream_status() AS s WHERE s.subscription = reader AND s.problem IS NOT NULL)
-    FROM noted AS n LEFT JOIN state AS f ON f.subscription = 'fan_out'
+        streams.waiting, streams.problems
+    FROM noted AS n
+    LEFT JOIN state AS f ON f.subscription = 'fan_out'
+    CROSS JOIN (
+        SELECT coalesce(sum(s.waiting), 0)::bigint AS waiting, count(s.problem) AS problems
+        FROM sluice.stream_status() AS s WHERE s.subscription = reader) AS streams
 $$;
 
 -- The next one, unless the last is seconds old: two drainers overlap once a minute.
@@ -299,7 +302,7 @@ BEGIN
     END IF;
     -- What everybody has read goes. Of what is still to be delivered the newest row of the key is enough.
     WITH found AS MATERIALIZED (
-        SELECT o.id, o.op, o.key, NOT EXISTS (
+        SELECT o.id, o.op, o.key, o.only_for, NOT EXISTS (
             SELECT FROM jsonb_each(sluice.passed_by(o.xid, o.id, o.op, o.only_for)) AS p WHERE NOT p.value::boolean) AS is_passed
         FROM sluice.outbox AS o
         WHERE o.id > after AND o.id <= upto
@@ -309,7 +312,9 @@ BEGIN
     deleted AS (
         DELETE FROM sluice.outbox AS o USING found AS f
         WHERE o.id = f.id
-          AND (f.is_passed OR f.key = forget.key AND f.id < (SELECT max(n.id) FROM found AS n WHERE n.key = forget.key AND NOT n.is_passed))
+          AND (f.is_passed OR f.key = forget.key AND EXISTS (
+              SELECT FROM found AS n
+              WHERE n.key = forget.key AND n.id > f.id AND NOT n.is_passed AND (n.only_for IS NULL OR n.only_for = f.only_for)))
         RETURNING o.id
     )
     SELECT (SELECT count(*) FROM deleted), (SELECT count(*) FROM found) - (SELECT count(*) FROM deleted) INTO removed, waiting;
@@ -379,8 +384,8 @@ BEGIN
     ),
     waited AS (
         DELETE FROM sluice.waiting AS w
-        WHERE w.id IN (
-            SELECT first.id FROM (SELECT x.id, x.created_at FROM sluice.waiting AS x ORDER BY x.id LIMIT 500) AS first
+        WHERE (w.id, w.subscription) IN (
+            SELECT first.id, first.subscription FROM (SELECT x.id, x.subscription, x.created_at FROM sluice.waiting AS x ORDER BY x.id, x.subscription LIMIT 500) AS first
             WHERE first.created_at < now - interval '30 days')
         RETURNING w.stream
     ),

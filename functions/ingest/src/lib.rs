@@ -11,9 +11,9 @@ mod decision;
 mod elements;
 mod error;
 mod link;
+mod origin;
 mod profile;
 mod round;
-mod origin;
 mod store;
 mod tally;
 
@@ -35,7 +35,7 @@ use crate::tally::ms;
 
 pub use config::Config;
 pub use error::Error;
-pub use origin::{Patience, Origin};
+pub use origin::{Origin, Patience};
 pub use tally::Tally;
 
 /// Left for a batch that was begun in the last moment, and for the answer.

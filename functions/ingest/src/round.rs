@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use crate::Error;
 use crate::batch::{Batch, split};
 use crate::elements;
+use crate::origin::{Answer, Origin, Page};
 use crate::profile::{Profile, Reject};
-use crate::origin::{Answer, Page, Origin};
 use crate::store::Writer;
 use crate::tally::Tally;
 

@@ -446,9 +446,9 @@ impl<'a> Documents<'a> {
     async fn log_printed(&mut self) -> Result<(), ReadError> {
         if !self.printed.is_empty() {
             let texts: Vec<&str> = self.printed.iter().map(|(_, text)| text.as_str()).collect();
-            let log =
-                "INSERT INTO sluice.outbox (stream, key, op) SELECT $1, key, 'upsert' FROM unnest($2::text[]) AS key";
-            let logged = self.client.execute(log, &[&self.stream.name, &texts]).await;
+            let log = "INSERT INTO sluice.outbox (stream, key, op, only_for)
+                 SELECT $1, key, 'upsert', $3 FROM unnest($2::text[]) AS key";
+            let logged = self.client.execute(log, &[&self.stream.name, &texts, &self.stream.subscription]).await;
             logged.map_err(|error| self.error(error))?;
             self.missing.extend(self.printed.drain(..).map(|(position, _)| position));
         }

@@ -61,6 +61,8 @@ pub(crate) struct Outgoing<'a, S, W> {
     subscription: &'a str,
     stop_at: Instant,
     streams: HashMap<String, Stream>,
+    /// They were looked at again behind the first page: whatever stands in this interval's rows is defined by then.
+    has_looked_again: bool,
     /// Of these the changes wait, to the end of the transaction: what waited is sent before what came later.
     set_aside: HashSet<String>,
     rests: &'a mut Rests,
@@ -89,6 +91,7 @@ impl<'a, S: Session, W: Step> Outgoing<'a, S, W> {
             subscription,
             stop_at,
             streams,
+            has_looked_again: false,
             set_aside,
             rests,
             patience: PATIENCE,
@@ -109,7 +112,6 @@ impl<'a, S: Session, W: Step> Outgoing<'a, S, W> {
             by_stream.entry(row.stream.clone()).or_default().push(row);
         }
         for (name, rows) in by_stream {
-            self.counts.add(&name, delivery::DRAINED, as_count(rows.len()));
             let Some(stream) = self.live_stream(&name, &rows).await? else { continue };
             // One write for each key: the last row stands for those before it. Of a key that may have been cut, each.
             let whole = |row: &log::Row| if row.key.len() < KEY_BYTES { 0 } else { row.id };
@@ -145,18 +147,21 @@ impl<'a, S: Session, W: Step> Outgoing<'a, S, W> {
     /// The stream, if its changes can travel. Those of a stream without an index are set aside until it has one; those
     /// of a stream that was dropped, or that goes elsewhere, are passed over.
     async fn live_stream(&mut self, name: &str, rows: &[log::Row]) -> Result<Option<Stream>, Error> {
-        if !self.streams.contains_key(name) {
-            // Defined since this transaction began, or dropped.
+        if !self.has_looked_again && self.streams.get(name).is_none_or(|stream| !stream.is_delivered) {
+            // Defined, or given to this subscription, since this transaction began; or dropped.
             self.streams = self.session.streams(self.subscription).await?;
+            self.has_looked_again = true;
         }
         let Some(stream) = self.streams.get(name) else {
             warn!(stream = name, changes = rows.len(), "passed over changes of a stream that was dropped");
             self.counters.unknown += rows.len() as u64;
+            self.counts.add(name, delivery::DRAINED, as_count(rows.len()));
             return Ok(None);
         };
         if !stream.is_delivered {
             return Ok(None);
         }
+        self.counts.add(name, delivery::DRAINED, as_count(rows.len()));
         if stream.live_index.is_some() && !self.set_aside.contains(name) {
             return Ok(Some(stream.clone()));
         }

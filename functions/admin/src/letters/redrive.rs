@@ -78,7 +78,8 @@ impl<'a> Redrive<'a> {
     pub async fn letters(&self, letters: &[Letter]) -> Result<Redriven, Problem> {
         // PostgreSQL has no text with the character U+0000, so no row has such a key.
         let is_event = |facts: &Facts| {
-            !facts.key.contains('\0') && self.streams.get(&facts.stream).is_some_and(|stream| stream.source.is_some())
+            !facts.key.contains('\0')
+                && self.streams.get(&facts.stream).is_some_and(|stream| stream.is_delivered && stream.source.is_some())
         };
         let (mut sourced, mut others) = (vec![], vec![]);
         for letter in letters {

@@ -1,6 +1,6 @@
 //! What is defined, and whether both sides have as much of it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use axum::Json;
@@ -75,7 +75,7 @@ pub async fn list(State(admin): State<Admin>) -> Result<Json<Streams>, Problem> 
     let statuses = streams::list_status(&*admin.database().await?).await?;
     let is_indexed = |status: &&Status| status.subscription == ELASTICSEARCH;
     let names: Vec<String> = statuses.iter().filter(is_indexed).map(|status| status.name.clone()).collect();
-    let sources: Vec<String> = statuses.iter().filter_map(|status| status.source.clone()).collect();
+    let sources: BTreeSet<String> = statuses.iter().filter_map(|status| status.source.clone()).collect();
     let until = Instant::now() + COUNTS_TIMEOUT;
     let (sources, indexes) = tokio::join!(count_sources(&admin, &sources, until), count_indexes(&admin, &names, until));
     let stream = |status: Status| {
@@ -119,7 +119,7 @@ pub async fn held(database: &Client) -> Result<Vec<Held>, tokio_postgres::Error>
 }
 
 /// The counts of those that could be counted, one after the other: they are the database's work.
-async fn count_sources(admin: &Admin, sources: &[String], until: Instant) -> HashMap<String, (i64, bool)> {
+async fn count_sources(admin: &Admin, sources: &BTreeSet<String>, until: Instant) -> HashMap<String, (i64, bool)> {
     let mut counts = HashMap::new();
     let count_all = async {
         let session = admin.own_session(COUNT_TIMEOUT).await.ok()?;

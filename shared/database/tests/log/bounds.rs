@@ -27,7 +27,9 @@ const WORLD: &str = "
     SELECT sluice.track('demo.part', stream => 'items', affects => 'SELECT id FROM demo.item WHERE id = $1.item_id');
     SELECT sluice.define_stream('letters', mapping => '{\"properties\": {}}')";
 const UNBORN: &str = "
-    SELECT sluice.define_stream('unborn', source => 'demo.item', key => 'id', mapping => '{\"properties\": {\"id\": {}}}')";
+    SELECT sluice.define_stream('unborn', source => 'demo.item', key => 'id', mapping => '{\"properties\": {\"id\": {}}}');
+    SELECT sluice.subscribe('other');
+    INSERT INTO sluice.target SELECT 'other', t.stream, t.mapping, t.settings, t.mapping, 'other-1' FROM sluice.target AS t";
 /// In this order: what is noted now must be pending for both readers.
 const ROWS: &str = "
     INSERT INTO sluice.tracked (relation, stream, key, attributes)
@@ -54,7 +56,7 @@ const ROWS: &str = "
     INSERT INTO sluice.outbox (stream, key, op) SELECT 'unborn', n, 'upsert' FROM generate_series(1, 2000) AS n";
 
 /// How each function is called as its caller calls it, or in a harder way. One that has no line here fails the test.
-const CALLS: [(&str, &str); 74] = [
+const CALLS: [(&str, &str); 77] = [
     ("advance", "SELECT sluice.advance('elasticsearch', 1)"),
     ("answers_for_another", "SELECT sluice.answers_for_another('elasticsearch', 'items', '7')"),
     ("as_reader", "SELECT sluice.as_reader(s, 'SELECT', 'n integer') FROM sluice.stream AS s"),
@@ -122,6 +124,7 @@ const CALLS: [(&str, &str); 74] = [
     ("pause", "SELECT sluice.pause('elasticsearch')"),
     ("pending", "SELECT sluice.pending('elasticsearch')"),
     ("pending", "SELECT sluice.pending('fan_out')"),
+    ("pending", "SELECT sluice.pending('other')"),
     ("pending_by_stream", "SELECT sluice.pending_by_stream('elasticsearch')"),
     ("pending_rows", "SELECT sluice.pending_rows(s, 10000) FROM sluice.subscription AS s"),
     ("put_aside", "SELECT sluice.put_aside(e, '57014', 'too slow') FROM sluice.expansion AS e ORDER BY id LIMIT 1"),
@@ -138,6 +141,7 @@ const CALLS: [(&str, &str); 74] = [
     ("resume", "SELECT sluice.resume('elasticsearch')"),
     ("rfc3339", "SELECT sluice.rfc3339(now())"),
     ("sample", "SELECT sluice.sample('elasticsearch')"),
+    ("sample", "SELECT sluice.sample('other')"),
     ("snapshot", "SELECT sluice.snapshot()"),
     ("snapshot_before", "SELECT sluice.snapshot_before(seen, pg_snapshot_xmax(seen)) FROM sluice.subscription"),
     (
@@ -155,6 +159,7 @@ const CALLS: [(&str, &str); 74] = [
         "SELECT sluice.wait('elasticsearch', ARRAY(SELECT (SELECT max(id) FROM sluice.outbox) - n FROM generate_series(0, 1999) AS n))",
     ),
     ("waited", "SELECT sluice.waited('elasticsearch', 2000)"),
+    ("waited", "SELECT sluice.waited('other', 2000)"),
     (
         "with_found_texts",
         "SELECT sluice.with_found_texts(s, ARRAY(SELECT n::text FROM generate_series(48000, 53000) AS n)) FROM sluice.stream AS s WHERE name = 'items'",

@@ -134,7 +134,7 @@ async fn the_same_definition_again_changes_nothing() -> Result<()> {
         "SELECT sluice.define_stream('items', {ITEM}); SELECT sluice.track('demo.item', stream => 'items', key => 'id');
          SELECT sluice.track('demo.item', stream => 'items', affects => 'SELECT $1.id')"
     );
-    let state = "SELECT (SELECT json_agg(json_build_array(s.xmin::text, s)) FROM sluice.stream AS s)::text \
+    let state = "SELECT (SELECT json_agg(json_build_array(s.xmin::text, s, t.xmin::text, t)) FROM sluice.stream AS s JOIN sluice.target AS t ON t.stream = s.name)::text \
                  || (SELECT string_agg(t::text, ' ' ORDER BY id) FROM sluice.tracked AS t) \
                  || (SELECT string_agg(tgname, ' ' ORDER BY tgname) FROM pg_trigger WHERE tgrelid = 'demo.item'::regclass)";
     world.owner.batch_execute(&both).await?;

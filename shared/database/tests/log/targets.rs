@@ -138,3 +138,30 @@ async fn a_stream_that_a_subscription_does_not_deliver_is_known_to_it_as_such() 
     assert_eq!(one::<i64>(&world.owner, "SELECT count(*) FROM sluice.target").await?, 0);
     Ok(())
 }
+
+/// A key is forgotten while one target has still to be told that its row is gone, and another is told something of its own.
+#[tokio::test]
+async fn a_delete_that_one_target_waits_for_is_not_forgotten_for_what_another_waits_for() -> Result<()> {
+    let world = world_of_two().await?;
+    world.app.batch_execute("INSERT INTO demo.item VALUES (1, 'a'); DELETE FROM demo.item").await?;
+    let letter =
+        "INSERT INTO sluice.outbox (stream, key, op, only_for) VALUES ('items', '1', 'upsert', 'elasticsearch')";
+    world.owner.batch_execute(letter).await?;
+    let waiting: i64 = one(&world.owner, "SELECT waiting FROM sluice.forget('items', '1')").await?;
+    assert_eq!(waiting, 2, "one for each of them");
+    assert_eq!(keys(&other(&world.database).await?.drain().await?), ["1"]);
+    assert_eq!(keys(&world.drain().await?), ["1", "1"]);
+    assert_eq!(one::<i64>(&world.owner, "SELECT waiting FROM sluice.forget('items', '1')").await?, 0);
+    assert_eq!(one::<i64>(&world.owner, "SELECT count(*) FROM sluice.outbox").await?, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_row_for_a_subscription_that_is_not_there_waits_for_nobody() -> Result<()> {
+    let world = World::new().await?;
+    let row = "INSERT INTO sluice.outbox (stream, key, op, only_for) VALUES ('items', '1', 'upsert', 'nobody')";
+    world.owner.batch_execute(row).await?;
+    assert_eq!(passed(&world.owner).await?, "{}");
+    assert!(world.drain().await?.is_empty());
+    Ok(())
+}

@@ -115,7 +115,7 @@ async fn the_same_again_locks_nothing_and_writes_nothing() -> Result<()> {
     let state = "SELECT (SELECT string_agg(xmin::text || tgname || tgenabled::text, ' ' ORDER BY oid) FROM pg_trigger)
         || (SELECT string_agg(xmin::text || proname, ' ' ORDER BY oid) FROM pg_proc WHERE pronamespace = 'sluice'::regnamespace)
         || (SELECT string_agg(xmin::text || t::text, ' ' ORDER BY id) FROM sluice.tracked AS t)
-        || (SELECT string_agg(xmin::text || s::text, ' ' ORDER BY name) FROM sluice.stream AS s)
+        || (SELECT string_agg(s.xmin::text || s::text || t.xmin::text || t::text, ' ' ORDER BY name) FROM sluice.stream AS s JOIN sluice.target AS t ON t.stream = s.name)
         || (SELECT string_agg(xmin::text || relname, ' ' ORDER BY oid) FROM pg_class WHERE relnamespace = 'demo'::regnamespace)";
     let before: String = one(&world.owner, state).await?;
     world.owner.batch_execute(&format!("BEGIN; {again}")).await?;

@@ -5,6 +5,7 @@ import { content, errorTypes, matching, nameOf, ordered, without } from './lette
 function letter(changes: Partial<Letter>): Letter {
   return {
     message_id: 'a',
+    subscription: 'elasticsearch',
     stream: 'users',
     key: '7',
     version: 1,
