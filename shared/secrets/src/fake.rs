@@ -11,21 +11,19 @@ use aws_sdk_secretsmanager::{
     Client,
     config::{BehaviorVersion, Config, Credentials, Region, retry::RetryConfig},
 };
-use serde_json::json;
-use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{TcpListener, TcpStream},
-};
+use axum::{Router, body::Bytes, extract::State, http::StatusCode};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
 
 /// It speaks the one operation that is used, `GetSecretValue`, over HTTP on 127.0.0.1, until its runtime ends.
 #[derive(Clone, Debug)]
 pub struct SecretsManager {
     url: String,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<Held>>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Held {
     values: HashMap<String, String>,
     refused: HashSet<String>,
     lookups: usize,
@@ -38,13 +36,9 @@ impl SecretsManager {
     pub async fn start() -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", listener.local_addr()?);
-        let state = Arc::<Mutex<State>>::default();
+        let state = Arc::<Mutex<Held>>::default();
         let served = Arc::clone(&state);
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(answer(stream, Arc::clone(&served)));
-            }
-        });
+        tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer).with_state(served)).await });
         Ok(Self { url, state })
     }
 
@@ -90,7 +84,7 @@ impl SecretsManager {
         Client::from_conf(config)
     }
 
-    fn with_state<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
+    fn with_state<T>(&self, f: impl FnOnce(&mut Held) -> T) -> T {
         f(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -108,52 +102,25 @@ pub async fn silent_server() -> io::Result<String> {
     Ok(url)
 }
 
-async fn answer(stream: TcpStream, state: Arc<Mutex<State>>) -> io::Result<()> {
-    let mut stream = BufReader::new(stream);
-    let mut length = 0;
-    loop {
-        let mut line = String::new();
-        stream.read_line(&mut line).await?;
-        let line = line.trim_end().to_ascii_lowercase();
-        if line.is_empty() {
-            break;
-        }
-        if let Some(value) = line.strip_prefix("content-length:") {
-            length = value.trim().parse().map_err(io::Error::other)?;
-        }
-    }
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).await?;
-    let request: serde_json::Value = serde_json::from_slice(&body)?;
+async fn answer(State(state): State<Arc<Mutex<Held>>>, body: Bytes) -> (StatusCode, String) {
+    let request: Value = serde_json::from_slice(&body).unwrap_or_default();
     let arn = request["SecretId"].as_str().unwrap_or_default();
-
-    if state.lock().unwrap_or_else(PoisonError::into_inner).is_silent {
-        // Until the client gives up and closes.
-        stream.read_u8().await?;
+    let is_silent = state.lock().unwrap_or_else(PoisonError::into_inner).is_silent;
+    if is_silent {
+        std::future::pending::<()>().await; // until the client gives up and closes
     }
-    let (status, body) = {
-        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.lookups += 1;
-        match state.values.get(arn) {
-            _ if state.is_away => {
-                ("503 Service Unavailable", json!({"__type": "InternalServiceError", "message": "away"}))
-            }
-            _ if state.refused.contains(arn) => (
-                "400 Bad Request",
-                json!({"__type": "AccessDeniedException", "message": "not authorized to perform GetSecretValue"}),
-            ),
-            Some(value) => ("200 OK", json!({"ARN": arn, "Name": arn, "SecretString": value})),
-            None => (
-                "400 Bad Request",
-                json!({"__type": "ResourceNotFoundException", "message": "Secrets Manager can't find the secret."}),
-            ),
+    let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+    state.lookups += 1;
+    let refused = |kind: &str, message: &str| json!({"__type": kind, "message": message});
+    let (status, answer) = match state.values.get(arn) {
+        _ if state.is_away => (StatusCode::SERVICE_UNAVAILABLE, refused("InternalServiceError", "away")),
+        _ if state.refused.contains(arn) => {
+            (StatusCode::BAD_REQUEST, refused("AccessDeniedException", "not authorized to perform GetSecretValue"))
+        }
+        Some(value) => (StatusCode::OK, json!({"ARN": arn, "Name": arn, "SecretString": value})),
+        None => {
+            (StatusCode::BAD_REQUEST, refused("ResourceNotFoundException", "Secrets Manager can't find the secret."))
         }
     };
-    let body = body.to_string();
-    let response = format!(
-        "HTTP/1.1 {status}\r\ncontent-type: application/x-amz-json-1.1\r\ncontent-length: {}\r\n\
-         connection: close\r\n\r\n{body}",
-        body.len()
-    );
-    stream.get_mut().write_all(response.as_bytes()).await
+    (status, answer.to_string())
 }

@@ -5,9 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_sdk_sqs::config::retry::RetryConfig;
 use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::HeaderMap;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Barrier;
 
 /// A queue of a server that is the test's own.
@@ -56,11 +59,8 @@ impl Sqs {
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let server = Arc::new(Server { released_together, ..Server::default() });
         let shared = Arc::clone(&server);
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, Arc::clone(&shared)));
-            }
-        });
+        let router = Router::new().fallback(serve).with_state(shared);
+        tokio::spawn(async move { axum::serve(listener, router).await });
         Self { url: format!("{endpoint}/1/letters"), endpoint, server }
     }
 
@@ -186,47 +186,14 @@ impl Queue {
     }
 }
 
-async fn serve(mut stream: TcpStream, server: Arc<Server>) -> Option<()> {
-    let mut data = vec![];
-    loop {
-        let head = loop {
-            if let Some(end) = data.windows(4).position(|four| four == b"\r\n\r\n") {
-                break end + 4;
-            }
-            if stream.read_buf(&mut data).await.ok()? == 0 {
-                return None;
-            }
-        };
-        let header = String::from_utf8_lossy(&data[..head]).to_lowercase();
-        let value = |name: &str| header.split(name).nth(1).and_then(|rest| rest.split("\r\n").next());
-        let length: usize = value("content-length: ").unwrap_or("0").parse().ok()?;
-        let action = value("x-amz-target: amazonsqs.").unwrap_or_default().to_owned();
-        while data.len() < head + length {
-            stream.read_buf(&mut data).await.ok()?;
-        }
-        let request: Value = serde_json::from_slice(&data[head..head + length]).ok()?;
-        data.drain(..head + length);
-        let action = [
-            "ReceiveMessage",
-            "DeleteMessageBatch",
-            "ChangeMessageVisibilityBatch",
-            "SendMessageBatch",
-            "GetQueueAttributes",
-        ]
-        .into_iter()
-        .find(|name| name.to_lowercase() == action)?;
-        if action == "ChangeMessageVisibilityBatch"
-            && let Some(barrier) = &server.released_together
-        {
-            barrier.wait().await;
-        }
-        let url = request["QueueUrl"].as_str().unwrap_or_default().to_owned();
-        let reply = server.queues().entry(url).or_default().answer(action, &request).to_string();
-        let head = format!(
-            "HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-json-1.0\r\ncontent-length: {}\r\n\r\n",
-            reply.len()
-        );
-        stream.write_all(head.as_bytes()).await.ok()?;
-        stream.write_all(reply.as_bytes()).await.ok()?;
+async fn serve(State(server): State<Arc<Server>>, headers: HeaderMap, body: Bytes) -> String {
+    let action = headers["x-amz-target"].to_str().unwrap().strip_prefix("AmazonSQS.").unwrap();
+    if action == "ChangeMessageVisibilityBatch"
+        && let Some(barrier) = &server.released_together
+    {
+        barrier.wait().await;
     }
+    let request: Value = serde_json::from_slice(&body).unwrap();
+    let url = request["QueueUrl"].as_str().unwrap_or_default().to_owned();
+    server.queues().entry(url).or_default().answer(action, &request).to_string()
 }

@@ -4,8 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::Result;
+use axum::Router;
+use axum::body::Bytes;
+use axum::http::HeaderMap;
+use serde_json::{Value, json};
 use telemetry::Trace;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::support::{Bench, a_minute_from_now};
@@ -86,12 +89,10 @@ impl Sqs {
         let endpoint = format!("http://{}", listener.local_addr()?);
         let taken = Arc::new(AtomicU32::new(0));
         let count = taken.clone();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let count = count.clone();
-                tokio::spawn(async move { answer(stream, refuses, &count).await });
-            }
-        });
+        let answer = async move |headers: HeaderMap, body: Bytes| {
+            answer(refuses, &count, headers["x-amz-target"].to_str().unwrap_or_default(), &body)
+        };
+        tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });
         Ok(Self { endpoint, taken })
     }
 
@@ -101,55 +102,24 @@ impl Sqs {
     }
 }
 
-async fn answer(
-    mut stream: tokio::net::TcpStream,
-    refuses: fn(usize) -> Option<usize>,
-    taken: &AtomicU32,
-) -> Result<()> {
-    let mut data = vec![];
-    loop {
-        let head = loop {
-            if let Some(end) = data.windows(4).position(|four| four == b"\r\n\r\n") {
-                break end + 4;
-            }
-            if stream.read_buf(&mut data).await? == 0 {
-                return Ok(());
-            }
-        };
-        let header = String::from_utf8_lossy(&data[..head]).to_lowercase();
-        let length = header.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next());
-        let length: usize = length.unwrap_or("0").parse()?;
-        while data.len() < head + length {
-            stream.read_buf(&mut data).await?;
-        }
-        let body = data[head..head + length].to_vec();
-        data.drain(..head + length);
-        let reply = if header.contains("sendmessagebatch") {
-            let request: serde_json::Value = serde_json::from_slice(&body)?;
-            let ids: Vec<&str> =
-                request["Entries"].as_array().into_iter().flatten().filter_map(|entry| entry["Id"].as_str()).collect();
-            let refused = refuses(ids.len());
-            let successful: Vec<_> = ids
-                .iter()
-                .enumerate()
-                .filter(|(index, _)| Some(*index) != refused)
-                .map(|(_, id)| serde_json::json!({"Id": id, "MessageId": id, "MD5OfMessageBody": ""}))
-                .collect();
-            let failed: Vec<_> = refused
-                .map(|index| serde_json::json!({"Id": ids[index], "Code": "InternalError", "SenderFault": false}))
-                .into_iter()
-                .collect();
-            taken.fetch_add(successful.len() as u32, Ordering::SeqCst);
-            serde_json::json!({"Successful": successful, "Failed": failed})
-        } else {
-            serde_json::json!({"Attributes": {"ApproximateNumberOfMessages": "0"}})
-        };
-        let reply = reply.to_string();
-        let head = format!(
-            "HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-json-1.0\r\ncontent-length: {}\r\n\r\n",
-            reply.len()
-        );
-        stream.write_all(head.as_bytes()).await?;
-        stream.write_all(reply.as_bytes()).await?;
+fn answer(refuses: fn(usize) -> Option<usize>, taken: &AtomicU32, action: &str, body: &[u8]) -> String {
+    if !action.ends_with("SendMessageBatch") {
+        return json!({"Attributes": {"ApproximateNumberOfMessages": "0"}}).to_string();
     }
+    let request: Value = serde_json::from_slice(body).unwrap();
+    let ids: Vec<&str> =
+        request["Entries"].as_array().into_iter().flatten().filter_map(|entry| entry["Id"].as_str()).collect();
+    let refused = refuses(ids.len());
+    let successful: Vec<_> = ids
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| Some(*index) != refused)
+        .map(|(_, id)| json!({"Id": id, "MessageId": id, "MD5OfMessageBody": ""}))
+        .collect();
+    let failed: Vec<_> = refused
+        .map(|index| json!({"Id": ids[index], "Code": "InternalError", "SenderFault": false}))
+        .into_iter()
+        .collect();
+    taken.fetch_add(successful.len() as u32, Ordering::SeqCst);
+    json!({"Successful": successful, "Failed": failed}).to_string()
 }
