@@ -59,7 +59,7 @@ class Problems(unittest.TestCase):
     def test_a_file_takes_a_text_by_its_path(self):
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "url").write_text("https://profiles.example.com")
-            (Path(folder) / ".env").write_text(f"# a comment\nDATABASE_SECRET_ARN='{ARN}'\nSOURCE_URL=@{folder}/url\nDATABASE_HOST=\n")
+            (Path(folder) / ".env").write_text(f"# a comment\nDATABASE_SECRET_ARN='{ARN}'\nORIGIN_URL=@{folder}/url\nDATABASE_HOST=\n")
             found = parameters.read(Path(folder) / ".env")
         self.assertEqual(found, {"DatabaseSecretArn": ARN, "OriginUrl": "https://profiles.example.com"})
 
