@@ -106,7 +106,7 @@ fn answer(refuses: fn(usize) -> Option<usize>, taken: &AtomicU32, action: &str, 
     if !action.ends_with("SendMessageBatch") {
         return json!({"Attributes": {"ApproximateNumberOfMessages": "0"}}).to_string();
     }
-    let request: Value = serde_json::from_slice(body).unwrap();
+    let request: Value = serde_json::from_slice(body).unwrap_or_default();
     let ids: Vec<&str> =
         request["Entries"].as_array().into_iter().flatten().filter_map(|entry| entry["Id"].as_str()).collect();
     let refused = refuses(ids.len());
