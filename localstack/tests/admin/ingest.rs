@@ -139,6 +139,6 @@ async fn a_round_that_is_asked_for_begins_and_is_on_record() -> Result<()> {
     .await;
     let audit = admin.audit("ingest").await?;
     let entry = audit.first().context("it is on record")?;
-    assert_eq!((&entry["subject"], &entry["actor"]), (&requested["source"], &Value::from("operator")));
+    assert_eq!((&entry["subject"], &entry["actor"]), (&requested["origin"], &Value::from("operator")));
     Ok(())
 }
