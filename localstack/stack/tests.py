@@ -23,6 +23,7 @@ from commands import DEPLOYED, clean, down, existing, exports, start_servers, up
 from console import Failure, run, say, say_times, timed, together
 from layout import CACHE, REPOSITORY, TARGET
 
+WATCH = [str(packages.PYTHON), "-B", "localstack/tests/test_watch.py"]
 SAID = CACHE / "tests"  # what each program of the last run said
 LONG_FAULTS = {"OUTAGE_SECONDS": "120", "FREEZE_SECONDS": "60", "KILL_CHANGES": "20000"}
 # For the browser's tests: a date that PostgreSQL knows and Elasticsearch does not makes a hackathon a dead letter.
@@ -49,7 +50,7 @@ def test(arguments: dict[str, str]) -> None:
     oldest, chromium = machine.oldest_postgres(), npm.find_chromium()
     env = tests_environment(arguments)
     rust = rust_tests(env)
-    watch = Program("the alarms", [packages.PYTHON, "-B", "localstack/tests/test_watch.py"])
+    watch = Program("the alarms", WATCH)
     infra = Program("infra", [packages.PYTHON, "-B", "-m", "unittest", "discover", "-s", "infra"])
     pages = Program("the pages", [packages.PYTHON, "-B", "docs/check-commands", "run"])  # in a PostgreSQL of its own
     # What the README has a newcomer type first. The stack is there already.
@@ -137,8 +138,7 @@ def soak(arguments: dict[str, str]) -> None:
     env = tests_environment(arguments)
     # About a hundred seeds a second, on a busy machine.
     long = {"PROPERTY_SECONDS": str(seconds), "SEEDS": str(100 * seconds), "MESSAGES": "10000"}
-    watch = [str(packages.PYTHON), "-B", "localstack/tests/test_watch.py"]
-    run_tests(watch, env | {"HEALTHY_SECONDS": "1200"})  # three periods of five minutes lie in it, wherever it begins
+    run_tests(WATCH, env | {"HEALTHY_SECONDS": "1200"})  # three periods of five minutes lie in it, wherever it begins
     run_tests(["cargo", "test", "--workspace", "--test", "faults", "--", "--nocapture"], env | LONG_FAULTS)
     run_tests(["cargo", "test", "--workspace", "--test", "simulation", "--", "--nocapture"], env | long)
     run_tests(["cargo", "test", "--workspace", "--", "--nocapture", "property"], env | long)

@@ -161,8 +161,9 @@ LANGUAGE sql STABLE AS $$
     GROUP BY p.stream
 $$;
 
--- A line for each stream and each subscription that it goes to: its index (NULL: run migrate), what waits for it and expansions that are under way (`counted_rows`
--- of each are looked at at most), what the newest one that is parked failed with, the tables that its view reads but nobody tracks, and why it does not keep up:
+-- A line for each stream and each subscription that it goes to: its index (NULL: run migrate), what waits for it and
+-- expansions that are under way (`counted_rows` of each are looked at at most), what the newest one that is parked failed
+-- with, the tables that its view reads but nobody tracks, and why it does not keep up:
 -- nobody can read its source, reading it failed just now, it has no index, or its changed documents cannot be found out.
 -- `problem` NULL: nothing is in its way.
 CREATE OR REPLACE FUNCTION sluice.stream_status()

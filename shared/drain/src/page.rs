@@ -152,16 +152,16 @@ impl<'a, S: Session, W: Step> Outgoing<'a, S, W> {
             self.streams = self.session.streams(self.subscription).await?;
             self.has_looked_again = true;
         }
-        let Some(stream) = self.streams.get(name) else {
-            warn!(stream = name, changes = rows.len(), "passed over changes of a stream that was dropped");
-            self.counters.unknown += rows.len() as u64;
-            self.counts.add(name, delivery::DRAINED, as_count(rows.len()));
-            return Ok(None);
-        };
-        if !stream.is_delivered {
+        let stream = self.streams.get(name);
+        if stream.is_some_and(|stream| !stream.is_delivered) {
             return Ok(None);
         }
         self.counts.add(name, delivery::DRAINED, as_count(rows.len()));
+        let Some(stream) = stream else {
+            warn!(stream = name, changes = rows.len(), "passed over changes of a stream that was dropped");
+            self.counters.unknown += rows.len() as u64;
+            return Ok(None);
+        };
         if stream.live_index.is_some() && !self.set_aside.contains(name) {
             return Ok(Some(stream.clone()));
         }
