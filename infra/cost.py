@@ -65,12 +65,12 @@ SECRETS = 4
 # Each hour of a metric in which it has a value is billed: those of each minute, since the heartbeat is a change, and those of
 # whatever goes wrong.
 ALWAYS_METRICS = (
-    "Backlog", "OldestPendingAge", "LogBytes", "FanOutBacklog", "FanOutOldestPendingAge", "ExpansionsFailing", "WaitingRows", "StreamProblems",
+    "Backlog", "Lag", "LogBytes", "FanOutBacklog", "FanOutOldestPendingAge", "ExpansionsFailing", "WaitingRows", "StreamProblems",
     "Drained", "Published", "PublishedBytes", "Written", "CommitToIndexed", "HeartbeatAge",
 )  # fmt: skip
 OTHER_METRICS = (
-    "Stale", "Gone", "ReRead", "Retried", "ConfigurationErrors", "SourceErrors", "SampleFailures", "DeadLettered", "Unauthorized",
-    "RefusedTokens", "SecretRefreshes",
+    "Stale", "Gone", "ReRead", "Retried", "ConfigurationErrors", "SourceErrors", "LostFlights", "SampleFailures", "DeadLettered",
+    "Unauthorized", "RefusedTokens", "SecretRefreshes",
 )  # fmt: skip
 
 # Rounded up from what a local stack shows; nobody measured them on AWS.

@@ -26,14 +26,15 @@ CASES = {
     "OriginEmptyAlarm": ({"ProfilesSynced": 0}, {"ProfilesSynced": 1}, 360, ALARM),
     "RejectShareAlarm": ({"ProfilesSynced": 79, "ProfilesRejected": 21}, {"ProfilesSynced": 80, "ProfilesRejected": 20}, 10, OK),
     "TriggerDidNotRunAlarm": ({"TriggerFunction/Invocations": 0}, {"TriggerFunction/Invocations": 1}, 5, ALARM),
-    "PendingAgeAlarm": ({"OldestPendingAge": 60_001}, {"OldestPendingAge": 60_000}, 3, KEPT),
-    "PendingAgeCriticalAlarm": ({"OldestPendingAge": 300_001}, {"OldestPendingAge": 300_000}, 3, KEPT),
+    "LagAlarm": ({"Lag": 120_001}, {"Lag": 120_000}, 3, KEPT),
+    "LagCriticalAlarm": ({"Lag": 2_700_001}, {"Lag": 2_700_000}, 3, KEPT),
     "LowThroughputAlarm": ({"Backlog": 1_001, "Drained": 2_999}, {"Backlog": 1_001, "Drained": 3_000}, 15, OK),
     "LogSizeAlarm": ({"LogBytes": 10 * 2**30 + 1}, {"LogBytes": 10 * 2**30}, 15, KEPT),
     "StreamProblemsAlarm": ({"StreamProblems": 1}, {"StreamProblems": 0}, 15, KEPT),
     "FanOutAgeAlarm": ({"FanOutOldestPendingAge": 60_001}, {"FanOutOldestPendingAge": 60_000}, 3, KEPT),
     "ExpansionsFailingAlarm": ({"ExpansionsFailing": 1}, {"ExpansionsFailing": 0}, 15, KEPT),
     "WaitingRowsAlarm": ({"WaitingRows": 5_000}, {"WaitingRows": 4_999}, 15, KEPT),
+    "LostFlightsAlarm": ({"LostFlights": 1}, {"LostFlights": 0}, 5, OK),
     "SamplesFailAlarm": ({"SampleFailures": 3}, {"SampleFailures": 2}, 15, OK),
     "OldestMessageAlarm": ({"Queue/ApproximateAgeOfOldestMessage": 1_801}, {"Queue/ApproximateAgeOfOldestMessage": 1_800}, 10, OK),
     "QueueAgeAlarm": ({"Queue/ApproximateAgeOfOldestMessage": 345_601}, {"Queue/ApproximateAgeOfOldestMessage": 345_600}, 5, OK),
@@ -109,11 +110,11 @@ def a_round(at: float, **metrics: int) -> str:
     return line(at, **nothing | metrics)
 
 
-def idle(minute: int) -> list[str]:
+def idle(minute: int, lag_minutes: int = 0) -> list[str]:
     """What the functions print where nothing is but the heartbeat, and an ingest whose origin has nothing new."""
     at = minute * MINUTE
     return [
-        line(at + 5, Drained=1, Published=1, PublishedBytes=200, Backlog=0, OldestPendingAge=0, LogBytes=2**20),
+        line(at + 5, Drained=1, Published=1, PublishedBytes=200, Backlog=0, Lag=lag_minutes * MINUTE * 1000, LogBytes=2**20),
         line(at + 6, Written=1, HeartbeatAge=200, CommitToIndexed={"Values": [200], "Counts": [1]}),
         a_round(at + 7),
     ]
@@ -167,7 +168,7 @@ class Thresholds(unittest.TestCase):
 
 
     def test_a_log_that_nothing_leaves_is_told_of(self):
-        stopped = states(60, lambda minute: [line(minute * MINUTE + 5, Drained=0, Backlog=5_000, OldestPendingAge=0), *idle(minute)[1:]])
+        stopped = states(60, lambda minute: [line(minute * MINUTE + 5, Drained=0, Backlog=5_000, Lag=0), *idle(minute)[1:]])
         self.assertIn(ALARM, stopped["LowThroughputAlarm"])
 
     def test_a_letter_is_told_of_after_a_week_though_its_age_is_not(self):
@@ -205,16 +206,16 @@ class Silence(unittest.TestCase):
     def test_elasticsearch_away_for_four_minutes_under_load(self):
         def at(minute):
             if 30 <= minute < 34:
-                return [idle(minute)[0], line(minute * MINUTE, Retried=500)]
+                return [idle(minute, minute - 29)[0], line(minute * MINUTE, Retried=500)]
             return [*idle(minute), line(minute * MINUTE, Written=5_000)]
 
         self.assert_silent(states(60, at))
 
     def test_a_load_that_is_drained_at_once(self):
-        self.assert_silent(states(60, lambda minute: [*idle(minute), line(minute * MINUTE, Drained=100_000, Backlog=40_000, OldestPendingAge=20_000)]))
+        self.assert_silent(states(60, lambda minute: [*idle(minute), line(minute * MINUTE, Drained=100_000, Backlog=40_000, Lag=20_000)]))
 
     def test_rows_of_a_transaction_that_was_open_for_an_hour(self):
-        self.assert_silent(states(60, lambda minute: [*idle(minute), *([line(minute * MINUTE, OldestPendingAge=3_600_000)] if minute in (30, 31) else [])]))
+        self.assert_silent(states(60, lambda minute: [*idle(minute), *([line(minute * MINUTE, Lag=3_600_000)] if minute in (30, 31) else [])]))
 
     def test_an_ingest_that_runs_once_an_hour(self):
         self.assert_silent(states(24 * 60, lambda minute: [*idle(minute)[:2], *([a_round(minute * MINUTE, ProfilesFetched=1, ProfilesSynced=1)] if minute % 60 == 7 else [])]))
@@ -270,13 +271,23 @@ class Faults(unittest.TestCase):
         self.assertEqual({name for name, had in found.items() if ALARM in had}, {"OriginEmptyAlarm"})
 
     def test_elasticsearch_away_where_nobody_writes(self):
-        self.assertEqual(self.wakes(states(60, lambda minute: idle(minute)[: 1 if minute > 20 else 2])), {"HeartbeatAlarm"})
+        found = states(60, lambda minute: idle(minute)[:2] if minute <= 20 else idle(minute, minute - 20)[:1])
+        self.assertEqual(self.wakes(found), {"HeartbeatAlarm"})
 
     def test_elasticsearch_away_under_load(self):
         def at(minute):
-            return [*idle(minute), line(minute * MINUTE, Written=500)] if minute < 20 else [idle(minute)[0], line(minute * MINUTE, Retried=300)]
+            if minute < 20:
+                return [*idle(minute), line(minute * MINUTE, Written=500)]
+            return [idle(minute, minute - 19)[0], line(minute * MINUTE, Retried=300)]
 
         self.assertEqual(self.wakes(states(60, at)), {"HeartbeatAlarm", "ErrorRateCriticalAlarm"})
+
+    def test_a_queue_that_was_purged_is_told_of_by_the_lag_and_then_by_what_was_lost(self):
+        def at(minute):
+            return [*idle(minute, minute - 20 if 20 < minute <= 51 else 0), *([line(minute * MINUTE, LostFlights=2)] if minute == 51 else [])]
+
+        found = states(90, at)
+        self.assertEqual({name for name, had in found.items() if ALARM in had}, {"LagAlarm", "LostFlightsAlarm"})
 
     def test_versions_that_went_backwards_are_told_by_heartbeats_alone(self):
         found = states(60, lambda minute: idle(minute) if minute < 20 else [idle(minute)[0], line(minute * MINUTE, Stale=1)])

@@ -81,6 +81,7 @@ CREATE TABLE sluice.subscription (
     name text PRIMARY KEY,
     seen pg_snapshot NOT NULL,
     until pg_snapshot,                          -- the interval's end; NULL between intervals
+    began pg_snapshot,                          -- the most that sees no row of the interval; NULL between intervals
     first_id bigint,                            -- of the interval's rows by transactions that began after `seen`; NULL: none
     last_id bigint,                             -- of the same rows
     after_id bigint NOT NULL DEFAULT 0,         -- of the interval, what has been passed
@@ -92,4 +93,38 @@ CREATE TABLE sluice.subscription (
     timeline integer NOT NULL,
     -- Elasticsearch takes a long, but JSON's numbers are exact up to here.
     CONSTRAINT subscription_reserved CHECK (reserved BETWEEN 0 AND 9007199254740991)
+) WITH (fillfactor = 50);
+
+-- What one step of the drain sent of one stream, for as long as not all of it has arrived and was looked at. Written with the
+-- position; a message may well be done before that. So the two tables only grow towards each other, and what belongs
+-- together is removed together.
+CREATE TABLE sluice.flight (
+    subscription text NOT NULL,
+    stream text NOT NULL,
+    base bigint NOT NULL,                       -- the step's first version
+    parts integer NOT NULL,                     -- its messages, numbered from 1
+    first_id bigint NOT NULL,                   -- of the log's rows in it
+    last_id bigint NOT NULL,
+    seen pg_snapshot NOT NULL,                  -- sees none of these rows; what it sees was passed before
+    since timestamptz NOT NULL,                 -- when the oldest of these rows was logged
+    sent_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    is_landed boolean NOT NULL DEFAULT false,   -- each part has landed; false: count them
+    overtaken integer NOT NULL DEFAULT 0,       -- minutes in which later ones landed, and nothing was heard of this one
+    later bigint NOT NULL,                      -- the newest flight when this one was last looked at
+    looked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    logged_to bigint,                           -- of one that was lost: its rows up to this one are logged again
+    logged pg_snapshot,                         -- this sees all of those
+    PRIMARY KEY (subscription, stream, base)
+) WITH (fillfactor = 50);
+CREATE INDEX flight_base ON sluice.flight (subscription, base);
+CREATE INDEX flight_open ON sluice.flight (subscription, stream, base) INCLUDE (since) WHERE NOT is_landed;
+
+-- The parts of flights that are done: each change is written, or of no use any more, or a dead letter.
+CREATE TABLE sluice.landed (
+    subscription text NOT NULL,
+    stream text NOT NULL,
+    base bigint NOT NULL,
+    part integer NOT NULL,
+    is_final boolean NOT NULL,                  -- its deletes were looked at once more, or it has none
+    PRIMARY KEY (subscription, stream, base, part)
 ) WITH (fillfactor = 50);

@@ -77,7 +77,8 @@ CREATE TABLE sluice.expansion (
     due_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     log_upto bigint,                            -- of the log: up to this id; NULL: of the source, or of `affects`
-    log_after bigint NOT NULL DEFAULT 0
+    log_after bigint NOT NULL DEFAULT 0,
+    seen pg_snapshot NOT NULL                   -- sees none of the rows that it was made of; what it sees was passed before
 );
 CREATE INDEX expansion_due ON sluice.expansion (stream, coalesce(tracked, 0), due_at, id);
 CREATE INDEX expansion_tracked ON sluice.expansion (tracked);  -- what goes with it
@@ -95,3 +96,12 @@ CREATE TABLE sluice.expansion_turn (
     PRIMARY KEY (stream, tracked)
 ) WITH (fillfactor = 50);
 CREATE INDEX expansion_turn_slow ON sluice.expansion_turn (due_at) WHERE is_slow;
+
+-- Expansions that are done, until what they logged has arrived everywhere.
+CREATE TABLE sluice.expanded (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    stream text NOT NULL,
+    seen pg_snapshot NOT NULL,                  -- the expansion's
+    logged pg_snapshot                          -- this sees all that it logged; NULL: the current snapshot does
+);
+CREATE INDEX expanded_stream ON sluice.expanded (stream, id);

@@ -1,9 +1,8 @@
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, ensure};
 
-use crate::variable;
+use crate::{repository, variable};
 
 /// What a signal goes to: a server of the stack that the tests share, or the processes of a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +46,7 @@ impl Service {
 
 /// As `make` does it, for the stack SLUICE_STACK.
 fn make(command: &str, arguments: &[String]) -> Result<()> {
-    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("stack/run");
+    let program = repository()?.join("localstack/stack/run");
     let stack = format!("STACK={}", variable("SLUICE_STACK"));
     let output = Command::new(program).arg(command).arg(stack).args(arguments).output()?;
     ensure!(output.status.success(), "{command} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));

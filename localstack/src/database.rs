@@ -1,12 +1,13 @@
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
 use std::hash::{Hash, Hasher};
-use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use tokio_postgres::{Client, Config, NoTls};
+
+use crate::repository;
 
 /// The roles of a Sluice database, as logins: the owner, the functions, an application without any grant.
 const LOGINS: [&str; 3] = ["test_owner", "test_functions", "test_app"];
@@ -198,7 +199,7 @@ async fn template(server: &Config, postgres: &Client) -> Result<String> {
 
 /// Version, file name and text of each, in the order in which migrate applies them; the functions have version 0.
 pub fn migrations() -> Result<Vec<(i32, String, String)>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations");
+    let folder = repository()?.join("migrations");
     let mut found = vec![];
     for folder in [folder.clone(), folder.join("functions")] {
         let files = fs::read_dir(&folder).with_context(|| folder.display().to_string())?;

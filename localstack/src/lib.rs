@@ -10,7 +10,10 @@ mod proxy;
 mod server;
 mod wait;
 
+use std::path::PathBuf;
 use std::str::FromStr;
+
+use anyhow::{Context as _, Result};
 
 pub use control::Service;
 pub use database::{APP_ROLE, Database, migrations};
@@ -30,6 +33,14 @@ pub fn variable(name: &str) -> String {
             "{name} is not set: the tests need the local stack. Run `make test`, or `eval \"$(make -s env STACK=test)\"`."
         ),
     }
+}
+
+/// Where the repository is, of the folder in which cargo runs a test. Not where it was compiled: two clones may share what cargo
+/// builds.
+fn repository() -> Result<PathBuf> {
+    let folder = std::env::current_dir()?;
+    let root = folder.ancestors().find(|folder| folder.join("Cargo.lock").exists());
+    root.map(PathBuf::from).with_context(|| format!("{} is in no clone of the repository", folder.display()))
 }
 
 /// A variable that repeats a test or makes it longer, such as SEED. `None`: it is not set.

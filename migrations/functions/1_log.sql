@@ -191,6 +191,7 @@ SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_so
 DECLARE
     current pg_snapshot := sluice.snapshot();
     size CONSTANT integer := sluice.interval_rows();
+    first_xid xid8;
     last_xid xid8;
 BEGIN
     -- MATERIALIZED: by an index on xid, never by an ordered scan of the primary key with a filter.
@@ -198,9 +199,13 @@ BEGIN
         'WITH began AS MATERIALIZED ('
             'SELECT o.xid, o.id FROM sluice.ended(%L, %L) AS e CROSS JOIN LATERAL ('
                 'SELECT xid, id FROM sluice.outbox WHERE xid >= e.low AND xid < e.high %s ORDER BY xid, id LIMIT %s) AS o LIMIT %s) '
-        'SELECT min(id), max(id), (SELECT xid FROM began OFFSET %s) FROM began',
+        'SELECT min(id), max(id), (SELECT xid FROM began LIMIT 1), (SELECT xid FROM began OFFSET %s) FROM began',
         pg_snapshot_xmax(state.seen), current, CASE WHEN state.name = 'fan_out' THEN 'AND op = ''fan_out''' END, size, size, size - 1)
-        INTO state.first_id, state.last_id, last_xid;
+        INTO state.first_id, state.last_id, first_xid, last_xid;
+    -- Nothing of what began before the first of these, and before those that were running and have ended.
+    SELECT least(first_xid, min(late::text::numeric)::text::xid8) INTO first_xid
+    FROM pg_snapshot_xip(state.seen) AS late WHERE pg_visible_in_snapshot(late, current);
+    state.began := sluice.snapshot_before(current, coalesce(first_xid, pg_snapshot_xmax(current)));
     state.until := current;
     IF last_xid IS NOT NULL THEN                -- there may be more, of this transaction or of later ones
         state.until := sluice.snapshot_before(current, (last_xid::text::numeric + 1)::text::xid8);
@@ -209,7 +214,7 @@ BEGIN
     END IF;
     state.after_id := 0;
     UPDATE sluice.subscription AS s
-    SET until = state.until, first_id = state.first_id, last_id = state.last_id, after_id = 0
+    SET until = state.until, began = state.began, first_id = state.first_id, last_id = state.last_id, after_id = 0
     WHERE s.name = state.name;
 END $$;
 
@@ -298,7 +303,7 @@ $$;
 CREATE OR REPLACE FUNCTION sluice.finish(reader text) RETURNS void
 LANGUAGE sql VOLATILE AS $$
     UPDATE sluice.subscription
-    SET seen = until, until = NULL, first_id = NULL, last_id = NULL, after_id = 0
+    SET seen = until, until = NULL, began = NULL, first_id = NULL, last_id = NULL, after_id = 0
     WHERE name = reader
 $$;
 

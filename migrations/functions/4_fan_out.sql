@@ -13,7 +13,7 @@
 CREATE OR REPLACE FUNCTION sluice.collect(size integer DEFAULT 1000, OUT begun bigint, OUT has_more boolean)
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    after bigint;
+    position sluice.subscription;
     last bigint;
 BEGIN
     begun := 0;
@@ -21,11 +21,14 @@ BEGIN
     IF NOT sluice.pending('fan_out') THEN
         RETURN;
     END IF;
-    SELECT s.after_id INTO after FROM sluice.subscription AS s WHERE s.name = 'fan_out' AND NOT s.paused FOR UPDATE SKIP LOCKED;
+    SELECT * INTO position FROM sluice.subscription AS s WHERE s.name = 'fan_out' AND NOT s.paused FOR UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
         RETURN;
     END IF;
-    WITH page AS MATERIALIZED (SELECT * FROM sluice.page('fan_out', after, size)),
+    IF position.until IS NULL THEN
+        position := sluice.begin_interval(position);
+    END IF;
+    WITH page AS MATERIALIZED (SELECT * FROM sluice.page('fan_out', position.after_id, size)),
     wanted AS (
         SELECT p.stream, p.tracked, p.payload::text AS image, max(p.id) AS id
         FROM page AS p
@@ -35,12 +38,12 @@ BEGIN
         GROUP BY p.stream, p.tracked, p.payload::text
     ),
     inserted AS (
-        INSERT INTO sluice.expansion (stream, tracked, images, log_upto)
-        SELECT w.stream, w.tracked, ('[' || string_agg(w.image, ',' ORDER BY w.id) || ']')::json, NULL
+        INSERT INTO sluice.expansion (stream, tracked, images, log_upto, seen)
+        SELECT w.stream, w.tracked, ('[' || string_agg(w.image, ',' ORDER BY w.id) || ']')::json, NULL, position.began
         FROM wanted AS w
         GROUP BY w.stream, w.tracked
         UNION ALL
-        SELECT w.stream, NULL, NULL, w.id FROM wanted AS w WHERE w.tracked IS NULL
+        SELECT w.stream, NULL, NULL, w.id, position.began FROM wanted AS w WHERE w.tracked IS NULL
         RETURNING 1
     )
     SELECT (SELECT max(p.id) FROM page AS p), (SELECT count(*) FROM inserted) INTO last, begun;
@@ -93,6 +96,20 @@ EXCEPTION
             ELSE sluice.with_found_texts(stream, keys[:half]) || sluice.with_found_texts(stream, keys[half + 1:]) END;
 END $$;
 
+-- An expansion is done. What it logged is on its way until `expanded` says so; this transaction's own rows are not visible to
+-- any snapshot yet, so the next expansion notes one. Of a stream there are a hundred such rows at most: then the last one
+-- stands for what comes, too.
+CREATE OR REPLACE FUNCTION sluice.end_expansion(job sluice.expansion) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    DELETE FROM sluice.expansion AS e WHERE e.id = job.id;
+    IF (SELECT count(*) FROM sluice.expanded AS x WHERE x.stream = job.stream) < 100 THEN
+        INSERT INTO sluice.expanded (stream, seen) VALUES (job.stream, job.seen);
+    ELSE
+        UPDATE sluice.expanded AS x SET logged = NULL WHERE x.id = (SELECT max(y.id) FROM sluice.expanded AS y WHERE y.stream = job.stream);
+    END IF;
+END $$;
+
 -- Works off one slice of a source, or of what `affects` finds: how many rows were logged. The last slice, a short one, ends
 -- the expansion. Each key once, in the order of the key, after the last one of the slice before.
 CREATE OR REPLACE FUNCTION sluice.expand_source(job sluice.expansion, slice integer) RETURNS bigint
@@ -140,7 +157,7 @@ BEGIN
     END IF;
     INSERT INTO sluice.outbox (stream, key, op) SELECT known.name, k.key, 'upsert' FROM unnest(keys) WITH ORDINALITY AS k(key, ord) ORDER BY k.ord;
     IF found_now < slice THEN
-        DELETE FROM sluice.expansion AS e WHERE e.id = job.id;
+        PERFORM sluice.end_expansion(job);
     ELSE
         UPDATE sluice.expansion AS e
         SET after_key = last_key, logged = e.logged + found_now, attempts = 0, error = NULL, due_at = clock_timestamp()
@@ -198,7 +215,7 @@ BEGIN
     END IF;
     SELECT k.last, k.keys INTO last, keys FROM sluice.logged_keys(job.stream, job.log_after, job.log_upto, slice * 2) AS k;
     IF last IS NULL THEN
-        DELETE FROM sluice.expansion AS e WHERE e.id = job.id;
+        PERFORM sluice.end_expansion(job);
         RETURN 0;
     END IF;
     INSERT INTO sluice.outbox (stream, key, op, tracked)
@@ -274,6 +291,7 @@ DECLARE
     message text;
 BEGIN
     logged := 0;
+    UPDATE sluice.expanded AS x SET logged = pg_current_snapshot() WHERE x.logged IS NULL;
     slow_waits := slow OR EXISTS (
         SELECT FROM sluice.expansion_turn AS t
         WHERE t.is_slow AND t.due_at <= began AND EXISTS (
@@ -332,8 +350,8 @@ BEGIN
             FROM json_array_elements(job.images) WITH ORDINALITY AS i(image, n) GROUP BY 1
         ),
         second AS (
-            INSERT INTO sluice.expansion (stream, tracked, images, after_key, created_at)
-            SELECT job.stream, job.tracked, h.images, job.after_key, job.created_at FROM halves AS h WHERE h.is_second
+            INSERT INTO sluice.expansion (stream, tracked, images, after_key, created_at, seen)
+            SELECT job.stream, job.tracked, h.images, job.after_key, job.created_at, job.seen FROM halves AS h WHERE h.is_second
         )
         UPDATE sluice.expansion AS e SET images = h.images FROM halves AS h WHERE e.id = job.id AND NOT h.is_second;
     END IF;

@@ -8,13 +8,18 @@ LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     PERFORM FROM sluice.subscription FOR UPDATE;
     UPDATE sluice.subscription
-    SET seen = sluice.snapshot(), until = NULL, first_id = NULL, last_id = NULL, after_id = 0,
+    SET seen = sluice.snapshot(), until = NULL, began = NULL, first_id = NULL, last_id = NULL, after_id = 0,
         reserved = greatest(reserved, version),
         system_identifier = (SELECT c.system_identifier FROM pg_control_system() AS c),
         timeline = (SELECT c.timeline_id FROM pg_control_checkpoint() AS c);
     -- Rows that the dump brought along with transaction ids which this cluster has yet to reach.
     DELETE FROM sluice.outbox WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()) AND xid <> pg_current_xact_id();
     PERFORM sluice.resync(s.name) FROM sluice.stream AS s WHERE s.source IS NOT NULL;
+    -- What is under way from before has lower versions than what is read now. Of expansions the beginning is not known any more.
+    DELETE FROM sluice.flight;
+    DELETE FROM sluice.landed;
+    DELETE FROM sluice.expanded;
+    UPDATE sluice.expansion SET seen = '1:1:';
     DELETE FROM sluice.rebase_walk;
     INSERT INTO sluice.rebase_walk (stream, index, system_identifier, timeline)
     SELECT s.name, t.live_index, c.system_identifier, p.timeline_id

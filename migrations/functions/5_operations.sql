@@ -124,9 +124,12 @@ LANGUAGE sql IMMUTABLE AS $$
 $$;
 
 -- A line for each subscription: how many rows wait for it, for how long the oldest has, and where it is. Above
--- `counted_rows` the number is estimated, by the size of the partitions from the first of them on.
+-- `counted_rows` the number is estimated, by the size of the partitions from the first of them on. Then what was sent and has
+-- not arrived: how many flights (`counted_rows` at most), for how long their oldest change has been under way, the frontier,
+-- and the newest step with its age. `lag`: for how long the oldest change that has not arrived has been in the log, sent or not.
 CREATE OR REPLACE FUNCTION sluice.status()
-RETURNS TABLE (subscription text, paused boolean, pending_rows bigint, oldest_pending_age interval, seen pg_snapshot, after_id bigint)
+RETURNS TABLE (subscription text, paused boolean, pending_rows bigint, oldest_pending_age interval, seen pg_snapshot, after_id bigint,
+    flights bigint, oldest_flight_age interval, frontier bigint, sent bigint, sent_age interval, lag interval)
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
     position sluice.subscription;
@@ -147,6 +150,11 @@ BEGIN
                 FROM sluice.partitions() AS p WHERE p.upto > first_id));
         END IF;
         oldest_pending_age := clock_timestamp() - oldest;
+        SELECT count(*), clock_timestamp() - min(f.since), min(f.base) INTO flights, oldest_flight_age, frontier
+        FROM sluice.open_flights(position.name, sluice.counted_rows()) AS f;
+        SELECT f.base, clock_timestamp() - f.sent_at INTO sent, sent_age
+        FROM sluice.flight AS f WHERE f.subscription = position.name ORDER BY f.base DESC LIMIT 1;
+        lag := greatest(oldest_pending_age, oldest_flight_age, interval '0');
         RETURN NEXT;
     END LOOP;
 END $$;
@@ -228,14 +236,16 @@ $$;
 -- Takes a sample, unless there is one that is seconds old: two drainers overlap once a minute. What is counted has a
 -- bound; how long the oldest has waited to be fanned out leaves out resyncs, which take their time, and what failed.
 CREATE OR REPLACE FUNCTION sluice.sample(reader text, keep interval DEFAULT '65 minutes')
-RETURNS TABLE (pending_rows bigint, oldest_pending_ms bigint, log_bytes bigint, fan_out_rows bigint, fan_out_oldest_ms bigint, expansions_failing bigint, waiting_rows bigint, stream_problems bigint)
+RETURNS TABLE (pending_rows bigint, oldest_pending_ms bigint, log_bytes bigint, fan_out_rows bigint, fan_out_oldest_ms bigint, expansions_failing bigint, waiting_rows bigint, stream_problems bigint, lag_ms bigint)
 LANGUAGE sql VOLATILE AS $$
     DELETE FROM sluice.delivery_history
     WHERE (subscription, at) IN (
         SELECT h.subscription, h.at FROM sluice.delivery_history AS h
         WHERE h.subscription = reader AND h.at < clock_timestamp() - keep ORDER BY h.at LIMIT 200);
     WITH state AS MATERIALIZED (
-        SELECT s.subscription, s.pending_rows, (extract(epoch FROM s.oldest_pending_age) * 1000)::bigint AS oldest_ms FROM sluice.status() AS s
+        SELECT s.subscription, s.pending_rows, (extract(epoch FROM s.oldest_pending_age) * 1000)::bigint AS oldest_ms,
+            (extract(epoch FROM s.lag) * 1000)::bigint AS lag_ms
+        FROM sluice.status() AS s
     ),
     noted AS (
         INSERT INTO sluice.delivery_history (subscription, at, pending_rows, oldest_pending_ms, totals)
@@ -247,7 +257,7 @@ LANGUAGE sql VOLATILE AS $$
           AND NOT EXISTS (
               SELECT FROM sluice.delivery_history AS h
               WHERE h.subscription = reader AND h.at > clock_timestamp() - interval '10 s')
-        RETURNING pending_rows, oldest_pending_ms
+        RETURNING subscription, pending_rows, oldest_pending_ms
     )
     SELECT n.pending_rows, coalesce(n.oldest_pending_ms, 0), sluice.log_bytes(),
         coalesce(f.pending_rows, 0) + (SELECT count(*) FROM (SELECT FROM sluice.expansion LIMIT sluice.counted_rows()) AS e),
@@ -255,8 +265,9 @@ LANGUAGE sql VOLATILE AS $$
             SELECT (extract(epoch FROM clock_timestamp() - e.created_at) * 1000)::bigint FROM sluice.expansion AS e
             WHERE e.tracked IS NOT NULL AND e.error IS NULL ORDER BY e.id LIMIT 1)),
         (SELECT count(*) FROM (SELECT FROM sluice.expansion AS e WHERE e.error IS NOT NULL LIMIT sluice.counted_rows()) AS e),
-        streams.waiting, streams.problems
+        streams.waiting, streams.problems, own.lag_ms
     FROM noted AS n
+    JOIN state AS own ON own.subscription = n.subscription
     LEFT JOIN state AS f ON f.subscription = 'fan_out'
     CROSS JOIN (
         SELECT coalesce(sum(s.waiting), 0)::bigint AS waiting, count(s.problem) AS problems
@@ -324,14 +335,19 @@ BEGIN
         RETURN;
     END IF;
 
-    -- A resync finds whatever these images would have.
-    WITH deleted AS (
-        DELETE FROM sluice.expansion AS e
+    -- A walk of the source finds whatever these images would have: the first of them becomes one.
+    WITH found AS MATERIALIZED (
+        SELECT e.id, row_number() OVER (PARTITION BY e.stream ORDER BY pg_snapshot_xmax(e.seen), e.id) AS n
+        FROM sluice.expansion AS e
         WHERE e.images IS NOT NULL AND sluice.mentions(e.images::text, CASE e.stream WHEN forget.stream THEN texts ELSE others END)
-        RETURNING e.stream
-    )
-    INSERT INTO sluice.outbox (stream, op) SELECT DISTINCT d.stream, 'fan_out' FROM deleted AS d;
-    GET DIAGNOSTICS rows = ROW_COUNT;
+    ),
+    walked AS (
+        UPDATE sluice.expansion AS e SET tracked = NULL, images = NULL, after_key = NULL, attempts = 0, error = NULL, due_at = clock_timestamp()
+        FROM found AS f WHERE e.id = f.id AND f.n = 1
+        RETURNING 1
+    ),
+    deleted AS (DELETE FROM sluice.expansion AS e USING found AS f WHERE e.id = f.id AND f.n > 1 RETURNING 1)
+    SELECT (SELECT count(*) FROM walked) + (SELECT count(*) FROM deleted) INTO rows;
     removed := removed + rows;
     UPDATE sluice.expansion AS e SET after_key = NULL        -- begins anew
     WHERE e.stream = forget.stream AND (e.after_key = ARRAY[forget.key] OR to_jsonb(e.after_key)::text = forget.key);
@@ -374,15 +390,19 @@ DECLARE
     removed bigint := 0;
     rows bigint;
 BEGIN
-    -- Images of `affects` that fail, and keys and payloads of a stream that gets no index. A resync finds what they would have,
-    -- where there is a source; a payload is gone.
-    WITH old AS (
-        DELETE FROM sluice.expansion AS e
-        WHERE e.id IN (
-            SELECT first.id FROM (SELECT x.id, x.images, x.created_at FROM sluice.expansion AS x WHERE x.images IS NOT NULL ORDER BY x.id LIMIT 500) AS first
-            WHERE first.created_at < now - keep)
-        RETURNING e.stream
+    -- Images of `affects` that fail: of each stream one becomes a walk of its source, which finds whatever they would have. And
+    -- keys and payloads of a stream that gets no index: a resync finds them where there is a source; a payload is gone.
+    WITH old AS MATERIALIZED (
+        SELECT first.id, row_number() OVER (PARTITION BY first.stream ORDER BY pg_snapshot_xmax(first.seen), first.id) AS n
+        FROM (SELECT x.id, x.stream, x.seen, x.created_at FROM sluice.expansion AS x WHERE x.images IS NOT NULL ORDER BY x.id LIMIT 500) AS first
+        WHERE first.created_at < now - keep
     ),
+    walked AS (
+        UPDATE sluice.expansion AS e SET tracked = NULL, images = NULL, after_key = NULL, attempts = 0, error = NULL, due_at = clock_timestamp()
+        FROM old AS o WHERE e.id = o.id AND o.n = 1
+        RETURNING 1
+    ),
+    deleted AS (DELETE FROM sluice.expansion AS e USING old AS o WHERE e.id = o.id AND o.n > 1 RETURNING 1),
     waited AS (
         DELETE FROM sluice.waiting AS w
         WHERE (w.id, w.subscription) IN (
@@ -390,12 +410,11 @@ BEGIN
             WHERE first.created_at < now - interval '30 days')
         RETURNING w.stream
     ),
-    gone AS (SELECT o.stream FROM old AS o UNION ALL SELECT w.stream FROM waited AS w),
     resynced AS (
         INSERT INTO sluice.outbox (stream, op)
-        SELECT s.name, 'fan_out' FROM sluice.stream AS s WHERE s.source IS NOT NULL AND s.name IN (SELECT g.stream FROM gone AS g)
+        SELECT s.name, 'fan_out' FROM sluice.stream AS s WHERE s.source IS NOT NULL AND s.name IN (SELECT w.stream FROM waited AS w)
     )
-    SELECT count(*) INTO removed FROM gone;
+    SELECT (SELECT count(*) FROM walked) + (SELECT count(*) FROM deleted) + (SELECT count(*) FROM waited) INTO removed;
     DELETE FROM sluice.audit AS a
     WHERE a.id IN (
         SELECT first.id FROM (SELECT x.id, x.at FROM sluice.audit AS x ORDER BY x.id LIMIT 500) AS first

@@ -9,7 +9,7 @@ GRANT USAGE ON SCHEMA sluice TO sluice_app;
 GRANT SELECT ON sluice.schema_history, sluice.stream, sluice.target, sluice.waiting, sluice.tracked TO sluice_app;
 GRANT SELECT, INSERT ON sluice.outbox TO sluice_app;
 GRANT SELECT, UPDATE ON sluice.subscription TO sluice_app;
-GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.expansion, sluice.expansion_turn, sluice.stream_fault TO sluice_app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.flight, sluice.landed, sluice.expansion, sluice.expansion_turn, sluice.expanded, sluice.stream_fault TO sluice_app;
 GRANT SELECT, INSERT, UPDATE ON sluice.delivery_stats, sluice.redrive_task TO sluice_app;
 GRANT SELECT, INSERT, DELETE ON sluice.delivery_history TO sluice_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.lease TO sluice_app;
@@ -33,9 +33,14 @@ GRANT EXECUTE ON FUNCTION
     sluice.columns_now(sluice.tracked), sluice.image_columns(text), sluice.affects_query(text, text), sluice.tables_of(regclass), sluice.behind(regclass),
     sluice.collect(integer), sluice.due_expansions(boolean), sluice.take_expansion(bigint), sluice.expand(integer, boolean, boolean),
     sluice.expand_source(sluice.expansion, integer), sluice.expand_log(sluice.expansion, integer),
-    sluice.put_aside(sluice.expansion, text, text), sluice.logged_keys(text, bigint, bigint, integer),
+    sluice.end_expansion(sluice.expansion), sluice.put_aside(sluice.expansion, text, text), sluice.logged_keys(text, bigint, bigint, integer),
     sluice.is_of_a_key(text), sluice.has_one_text(sluice.stream),
     sluice.with_found_texts(sluice.stream, text[]), sluice.missing_keys(sluice.stream, text[]),
+    sluice.covers(pg_snapshot, pg_snapshot), sluice.depart(text, bigint, boolean, text[], integer[], bigint[], bigint[], timestamptz[]),
+    sluice.is_complete(sluice.flight, boolean), sluice.land(text, text[], bigint[], integer[], text[]), sluice.remove_flight(sluice.flight),
+    sluice.open_flights(text, integer), sluice.frontier(text), sluice.has_passed(text, pg_snapshot),
+    sluice.has_arrived(text, pg_snapshot, text, boolean, boolean), sluice.settled(text, pg_snapshot, text, boolean, boolean),
+    sluice.remove_stray_landings(text), sluice.watch_flights(integer, timestamptz),
     sluice.partitions(), sluice.maintain(bigint, interval, timestamptz), sluice.forget_old(interval, timestamptz), sluice.status(), sluice.stream_status(),
     sluice.pending_by_stream(text), sluice.log_bytes(), sluice.count_deliveries(text, text[], text[], bigint[]),
     sluice.sample(text, interval), sluice.beat(),

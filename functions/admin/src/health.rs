@@ -82,8 +82,8 @@ impl Part {
 pub struct Pipeline {
     /// Rows of the log that wait.
     pending_rows: i64,
-    /// For how long the oldest has.
-    oldest_pending_ms: Option<i64>,
+    /// For how long the oldest change that is not in the index has been in the log, sent or not.
+    lag_ms: i64,
     /// Messages in the queue.
     queue_depth: i64,
     /// Letters in the dead-letter queue.
@@ -179,7 +179,7 @@ async fn pipeline(admin: &Admin) -> Result<Pipeline, crate::problem::Problem> {
     let services = admin.services().await;
     Ok(Pipeline {
         pending_rows: subscriptions.iter().map(|subscription| subscription.pending_rows).sum(),
-        oldest_pending_ms: subscriptions.iter().filter_map(|subscription| subscription.oldest_pending_ms).max(),
+        lag_ms: subscriptions.iter().map(|subscription| subscription.lag_ms).max().unwrap_or(0),
         queue_depth: services.queue.depth().await?,
         dead_letters: services.letters.depth().await?.all(),
     })

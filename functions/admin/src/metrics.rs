@@ -13,8 +13,8 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use database::delivery::{
-    self, CONFIGURATION, DEAD_LETTERED, DRAINED, GONE, LATENCY_BUCKETS, LATENCY_SUM_MS, PUBLISHED, PUBLISHED_BYTES,
-    RE_READ, RETRIED, STALE, WRITTEN,
+    self, CONFIGURATION, DEAD_LETTERED, DRAINED, GONE, LATENCY_BUCKETS, LATENCY_SUM_MS, LOST, PUBLISHED,
+    PUBLISHED_BYTES, RE_READ, RETRIED, STALE, WRITTEN,
 };
 use database::ingest::{
     self, DURATION_BUCKETS, DURATION_SUM_MS, FETCHED, REJECTED_CONFLICT, REJECTED_INVALID, SKIPPED_DUPLICATE,
@@ -96,6 +96,31 @@ pub async fn metrics(State(admin): State<Admin>) -> Result<impl IntoResponse, Pr
         let age = seconds(subscription.oldest_pending_ms.unwrap_or(0));
         text.sample("sluice_oldest_pending_age_seconds", &[("subscription", &subscription.name)], age);
     }
+    text.family(
+        "sluice_flights",
+        "gauge",
+        "Steps, of each stream one, that were sent and have not all landed; 5000 at most.",
+    );
+    for subscription in &subscriptions {
+        text.sample("sluice_flights", &[("subscription", &subscription.name)], subscription.flights);
+    }
+    text.family(
+        "sluice_oldest_flight_age_seconds",
+        "gauge",
+        "For how long the oldest change in these has been in the log.",
+    );
+    for subscription in &subscriptions {
+        let age = seconds(subscription.oldest_flight_ms.unwrap_or(0));
+        text.sample("sluice_oldest_flight_age_seconds", &[("subscription", &subscription.name)], age);
+    }
+    text.family(
+        "sluice_lag_seconds",
+        "gauge",
+        "For how long the oldest change that has not landed has been in the log, sent or not.",
+    );
+    for subscription in &subscriptions {
+        text.sample("sluice_lag_seconds", &[("subscription", &subscription.name)], seconds(subscription.lag_ms));
+    }
     text.family("sluice_stream_pending_rows", "gauge", "Rows of the log of one stream that wait.");
     for one in &pending {
         text.sample("sluice_stream_pending_rows", &labels(&one.subscription, &one.stream), one.rows);
@@ -151,6 +176,11 @@ fn deliveries(text: &mut Exposition, targets: &BTreeMap<(String, String), Totals
             "Changes sent to the queue; many rows of one document become one.",
         ),
         ("sluice_published_bytes_total", PUBLISHED_BYTES, "Bytes of their messages."),
+        (
+            "sluice_lost_flights_total",
+            LOST,
+            "Flights of which nothing was heard any more; what has a source was logged again.",
+        ),
         ("sluice_re_read_changes_total", RE_READ, "Changes whose document was read anew, since they were old."),
     ] {
         text.family(name, "counter", help);

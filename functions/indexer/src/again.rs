@@ -10,36 +10,48 @@ use crate::{batch::Received, dead_letter::put, decision::needs_second_look};
 
 /// The second look at the deletes among these changes, for whoever receives it after `delay`. `None`: there are none.
 ///
-/// One message at most: it has no more changes than the one that it comes from, and no documents.
+/// One message at most: it has no more changes than the one that it comes from, and no documents. It is the same part of the
+/// same flight.
 pub(crate) fn second_look(
     message: &Message<'_>,
     outcomes: &[Outcome],
     delay: Duration,
 ) -> Option<(queue::Message, usize)> {
-    let mut packer = Packer::new(message.stream.as_ref(), message.trace.as_ref(), usize::MAX);
-    for (entry, outcome) in message.entries.iter().zip(outcomes) {
-        if needs_second_look(entry.change.op, outcome) {
-            let change = Change { op: Op::Look, since: None, ..entry.change.clone() };
-            packer.push(&change, None);
-        }
-    }
+    let mut packer = packer(message);
+    push_looks(&mut packer, message, outcomes);
     let body = packer.finish()?;
     Some((queue::Message { delay, ..in_trace(body.text, &message.trace) }, body.changes))
 }
 
 /// What is left of a message, in one of its own that is received at once: it is shorter than before. `None`: nothing is.
+///
+/// The deletes that were carried out travel with it as looks: so each part of a flight has one look, when all of it is done.
 pub(crate) fn left(
     received: &Received<'_>,
     message: &Message<'_>,
+    outcomes: &[Outcome],
     left: &[usize],
     now_ms: i64,
 ) -> Option<queue::Message> {
-    let mut packer = Packer::new(message.stream.as_ref(), message.trace.as_ref(), usize::MAX);
+    let mut packer = packer(message);
     for &position in left {
         let entry = &message.entries[position];
         packer.push(&entry.change, entry.document);
     }
+    push_looks(&mut packer, message, outcomes);
     packer.finish().map(|body| with_history(received, in_trace(body.text, &message.trace), now_ms))
+}
+
+fn packer(message: &Message<'_>) -> Packer {
+    Packer::new(message.stream.as_ref(), message.trace.as_ref(), usize::MAX).from_part(message.part)
+}
+
+fn push_looks(packer: &mut Packer, message: &Message<'_>, outcomes: &[Outcome]) {
+    for (entry, outcome) in message.entries.iter().zip(outcomes) {
+        if needs_second_look(entry.change.op, outcome) {
+            packer.push(&Change { op: Op::Look, since: None, ..entry.change.clone() }, None);
+        }
+    }
 }
 
 /// The same message once more, with a receive count and a retention that begin anew.

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use database::{ConnectError, ReadError, delivery, describe};
-use message::{Change, Op};
+use message::{Change, Message, Op};
 use search::{Action, Done, Outcome, Reason};
 use secrets::SecretError;
 
@@ -54,7 +54,14 @@ pub fn needs_re_read(change: &Change<'_>, receive_count: u32, now_ms: i64, re_re
 /// was under way meanwhile brings the document back. Stale deletes are not excepted: a delete is stale, too, that was
 /// carried out before and whose answer was lost.
 pub fn needs_second_look(op: Op, outcome: &Outcome) -> bool {
-    op != Op::Look && matches!(outcome, Outcome::Done(Action::Delete, Done::Written | Done::Stale | Done::Gone))
+    let is_delete = matches!(outcome, Outcome::Done(Action::Delete, Done::Written | Done::Stale | Done::Gone));
+    op != Op::Look && is_delete || matches!(outcome, Outcome::Done(_, Done::Later))
+}
+
+/// Whether a change is of a delete that was carried out when its message was longer: then the look follows when all of the
+/// message is done. A message of looks alone is the look.
+pub fn is_carried(op: Op, message: &Message<'_>) -> bool {
+    op == Op::Look && message.entries.iter().any(|entry| entry.change.op != Op::Look)
 }
 
 /// When a message that is to be retried is sent anew instead of being given back.
@@ -100,11 +107,11 @@ pub enum Verdict {
 pub fn decide_message<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> Verdict {
     let (mut permanent, mut left) = (Vec::new(), Vec::new());
     let mut retry = None;
-    let mut changes = 0;
+    let mut done = 0;
     for (position, outcome) in outcomes.into_iter().enumerate() {
-        changes += 1;
         match outcome {
-            Outcome::Done(_, Done::Written | Done::Stale | Done::Gone | Done::PassedOver) => {}
+            Outcome::Done(_, Done::Written | Done::Stale | Done::Gone | Done::PassedOver) => done += 1,
+            Outcome::Done(_, Done::Later) => {}
             Outcome::Permanent(_) => permanent.push(position),
             Outcome::Unread(_) => left.push(position),
             Outcome::Retry(reason) | Outcome::Configuration(reason) | Outcome::NoIndex(reason) => {
@@ -116,7 +123,7 @@ pub fn decide_message<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> Ve
     match retry {
         Some(is_general) => Verdict::Retry { is_general },
         None if left.is_empty() => Verdict::Acknowledge { permanent },
-        None if left.len() == changes => Verdict::Retry { is_general: false },
+        None if done == 0 && permanent.is_empty() => Verdict::Retry { is_general: false },
         None => Verdict::Shorten { permanent, left },
     }
 }
@@ -192,7 +199,7 @@ pub(crate) fn name(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Done(_, Done::Written) => delivery::WRITTEN,
         Outcome::Done(_, Done::Stale) => delivery::STALE,
-        Outcome::Done(_, Done::Gone | Done::PassedOver) | Outcome::NoStream => delivery::GONE,
+        Outcome::Done(_, Done::Gone | Done::PassedOver | Done::Later) | Outcome::NoStream => delivery::GONE,
         Outcome::Retry(_) | Outcome::Unread(_) => delivery::RETRIED,
         Outcome::Configuration(_) | Outcome::NoIndex(_) => delivery::CONFIGURATION,
         Outcome::Permanent(_) => "permanent",
@@ -240,6 +247,8 @@ mod tests {
         assert_eq!(decide_message([&done, &permanent, &unread, &unread]), shortened);
         assert_eq!(decide_message([&unread, &unread]), Verdict::Retry { is_general: false }, "it would be no shorter");
         assert_eq!(decide_message([&done, &unread, &retry]), Verdict::Retry { is_general: false });
+        let later = Outcome::Done(Action::Delete, Done::Later);
+        assert_eq!(decide_message([&unread, &later]), Verdict::Retry { is_general: false }, "nor would that");
     }
 
     #[test]
@@ -277,6 +286,7 @@ mod tests {
             assert!(!needs_second_look(Op::Look, &deleted), "{done:?}");
         }
         assert!(!needs_second_look(Op::Delete, &Outcome::Permanent(Reason::new("a", "b"))));
+        assert!(needs_second_look(Op::Look, &Outcome::Done(Action::Delete, Done::Later)), "it was not looked at yet");
     }
 
     #[test]

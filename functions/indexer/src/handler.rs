@@ -39,7 +39,8 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
 
         let deadline = Deadline::at(deadline).less(ANSWER_MARGIN);
         let outcomes = self.index(&batch, now_ms, deadline.less(SETTLE_MARGIN), &mut tally).await;
-        let mut retried = self.settle(&batch, &outcomes, now_ms, deadline, &mut tally).await;
+        let mut landings = vec![];
+        let mut retried = self.settle(&batch, &outcomes, now_ms, deadline, &mut tally, &mut landings).await;
         self.send_anew(&batch, &mut retried, now_ms, deadline, &mut tally).await;
 
         let receipts: Vec<(&str, Duration)> =
@@ -52,7 +53,7 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
             tally.measure(&mut line);
             line.print(now);
         }
-        self.counters.add(tally.into_counts(), &self.database, deadline).await;
+        self.counters.add(tally.into_counts(), landings, &self.database, deadline).await;
         let mut response = SqsBatchResponse::default();
         for position in retried.into_keys() {
             response.add_failure(batch[position].id);

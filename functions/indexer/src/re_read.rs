@@ -7,8 +7,8 @@ use std::{
 };
 
 use database::{
-    Answers as _, Connect, Postgres, Read, ReadError, Session, Settings, Stream, describe, log::Count,
-    subscriptions::ELASTICSEARCH,
+    Answers as _, Connect, Postgres, Read, ReadError, Session, Settings, Stream, delivery::Landing, describe,
+    log::Count, subscriptions::ELASTICSEARCH,
 };
 use search::{Deadline, Outcome, Reason};
 use secrets::Secrets;
@@ -161,10 +161,10 @@ impl<D: Connect> Database<D> {
         }
     }
 
-    /// Adds to the counters of deliveries: whether that is known to be done.
-    pub(crate) async fn count_deliveries(&self, counts: &[Count], deadline: Deadline) -> bool {
+    /// Adds to the counters of deliveries, and notes what has landed: whether that is known to be done.
+    pub(crate) async fn land(&self, counts: &[Count], landings: &[Landing], deadline: Deadline) -> bool {
         let Ok(client) = self.client(deadline).await else { return false };
-        match timeout_at(deadline.instant(), client.count_deliveries(ELASTICSEARCH, counts)).await {
+        match timeout_at(deadline.instant(), client.land(ELASTICSEARCH, counts, landings)).await {
             Ok(Ok(())) => {
                 self.put_back(client);
                 true

@@ -3,6 +3,8 @@
 use std::{collections::BTreeMap, error::Error as _, time::Duration};
 
 use database::Connect;
+use database::delivery::{Landed, Landing};
+use message::Message;
 use queue::{Queue, send_all};
 use search::{Cluster, Deadline, Outcome, Reason};
 use tracing::warn;
@@ -18,7 +20,7 @@ use crate::{
 
 impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
     /// Sends second looks, what is left of messages that were done in part, and dead letters. The messages that are to be
-    /// received again, each with its delay.
+    /// received again, each with its delay; and into `landings`, what became of those that are part of a flight.
     pub(crate) async fn settle(
         &self,
         batch: &[Received<'_>],
@@ -26,7 +28,9 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
         now_ms: i64,
         deadline: Deadline,
         tally: &mut Tally,
+        landings: &mut Vec<Landing>,
     ) -> BTreeMap<usize, Duration> {
+        let mut done = vec![Landed::Retried; batch.len()];
         let mut retried = BTreeMap::new();
         let mut onward = Parcels::default();
         let mut letters = Parcels::default();
@@ -44,19 +48,25 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
                     continue;
                 }
             };
-            let (permanent, left) = match decide_message(outcomes) {
+            let permanent = match decide_message(outcomes) {
                 Verdict::Retry { is_general } => {
                     retried.insert(position, delay(position, is_general));
                     continue;
                 }
-                Verdict::Acknowledge { permanent } => (permanent, vec![]),
-                Verdict::Shorten { permanent, left } => (permanent, left),
+                Verdict::Acknowledge { permanent } => {
+                    let look = again::second_look(message, outcomes, self.settings.second_look_after);
+                    done[position] = if look.is_some() { Landed::Landed } else { Landed::Final };
+                    if let Some((look, keys)) = look {
+                        onward.push(position, look);
+                        tally.second_looks += keys;
+                    }
+                    permanent
+                }
+                Verdict::Shorten { permanent, left } => {
+                    onward.extend(position, again::left(received, message, outcomes, &left, now_ms));
+                    permanent
+                }
             };
-            if let Some((look, keys)) = again::second_look(message, outcomes, self.settings.second_look_after) {
-                onward.push(position, look);
-                tally.second_looks += keys;
-            }
-            onward.extend(position, again::left(received, message, &left, now_ms));
             for index in permanent {
                 let Outcome::Permanent(reason) = &outcomes[index] else { continue };
                 let entry = &message.entries[index];
@@ -74,6 +84,11 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
         }
         for position in letters.unsent {
             retried.insert(position, delay(position, true));
+        }
+        for (position, (received, done)) in batch.iter().zip(done).enumerate() {
+            let Ok(Message { stream, part: Some(part), .. }) = &received.message else { continue };
+            let became = if retried.contains_key(&position) { Landed::Retried } else { done };
+            landings.push(Landing { stream: stream.to_string(), flight: part.flight, part: part.number, became });
         }
         retried
     }

@@ -9,7 +9,7 @@ use search::{Action, Bulk, Cluster, Deadline, Done, Outcome, Reason, Write, chec
 
 use crate::{
     batch::{Received, Work},
-    decision::{needs_re_read, older_of_a_key, without_index, without_source, without_stream},
+    decision::{is_carried, needs_re_read, older_of_a_key, without_index, without_source, without_stream},
     indexer::Indexer,
     re_read::Reading,
     tally::Tally,
@@ -36,9 +36,14 @@ impl<'a> Changes<'a> {
             by_stream.entry(message.stream.as_ref()).or_default().extend(works);
         }
         let changes = |(stream, works): (&'a str, Vec<Work<'a>>)| {
-            let refused =
-                |work: &Work<'_>| check(&work.entry.change.key, work.entry.change.version, work.entry.document).err();
-            Self { stream, outcomes: works.iter().map(refused).collect(), works, to_read: None }
+            let decided = |work: &Work<'_>| {
+                let Ok(message) = &batch[work.message].message else { return None };
+                if is_carried(work.entry.change.op, message) {
+                    return Some(Outcome::Done(Action::Delete, Done::Later));
+                }
+                check(&work.entry.change.key, work.entry.change.version, work.entry.document).err()
+            };
+            Self { stream, outcomes: works.iter().map(decided).collect(), works, to_read: None }
         };
         by_stream.into_iter().map(changes).collect()
     }

@@ -75,6 +75,7 @@ impl Tally {
                 self.counts.add(stream, delivery::GONE, 1);
                 *self.passed_over.entry(stream.to_owned()).or_default() += 1;
             }
+            Outcome::Done(_, Done::Later) => {}
             Outcome::Retry(reason) | Outcome::Unread(reason) => {
                 self.retried += 1;
                 self.counts.add(stream, delivery::RETRIED, 1);

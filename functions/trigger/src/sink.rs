@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use drain::{Sent, Sink, Step};
-use message::{Body, Change, Packer};
+use message::{Body, Change, Packer, Part};
 use queue::{Message, Queue};
 use telemetry::Trace;
 use thiserror::Error;
@@ -67,13 +67,13 @@ impl<Q: Queue> Sink for SqsSink<Q> {
         Ok(has_room)
     }
 
-    fn begin(&mut self, trace: &Trace) -> Packing<Q> {
+    fn begin(&mut self, trace: &Trace, base: i64) -> Packing<Q> {
         Packing {
             trace: trace.clone(),
+            base,
             packers: BTreeMap::new(),
             sender: Sender::new(self.queue.clone(), self.settings.send_concurrency),
-            messages: 0,
-            bytes: BTreeMap::new(),
+            sent: BTreeMap::new(),
         }
     }
 }
@@ -81,10 +81,11 @@ impl<Q: Queue> Sink for SqsSink<Q> {
 /// Packs together what belongs to one stream, and sends it.
 pub struct Packing<Q> {
     trace: Trace,
+    base: i64,
     packers: BTreeMap<String, Packer>,
     sender: Sender<Q>,
-    messages: u64,
-    bytes: BTreeMap<String, u64>,
+    /// Of each stream, the messages and their bytes.
+    sent: BTreeMap<String, (u64, u64)>,
 }
 
 impl<Q: Queue> Step for Packing<Q> {
@@ -92,7 +93,8 @@ impl<Q: Queue> Step for Packing<Q> {
 
     async fn put(&mut self, stream: &str, change: &Change<'_>, document: Option<&str>) -> Result<(), SinkError> {
         if !self.packers.contains_key(stream) {
-            self.packers.insert(stream.to_owned(), Packer::new(stream, self.trace.as_str(), MESSAGE_BYTES));
+            let packer = Packer::new(stream, self.trace.as_str(), MESSAGE_BYTES);
+            self.packers.insert(stream.to_owned(), packer.from_part(Some(Part { flight: self.base, number: 1 })));
         }
         let document = document.filter(|document| travelling_bytes(document) <= PAYLOAD_BYTES);
         let full = self.packers.get_mut(stream).and_then(|packer| packer.push(change, document));
@@ -102,21 +104,22 @@ impl<Q: Queue> Step for Packing<Q> {
         }
     }
 
-    async fn finish(mut self) -> Result<Sent, SinkError> {
+    async fn finish(mut self) -> Result<Vec<Sent>, SinkError> {
         for (stream, packer) in std::mem::take(&mut self.packers) {
             if let Some(body) = packer.finish() {
                 self.send(&stream, body).await?;
             }
         }
         self.sender.finish().await?;
-        Ok(Sent { messages: self.messages, bytes: self.bytes.into_iter().collect() })
+        Ok(self.sent.into_iter().map(|(stream, (messages, bytes))| Sent { stream, messages, bytes }).collect())
     }
 }
 
 impl<Q: Queue> Packing<Q> {
     async fn send(&mut self, stream: &str, body: Body) -> Result<(), SinkError> {
-        self.messages += 1;
-        *self.bytes.entry(stream.to_owned()).or_default() += body.text.len() as u64;
+        let (messages, bytes) = self.sent.entry(stream.to_owned()).or_default();
+        *messages += 1;
+        *bytes += body.text.len() as u64;
         Ok(self.sender.push(Message::traced(body.text, &self.trace)).await?)
     }
 }

@@ -24,6 +24,10 @@ pub enum Defect {
     ResultsByPosition,
     /// The position is stored before the page is sent.
     AdvanceBeforeSend,
+    /// What was sent is taken for what has arrived.
+    SettledWithoutLandings,
+    /// What a change of another row means for a document is left out of account.
+    SettledWithoutFanOut,
     /// Lambda stops what it takes for a loop: the template does not say that the indexer sends to its own queue. It takes
     /// hours of deletes until that is seen.
     LoopsAreStopped,
@@ -31,7 +35,7 @@ pub enum Defect {
 
 impl Defect {
     /// Those that one of many seeds shows. The others have a test of their own.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::PositionById,
         Self::VersionIsTheEventsId,
         Self::VersionFromASequence,
@@ -42,5 +46,7 @@ impl Defect {
         Self::AcknowledgeBeforeTheLetterIsSent,
         Self::ResultsByPosition,
         Self::AdvanceBeforeSend,
+        Self::SettledWithoutLandings,
+        Self::SettledWithoutFanOut,
     ];
 }

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use database::delivery::{Departure, Landed, Landing};
+
 use crate::defects::Defect;
 use crate::tables::{Change, Place, Tables};
 
@@ -14,7 +16,7 @@ pub const FAN_OUT: &str = "fan_out";
 
 /// What a transaction sees: all that had ended before it.
 #[derive(Clone, Debug, Default)]
-struct Snapshot {
+pub struct Snapshot {
     /// The last one that had ended, and one.
     xmax: Xid,
     running: BTreeSet<Xid>,
@@ -24,7 +26,33 @@ impl Snapshot {
     fn sees(&self, xid: Xid) -> bool {
         xid < self.xmax && !self.running.contains(&xid)
     }
+
+    fn covers(&self, earlier: &Self) -> bool {
+        self.xmax >= earlier.xmax && !self.running.iter().any(|xid| earlier.sees(*xid))
+    }
 }
+
+/// What a step sent of one stream.
+#[derive(Clone, Debug)]
+struct Flight {
+    parts: usize,
+    first_id: i64,
+    last_id: i64,
+    seen: Snapshot,
+    overtaken: u32,
+    later: i64,
+    logged_to: Option<i64>,
+    logged: Option<Snapshot>,
+}
+
+/// An expansion that is done.
+#[derive(Clone, Debug)]
+struct Expanded {
+    seen: Snapshot,
+    logged: Option<Snapshot>,
+}
+
+type FlightId = (i64, String);
 
 /// What a row of the log says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +75,8 @@ pub struct Row {
 struct Subscription {
     seen: Snapshot,
     target: Option<Snapshot>,
+    /// Sees no row of the interval.
+    began: Snapshot,
     first_id: Option<i64>,
     after_id: i64,
     reserved: i64,
@@ -62,6 +92,7 @@ struct Transaction {
     /// The subscription as it was, to be put back.
     before: Option<(&'static str, Subscription)>,
     changes: Vec<Change>,
+    flights: BTreeMap<FlightId, Flight>,
 }
 
 /// All of it.
@@ -77,8 +108,15 @@ pub struct Log {
     subscriptions: BTreeMap<&'static str, Subscription>,
     sessions: BTreeMap<SessionId, Transaction>,
     next_session: SessionId,
-    expansions: BTreeMap<i64, BTreeSet<i64>>,
+    expansions: BTreeMap<i64, (BTreeSet<i64>, Snapshot)>,
     next_expansion: i64,
+    /// Of `projects`, which alone are fanned out.
+    expanded: Vec<Expanded>,
+    flights: BTreeMap<FlightId, Flight>,
+    /// Of each flight, the parts, and whether they are final.
+    landed: BTreeMap<FlightId, BTreeMap<i32, bool>>,
+    /// What was committed, after each commit.
+    pub history: Vec<Tables>,
     locked: BTreeMap<Place, SessionId>,
     /// Of the defect that draws versions from a sequence: what it gave, and what of that is on the disk.
     sequence: (i64, i64),
@@ -88,7 +126,8 @@ impl Log {
     pub fn new(defect: Option<Defect>) -> Self {
         let begin = Subscription { seen: Snapshot { xmax: 1, ..Snapshot::default() }, ..Subscription::default() };
         let subscriptions = BTreeMap::from([(DRAIN, begin.clone()), (FAN_OUT, begin)]);
-        Self { defect, subscriptions, next_id: 1, next_xid: 1, next_expansion: 1, ..Self::default() }
+        let history = vec![Tables::default()];
+        Self { defect, subscriptions, next_id: 1, next_xid: 1, next_expansion: 1, history, ..Self::default() }
     }
 
     pub fn connect(&mut self) -> SessionId {
@@ -130,9 +169,15 @@ impl Log {
     }
 
     pub fn commit(&mut self, session: SessionId) {
-        for change in std::mem::take(&mut self.transaction(session).changes) {
-            self.tables.apply(change);
+        let changes = std::mem::take(&mut self.transaction(session).changes);
+        if !changes.is_empty() {
+            for change in changes {
+                self.tables.apply(change);
+            }
+            self.history.push(self.tables.clone());
         }
+        let flights = std::mem::take(&mut self.transaction(session).flights);
+        self.flights.extend(flights);
         self.end(session);
     }
 
@@ -157,7 +202,7 @@ impl Log {
         }
     }
 
-    fn snapshot(&self) -> Snapshot {
+    pub fn snapshot(&self) -> Snapshot {
         let xmax = self.last_ended + 1;
         Snapshot { xmax, running: self.running.range(..xmax).copied().collect() }
     }
@@ -342,9 +387,14 @@ impl Log {
                 .cloned()
                 .collect()
         };
+        let before_first = position.target.is_none().then(|| {
+            let waits = |row: &&Row| is_of_it(self, row) && now.sees(row.xid) && !position.seen.sees(row.xid);
+            let first = self.rows.values().filter(waits).map(|row| row.xid).min().unwrap_or(now.xmax);
+            Snapshot { xmax: first, running: now.running.range(..first).copied().collect() }
+        });
         let stored = self.subscriptions.get_mut(reader).unwrap();
-        if stored.target.is_none() {
-            stored.after_id = 0;
+        if let Some(before_first) = before_first {
+            (stored.began, stored.after_id) = (before_first, 0);
         }
         (stored.target, stored.first_id) = (Some(target), first_id);
         if let Some(last) = rows.last() {
@@ -383,7 +433,8 @@ impl Log {
             };
             log.advance(FAN_OUT, last.id);
             let person = |row: &Row| if let Event::FanOut(person) = row.event { Some(person) } else { None };
-            log.expansions.insert(log.next_expansion, rows.iter().filter_map(person).collect());
+            let seen = log.subscriptions[FAN_OUT].began.clone();
+            log.expansions.insert(log.next_expansion, (rows.iter().filter_map(person).collect(), seen));
             log.next_expansion += 1;
             (1, true)
         })
@@ -391,7 +442,9 @@ impl Log {
 
     /// The expansion that was worked off, and how many rows it logged.
     pub fn expand(&mut self, session: SessionId) -> Option<(i64, i64)> {
-        let (expansion, people) = self.expansions.pop_first()?;
+        self.note_logged();
+        let (expansion, (people, seen)) = self.expansions.pop_first()?;
+        self.expanded.push(Expanded { seen, logged: None });
         let owned = people.into_iter().flat_map(|person| self.tables.owned_by(person));
         let keys: BTreeSet<String> = owned.collect();
         let count = keys.len();
@@ -401,6 +454,152 @@ impl Log {
             }
         });
         Some((expansion, i64::try_from(count).unwrap()))
+    }
+
+    fn note_logged(&mut self) {
+        let snapshot = self.snapshot();
+        for expanded in &mut self.expanded {
+            expanded.logged.get_or_insert_with(|| snapshot.clone());
+        }
+    }
+
+    // What has arrived.
+
+    pub fn depart(&mut self, session: SessionId, reader: &'static str, departure: &Departure) {
+        let seen = if departure.has_waited { Snapshot::default() } else { self.subscriptions[reader].began.clone() };
+        for flight in &departure.flights {
+            let departed = Flight {
+                parts: usize::try_from(flight.parts).unwrap(),
+                first_id: flight.first_id,
+                last_id: flight.last_id,
+                seen: seen.clone(),
+                overtaken: 0,
+                later: departure.base,
+                logged_to: None,
+                logged: None,
+            };
+            self.transaction(session).flights.insert((departure.base, flight.stream.clone()), departed);
+        }
+    }
+
+    pub fn land(&mut self, reader: &'static str, landings: &[Landing]) {
+        for Landing { stream, flight, part, became } in landings {
+            let id = (*flight, stream.clone());
+            if *became != Landed::Retried && *flight <= self.subscriptions[reader].reserved {
+                *self.landed.entry(id.clone()).or_default().entry(*part).or_default() |= *became == Landed::Final;
+            }
+            let newest = self.newest_flight();
+            if id.0 < newest && self.flights.get(&id).is_some_and(|flight| self.is_complete(&id, flight, true)) {
+                self.remove_flight(&id);
+            } else if let Some(flight) = self.flights.get_mut(&id) {
+                flight.overtaken = 0;
+            }
+        }
+    }
+
+    fn newest_flight(&self) -> i64 {
+        self.flights.last_key_value().map_or(0, |((base, _), _)| *base)
+    }
+
+    fn remove_flight(&mut self, id: &FlightId) {
+        self.flights.remove(id);
+        self.landed.remove(id);
+    }
+
+    fn is_complete(&self, id: &FlightId, flight: &Flight, finally: bool) -> bool {
+        let landed = self.landed.get(id).into_iter().flatten();
+        landed.filter(|(_, is_final)| **is_final || !finally).count() >= flight.parts
+    }
+
+    fn has_passed(&self, reader: &'static str, snapshot: &Snapshot) -> bool {
+        let seen = &self.position(0, reader).seen;
+        let waits = |row: &Row| Self::reads(reader, row) && snapshot.sees(row.xid) && !seen.sees(row.xid);
+        !self.rows.values().any(|row| !self.running.contains(&row.xid) && waits(row))
+    }
+
+    fn has_arrived(&self, snapshot: &Snapshot, stream: Option<&str>, looked: bool, but_for_lost: bool) -> bool {
+        let is_open = |(id, flight): (&FlightId, &Flight)| {
+            let is_asked = stream.is_none_or(|stream| stream == id.1) && !(but_for_lost && flight.logged_to.is_some());
+            is_asked && !flight.seen.covers(snapshot) && !self.is_complete(id, flight, looked)
+        };
+        let is_skipped = self.defect == Some(Defect::SettledWithoutLandings);
+        self.has_passed(DRAIN, snapshot) && (is_skipped || !self.flights.iter().any(is_open))
+    }
+
+    /// As `sluice.settled` says it.
+    pub fn settled(&self, snapshot: &Snapshot, stream: Option<&str>, looked: bool, but_for_lost: bool) -> bool {
+        if self.defect == Some(Defect::SettledWithoutFanOut) || stream == Some("items") {
+            return self.has_passed(FAN_OUT, snapshot) && self.has_arrived(snapshot, stream, looked, but_for_lost);
+        }
+        let last = self.expanded.iter().rfind(|expanded| !expanded.seen.covers(snapshot));
+        let now = self.snapshot();
+        let logged = last.map(|last| last.logged.as_ref().unwrap_or(&now));
+        self.has_passed(FAN_OUT, snapshot)
+            && self.expansions.values().all(|(_, seen)| seen.covers(snapshot))
+            && self.has_arrived(snapshot, stream, looked, but_for_lost)
+            && logged.is_none_or(|logged| self.has_arrived(logged, Some("projects"), looked, but_for_lost))
+    }
+
+    /// Whether a flight is left of which not all is final, but for the newest ones.
+    pub fn has_flights(&self) -> bool {
+        self.flights.iter().any(|(id, flight)| !self.is_complete(id, flight, true))
+    }
+
+    /// As `sluice.watch_flights` does it, a minute after the last time: the ids of what was found lost.
+    pub fn watch_flights(&mut self, patience: u32) -> Vec<(i64, i64)> {
+        let session = self.connect();
+        let (newest, mut lost) = (self.newest_flight(), vec![]);
+        let is_kept = |id: &FlightId| id.0 >= newest || self.flights.contains_key(id);
+        let kept: BTreeMap<_, _> =
+            self.landed.iter().filter(|(id, _)| is_kept(id)).map(|(id, parts)| (id.clone(), parts.clone())).collect();
+        self.landed = kept;
+        for id in self.flights.keys().filter(|id| id.0 < newest).cloned().collect::<Vec<_>>() {
+            let mut flight = self.flights[&id].clone();
+            if self.is_complete(&id, &flight, true) {
+                self.remove_flight(&id);
+                continue;
+            }
+            if let Some(logged) = &flight.logged {
+                if self.settled(logged, Some(&id.1), false, true) {
+                    self.remove_flight(&id);
+                }
+                continue;
+            }
+            match flight.logged_to {
+                None => {
+                    let of_later = self.flights.iter().filter(|((base, _), _)| *base == flight.later);
+                    let has_landed = of_later.clone().all(|(id, later)| self.is_complete(id, later, false));
+                    flight.overtaken += u32::from(newest > flight.later && flight.later > id.0 && has_landed);
+                    flight.later = newest;
+                    if flight.overtaken >= patience {
+                        lost.push((flight.first_id, flight.last_id));
+                        let mut keys: Vec<String> = vec![];
+                        for (_, row) in self.rows.range(flight.first_id..=flight.last_id) {
+                            let (Event::Upsert(key) | Event::Delete(key)) = &row.event else { continue };
+                            if row.stream == id.1 && !self.running.contains(&row.xid) && !keys.contains(key) {
+                                keys.push(key.clone());
+                            }
+                        }
+                        let stream = if id.1 == "items" { "items" } else { "projects" };
+                        for key in keys {
+                            self.add(session, stream, Event::Upsert(key));
+                        }
+                        flight.logged_to = Some(flight.last_id);
+                    }
+                }
+                Some(_) => flight.logged = Some(self.snapshot()),
+            }
+            self.flights.insert(id, flight);
+        }
+        self.note_logged();
+        self.commit(session);
+        self.sessions.remove(&session);
+        let done = (0..self.expanded.len()).rev().find(|index| {
+            let logged = self.expanded[*index].logged.as_ref();
+            logged.is_some_and(|logged| self.has_arrived(logged, Some("projects"), true, false))
+        });
+        self.expanded.drain(..done.map_or(0, |index| index + 1));
+        lost
     }
 
     // What anybody reads.

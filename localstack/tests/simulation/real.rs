@@ -115,6 +115,24 @@ impl Real {
         Ok(())
     }
 
+    /// A snapshot, as text.
+    pub async fn snapshot(&self) -> Result<String> {
+        Ok(self.owner.query_one("SELECT pg_current_snapshot()::text", &[]).await?.get(0))
+    }
+
+    pub async fn settled(&self, snapshot: &str, looked: bool) -> Result<bool> {
+        let query = "SELECT sluice.settled('elasticsearch', $1::text::pg_snapshot, looked => $2)";
+        Ok(self.owner.query_one(query, &[&snapshot, &looked]).await?.get(0))
+    }
+
+    /// As if the last time had been long ago; the ids of what was found lost.
+    pub async fn watch_flights(&self, patience: u32, time: u32) -> Result<Vec<(i64, i64)>> {
+        let query =
+            "SELECT first_id, last_id FROM sluice.watch_flights($1, clock_timestamp() + make_interval(days => $2))";
+        let rows = self.owner.query(query, &[&i32::try_from(patience)?, &i32::try_from(time)?]).await?;
+        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    }
+
     pub async fn emit(&self, stream: &str, key: &str) -> Result<()> {
         self.owner.execute("SELECT sluice.resync($1, ARRAY[$2])", &[&stream, &key]).await?;
         Ok(())

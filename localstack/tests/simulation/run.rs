@@ -72,6 +72,26 @@ async fn simulate(seed: u64, defect: Option<Defect>, real: Option<Arc<Real>>) ->
     Ok(outcome)
 }
 
+/// What was committed up to a point of the history has arrived: the index has each document as it was then, or later, or a
+/// dead letter of it. `looked`: and what was deleted has not come back.
+pub fn require_arrived(state: &State, since: usize, looked: bool) -> Result<()> {
+    let history = &state.log.history[since..];
+    for (stream, key) in state.log.keys() {
+        let versions: Vec<Option<Value>> = history
+            .iter()
+            .map(|tables| tables.document(stream, &key).map(|text| serde_json::from_str(&text).unwrap()))
+            .collect();
+        let found = state.elastic.documents(stream).remove(&key);
+        let is_excused =
+            versions.iter().flatten().any(is_refused) || !looked && found.is_some() && versions.contains(&None);
+        ensure!(
+            is_excused || versions.contains(&found),
+            "{stream} {key} has settled (looked: {looked}), and the index has {found:?} where the source had {versions:?}"
+        );
+    }
+    Ok(())
+}
+
 /// The index equals the source, and what cannot be in the index is a dead letter with its reason.
 fn check(state: &State) -> Result<Outcome> {
     let mut indexed = BTreeMap::new();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use aws_lambda_events::event::sqs::{SqsBatchResponse, SqsEvent};
 use config::Env;
 use drain::{Drain, Drained, Expanded, FanOut};
@@ -18,9 +18,10 @@ use trigger::{Config, SqsSink};
 
 use crate::defects::Defect;
 use crate::elastic::{SimulatedCluster, carry_out};
-use crate::log::SessionId;
+use crate::log::{SessionId, Snapshot};
 use crate::process::Process;
 use crate::real::Real;
+use crate::run::require_arrived;
 use crate::session::Postgres;
 use crate::sqs::{MAX_RECEIVE_COUNT, SimulatedQueue, receive};
 use crate::tables::Change;
@@ -40,6 +41,8 @@ const WRITES_A_ROUND: usize = 100;
 const STEPS_A_ROUND: usize = 20;
 /// More of them is no rest but a circle.
 const STEPS_TO_REST: usize = 20_000;
+/// After so many minutes without a word a flight is lost: few, so that some are found lost that only took long.
+const PATIENCE: u32 = 3;
 
 /// The pipeline, and everybody who writes or interferes.
 pub struct Scheduler {
@@ -57,6 +60,19 @@ pub struct Scheduler {
     delete_share: f32,
     is_unsettled: bool,
     pub invocations: usize,
+    observations: Vec<Observation>,
+    minutes: u32,
+}
+
+/// A snapshot that somebody took.
+struct Observation {
+    snapshot: Snapshot,
+    /// The same moment in PostgreSQL.
+    real: Option<String>,
+    /// What had been committed by then.
+    since: usize,
+    /// Without the second looks, and with them.
+    is_settled: [bool; 2],
 }
 
 impl Scheduler {
@@ -100,6 +116,8 @@ impl Scheduler {
             delete_share,
             is_unsettled: false,
             invocations: 0,
+            observations: vec![],
+            minutes: 0,
         })
     }
 
@@ -122,8 +140,14 @@ impl Scheduler {
                 930..934 => self.carry_out_orphans(i64::MAX, 1),
                 934..974 => self.pass_at_random().await,
                 974..980 => self.toggle_outages(),
-                980..992 => self.redrive().await?,
-                _ => self.restart_postgres().await?,
+                980..989 => self.redrive().await?,
+                989..992 => self.watch_flights().await?,
+                992..997 => self.restart_postgres().await?,
+                997..999 => self.observe().await?,
+                _ => self.purge(),
+            }
+            if chance.is_multiple_of(8) {
+                self.look(false).await?;
             }
             self.reap().await?;
         }
@@ -190,7 +214,12 @@ impl Scheduler {
             } else if !is_drained {
                 self.pass(Duration::from_secs(1)).await;
             } else if !self.redrive_unexplained() && self.world.state().elastic.orphans(i64::MAX).is_empty() {
-                return Ok(());
+                if !self.world.state().log.has_flights() {
+                    return self.look(true).await;
+                }
+                // What was lost is found out as time goes on and others land, as the heartbeat does each minute.
+                self.log_anew("items", "1").await?;
+                self.watch_flights().await?;
             } else {
                 self.carry_out_orphans(i64::MAX, usize::MAX);
             }
@@ -373,6 +402,62 @@ impl Scheduler {
     }
 
     /// An operator takes a dead letter and puts it back as it is, or has its key read anew.
+    /// A minute is over.
+    async fn watch_flights(&mut self) -> Result<()> {
+        self.minutes += 1;
+        let lost = self.world.state().log.watch_flights(PATIENCE);
+        if let Some(real) = &self.real {
+            let twin = self.world.ask_without_rest(real.watch_flights(PATIENCE, self.minutes)).await?;
+            assert_eq!(twin, lost, "what was lost: PostgreSQL's answer and the model's");
+        }
+        Ok(())
+    }
+
+    /// Somebody empties the queue.
+    fn purge(&mut self) {
+        let state = &mut *self.world.state();
+        if state.random.bool() {
+            state.queue.purge();
+        }
+    }
+
+    /// Somebody takes a snapshot, and wants to know when the index has all that it sees.
+    async fn observe(&mut self) -> Result<()> {
+        let (snapshot, since) = {
+            let log = &self.world.state().log;
+            (log.snapshot(), log.history.len() - 1)
+        };
+        let real = match &self.real {
+            Some(real) => Some(self.world.ask_without_rest(real.snapshot()).await?),
+            None => None,
+        };
+        self.observations.push(Observation { snapshot, real, since, is_settled: [false; 2] });
+        Ok(())
+    }
+
+    /// Whether what was observed has settled; and where it has, that it is true. In the end it has.
+    async fn look(&mut self, is_end: bool) -> Result<()> {
+        for observation in &mut self.observations {
+            for (looked, is_settled) in [false, true].into_iter().zip(&mut observation.is_settled) {
+                let settled = self.world.state().log.settled(&observation.snapshot, None, looked, false);
+                // PostgreSQL gives numbers to other transactions, too, and may know it sooner or later than the model.
+                if let (Some(real), Some(snapshot)) = (&self.real, &observation.real) {
+                    let twin = self.world.ask_without_rest(real.settled(snapshot, looked)).await?;
+                    ensure!(twin || !is_end, "all is quiet, and {snapshot} has not settled in PostgreSQL");
+                    if twin {
+                        require_arrived(&self.world.state(), observation.since, looked)?;
+                    }
+                }
+                if settled && !*is_settled {
+                    require_arrived(&self.world.state(), observation.since, looked)?;
+                    *is_settled = true;
+                }
+                ensure!(settled || !is_end, "all is quiet, and {:?} has not settled", observation.snapshot);
+            }
+        }
+        Ok(())
+    }
+
     async fn redrive(&mut self) -> Result<()> {
         let now_ms = self.world.now_ms();
         let (stream, key) = {
@@ -387,9 +472,13 @@ impl Scheduler {
             let stream = if letter.attribute("stream") == "items" { "items" } else { "projects" };
             (stream, letter.attribute("key").to_owned())
         };
-        self.world.state().log.emit(stream, &key);
+        self.log_anew(stream, &key).await
+    }
+
+    async fn log_anew(&mut self, stream: &'static str, key: &str) -> Result<()> {
+        self.world.state().log.emit(stream, key);
         match &self.real {
-            Some(real) => self.world.ask_without_rest(real.emit(stream, &key)).await,
+            Some(real) => self.world.ask_without_rest(real.emit(stream, key)).await,
             None => Ok(()),
         }
     }

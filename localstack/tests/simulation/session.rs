@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use database::delivery::{Departure, Landing, LostFlight};
 use database::log::{Collected, Count, Row, Sample, Slice, Versions};
 use database::{Answers, Connect, ConnectError, Read, ReadError, Session, Stream};
 use search::names;
@@ -259,8 +260,21 @@ impl Session for SimulatedSession {
         Ok(0)
     }
 
-    async fn count_deliveries(&self, _subscription: &str, _counts: &[Count]) -> Result<(), Error> {
-        Ok(())
+    async fn depart(&self, subscription: &str, _counts: &[Count], departure: &Departure) -> Result<(), Error> {
+        self.begin_request().await?;
+        self.world.state().log.depart(self.id, reader(subscription), departure);
+        self.compare("depart", (), async |client| client.depart(subscription, &[], departure).await).await
+    }
+
+    async fn land(&self, subscription: &str, _counts: &[Count], landings: &[Landing]) -> Result<(), Error> {
+        self.begin_request().await?;
+        self.world.state().log.land(reader(subscription), landings);
+        self.compare("land", (), async |client| client.land(subscription, &[], landings).await).await
+    }
+
+    /// Nobody does the chores here: the scheduler says when a minute is over.
+    async fn watch_flights(&self) -> Result<Vec<LostFlight>, Error> {
+        Ok(vec![])
     }
 
     async fn sample(&self, _subscription: &str) -> Result<Option<Sample>, Error> {

@@ -63,6 +63,11 @@ impl Stored {
 }
 
 impl Messages {
+    /// All is lost, but for letters that somebody puts back as they are: those belong to no flight, and are lost for good.
+    pub fn purge(&mut self) {
+        self.messages.retain(|_, stored| Body::parse(&stored.body).is_ok_and(|message| message.part.is_none()));
+    }
+
     /// By somebody outside of the functions.
     pub fn put(&mut self, body: String, attributes: Vec<(String, String)>, now_ms: i64) {
         self.add(Stored { body, attributes, sent_ms: now_ms, visible_ms: now_ms, receive_count: 0, lineage: 0 });
@@ -208,7 +213,7 @@ fn is_second_look(body: &str) -> bool {
 
 fn with_ids_for_versions(body: &str) -> String {
     let message = Body::parse(body).unwrap();
-    let mut packer = Packer::new(message.stream.as_ref(), "", usize::MAX);
+    let mut packer = Packer::new(message.stream.as_ref(), "", usize::MAX).from_part(message.part);
     for entry in &message.entries {
         let mut change = entry.change.clone();
         change.version = change.id;

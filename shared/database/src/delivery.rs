@@ -27,6 +27,8 @@ pub const RETRIED: &str = "retried";
 pub const CONFIGURATION: &str = "configuration";
 /// Letters in the dead-letter queue.
 pub const DEAD_LETTERED: &str = "dead_lettered";
+/// Flights of which nothing was heard any more; counted by the database itself.
+pub const LOST: &str = "lost";
 /// Milliseconds from log to index, added up over all written changes.
 pub const LATENCY_SUM_MS: &str = "latency_sum_ms";
 /// A histogram of the time from log to index: the longest time of each bucket in milliseconds, and its measure.
@@ -88,6 +90,81 @@ impl Counts {
         }
         Value::Object(streams)
     }
+}
+
+/// What one step of the drain sends of one stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flight {
+    /// The stream.
+    pub stream: String,
+    /// Its messages.
+    pub parts: i32,
+    /// The first of the log's rows in it.
+    pub first_id: i64,
+    /// The last one.
+    pub last_id: i64,
+    /// When the oldest of them was logged, in milliseconds since 1970.
+    pub since_ms: i64,
+}
+
+/// The flights of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Departure {
+    /// The step's first version.
+    pub base: i64,
+    /// Its rows had waited for an index, and were passed long ago.
+    pub has_waited: bool,
+    /// One for each stream.
+    pub flights: Vec<Flight>,
+}
+
+/// What became of a message that is a part of a flight.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Landing {
+    /// The flight's stream.
+    pub stream: String,
+    /// The flight's base.
+    pub flight: i64,
+    /// Which of its messages.
+    pub part: i32,
+    /// What became of it.
+    pub became: Landed,
+}
+
+/// See [`Landing`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Landed {
+    /// Each of its changes is done. Its deletes are still looked at once more.
+    Landed,
+    /// The same, and there are none, or this was the look.
+    Final,
+    /// It is received again.
+    Retried,
+}
+
+impl Landed {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Landed => "landed",
+            Self::Final => "final",
+            Self::Retried => "retried",
+        }
+    }
+}
+
+/// A flight that was found lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostFlight {
+    /// Of this subscription.
+    pub subscription: String,
+    /// Of this stream.
+    pub stream: String,
+    /// The first of the log's rows in it.
+    pub first_id: i64,
+    /// The last one.
+    pub last_id: i64,
+    /// False: they are payloads of `emit`, which cannot be read again.
+    pub is_logged_again: bool,
 }
 
 /// How far a subscription was, and what was counted of it until then.

@@ -87,6 +87,8 @@ pub struct Sample {
     pub waiting_rows: i64,
     /// Streams that do not keep up.
     pub stream_problems: i64,
+    /// For how long the oldest change that has not landed has been in the log, in milliseconds.
+    pub lag_ms: i64,
 }
 
 /// What was collected of the rows that are to be fanned out.

@@ -2,7 +2,7 @@
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use secrets::Secrets;
 use telemetry::call;
@@ -11,6 +11,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Error};
 
 use crate::connect::connect_driven;
+use crate::delivery::{Departure, Landing, LostFlight};
 use crate::log::{Collected, Count, Row, Sample, Slice, Versions, milliseconds};
 use crate::source::PEER;
 use crate::{ConnectError, Documents, Read, ReadError, Settings, Stream};
@@ -90,8 +91,15 @@ pub trait Session {
     /// Removes some of what has grown old: how many rows; none: all of it is removed.
     async fn forget_old(&self, keep: Duration) -> Result<i64, Error>;
 
-    /// Adds to the counters of what was delivered.
-    async fn count_deliveries(&self, subscription: &str, counts: &[Count]) -> Result<(), Error>;
+    /// Adds to the counters of what was delivered, and notes what the step sent. In the transaction that stores the position,
+    /// before the position moves.
+    async fn depart(&self, subscription: &str, counts: &[Count], departure: &Departure) -> Result<(), Error>;
+
+    /// Adds to the counters, and notes what became of messages.
+    async fn land(&self, subscription: &str, counts: &[Count], landings: &[Landing]) -> Result<(), Error>;
+
+    /// Keeps the flights: those that were found lost, which are logged again.
+    async fn watch_flights(&self) -> Result<Vec<LostFlight>, Error>;
 
     /// Notes how far the subscription is and what was delivered until now, for the charts of the last hour. `None`: somebody
     /// else has just done so.
@@ -284,20 +292,63 @@ impl<C: Borrow<Client>> Session for C {
         Ok(call(PEER, "forget_old", self.borrow().query_one(query, &[&keep.as_secs_f64()])).await?.get(0))
     }
 
-    async fn count_deliveries(&self, subscription: &str, counts: &[Count]) -> Result<(), Error> {
-        // Of a name that PostgreSQL cannot hold there is no stream, and one such would keep all others from being counted.
-        let streams = counts.iter().map(|count| if count.stream.contains('\0') { "" } else { &count.stream });
-        let streams: Vec<&str> = streams.collect();
-        let measures: Vec<&str> = counts.iter().map(|count| count.measure).collect();
-        let values: Vec<i64> = counts.iter().map(|count| count.value).collect();
-        let statement = "SELECT sluice.count_deliveries($1, $2, $3, $4)";
-        let parameters: &[&(dyn ToSql + Sync)] = &[&subscription, &streams, &measures, &values];
-        call(PEER, "count_deliveries", self.borrow().execute(statement, parameters)).await.map(drop)
+    async fn depart(&self, subscription: &str, counts: &[Count], departure: &Departure) -> Result<(), Error> {
+        let (streams, measures, values) = columns(counts);
+        let Departure { base, has_waited, flights } = departure;
+        let sent: Vec<&str> = flights.iter().map(|flight| flight.stream.as_str()).collect();
+        let parts: Vec<i32> = flights.iter().map(|flight| flight.parts).collect();
+        let first_ids: Vec<i64> = flights.iter().map(|flight| flight.first_id).collect();
+        let last_ids: Vec<i64> = flights.iter().map(|flight| flight.last_id).collect();
+        let since =
+            flights.iter().map(|flight| UNIX_EPOCH + Duration::from_millis(flight.since_ms.max(0).unsigned_abs()));
+        let since: Vec<SystemTime> = since.collect();
+        let statement =
+            "SELECT sluice.count_deliveries($1, $2, $3, $4), sluice.depart($1, $5, $6, $7, $8, $9, $10, $11)";
+        let parameters: &[&(dyn ToSql + Sync)] = &[
+            &subscription,
+            &streams,
+            &measures,
+            &values,
+            base,
+            has_waited,
+            &sent,
+            &parts,
+            &first_ids,
+            &last_ids,
+            &since,
+        ];
+        call(PEER, "depart", self.borrow().execute(statement, parameters)).await.map(drop)
+    }
+
+    async fn land(&self, subscription: &str, counts: &[Count], landings: &[Landing]) -> Result<(), Error> {
+        let (streams, measures, values) = columns(counts);
+        let landings = || landings.iter().filter(|landing| !landing.stream.contains('\0'));
+        let landed: Vec<&str> = landings().map(|landing| landing.stream.as_str()).collect();
+        let flights: Vec<i64> = landings().map(|landing| landing.flight).collect();
+        let parts: Vec<i32> = landings().map(|landing| landing.part).collect();
+        let became: Vec<&str> = landings().map(|landing| landing.became.name()).collect();
+        let statement = "SELECT sluice.count_deliveries($1, $2, $3, $4), sluice.land($1, $5, $6, $7, $8)";
+        let parameters: &[&(dyn ToSql + Sync)] =
+            &[&subscription, &streams, &measures, &values, &landed, &flights, &parts, &became];
+        call(PEER, "land", self.borrow().execute(statement, parameters)).await.map(drop)
+    }
+
+    async fn watch_flights(&self) -> Result<Vec<LostFlight>, Error> {
+        let query = "SELECT subscription, stream, first_id, last_id, is_logged_again FROM sluice.watch_flights()";
+        let rows = call(PEER, "watch_flights", self.borrow().query(query, &[])).await?;
+        let lost = |row: &tokio_postgres::Row| LostFlight {
+            subscription: row.get(0),
+            stream: row.get(1),
+            first_id: row.get(2),
+            last_id: row.get(3),
+            is_logged_again: row.get(4),
+        };
+        Ok(rows.iter().map(lost).collect())
     }
 
     async fn sample(&self, subscription: &str) -> Result<Option<Sample>, Error> {
         let query = "SELECT pending_rows, oldest_pending_ms, log_bytes, fan_out_rows, fan_out_oldest_ms, expansions_failing, \
-                     waiting_rows, stream_problems FROM sluice.sample($1)";
+                     waiting_rows, stream_problems, lag_ms FROM sluice.sample($1)";
         let row = call(PEER, "sample", self.borrow().query_opt(query, &[&subscription])).await?;
         Ok(row.map(|row| Sample {
             pending_rows: row.get(0),
@@ -308,6 +359,7 @@ impl<C: Borrow<Client>> Session for C {
             expansions_failing: row.get(5),
             waiting_rows: row.get(6),
             stream_problems: row.get(7),
+            lag_ms: row.get(8),
         }))
     }
 
@@ -328,6 +380,17 @@ impl<C: Borrow<Client>> Session for C {
     ) -> impl Answers + 'a {
         stream.read(self.borrow(), keys, limit_bytes, in_transaction)
     }
+}
+
+/// Of counts, as the database takes them. Of a name that PostgreSQL cannot hold there is no stream, and one such would keep
+/// all others from being counted.
+fn columns(counts: &[Count]) -> (Vec<&str>, Vec<&str>, Vec<i64>) {
+    let streams = counts.iter().map(|count| if count.stream.contains('\0') { "" } else { &count.stream });
+    (
+        streams.collect(),
+        counts.iter().map(|count| count.measure).collect(),
+        counts.iter().map(|count| count.value).collect(),
+    )
 }
 
 impl Answers for Documents<'_> {

@@ -22,12 +22,25 @@ pub struct Subscription {
     pub position: String,
     /// Of the interval after that, up to which row.
     pub after_id: i64,
+    /// Steps, of each stream one, that were sent and have not all landed; 5,000 at most.
+    pub flights: i64,
+    /// The first version of the oldest of them. `None`: all that was sent has landed.
+    pub frontier: Option<i64>,
+    /// For how long the oldest change in them has been in the log, in milliseconds.
+    pub oldest_flight_ms: Option<i64>,
+    /// The first version of the newest step that was sent.
+    pub sent: Option<i64>,
+    /// How long ago that was, in milliseconds.
+    pub sent_ms_ago: Option<i64>,
+    /// For how long the oldest change that has not landed has been in the log, sent or not, in milliseconds.
+    pub lag_ms: i64,
 }
 
 /// Lists them all, and how far each is.
 pub async fn list(client: &Client) -> Result<Vec<Subscription>, Error> {
     let query = "SELECT subscription, paused, pending_rows, (extract(epoch FROM oldest_pending_age) * 1000)::bigint,
-             seen::text, after_id
+             seen::text, after_id, flights, frontier, (extract(epoch FROM oldest_flight_age) * 1000)::bigint,
+             sent, (extract(epoch FROM sent_age) * 1000)::bigint, (extract(epoch FROM lag) * 1000)::bigint
          FROM sluice.status()";
     let rows = client.query(query, &[]).await?;
     let subscription = |row: &tokio_postgres::Row| Subscription {
@@ -37,6 +50,12 @@ pub async fn list(client: &Client) -> Result<Vec<Subscription>, Error> {
         oldest_pending_ms: row.get(3),
         position: row.get(4),
         after_id: row.get(5),
+        flights: row.get(6),
+        frontier: row.get(7),
+        oldest_flight_ms: row.get(8),
+        sent: row.get(9),
+        sent_ms_ago: row.get(10),
+        lag_ms: row.get(11),
     };
     Ok(rows.iter().map(subscription).collect())
 }

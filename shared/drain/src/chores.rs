@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use database::Connect;
+use database::delivery::LostFlight;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::error::SqlState;
 use tracing::{debug, error, info};
@@ -20,12 +21,15 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
 /// And where a lock was in the way, which each attempt holds up writers for a tenth of a second to wait for.
 const MAINTENANCE_RETRY: Duration = Duration::from_secs(5);
+/// Between two looks at the flights, of which each is looked at once a minute.
+const WATCH_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Does them.
 pub struct Chores<D: Connect> {
     session: Session<D>,
     retention: Duration,
     maintain_at: Instant,
+    watch_at: Instant,
     is_unanswered: bool,
 }
 
@@ -36,6 +40,7 @@ impl<D: Connect> Chores<D> {
             session: Session::new(database, "sluice chores"),
             retention: settings.retention,
             maintain_at: Instant::now(),
+            watch_at: Instant::now(),
             is_unanswered: false,
         }
     }
@@ -79,6 +84,13 @@ impl<D: Connect> Chores<D> {
             self.maintain_at = Instant::now() + pause;
             forget_old(session, self.retention).await?;
         }
+        if Instant::now() >= self.watch_at {
+            let session = get(&mut self.session, PATIENCE).await?;
+            self.watch_at = Instant::now() + WATCH_INTERVAL;
+            if watch_flights(session, expanded).await? {
+                self.watch_at = Instant::now();
+            }
+        }
         if !slow_waits {
             return Ok(false);
         }
@@ -103,6 +115,27 @@ async fn maintain(session: &impl database::Session, retention: Duration) -> Resu
             }
         }
     }
+}
+
+/// Tells of flights that were lost, and has them logged again: whether there may be more.
+async fn watch_flights(session: &impl database::Session, expanded: &mut Expanded) -> Result<bool, Error> {
+    let lost = match session.watch_flights().await {
+        Ok(lost) => lost,
+        Err(failure) => return bear(session, "watching what was sent", failure).map(|()| false),
+    };
+    let has_more = !lost.is_empty();
+    for LostFlight { subscription, stream, first_id, last_id, is_logged_again } in lost {
+        expanded.lost_flights += 1;
+        if is_logged_again {
+            error!(subscription, stream, first_id, last_id, "messages were lost: their changes are logged again");
+        } else {
+            error!(
+                subscription,
+                stream, first_id, last_id, "messages were lost, and with them payloads: emit them again"
+            );
+        }
+    }
+    Ok(has_more)
 }
 
 /// Removes what has grown old, in steps.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use database::delivery::Counts;
+use database::delivery::{Counts, Departure};
 use database::log::Versions;
 use database::{Connect, Session as _};
 use futures_util::future::try_join;
@@ -171,15 +171,17 @@ impl<D: Connect, S: Sink> Drain<D, S> {
             session.rollback().await?;
             return Ok(true);
         };
+        let base = version;
         let (waited, waited_at_ms) = session.waited(&self.subscription, self.page_size).await?;
-        let step = (self.sink.begin(trace), S::DOCUMENT_BYTES);
+        let step = (self.sink.begin(trace, base), S::DOCUMENT_BYTES);
         let mut outgoing =
             Outgoing::new((session, &self.subscription), stop_at, &mut self.rests, step, drained).await?;
         if !waited.is_empty() {
             // By themselves, and all of them before the next page: what is in the log is newer.
             outgoing.push(waited, version, waited_at_ms).await?;
-            let counts = outgoing.finish().await?;
-            commit(session, &self.subscription, counts, drained).await?;
+            let (counts, flights) = outgoing.finish().await?;
+            depart(session, &self.subscription, &counts, Departure { base, has_waited: true, flights }).await?;
+            commit(session, counts, drained).await?;
             return Ok(true);
         }
         let (mut rows, mut read_at_ms) = session.page(&self.subscription, after, self.page_size).await?;
@@ -190,9 +192,10 @@ impl<D: Connect, S: Sink> Drain<D, S> {
             let Some(next_version) = next_version else {
                 outgoing.push(rows, version, read_at_ms).await?;
                 // Sent, then advanced: a crash in between repeats what was sent.
-                let counts = outgoing.finish().await?;
+                let (counts, flights) = outgoing.finish().await?;
+                depart(session, &self.subscription, &counts, Departure { base, has_waited: false, flights }).await?;
                 session.advance(&self.subscription, after).await?;
-                commit(session, &self.subscription, counts, drained).await?;
+                commit(session, counts, drained).await?;
                 return Ok(true);
             };
             // PostgreSQL reads the next page behind this one's documents, while they are packed.
@@ -207,24 +210,30 @@ impl<D: Connect, S: Sink> Drain<D, S> {
             };
             version = next_version;
         }
-        let counts = outgoing.finish().await?;
+        let (counts, flights) = outgoing.finish().await?;
+        depart(session, &self.subscription, &counts, Departure { base, has_waited: false, flights }).await?;
         session.finish(&self.subscription).await?;
-        commit(session, &self.subscription, counts, drained).await?;
+        commit(session, counts, drained).await?;
         self.stored_at = Some(Instant::now());
         Ok(has_any)
     }
 }
 
-/// What is counted is counted once: with the position, or not at all.
-async fn commit(
+/// Notes what was sent, while the position is still before it.
+async fn depart(
     session: &impl database::Session,
     subscription: &str,
-    counts: Counts,
-    drained: &mut Drained,
+    counts: &Counts,
+    departure: Departure,
 ) -> Result<(), Error> {
-    if !counts.is_empty() {
-        session.count_deliveries(subscription, &counts.rows()).await?;
+    if !counts.is_empty() || !departure.flights.is_empty() {
+        session.depart(subscription, &counts.rows(), &departure).await?;
     }
+    Ok(())
+}
+
+/// What is counted is counted once: with the position, or not at all.
+async fn commit(session: &impl database::Session, counts: Counts, drained: &mut Drained) -> Result<(), Error> {
     session.commit().await?;
     drained.counts.merge(counts);
     Ok(())

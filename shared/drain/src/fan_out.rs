@@ -38,6 +38,8 @@ pub struct Expanded {
     pub parked: u64,
     /// Samples that could not be taken.
     pub sample_failures: u64,
+    /// Flights of which nothing was heard any more.
+    pub lost_flights: u64,
     /// What the last sample saw; of its ages the worst.
     #[serde(skip)]
     pub sample: Option<Sample>,
@@ -46,8 +48,8 @@ pub struct Expanded {
 impl Expanded {
     fn note(&mut self, mut sample: Sample) {
         if let Some(before) = self.sample {
-            sample.oldest_pending_ms = sample.oldest_pending_ms.max(before.oldest_pending_ms);
             sample.fan_out_oldest_ms = sample.fan_out_oldest_ms.max(before.fan_out_oldest_ms);
+            sample.lag_ms = sample.lag_ms.max(before.lag_ms);
         }
         self.sample = Some(sample);
     }

@@ -102,6 +102,7 @@ impl<D: Connect + Clone, S: Sink> Drainer<D, S> {
         };
         summary.expanded.rows += done.rows;
         summary.expanded.parked += done.parked;
+        summary.expanded.lost_flights += done.lost_flights;
         drain.release().await;
         let Summary { drained, expanded } = &summary;
         info!(
@@ -131,11 +132,12 @@ impl<D: Connect + Clone, S: Sink> Drainer<D, S> {
         line.gauge("Drained", "Count", drained.changes)
             .count("Published", drained.documents + drained.deletes + drained.to_read_again)
             .count("PublishedBytes", drained.bytes)
-            .count("SourceErrors", drained.source_errors + expanded.parked);
+            .count("SourceErrors", drained.source_errors + expanded.parked)
+            .count("LostFlights", expanded.lost_flights);
         line.count("SampleFailures", expanded.sample_failures);
         if let Some(sample) = expanded.sample {
             line.gauge("Backlog", "Count", sample.pending_rows.unsigned_abs())
-                .gauge("OldestPendingAge", "Milliseconds", sample.oldest_pending_ms.unsigned_abs())
+                .gauge("Lag", "Milliseconds", sample.lag_ms.unsigned_abs())
                 .gauge("LogBytes", "Bytes", sample.log_bytes.unsigned_abs())
                 .gauge("FanOutBacklog", "Count", sample.fan_out_rows.unsigned_abs())
                 .gauge("FanOutOldestPendingAge", "Milliseconds", sample.fan_out_oldest_ms.unsigned_abs())

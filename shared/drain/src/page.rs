@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use database::delivery::{self, Counts};
+use database::delivery::{self, Counts, Flight};
 use database::{Answers as _, Read, Session, Stream, log};
 use message::{Change, Op};
 use serde::Serialize;
@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 
 use crate::error::Error;
 use crate::rests::Rests;
-use crate::sink::Step;
+use crate::sink::{Sent, Step};
 
 /// A longer key is cut, or no message could hold it, and nothing behind it would be drained. Elasticsearch takes 512
 /// bytes: what has more is a dead letter in any case.
@@ -71,6 +71,8 @@ pub(crate) struct Outgoing<'a, S, W> {
     document_bytes: i32,
     counters: &'a mut Drained,
     counts: Counts,
+    /// Of each stream, the first and the last row that travel, and when the oldest was logged.
+    rows: BTreeMap<String, (i64, i64, i64)>,
     traced: TracedChanges,
 }
 
@@ -99,6 +101,7 @@ impl<'a, S: Session, W: Step> Outgoing<'a, S, W> {
             document_bytes,
             counters,
             counts,
+            rows: BTreeMap::new(),
             traced,
         })
     }
@@ -113,6 +116,7 @@ impl<'a, S: Session, W: Step> Outgoing<'a, S, W> {
         }
         for (name, rows) in by_stream {
             let Some(stream) = self.live_stream(&name, &rows).await? else { continue };
+            self.note_rows(&name, &rows);
             // One write for each key: the last row stands for those before it. Of a key that may have been cut, each.
             let whole = |row: &log::Row| if row.key.len() < KEY_BYTES { 0 } else { row.id };
             let latest: HashMap<(String, i64), log::Row> =
@@ -132,16 +136,27 @@ impl<'a, S: Session, W: Step> Outgoing<'a, S, W> {
         Ok(())
     }
 
-    /// Waits until all of it is sent. What was done, by stream.
-    pub async fn finish(self) -> Result<Counts, Error> {
-        let Self { step, counters, mut counts, .. } = self;
-        let sent = step.finish().await.map_err(Error::of_sink)?;
-        counters.messages += sent.messages;
-        for (stream, bytes) in sent.bytes {
+    /// Waits until all of it is sent. What was done, by stream, and what is under way.
+    pub async fn finish(self) -> Result<(Counts, Vec<Flight>), Error> {
+        let Self { step, counters, mut counts, rows, .. } = self;
+        let mut flights = vec![];
+        for Sent { stream, messages, bytes } in step.finish().await.map_err(Error::of_sink)? {
+            counters.messages += messages;
             counters.bytes += bytes;
             counts.add(&stream, delivery::PUBLISHED_BYTES, i64::try_from(bytes).unwrap_or(i64::MAX));
+            if let Some(&(first_id, last_id, since_ms)) = rows.get(&stream).filter(|_| messages > 0) {
+                let parts = i32::try_from(messages).unwrap_or(i32::MAX);
+                flights.push(Flight { stream, parts, first_id, last_id, since_ms });
+            }
         }
-        Ok(counts)
+        Ok((counts, flights))
+    }
+
+    fn note_rows(&mut self, stream: &str, rows: &[log::Row]) {
+        let (first, last, since) = self.rows.entry(stream.to_owned()).or_insert((i64::MAX, i64::MIN, i64::MAX));
+        for row in rows {
+            (*first, *last, *since) = (row.id.min(*first), row.id.max(*last), row.logged_ms.min(*since));
+        }
     }
 
     /// The stream, if its changes can travel. Those of a stream without an index are set aside until it has one; those

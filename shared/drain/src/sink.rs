@@ -38,8 +38,9 @@ pub trait Sink: Send {
     /// Whether it takes a step now. While it does not, changes wait in the log.
     fn has_room(&mut self) -> impl Future<Output = Result<bool, <Self::Step as Step>::Error>> + Send;
 
-    /// Begins a step; `trace` is the invocation's.
-    fn begin(&mut self, trace: &Trace) -> Self::Step;
+    /// Begins a step; `trace` is the invocation's. `base` is the step's first version: whoever carries out what is only sent
+    /// knows the flight by it.
+    fn begin(&mut self, trace: &Trace, base: i64) -> Self::Step;
 }
 
 /// What is under way to a [`Sink`], whose doc is the contract.
@@ -56,14 +57,16 @@ pub trait Step: Send {
     ) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
     /// Ends the step: all of it is there, and what it came to.
-    fn finish(self) -> impl Future<Output = Result<Sent, Self::Error>> + Send;
+    fn finish(self) -> impl Future<Output = Result<Vec<Sent>, Self::Error>> + Send;
 }
 
-/// What a step came to.
+/// What a step came to, of one stream.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Sent {
-    /// Messages or requests.
+    /// The stream.
+    pub stream: String,
+    /// Messages that are under way, and of which each will be told that it has landed. What a target has taken itself is none.
     pub messages: u64,
-    /// Bytes of them, by stream.
-    pub bytes: Vec<(String, u64)>,
+    /// Bytes.
+    pub bytes: u64,
 }

@@ -91,7 +91,7 @@ impl Sink for Target {
         Ok(true)
     }
 
-    fn begin(&mut self, _: &Trace) -> Writing {
+    fn begin(&mut self, _: &Trace, _: i64) -> Writing {
         Writing { target: self.clone(), writes: vec![] }
     }
 }
@@ -107,9 +107,8 @@ impl Step for Writing {
         Ok(())
     }
 
-    async fn finish(mut self) -> Result<Sent, Failed> {
+    async fn finish(mut self) -> Result<Vec<Sent>, Failed> {
         let fate = self.target.state().fates.pop_front().unwrap_or(Fate::Pass);
-        let messages = self.writes.len() as u64;
         match fate {
             Fate::Reject => return Err(Failed),
             Fate::Break => self.writes.truncate(self.writes.len() / 2),
@@ -117,7 +116,7 @@ impl Step for Writing {
         }
         self.target.write(self.writes);
         match fate {
-            Fate::Pass => Ok(Sent { messages, bytes: vec![] }),
+            Fate::Pass => Ok(vec![]), // it has all of it
             Fate::Hold => {
                 self.target.held.notify_one();
                 std::future::pending().await

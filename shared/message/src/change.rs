@@ -24,6 +24,17 @@ pub struct Change<'a> {
     pub trace: Option<Cow<'a, str>>,
 }
 
+/// What a message is of all that one step of the drain sent of its stream: by this, whoever carries it out says that it has
+/// landed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Part {
+    /// The step's first version.
+    pub flight: i64,
+    /// Counted from 1.
+    #[serde(rename = "part")]
+    pub number: i32,
+}
+
 /// What is to be done with a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -1,7 +1,7 @@
 //! The body of an SQS message: the changes of one stream, as lines of JSON.
 //!
 //! ```text
-//! {"v":1,"stream":"cities","changes":2,"trace":"…"}
+//! {"v":1,"stream":"cities","changes":2,"trace":"…","flight":1790000000000000,"part":1}
 //! {"id":7,"key":"42","version":1790000000000000,"op":"upsert","at":1790000000000}
 //! {"id":42,"name":"Lyon"}
 //! {"id":8,"key":"43","version":1790000000000000,"op":"delete","at":1790000000000}
@@ -15,7 +15,7 @@ mod change;
 mod packer;
 mod parse;
 
-pub use change::{Change, Op};
+pub use change::{Change, Op, Part};
 pub use packer::{Body, Packer};
 pub use parse::{Entry, Message, ParseError};
 

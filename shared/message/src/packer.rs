@@ -2,7 +2,7 @@ use std::{borrow::Cow, mem};
 
 use serde::Serialize;
 
-use crate::{Change, ENVELOPE_VERSION, Op};
+use crate::{Change, ENVELOPE_VERSION, Op, Part};
 
 /// Packs the changes of one stream into bodies of a limited size.
 #[derive(Debug)]
@@ -10,6 +10,7 @@ pub struct Packer {
     stream: String,
     trace: String,
     limit_bytes: usize,
+    part: Option<Part>,
     lines: String,
     changes: usize,
 }
@@ -29,6 +30,8 @@ struct Header<'a> {
     stream: &'a str,
     changes: usize,
     trace: &'a str,
+    #[serde(flatten)]
+    part: Option<Part>,
 }
 
 impl Packer {
@@ -36,7 +39,13 @@ impl Packer {
     ///
     /// A body holds at most `limit_bytes`, or a single change that alone is larger.
     pub fn new(stream: impl Into<String>, trace: impl Into<String>, limit_bytes: usize) -> Self {
-        Self { stream: stream.into(), trace: trace.into(), limit_bytes, lines: String::new(), changes: 0 }
+        Self { stream: stream.into(), trace: trace.into(), limit_bytes, part: None, lines: String::new(), changes: 0 }
+    }
+
+    /// The first body is this part of a flight, the following ones are those after it. `None`: of no flight.
+    #[must_use]
+    pub fn from_part(self, part: Option<Part>) -> Self {
+        Self { part, ..self }
     }
 
     /// Adds a change; where the body at hand has no room for it, gives that body back and begins the next with it.
@@ -71,11 +80,13 @@ impl Packer {
     fn take(&mut self) -> Option<Body> {
         let changes = mem::take(&mut self.changes);
         let lines = mem::take(&mut self.lines);
-        (changes > 0).then(|| Body { text: format!("{}\n{lines}", self.header(changes)), changes })
+        let body = (changes > 0).then(|| Body { text: format!("{}\n{lines}", self.header(changes)), changes });
+        self.part = self.part.map(|part| Part { number: part.number + i32::from(changes > 0), ..part });
+        body
     }
 
     fn header(&self, changes: usize) -> String {
-        to_json(&Header { v: ENVELOPE_VERSION, stream: &self.stream, changes, trace: &self.trace })
+        to_json(&Header { v: ENVELOPE_VERSION, stream: &self.stream, changes, trace: &self.trace, part: self.part })
     }
 }
 
@@ -187,6 +198,19 @@ mod tests {
             1000,
         );
         assert_eq!(bodies.iter().map(|body| body.changes).collect::<Vec<_>>(), [1, 1, 1]);
+    }
+
+    #[test]
+    fn the_bodies_of_a_flight_are_numbered() {
+        let mut packer =
+            Packer::new("cities", "t-1", 1).from_part(Some(Part { flight: 1_790_000_000_000_001, number: 1 }));
+        let mut bodies: Vec<Body> = (1..=3).filter_map(|id| packer.push(&change(id, "a", Op::Delete), None)).collect();
+        bodies.extend(packer.finish());
+        let parts = bodies.iter().map(|body| Message::parse(&body.text).unwrap().part);
+        let numbers: Vec<_> = parts.map(|part| part.map(|part| (part.flight, part.number))).collect();
+        assert_eq!(numbers, [1, 2, 3].map(|number| Some((1_790_000_000_000_001, number))));
+        let header = r#"{"v":1,"stream":"cities","changes":1,"trace":"t-1","flight":1790000000000001,"part":2}"#;
+        assert_eq!(bodies[1].text.lines().next(), Some(header));
     }
 
     #[test]

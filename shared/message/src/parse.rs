@@ -3,7 +3,7 @@ use std::{borrow::Cow, collections::HashSet};
 use memchr::memchr;
 use serde::Deserialize;
 
-use crate::{Change, ENVELOPE_VERSION, Op};
+use crate::{Change, ENVELOPE_VERSION, Op, Part};
 
 /// A message body, read. It borrows from the body; documents are slices of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub struct Message<'a> {
     pub stream: Cow<'a, str>,
     /// The invocation that made it.
     pub trace: Cow<'a, str>,
+    /// What it is of what was sent with it. `None`: of nothing.
+    pub part: Option<Part>,
     /// The changes, one at least.
     pub entries: Vec<Entry<'a>>,
 }
@@ -84,6 +86,8 @@ struct Header<'a> {
     changes: usize,
     #[serde(borrow, default)]
     trace: Cow<'a, str>,
+    flight: Option<i64>,
+    part: Option<i32>,
 }
 
 impl<'a> Message<'a> {
@@ -117,7 +121,8 @@ impl<'a> Message<'a> {
             entries.push(Entry { change, document });
         }
         lines.end(header.changes)?;
-        Ok(Self { stream: header.stream, trace: header.trace, entries })
+        let part = header.flight.zip(header.part).map(|(flight, number)| Part { flight, number });
+        Ok(Self { stream: header.stream, trace: header.trace, part, entries })
     }
 }
 

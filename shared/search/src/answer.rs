@@ -193,6 +193,7 @@ mod tests {
             Outcome::Done(_, Done::Stale) => "stale",
             Outcome::Done(_, Done::Gone) => "gone",
             Outcome::Done(_, Done::PassedOver) => "passed over",
+            Outcome::Done(_, Done::Later) => "later",
             Outcome::Retry(_) => "retry",
             Outcome::Unread(_) => "unread",
             Outcome::Configuration(_) => "configuration",

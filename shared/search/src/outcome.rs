@@ -32,6 +32,8 @@ pub enum Done {
     Gone,
     /// Its stream was dropped.
     PassedOver,
+    /// A delete that was carried out before: what is left to be done comes later.
+    Later,
 }
 
 /// Why.

@@ -24,6 +24,18 @@ pub struct Subscription {
     position: String,
     /// Of the interval after that, up to which row.
     after_id: i64,
+    /// What was sent and has not all landed: steps, of each stream one; 5,000 at most.
+    flights: i64,
+    /// The frontier: the first version of the oldest of them. null: all that was sent has landed.
+    frontier: Option<i64>,
+    /// For how long the oldest change in them has been in the log.
+    oldest_flight_ms: Option<i64>,
+    /// The first version of the newest step that was sent. null: none was.
+    sent: Option<i64>,
+    /// How long ago that was.
+    sent_ms_ago: Option<i64>,
+    /// For how long the oldest change that has not landed has been in the log, sent or not.
+    lag_ms: i64,
 }
 
 /// All of them.
@@ -34,13 +46,28 @@ pub struct Subscriptions {
 
 impl From<subscriptions::Subscription> for Subscription {
     fn from(found: subscriptions::Subscription) -> Self {
-        let subscriptions::Subscription { name, is_paused, pending_rows, oldest_pending_ms, position, after_id } =
-            found;
-        Self { name, paused: is_paused, pending_rows, oldest_pending_ms, position, after_id }
+        let subscriptions::Subscription {
+            name, is_paused, pending_rows, oldest_pending_ms, position, after_id, ..
+        } = found;
+        let subscriptions::Subscription { flights, frontier, oldest_flight_ms, sent, sent_ms_ago, lag_ms, .. } = found;
+        Self {
+            name,
+            paused: is_paused,
+            pending_rows,
+            oldest_pending_ms,
+            position,
+            after_id,
+            flights,
+            frontier,
+            oldest_flight_ms,
+            sent,
+            sent_ms_ago,
+            lag_ms,
+        }
     }
 }
 
-/// The readers of the log, with position, backlog and lag.
+/// The readers of the log, with position, backlog, frontier and lag.
 #[utoipa::path(get, path = "/api/subscriptions", operation_id = "list_subscriptions", tag = "subscriptions",
     responses((status = OK, body = Subscriptions)))]
 pub async fn list(State(admin): State<Admin>) -> Result<Json<Subscriptions>, Problem> {

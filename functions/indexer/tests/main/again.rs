@@ -1,6 +1,6 @@
 //! What the indexer itself puts on the queue: second looks, and messages that are sent anew.
 
-use message::{Message, Op};
+use message::{Message, Op, Part};
 use serde_json::json;
 
 use crate::{
@@ -63,6 +63,47 @@ async fn a_second_look_removes_what_came_back_and_no_other_look_follows() {
     assert_eq!(fixture.document("cities", "7").await, None);
     assert_eq!(fixture.document("cities", "1").await, Some((9, r#"{"id":1,"n":9}"#.to_owned())), "newer than the look");
     assert!(fixture.dead_letters.sent().is_empty());
+}
+
+#[tokio::test]
+async fn a_message_that_is_shortened_carries_the_looks_at_what_was_deleted() {
+    let fixture = cities().await;
+    let rest = message("cities").upsert("8", 5, r#"{"id":8}"#).look("7", 5).delete("9", 5).part(77, 3);
+    assert_eq!(fixture.handle(&batch([rest])).await, [""; 0]);
+    let sent = fixture.dead_letters.sent();
+    let look = |key: &str| (key.to_owned(), 5, Op::Look);
+    assert_eq!(sent.iter().map(looks).collect::<Vec<_>>(), [vec![look("7"), look("9")]], "one look of all of it");
+    let part = Message::parse(&sent[0].body).unwrap().part;
+    assert_eq!(part, Some(Part { flight: 77, number: 3 }), "and it is of the same flight");
+}
+
+#[tokio::test]
+async fn what_became_of_each_part_of_a_flight_is_noted() {
+    let fixture = cities().await;
+    let owner = fixture.owner().await;
+    owner.batch_execute("UPDATE sluice.subscription SET reserved = 100").await.unwrap();
+    let event = batch([
+        message("cities").upsert("1", 5, r#"{"id":1}"#).part(77, 1),
+        message("cities").delete("2", 5).upsert("3", 5, r#"{"unknown":3}"#).part(77, 2),
+        message("nowhere").read("4", 5).part(78, 1),
+        message("cities").look("5", 5).part(79, 1),
+        message("cities").upsert("6", 5, r#"{"id":6}"#),
+        message("cities").upsert("7", 5, r#"{"id":7}"#).part(101, 1),
+    ]);
+    assert_eq!(fixture.handle(&event).await, [""; 0]);
+    let landed =
+        "SELECT string_agg(concat_ws(' ', stream, base, part, is_final), ', ' ORDER BY base, part) FROM sluice.landed";
+    let landed: String = owner.query_one(landed, &[]).await.unwrap().get(0);
+    assert_eq!(
+        landed, "cities 77 1 t, cities 77 2 f, nowhere 78 1 t, cities 79 1 t",
+        "what was never sent is not there"
+    );
+
+    fixture.dead_letters.refuse("\"unknown\"");
+    let refused = message("cities").upsert("3", 6, r#"{"unknown":3}"#).part(80, 1);
+    assert_eq!(fixture.handle(&batch([refused])).await, ["0"], "its letter is not taken");
+    let count: i64 = owner.query_one("SELECT count(*) FROM sluice.landed WHERE base = 80", &[]).await.unwrap().get(0);
+    assert_eq!(count, 0);
 }
 
 #[tokio::test]

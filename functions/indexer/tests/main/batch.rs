@@ -1,7 +1,7 @@
 //! Batches as Lambda hands them over.
 
 use aws_lambda_events::event::sqs::SqsEvent;
-use message::{Change, Op, Packer};
+use message::{Change, Op, Packer, Part};
 use serde_json::{Value, json};
 
 /// When all of it happens, in milliseconds since 1970: 2026-09-21T14:13:20Z.
@@ -12,11 +12,12 @@ pub struct Message {
     stream: String,
     changes: Vec<(Change<'static>, Option<String>)>,
     receive_count: u32,
+    part: Option<Part>,
 }
 
 /// A message of a stream.
 pub fn message(stream: &str) -> Message {
-    Message { stream: stream.to_owned(), changes: vec![], receive_count: 1 }
+    Message { stream: stream.to_owned(), changes: vec![], receive_count: 1, part: None }
 }
 
 impl Message {
@@ -49,8 +50,13 @@ impl Message {
         self
     }
 
+    /// It is this part of a flight.
+    pub fn part(self, flight: i64, number: i32) -> Self {
+        Self { part: Some(Part { flight, number }), ..self }
+    }
+
     pub fn body(&self) -> String {
-        let mut packer = Packer::new(&self.stream, "trace", usize::MAX);
+        let mut packer = Packer::new(&self.stream, "trace", usize::MAX).from_part(self.part);
         for (change, document) in &self.changes {
             packer.push(change, document.as_deref());
         }

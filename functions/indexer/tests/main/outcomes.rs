@@ -72,9 +72,10 @@ async fn a_stream_without_an_index_waits_and_of_one_that_nobody_defined_only_doc
     let fixture = Fixture::with_database().await;
     let owner = fixture.owner().await;
     owner.execute(r#"SELECT sluice.define_stream('defined', mapping => '{"properties": {}}')"#, &[]).await.unwrap();
-    let all = |stream| message(stream).delete("a", 1).upsert("b", 1, "{}").read("c", 1).look("d", 1);
-    let event = batch([all("defined"), all("unknown"), all("*"), all("Capital"), all("_all")]);
-    assert_eq!(fixture.handle(&event).await, ["0"]);
+    let streams = ["defined", "unknown", "*", "Capital", "_all"];
+    let all = |stream| message(stream).delete("a", 1).upsert("b", 1, "{}").read("c", 1);
+    let event = batch(streams.map(all).into_iter().chain(streams.map(|stream| message(stream).look("d", 1))));
+    assert_eq!(fixture.handle(&event).await, ["0", "5"]);
     assert_eq!(fixture.dead_letters.keys(), ["b", "b", "b", "b"]);
     assert!(fixture.dead_letters.sent().is_empty(), "nobody looks again at what was passed over");
     let letters = fixture.dead_letters.letters();

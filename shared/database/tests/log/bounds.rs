@@ -36,11 +36,17 @@ const ROWS: &str = "
         SELECT 'demo.part'::regclass, 'items', ARRAY[n::text], ARRAY[n % 30000, n / 30000]::smallint[] FROM generate_series(1, 50000) AS n;
     INSERT INTO sluice.waiting (id, subscription, stream, key, op, created_at)
         SELECT n, 'elasticsearch', 'unborn', n, 'upsert', now() - interval '40 days' FROM generate_series(1, 50000) AS n;
-    INSERT INTO sluice.expansion (stream, tracked, images, error, created_at)
-        SELECT 'items', t.id, format('[{\"id\": %s, \"item_id\": %s}]', n, n)::json, CASE WHEN n % 2 = 0 THEN 'failed' END, now() - interval '8 days'
+    INSERT INTO sluice.expansion (stream, tracked, images, error, created_at, seen)
+        SELECT 'items', t.id, format('[{\"id\": %s, \"item_id\": %s}]', n, n)::json, CASE WHEN n % 2 = 0 THEN 'failed' END, now() - interval '8 days', pg_current_snapshot()
         FROM generate_series(1, 50000) AS n, (SELECT min(id) AS id FROM sluice.tracked WHERE affects IS NOT NULL) AS t;
-    INSERT INTO sluice.expansion (stream) VALUES ('items');
-    INSERT INTO sluice.expansion (stream, log_upto) VALUES ('items', 1000000);
+    INSERT INTO sluice.expansion (stream, seen) VALUES ('items', pg_current_snapshot());
+    INSERT INTO sluice.expansion (stream, log_upto, seen) VALUES ('items', 1000000, pg_current_snapshot());
+    INSERT INTO sluice.expanded (stream, seen, logged) SELECT 'items', pg_current_snapshot(), pg_current_snapshot() FROM generate_series(1, 100);
+    INSERT INTO sluice.flight (subscription, stream, base, parts, first_id, last_id, seen, since, later, looked_at, is_landed, overtaken)
+        SELECT 'elasticsearch', CASE WHEN n % 2 = 0 THEN 'items' ELSE 'unborn' END, n, 2, n, n + 100, pg_current_snapshot(), now(), n, now() - interval '1 hour', n % 4 = 0 OR n < 25000, n % 40
+        FROM generate_series(1, 50000) AS n;
+    INSERT INTO sluice.landed (subscription, stream, base, part, is_final)
+        SELECT 'elasticsearch', CASE WHEN n % 2 = 0 THEN 'items' ELSE 'unborn' END, n % 50000, 1 + n / 50000, false FROM generate_series(1, 75000) AS n;
     INSERT INTO sluice.audit (at, actor, action, subject, result, detail)
         SELECT now() - interval '2 years', 'operator', 'redrive', n, 'redriven', '{}' FROM generate_series(1, 50000) AS n;
     INSERT INTO sluice.redrive_task (selection, actor, total, updated_at)
@@ -56,7 +62,7 @@ const ROWS: &str = "
     INSERT INTO sluice.outbox (stream, key, op) SELECT 'unborn', n, 'upsert' FROM generate_series(1, 2000) AS n";
 
 /// How each function is called as its caller calls it, or in a harder way. One that has no line here fails the test.
-const CALLS: [(&str, &str); 77] = [
+const CALLS: [(&str, &str); 92] = [
     ("advance", "SELECT sluice.advance('elasticsearch', 1)"),
     ("answers_for_another", "SELECT sluice.answers_for_another('elasticsearch', 'items', '7')"),
     ("as_reader", "SELECT sluice.as_reader(s, 'SELECT', 'n integer') FROM sluice.stream AS s"),
@@ -74,12 +80,15 @@ const CALLS: [(&str, &str); 77] = [
     ("count_deliveries", "SELECT sluice.count_deliveries('elasticsearch', '{items}', '{indexed}', '{1}')"),
     ("count_ingest", "SELECT sluice.count_ingest('{rounds}', '{1}')"),
     ("counted_rows", "SELECT sluice.counted_rows()"),
+    ("covers", "SELECT sluice.covers(s.seen, pg_current_snapshot()) FROM sluice.subscription AS s"),
+    ("depart", "SELECT sluice.depart('elasticsearch', 60000, false, '{items}', '{1}', '{1}', '{2}', ARRAY[now()])"),
     (
         "documents_query",
         "SELECT sluice.documents_query(s, sluice.fields_of(t)) FROM sluice.stream AS s JOIN sluice.target AS t ON t.stream = s.name",
     ),
     ("due_expansions", "SELECT sluice.due_expansions(false)"),
     ("ended", "SELECT sluice.ended(pg_snapshot_xmin(seen), seen) FROM sluice.subscription"),
+    ("end_expansion", "SELECT sluice.end_expansion(e) FROM sluice.expansion AS e WHERE log_upto IS NOT NULL"),
     ("equality", "SELECT sluice.equality('demo.item', 'id')"),
     ("expand", "SELECT sluice.expand(5000)"),
     ("expand_log", "SELECT sluice.expand_log(e, 5000) FROM sluice.expansion AS e WHERE log_upto IS NOT NULL"),
@@ -94,17 +103,26 @@ const CALLS: [(&str, &str); 77] = [
     ),
     ("forget_old", "SELECT sluice.forget_old()"),
     ("forget_rejects", "SELECT sluice.forget_rejects()"),
+    ("frontier", "SELECT sluice.frontier('elasticsearch')"),
+    ("has_arrived", "SELECT sluice.has_arrived('elasticsearch', pg_current_snapshot(), 'items', true, false)"),
+    ("has_arrived", "SELECT sluice.has_arrived('elasticsearch', '1:1:', 'items', true, false)"),
     ("has_key", "SELECT sluice.has_key(s, 'k.key') FROM sluice.stream AS s"),
+    ("has_passed", "SELECT sluice.has_passed('elasticsearch', pg_current_snapshot())"),
     ("has_reader", "SELECT sluice.has_reader(app) FROM sluice.roles"),
     ("has_one_text", "SELECT sluice.has_one_text(s) FROM sluice.stream AS s"),
     ("hold", "SELECT sluice.hold('elasticsearch', 0)"),
     ("image_columns", "SELECT sluice.image_columns('SELECT $1.id')"),
     ("interval_rows", "SELECT sluice.interval_rows()"),
+    ("is_complete", "SELECT sluice.is_complete(f, true) FROM sluice.flight AS f WHERE base = 7"),
     ("is_no_key", "SELECT sluice.is_no_key('items', 'x')"),
     ("is_of_a_key", "SELECT sluice.is_of_a_key('22012')"),
     ("key_expression", "SELECT sluice.key_expression('s', '{id}')"),
     ("key_values", "SELECT sluice.key_values(s, 'k.key') FROM sluice.stream AS s"),
     ("affects_query", "SELECT sluice.affects_query('SELECT $1.id', 'x')"),
+    (
+        "land",
+        "SELECT sluice.land('elasticsearch', array_fill('items'::text, '{10}'), ARRAY(SELECT 2 * n FROM generate_series(1, 10) AS n), array_fill(2, '{10}'), array_fill('final'::text, '{10}'))",
+    ),
     ("log_bytes", "SELECT sluice.log_bytes()"),
     ("logged_keys", "SELECT sluice.logged_keys('items', 0, 1000000000, 20000)"),
     ("maintain", "SELECT sluice.maintain()"),
@@ -113,6 +131,7 @@ const CALLS: [(&str, &str); 77] = [
         "SELECT sluice.missing_keys(s, ARRAY(SELECT n::text FROM generate_series(45000, 55000) AS n)) FROM sluice.stream AS s WHERE name = 'items'",
     ),
     ("note_fault", "SELECT sluice.note_fault('elasticsearch', 'items', 'slow')"),
+    ("open_flights", "SELECT sluice.open_flights('elasticsearch', 5000)"),
     ("page", "SELECT sluice.page('elasticsearch', 0, 2000)"),
     ("page", "SELECT sluice.page('fan_out', 0, 1000)"),
     ("page", "SELECT sluice.page('elasticsearch', 0, 10000)"),
@@ -138,10 +157,17 @@ const CALLS: [(&str, &str); 77] = [
     ("redrive", "SELECT sluice.redrive('elasticsearch', 'm', 'items', '7', 'operator', NULL, '{}')"),
     ("relation_of", "SELECT sluice.relation_of('demo.item')"),
     ("release", "SELECT sluice.release('elasticsearch')"),
+    ("remove_flight", "SELECT sluice.remove_flight(f) FROM sluice.flight AS f WHERE base = 7"),
+    ("remove_stray_landings", "SELECT sluice.remove_stray_landings('elasticsearch')"),
     ("resume", "SELECT sluice.resume('elasticsearch')"),
     ("rfc3339", "SELECT sluice.rfc3339(now())"),
     ("sample", "SELECT sluice.sample('elasticsearch')"),
     ("sample", "SELECT sluice.sample('other')"),
+    ("settled", "SELECT sluice.settled('elasticsearch', pg_current_snapshot(), 'items')"),
+    (
+        "settled",
+        "SELECT sluice.settled('other', (SELECT seen FROM sluice.subscription WHERE name = 'other'), looked => true)",
+    ),
     ("snapshot", "SELECT sluice.snapshot()"),
     ("snapshot_before", "SELECT sluice.snapshot_before(seen, pg_snapshot_xmax(seen)) FROM sluice.subscription"),
     (
@@ -160,6 +186,7 @@ const CALLS: [(&str, &str); 77] = [
     ),
     ("waited", "SELECT sluice.waited('elasticsearch', 2000)"),
     ("waited", "SELECT sluice.waited('other', 2000)"),
+    ("watch_flights", "SELECT sluice.watch_flights()"),
     (
         "with_found_texts",
         "SELECT sluice.with_found_texts(s, ARRAY(SELECT n::text FROM generate_series(48000, 53000) AS n)) FROM sluice.stream AS s WHERE name = 'items'",

@@ -8,6 +8,7 @@ mod define;
 mod drainers;
 mod fan_out;
 mod forget;
+mod frontier;
 mod locks;
 mod log;
 mod names;

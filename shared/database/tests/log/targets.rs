@@ -115,9 +115,9 @@ async fn what_waits_fails_and_is_counted_is_so_for_one_target() -> Result<()> {
     );
 
     let count = |value| Count { stream: "items".to_owned(), measure: "written", value };
-    client.count_deliveries("elasticsearch", &[count(3)]).await?;
-    client.count_deliveries("other", &[count(4)]).await?;
-    client.count_deliveries("other", &[count(5)]).await?;
+    client.land("elasticsearch", &[count(3)], &[]).await?;
+    client.land("other", &[count(4)], &[]).await?;
+    client.land("other", &[count(5)], &[]).await?;
     let sample = client.sample("other").await?.context("nobody has taken one")?;
     assert_eq!((sample.waiting_rows, sample.stream_problems), (1, 1));
     let totals = "SELECT totals::text FROM sluice.delivery_history WHERE subscription = 'other'";

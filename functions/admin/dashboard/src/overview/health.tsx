@@ -57,7 +57,7 @@ function PartCard({ part: { name, ok, latency_ms, reason } }: { part: Part }) {
   );
 }
 
-function Tiles({ pipeline: { pending_rows, oldest_pending_ms, queue_depth, dead_letters } }: { pipeline: Pipeline }) {
+function Tiles({ pipeline: { pending_rows, lag_ms, queue_depth, dead_letters } }: { pipeline: Pipeline }) {
   return (
     <dl className="tiles">
       <div>
@@ -65,8 +65,8 @@ function Tiles({ pipeline: { pending_rows, oldest_pending_ms, queue_depth, dead_
         <dd>{count(pending_rows)}</dd>
       </div>
       <div>
-        <dt>Oldest waiting</dt>
-        <dd>{oldest_pending_ms === null ? 'none' : duration(oldest_pending_ms)}</dd>
+        <dt title="For how long the oldest change that is not in the index has been in the log, sent or not">Lag</dt>
+        <dd>{lag_ms === 0 ? 'none' : duration(lag_ms)}</dd>
       </div>
       <div>
         <dt>In the queue</dt>

@@ -61,6 +61,16 @@ export function SubscriptionsPanel() {
   );
 }
 
+/** A step of the drain, by its first version, and how old it is, or what it carries. */
+function Step({ version, age, none }: { version: number | null; age: number | null; none: string }) {
+  if (version === null) return <>{none}</>;
+  return (
+    <>
+      {duration(age ?? 0)} <span className="mono hint">{version}</span>
+    </>
+  );
+}
+
 function columns(ask: (subscription: Subscription) => void): Column<Subscription>[] {
   return [
     { name: 'Name', cell: ({ name }) => <strong>{name}</strong> },
@@ -74,7 +84,15 @@ function columns(ask: (subscription: Subscription) => void): Column<Subscription
       kind: 'number',
       cell: ({ oldest_pending_ms }) => (oldest_pending_ms === null ? 'none' : duration(oldest_pending_ms)),
     },
-    { name: 'Read up to', kind: 'number', cell: ({ after_id }) => <span className="mono">{after_id}</span> },
+    {
+      name: 'Sent',
+      cell: ({ sent, sent_ms_ago }) => <Step version={sent} age={sent_ms_ago} none="nothing" />,
+    },
+    {
+      name: 'Not landed',
+      cell: ({ frontier, oldest_flight_ms }) => <Step version={frontier} age={oldest_flight_ms} none="none" />,
+    },
+    { name: 'Lag', kind: 'number', cell: ({ lag_ms }) => (lag_ms === 0 ? 'none' : duration(lag_ms)) },
     { name: 'Position', cell: ({ position }) => <code className="wrap">{position}</code> },
     {
       name: 'Pause or resume',
