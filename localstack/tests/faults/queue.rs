@@ -51,30 +51,66 @@ async fn aws_by_proxy(pipeline: &mut Pipeline) -> Result<Proxy> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_resync_mends_what_a_lost_queue_took_along_deletes_included() -> Result<()> {
     alone("fault_purge", async |pipeline| {
-        let proxy = pipeline.elasticsearch_by_proxy().await?;
-        let stack = &pipeline.stack;
-        stack.execute("INSERT INTO item VALUES (1001, 'to be deleted'), (1002, 'old')").await?;
-        stack.converges("fault_purge_item", "SELECT id::text FROM item").await?;
-        let load = pipeline.load().await?;
-        proxy.close();
-        stack.execute("DELETE FROM item WHERE id = 1001; UPDATE item SET name = 'new' WHERE id = 1002").await?;
-        pipeline.is_felt().await;
-        let changes = load.stop().await?;
-        // Emptied until the log is, so that what was on its way to the queue is lost as well.
-        while stack.has_changes_in_the_log().await? {
-            stack.sqs.purge_queue().queue_url(variable("QUEUE_URL")).send().await?;
-        }
-        stack.sqs.purge_queue().queue_url(variable("QUEUE_URL")).send().await?;
-        // It may still have some of it in its hands.
-        Service::Indexer.signal("KILL")?;
-        proxy.open();
-        pipeline.comes_to_rest().await;
-        let indexed = stack.indexed("fault_purge_item").await?;
-        ensure!(indexed.contains_key("1001") && indexed["1002"].contains("old"), "the queue was not lost: {indexed:?}");
-
-        stack.execute("SELECT sluice.resync('fault_purge_item'); SELECT sluice.resync('fault_purge_project')").await?;
-        pipeline.say(&format!("{changes} changes, of which many were lost"));
+        lose_the_queue(pipeline).await?;
+        let resync = "SELECT sluice.resync('fault_purge_item'); SELECT sluice.resync('fault_purge_project')";
+        pipeline.stack.execute(resync).await?;
         pipeline.is_converged().await
     })
     .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_that_was_purged_is_whole_again_without_anybodys_help() -> Result<()> {
+    alone("fault_lost", async |pipeline| {
+        lose_the_queue(pipeline).await?;
+        let stack = &pipeline.stack;
+        // Half an hour goes by, in which somebody writes and that lands. What is found lost is found in some steps.
+        let (mut minutes, mut found, mut quiet) = (0, 0, 0);
+        loop {
+            minutes += 1;
+            ensure!(minutes < 200, "after so many minutes {found} flights were found lost");
+            stack.execute(&format!("INSERT INTO item VALUES (2000 + {minutes}, 'a minute')")).await?;
+            pipeline.comes_to_rest().await;
+            let watch =
+                "SELECT count(*) FROM sluice.watch_flights(now => clock_timestamp() + make_interval(mins => $1)) \
+                         WHERE stream LIKE 'fault_lost%'";
+            let lost: i64 = stack.owner.query_one(watch, &[&minutes]).await?.get(0);
+            ensure!(lost == 0 || minutes > 30, "{lost} flights were found lost after {minutes} minutes");
+            found += lost;
+            quiet = if found > 0 && lost == 0 { quiet + 1 } else { 0 };
+            if quiet == 3 {
+                break;
+            }
+        }
+        pipeline.say(&format!("{found} flights were found lost, after {minutes} minutes"));
+        pipeline.is_converged().await
+    })
+    .await
+}
+
+/// A load, of which much is lost: the queue is purged while Elasticsearch is away.
+async fn lose_the_queue(pipeline: &mut Pipeline) -> Result<()> {
+    let proxy = pipeline.elasticsearch_by_proxy().await?;
+    let stack = &pipeline.stack;
+    let item = format!("{}_item", stack.schema);
+    stack.execute("INSERT INTO item VALUES (1001, 'to be deleted'), (1002, 'old')").await?;
+    stack.converges(&item, "SELECT id::text FROM item").await?;
+    let load = pipeline.load().await?;
+    proxy.close();
+    stack.execute("DELETE FROM item WHERE id = 1001; UPDATE item SET name = 'new' WHERE id = 1002").await?;
+    pipeline.is_felt().await;
+    let changes = load.stop().await?;
+    // Emptied until the log is, so that what was on its way to the queue is lost as well.
+    while stack.has_changes_in_the_log().await? {
+        stack.sqs.purge_queue().queue_url(variable("QUEUE_URL")).send().await?;
+    }
+    stack.sqs.purge_queue().queue_url(variable("QUEUE_URL")).send().await?;
+    // It may still have some of it in its hands.
+    Service::Indexer.signal("KILL")?;
+    proxy.open();
+    pipeline.comes_to_rest().await;
+    let indexed = stack.indexed(&item).await?;
+    ensure!(indexed.contains_key("1001") && indexed["1002"].contains("old"), "the queue was not lost: {indexed:?}");
+    pipeline.say(&format!("{changes} changes, of which many were lost"));
+    Ok(())
 }
