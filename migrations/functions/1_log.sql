@@ -204,7 +204,8 @@ BEGIN
         INTO state.first_id, state.last_id, first_xid, last_xid;
     -- Nothing of what began before the first of these, and before those that were running and have ended.
     SELECT least(first_xid, min(late::text::numeric)::text::xid8) INTO first_xid
-    FROM pg_snapshot_xip(state.seen) AS late WHERE pg_visible_in_snapshot(late, current);
+    FROM pg_snapshot_xip(state.seen) AS late
+    WHERE pg_visible_in_snapshot(late, current) AND EXISTS (SELECT FROM sluice.outbox AS o WHERE o.xid = late);
     state.began := sluice.snapshot_before(current, coalesce(first_xid, pg_snapshot_xmax(current)));
     state.until := current;
     IF last_xid IS NOT NULL THEN                -- there may be more, of this transaction or of later ones
