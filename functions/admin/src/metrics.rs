@@ -20,7 +20,8 @@ use database::ingest::{
     self, DURATION_BUCKETS, DURATION_SUM_MS, FETCHED, REJECTED_CONFLICT, REJECTED_INVALID, SKIPPED_DUPLICATE,
     SKIPPED_OUTDATED, SYNCED,
 };
-use database::{streams, subscriptions};
+use database::streams;
+use database::subscriptions::{self, Subscription};
 use queue::Queue as _;
 
 use crate::metrics::stats::Totals;
@@ -87,40 +88,7 @@ pub async fn metrics(State(admin): State<Admin>) -> Result<impl IntoResponse, Pr
     let mut text = Exposition::default();
     deliveries(&mut text, &targets);
     ingested(&mut text, &profiles);
-    text.family("sluice_pending_rows", "gauge", "Rows of the log that a subscription has not passed.");
-    for subscription in &subscriptions {
-        text.sample("sluice_pending_rows", &[("subscription", &subscription.name)], subscription.pending_rows);
-    }
-    text.family("sluice_oldest_pending_age_seconds", "gauge", "For how long the oldest of these rows has waited.");
-    for subscription in &subscriptions {
-        let age = seconds(subscription.oldest_pending_ms.unwrap_or(0));
-        text.sample("sluice_oldest_pending_age_seconds", &[("subscription", &subscription.name)], age);
-    }
-    text.family(
-        "sluice_flights",
-        "gauge",
-        "Steps, of each stream one, that were sent and have not all landed; 5000 at most.",
-    );
-    for subscription in &subscriptions {
-        text.sample("sluice_flights", &[("subscription", &subscription.name)], subscription.flights);
-    }
-    text.family(
-        "sluice_oldest_flight_age_seconds",
-        "gauge",
-        "For how long the oldest change in these has been in the log.",
-    );
-    for subscription in &subscriptions {
-        let age = seconds(subscription.oldest_flight_ms.unwrap_or(0));
-        text.sample("sluice_oldest_flight_age_seconds", &[("subscription", &subscription.name)], age);
-    }
-    text.family(
-        "sluice_lag_seconds",
-        "gauge",
-        "For how long the oldest change that has not landed has been in the log, sent or not.",
-    );
-    for subscription in &subscriptions {
-        text.sample("sluice_lag_seconds", &[("subscription", &subscription.name)], seconds(subscription.lag_ms));
-    }
+    positions(&mut text, &subscriptions);
     text.family("sluice_stream_pending_rows", "gauge", "Rows of the log of one stream that wait.");
     for one in &pending {
         text.sample("sluice_stream_pending_rows", &labels(&one.subscription, &one.stream), one.rows);
@@ -140,6 +108,33 @@ pub async fn metrics(State(admin): State<Admin>) -> Result<impl IntoResponse, Pr
     text.family("sluice_dead_letters", "gauge", "Letters in the dead-letter queue.");
     text.sample("sluice_dead_letters", &[], letters.all());
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text.0))
+}
+
+/// How far each reader of the log is, and what it has sent.
+fn positions(text: &mut Exposition, subscriptions: &[Subscription]) {
+    let mut gauge = |name: &str, help: &str, value: fn(&Subscription) -> String| {
+        text.family(name, "gauge", help);
+        for subscription in subscriptions {
+            text.sample(name, &[("subscription", &subscription.name)], value(subscription));
+        }
+    };
+    gauge("sluice_pending_rows", "Rows of the log that a subscription has not passed.", |it| {
+        it.pending_rows.to_string()
+    });
+    gauge("sluice_oldest_pending_age_seconds", "For how long the oldest of these rows has waited.", |it| {
+        seconds(it.oldest_pending_ms.unwrap_or(0))
+    });
+    gauge("sluice_flights", "Steps, of each stream one, that were sent and have not all landed; 5000 at most.", |it| {
+        it.flights.to_string()
+    });
+    gauge("sluice_oldest_flight_age_seconds", "For how long the oldest change in these has been in the log.", |it| {
+        seconds(it.oldest_flight_ms.unwrap_or(0))
+    });
+    gauge(
+        "sluice_lag_seconds",
+        "For how long the oldest change that has not landed has been in the log, sent or not.",
+        |it| seconds(it.lag_ms),
+    );
 }
 
 /// Of what one subscription does for one stream.
