@@ -18,6 +18,10 @@ DECLARE
 BEGIN
     begun := 0;
     has_more := false;
+    -- What expansions logged that have ended since. Here, since a slice may hold its locks for long.
+    IF EXISTS (SELECT FROM sluice.expanded AS x WHERE x.logged IS NULL) THEN
+        UPDATE sluice.expanded AS x SET logged = pg_current_snapshot() WHERE x.logged IS NULL;
+    END IF;
     IF NOT sluice.pending('fan_out') THEN
         RETURN;
     END IF;
@@ -97,18 +101,35 @@ EXCEPTION
 END $$;
 
 -- An expansion is done. What it logged is on its way until `expanded` says so; this transaction's own rows are not visible to
--- any snapshot yet, so the next expansion notes one. Of a stream there are a hundred such rows at most: then the last one
--- stands for what comes, too.
+-- any snapshot yet, so the next `collect` notes one. Of a stream there are some hundred such rows at most: then the oldest two
+-- become one, which sees as little as the first and asks for as much as the second.
 CREATE OR REPLACE FUNCTION sluice.end_expansion(job sluice.expansion) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    oldest sluice.expanded;
 BEGIN
     DELETE FROM sluice.expansion AS e WHERE e.id = job.id;
-    IF (SELECT count(*) FROM sluice.expanded AS x WHERE x.stream = job.stream) < 100 THEN
-        INSERT INTO sluice.expanded (stream, seen) VALUES (job.stream, job.seen);
-    ELSE
-        UPDATE sluice.expanded AS x SET logged = NULL WHERE x.id = (SELECT max(y.id) FROM sluice.expanded AS y WHERE y.stream = job.stream);
+    INSERT INTO sluice.expanded (stream, seen) VALUES (job.stream, job.seen);
+    IF (SELECT count(*) FROM sluice.expanded AS x WHERE x.stream = job.stream) > 100 THEN
+        SELECT * INTO oldest FROM sluice.expanded AS x WHERE x.stream = job.stream AND x.logged IS NOT NULL ORDER BY x.id LIMIT 1 FOR UPDATE SKIP LOCKED;
+        UPDATE sluice.expanded AS x SET seen = oldest.seen
+        WHERE x.id = (
+                SELECT y.id FROM sluice.expanded AS y WHERE y.stream = job.stream AND y.id > oldest.id AND sluice.covers(y.logged, oldest.logged)
+                ORDER BY y.id LIMIT 1 FOR UPDATE SKIP LOCKED)
+          AND sluice.covers(x.seen, oldest.seen);
+        IF FOUND THEN
+            DELETE FROM sluice.expanded AS x WHERE x.id = oldest.id;
+        END IF;
     END IF;
 END $$;
+
+-- Begins to read a whole source, and the keys of its log, at once: what was still to be found out for some documents is not known
+-- any more. No snapshot settles before that is done.
+CREATE OR REPLACE FUNCTION sluice.begin_walk(stream text) RETURNS void
+LANGUAGE sql VOLATILE AS $$
+    INSERT INTO sluice.expansion (stream, seen, log_upto)
+    SELECT begin_walk.stream, '1:1:', w.upto FROM (VALUES (NULL), ((SELECT q.last_value + 1 FROM sluice.outbox_id_seq AS q))) AS w(upto)
+$$;
 
 -- Works off one slice of a source, or of what `affects` finds: how many rows were logged. The last slice, a short one, ends
 -- the expansion. Each key once, in the order of the key, after the last one of the slice before.
@@ -291,7 +312,6 @@ DECLARE
     message text;
 BEGIN
     logged := 0;
-    UPDATE sluice.expanded AS x SET logged = pg_current_snapshot() WHERE x.logged IS NULL;
     slow_waits := slow OR EXISTS (
         SELECT FROM sluice.expansion_turn AS t
         WHERE t.is_slow AND t.due_at <= began AND EXISTS (

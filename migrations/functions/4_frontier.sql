@@ -26,7 +26,8 @@ CREATE OR REPLACE FUNCTION sluice.is_complete(flight sluice.flight, finally bool
 LANGUAGE sql STABLE AS $$
     SELECT flight.parts <= (
         SELECT count(*) FROM sluice.landed AS l
-        WHERE l.subscription = flight.subscription AND l.stream = flight.stream AND l.base = flight.base AND (l.is_final OR NOT finally))
+        WHERE l.subscription = flight.subscription AND l.stream = flight.stream AND l.base = flight.base
+          AND l.part BETWEEN 1 AND flight.parts AND (l.is_final OR NOT finally))
 $$;
 
 -- Notes what became of messages, each a part of a flight: `landed`, `final` (landed, and nothing of it is looked at once more), or
@@ -37,12 +38,13 @@ CREATE OR REPLACE FUNCTION sluice.land(reader text, streams text[], bases bigint
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     touched sluice.flight;
+    has_landed boolean;
     newest bigint := (SELECT max(f.base) FROM sluice.flight AS f WHERE f.subscription = reader);
 BEGIN
     INSERT INTO sluice.landed AS l (subscription, stream, base, part, is_final)
     SELECT reader, m.stream, m.base, m.part, bool_or(m.state = 'final')
     FROM unnest(streams, bases, parts, states) AS m(stream, base, part, state)
-    WHERE m.state <> 'retried' AND m.base <= (SELECT s.reserved FROM sluice.subscription AS s WHERE s.name = reader)
+    WHERE m.state <> 'retried' AND octet_length(m.stream) <= 100 AND m.base <= (SELECT s.reserved FROM sluice.subscription AS s WHERE s.name = reader)
     GROUP BY m.stream, m.base, m.part
     ORDER BY m.stream, m.base, m.part                           -- all take their locks in one order
     ON CONFLICT (subscription, stream, base, part) DO UPDATE SET is_final = true WHERE excluded.is_final AND NOT l.is_final;
@@ -54,8 +56,11 @@ BEGIN
     LOOP
         IF touched.base < newest AND sluice.is_complete(touched, true) THEN
             PERFORM sluice.remove_flight(touched);
-        ELSIF touched.overtaken > 0 OR NOT touched.is_landed AND sluice.is_complete(touched, false) THEN
-            UPDATE sluice.flight AS f SET overtaken = 0, is_landed = f.is_landed OR sluice.is_complete(f, false)
+            CONTINUE;
+        END IF;
+        has_landed := touched.is_landed OR sluice.is_complete(touched, false);
+        IF touched.overtaken > 0 OR has_landed <> touched.is_landed THEN
+            UPDATE sluice.flight AS f SET overtaken = 0, is_landed = has_landed
             WHERE f.subscription = reader AND f.stream = touched.stream AND f.base = touched.base;
         END IF;
     END LOOP;
@@ -73,7 +78,7 @@ LANGUAGE sql STABLE
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off AS $$
     SELECT * FROM sluice.flight AS f
     WHERE f.subscription = reader AND NOT f.is_landed
-      AND f.parts > (SELECT count(*) FROM sluice.landed AS l WHERE l.subscription = f.subscription AND l.stream = f.stream AND l.base = f.base)
+      AND f.parts > (SELECT count(*) FROM sluice.landed AS l WHERE l.subscription = f.subscription AND l.stream = f.stream AND l.base = f.base AND l.part BETWEEN 1 AND f.parts)
     ORDER BY f.base LIMIT most
 $$;
 
@@ -138,10 +143,11 @@ BEGIN
     THEN
         RETURN false;
     END IF;
-    -- Of one stream the last one stands for those before it, since it sees what they logged.
+    -- Of one stream the last one stands for the others, since it sees what they logged.
     FOR fanned_out IN
         SELECT DISTINCT ON (x.stream) x.* FROM sluice.expanded AS x
-        WHERE x.stream = coalesce(settled.stream, x.stream) AND NOT sluice.covers(x.seen, snapshot) ORDER BY x.stream, x.id DESC
+        WHERE x.stream = coalesce(settled.stream, x.stream) AND NOT sluice.covers(x.seen, snapshot)
+        ORDER BY x.stream, x.logged IS NULL DESC, pg_snapshot_xmax(x.logged) DESC, pg_snapshot_xmin(x.logged) DESC
     LOOP
         IF NOT sluice.has_arrived(reader, coalesce(fanned_out.logged, pg_current_snapshot()), fanned_out.stream, looked, but_for_lost) THEN
             RETURN false;
@@ -194,14 +200,17 @@ BEGIN
             IF flight.logged IS NOT NULL THEN
                 IF sluice.settled(reader, flight.logged, flight.stream, false, true) THEN
                     PERFORM sluice.remove_flight(flight);
+                ELSE
+                    UPDATE sluice.flight AS f SET looked_at = now WHERE f.subscription = reader AND f.stream = flight.stream AND f.base = flight.base;
                 END IF;
                 CONTINUE;
             END IF;
             IF flight.logged_to IS NULL THEN
                 UPDATE sluice.flight AS f
                 SET looked_at = now, is_landed = f.is_landed OR sluice.is_complete(f, false), later = newest,
-                    overtaken = f.overtaken + (newest > f.later AND f.later > f.base AND NOT EXISTS (
-                        SELECT FROM sluice.flight AS g WHERE g.subscription = reader AND g.base = f.later AND NOT sluice.is_complete(g, false)))::integer
+                    overtaken = f.overtaken + (newest > f.later AND f.later > f.base AND (
+                        NOT EXISTS (SELECT FROM sluice.flight AS g WHERE g.subscription = reader AND g.base = f.later)
+                        OR EXISTS (SELECT FROM sluice.flight AS g WHERE g.subscription = reader AND g.base >= f.later AND sluice.is_complete(g, false))))::integer
                 WHERE f.subscription = reader AND f.stream = flight.stream AND f.base = flight.base
                 RETURNING * INTO flight;
                 CONTINUE WHEN flight.overtaken < patience;
@@ -227,7 +236,7 @@ BEGIN
                     flight.logged_to := flight.last_id;
                 END IF;
             ELSIF flight.logged_to = flight.last_id THEN
-                UPDATE sluice.flight AS f SET logged = pg_current_snapshot()
+                UPDATE sluice.flight AS f SET logged = pg_current_snapshot(), looked_at = now
                 WHERE f.subscription = reader AND f.stream = flight.stream AND f.base = flight.base;
                 CONTINUE;
             END IF;
@@ -247,22 +256,23 @@ BEGIN
                 budget := budget - ids;
             END IF;
             budget := budget - 100;                             -- it takes a while itself
-            UPDATE sluice.flight AS f SET logged_to = flight.logged_to, looked_at = now
+            UPDATE sluice.flight AS f SET logged_to = flight.logged_to, looked_at = CASE WHEN flight.logged_to < flight.last_id THEN f.looked_at ELSE now END
             WHERE f.subscription = reader AND f.stream = flight.stream AND f.base = flight.base;
         END LOOP;
     END LOOP;
-    UPDATE sluice.expanded AS x SET logged = pg_current_snapshot() WHERE x.logged IS NULL;
     -- Where what a later one logged has arrived, so has that of the earlier ones: of each stream the last and one in the middle
     -- are asked for.
     stream := NULL;
     FOR done IN
         SELECT DISTINCT ON (n.stream, n.part) n.id, n.stream, n.seen, n.logged
-        FROM (SELECT x.*, ntile(2) OVER (PARTITION BY x.stream ORDER BY x.id DESC) AS part FROM sluice.expanded AS x) AS n
-        ORDER BY n.stream, n.part, n.id DESC
+        FROM (
+            SELECT x.*, ntile(2) OVER (PARTITION BY x.stream ORDER BY pg_snapshot_xmax(x.logged) DESC, x.id DESC) AS part
+            FROM sluice.expanded AS x WHERE x.logged IS NOT NULL) AS n
+        ORDER BY n.stream, n.part, pg_snapshot_xmax(n.logged) DESC, n.id DESC
     LOOP
         CONTINUE WHEN done.stream = stream;                     -- all of it has gone
         IF NOT EXISTS (SELECT FROM sluice.target AS t WHERE t.stream = done.stream AND NOT sluice.has_arrived(t.subscription, done.logged, done.stream, true, false)) THEN
-            DELETE FROM sluice.expanded AS x WHERE x.stream = done.stream AND x.id <= done.id;
+            DELETE FROM sluice.expanded AS x WHERE x.stream = done.stream AND sluice.covers(done.logged, x.logged);
             stream := done.stream;
         END IF;
     END LOOP;

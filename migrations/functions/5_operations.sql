@@ -335,19 +335,14 @@ BEGIN
         RETURN;
     END IF;
 
-    -- A walk of the source finds whatever these images would have: the first of them becomes one.
-    WITH found AS MATERIALIZED (
-        SELECT e.id, row_number() OVER (PARTITION BY e.stream ORDER BY pg_snapshot_xmax(e.seen), e.id) AS n
-        FROM sluice.expansion AS e
+    -- A walk finds whatever these images would have.
+    WITH deleted AS (
+        DELETE FROM sluice.expansion AS e
         WHERE e.images IS NOT NULL AND sluice.mentions(e.images::text, CASE e.stream WHEN forget.stream THEN texts ELSE others END)
+        RETURNING e.stream
     ),
-    walked AS (
-        UPDATE sluice.expansion AS e SET tracked = NULL, images = NULL, after_key = NULL, attempts = 0, error = NULL, due_at = clock_timestamp()
-        FROM found AS f WHERE e.id = f.id AND f.n = 1
-        RETURNING 1
-    ),
-    deleted AS (DELETE FROM sluice.expansion AS e USING found AS f WHERE e.id = f.id AND f.n > 1 RETURNING 1)
-    SELECT (SELECT count(*) FROM walked) + (SELECT count(*) FROM deleted) INTO rows;
+    walked AS MATERIALIZED (SELECT sluice.begin_walk(d.stream) FROM (SELECT DISTINCT x.stream FROM deleted AS x) AS d)
+    SELECT count(*) INTO rows FROM deleted WHERE (SELECT count(*) FROM walked) >= 0;
     removed := removed + rows;
     UPDATE sluice.expansion AS e SET after_key = NULL        -- begins anew
     WHERE e.stream = forget.stream AND (e.after_key = ARRAY[forget.key] OR to_jsonb(e.after_key)::text = forget.key);
@@ -390,19 +385,16 @@ DECLARE
     removed bigint := 0;
     rows bigint;
 BEGIN
-    -- Images of `affects` that fail: of each stream one becomes a walk of its source, which finds whatever they would have. And
-    -- keys and payloads of a stream that gets no index: a resync finds them where there is a source; a payload is gone.
-    WITH old AS MATERIALIZED (
-        SELECT first.id, row_number() OVER (PARTITION BY first.stream ORDER BY pg_snapshot_xmax(first.seen), first.id) AS n
-        FROM (SELECT x.id, x.stream, x.seen, x.created_at FROM sluice.expansion AS x WHERE x.images IS NOT NULL ORDER BY x.id LIMIT 500) AS first
-        WHERE first.created_at < now - keep
+    -- Images of `affects` that fail, and keys and payloads of a stream that gets no index. A walk, or a resync, finds what they
+    -- would have, where there is a source; a payload is gone.
+    WITH old AS (
+        DELETE FROM sluice.expansion AS e
+        WHERE e.id IN (
+            SELECT first.id FROM (SELECT x.id, x.images, x.created_at FROM sluice.expansion AS x WHERE x.images IS NOT NULL ORDER BY x.id LIMIT 500) AS first
+            WHERE first.created_at < now - keep)
+        RETURNING e.stream
     ),
-    walked AS (
-        UPDATE sluice.expansion AS e SET tracked = NULL, images = NULL, after_key = NULL, attempts = 0, error = NULL, due_at = clock_timestamp()
-        FROM old AS o WHERE e.id = o.id AND o.n = 1
-        RETURNING 1
-    ),
-    deleted AS (DELETE FROM sluice.expansion AS e USING old AS o WHERE e.id = o.id AND o.n > 1 RETURNING 1),
+    walked AS MATERIALIZED (SELECT sluice.begin_walk(o.stream) FROM (SELECT DISTINCT x.stream FROM old AS x) AS o),
     waited AS (
         DELETE FROM sluice.waiting AS w
         WHERE (w.id, w.subscription) IN (
@@ -414,7 +406,7 @@ BEGIN
         INSERT INTO sluice.outbox (stream, op)
         SELECT s.name, 'fan_out' FROM sluice.stream AS s WHERE s.source IS NOT NULL AND s.name IN (SELECT w.stream FROM waited AS w)
     )
-    SELECT (SELECT count(*) FROM walked) + (SELECT count(*) FROM deleted) + (SELECT count(*) FROM waited) INTO removed;
+    SELECT (SELECT count(*) FROM old) + (SELECT count(*) FROM waited) INTO removed WHERE (SELECT count(*) FROM walked) >= 0;
     DELETE FROM sluice.audit AS a
     WHERE a.id IN (
         SELECT first.id FROM (SELECT x.id, x.at FROM sluice.audit AS x ORDER BY x.id LIMIT 500) AS first

@@ -422,6 +422,7 @@ impl Log {
 
     /// One page: how many expansions were begun, and whether there may be more.
     pub fn collect(&mut self, session: SessionId) -> (i64, bool) {
+        self.note_logged();
         if !self.is_pending(session, FAN_OUT) {
             return (0, false);
         }
@@ -442,7 +443,6 @@ impl Log {
 
     /// The expansion that was worked off, and how many rows it logged.
     pub fn expand(&mut self, session: SessionId) -> Option<(i64, i64)> {
-        self.note_logged();
         let (expansion, (people, seen)) = self.expansions.pop_first()?;
         self.expanded.push(Expanded { seen, logged: None });
         let owned = people.into_iter().flat_map(|person| self.tables.owned_by(person));
@@ -567,8 +567,9 @@ impl Log {
             }
             match flight.logged_to {
                 None => {
-                    let of_later = self.flights.iter().filter(|((base, _), _)| *base == flight.later);
-                    let has_landed = of_later.clone().all(|(id, later)| self.is_complete(id, later, false));
+                    let later = || self.flights.iter().filter(|((base, _), _)| *base >= flight.later);
+                    let has_landed = later().all(|((base, _), _)| *base > flight.later)
+                        || later().any(|(id, later)| self.is_complete(id, later, false));
                     flight.overtaken += u32::from(newest > flight.later && flight.later > id.0 && has_landed);
                     flight.later = newest;
                     if flight.overtaken >= patience {
@@ -591,7 +592,6 @@ impl Log {
             }
             self.flights.insert(id, flight);
         }
-        self.note_logged();
         self.commit(session);
         self.sessions.remove(&session);
         let done = (0..self.expanded.len()).rev().find(|index| {

@@ -405,9 +405,11 @@ impl Scheduler {
     /// A minute is over.
     async fn watch_flights(&mut self) -> Result<()> {
         self.minutes += 1;
-        let lost = self.world.state().log.watch_flights(PATIENCE);
+        let mut lost = self.world.state().log.watch_flights(PATIENCE);
         if let Some(real) = &self.real {
-            let twin = self.world.ask_without_rest(real.watch_flights(PATIENCE, self.minutes)).await?;
+            let mut twin = self.world.ask_without_rest(real.watch_flights(PATIENCE, self.minutes)).await?;
+            lost.sort_unstable();
+            twin.sort_unstable();
             assert_eq!(twin, lost, "what was lost: PostgreSQL's answer and the model's");
         }
         Ok(())

@@ -168,6 +168,7 @@ async fn a_change_of_another_row_has_settled_when_its_fan_out_has_landed() -> Re
     assert!(!settled(&client, &renamed).await?, "it is under way");
     land(&client, "items", base, &[1, 2], Landed::Final).await?;
     assert!(settled(&client, &renamed).await? && looked(&client, &renamed).await?);
+    collect(&client).await?;
     minutes(&client, 1..3).await?;
     assert_eq!(one::<i64>(&world.owner, "SELECT count(*) FROM sluice.expanded").await?, 0);
     Ok(())
