@@ -1,6 +1,6 @@
 //! One way through the dead-letter queue.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use queue::Error;
@@ -19,7 +19,8 @@ pub struct Pass<'a> {
     letters: &'a Letters,
     hidden_for: Duration,
     until: Instant,
-    held: Vec<String>,
+    /// The last receipt of each, by its message id.
+    held: HashMap<String, String>,
     seen: HashSet<String>,
     is_complete: bool,
 }
@@ -27,7 +28,7 @@ pub struct Pass<'a> {
 impl<'a> Pass<'a> {
     /// Nobody else sees what it has seen for as long as `hidden_for`.
     pub fn new(letters: &'a Letters, hidden_for: Duration, until: Instant) -> Self {
-        Self { letters, hidden_for, until, held: vec![], seen: HashSet::new(), is_complete: false }
+        Self { letters, hidden_for, until, held: HashMap::new(), seen: HashSet::new(), is_complete: false }
     }
 
     /// The next letters, each of which is either kept by [`Pass::hold`], or deleted. `None`: there are no more, or it is
@@ -51,7 +52,7 @@ impl<'a> Pass<'a> {
 
     /// Leaves this one in the queue.
     pub fn hold(&mut self, letter: &Letter) {
-        self.held.push(letter.receipt.clone());
+        self.held.insert(letter.message_id.clone(), letter.receipt.clone());
     }
 
     /// How many it has seen.
@@ -59,10 +60,11 @@ impl<'a> Pass<'a> {
         self.seen.len()
     }
 
-    /// Whether it got to the end: neither its time nor anything else stopped it, and nobody else holds a letter.
+    /// Whether it got to the end: neither its time nor anything else stopped it, and the queue has no more letters than it
+    /// holds itself. What was in other hands may be visible again since it looked.
     pub async fn has_seen_all(&self) -> Result<bool, Error> {
         let held = i64::try_from(self.held.len()).unwrap_or(i64::MAX);
-        Ok(self.is_complete && self.letters.depth().await?.hidden <= held)
+        Ok(self.is_complete && self.letters.depth().await?.all() <= held)
     }
 
     /// Whether it found no more, be they in other hands; else it was enough.
@@ -72,11 +74,12 @@ impl<'a> Pass<'a> {
 
     /// Releases what was held. What cannot be released comes back when it was hidden for long enough.
     pub async fn end(self) {
-        let reason = match timeout(RELEASE_TIMEOUT, self.letters.release(&self.held)).await {
+        let held: Vec<String> = self.held.into_values().collect();
+        let reason = match timeout(RELEASE_TIMEOUT, self.letters.release(&held)).await {
             Ok(Ok(())) => return,
             Ok(Err(failure)) => failure.to_string(),
             Err(_) => format!("no end within {} s", RELEASE_TIMEOUT.as_secs()),
         };
-        warn!(reason, letters = self.held.len(), "dead letters stay hidden for a while");
+        warn!(reason, letters = held.len(), "dead letters stay hidden for a while");
     }
 }

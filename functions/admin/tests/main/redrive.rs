@@ -117,6 +117,24 @@ async fn a_redrive_waits_for_letters_in_other_hands_but_not_for_ever() {
 }
 
 #[tokio::test]
+async fn a_redrive_goes_on_with_letters_that_come_back_after_its_last_look() {
+    let fixture = Fixture::new().await;
+    fixture.item().await;
+    let letter = fixture.letters.put_letter("item", "1", None);
+    fixture.letters.hide(&letter);
+    let task = redrive_all(&fixture, json!({})).await;
+    let path = format!("/api/dlq/redrive/{}", task["task"].as_str().unwrap());
+    // The next pass finds nothing, and the letter is visible when it asks what is left.
+    fixture.letters.comes_back_before_it_is_counted();
+    assert_eq!(fixture.tick().await.0, StatusCode::OK);
+    let task = fixture.get(&path).await;
+    assert_eq!((&task["state"], &task["redriven"]), (&json!("running"), &json!(0)), "{task}");
+    assert_eq!(fixture.tick().await.0, StatusCode::OK);
+    let task = fixture.get(&path).await;
+    assert_eq!((&task["state"], &task["redriven"]), (&json!("done"), &json!(1)), "{task}");
+}
+
+#[tokio::test]
 async fn a_redrive_that_is_cancelled_is_not_gone_on_with() {
     let fixture = Fixture::new().await;
     fixture.item().await;

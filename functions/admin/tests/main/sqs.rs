@@ -35,6 +35,8 @@ pub struct Queue {
     sent: usize,
     /// Each look finds ten more of these.
     endless: Option<String>,
+    /// What is hidden comes back before it is counted the next time.
+    comes_back: bool,
 }
 
 #[derive(Clone)]
@@ -111,6 +113,11 @@ impl Sqs {
         self.with_queue(|queue| queue.messages.get_mut(id).unwrap().is_hidden = true);
     }
 
+    /// What is hidden comes back before it is counted the next time.
+    pub fn comes_back_before_it_is_counted(&self) {
+        self.with_queue(|queue| queue.comes_back = true);
+    }
+
     /// What is in it.
     pub fn with_queue<T>(&self, act: impl FnOnce(&mut Queue) -> T) -> T {
         act(self.server.queues().entry(self.url.clone()).or_default())
@@ -175,6 +182,9 @@ impl Queue {
                 json!({"Successful": taken.collect::<Vec<_>>(), "Failed": []})
             }
             "GetQueueAttributes" => {
+                if std::mem::take(&mut self.comes_back) {
+                    self.messages.values_mut().for_each(|message| message.is_hidden = false);
+                }
                 let hidden = self.messages.values().filter(|message| message.is_hidden).count();
                 let visible = self.messages.len() - hidden;
                 json!({"Attributes": {"ApproximateNumberOfMessages": visible.to_string(),
