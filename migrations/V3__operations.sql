@@ -67,8 +67,7 @@ CREATE TABLE sluice.lease (
 CREATE TABLE sluice.rebase_walk (
     stream text PRIMARY KEY REFERENCES sluice.stream ON DELETE CASCADE,
     index text NOT NULL,
-    slices integer,                             -- into how many the index is cut; NULL: not begun
-    slice integer NOT NULL DEFAULT 0,           -- the next one
+    position bigint NOT NULL DEFAULT 0,         -- the sequence number of Elasticsearch from which on documents are to be looked at
     surplus bigint NOT NULL DEFAULT 0,          -- keys found so far that the source has not
     system_identifier bigint NOT NULL,          -- of the cluster in which it was begun
     timeline integer NOT NULL,

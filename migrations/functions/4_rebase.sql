@@ -35,8 +35,7 @@ LANGUAGE sql VOLATILE AS $$
     WITH resumed AS (
         UPDATE sluice.rebase_walk AS w
         SET index = t.live_index, resumed_at = now(),
-            slices = CASE WHEN w.index = t.live_index THEN w.slices END,
-            slice = CASE WHEN w.index = t.live_index THEN w.slice ELSE 0 END,
+            position = CASE WHEN w.index = t.live_index THEN w.position ELSE 0 END,
             surplus = CASE WHEN w.index = t.live_index THEN w.surplus ELSE 0 END
         FROM sluice.target AS t, pg_control_system() AS c, pg_control_checkpoint() AS p
         WHERE t.subscription = 'elasticsearch' AND t.stream = w.stream AND w.system_identifier = c.system_identifier AND w.timeline = p.timeline_id

@@ -70,15 +70,6 @@ pub enum Error {
         /// The highest version that was found.
         version: i64,
     },
-    /// Smaller parts cannot be had.
-    #[error(
-        "a slice of the index {index} takes longer than a run may, however small: its source answers too slowly when it is \
-         asked for keys. Put an index on what finds them in the tables below, and run rebase again"
-    )]
-    Slice {
-        /// The index.
-        index: String,
-    },
     /// The other streams are done.
     #[error("{}", .0.join("\n"))]
     Streams(

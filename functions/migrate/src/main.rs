@@ -40,7 +40,7 @@ async fn main() -> ExitCode {
 async fn handle(event: LambdaEvent<Value>) -> Result<Value, Diagnostic> {
     let command = event.payload["command"].as_str().unwrap_or(DEFAULT_COMMAND);
     let remaining = event.context.deadline().duration_since(SystemTime::now()).unwrap_or_default();
-    let limits = Limits { deadline: Some(Instant::now() + remaining), ..Limits::default() };
+    let limits = Limits { deadline: Some(Instant::now() + remaining) };
     let mut report = Report::new(|line| tracing::info!("{line}"));
     match run(command, limits, &mut report).await {
         Ok(()) => Ok(json!({"ok": true, "finished": report.is_finished(), "lines": report.lines()})),

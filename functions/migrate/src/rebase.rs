@@ -12,37 +12,27 @@ use tokio_postgres::Client;
 use crate::{
     Report,
     error::{Error, query},
-    scan::{Found, Scan, count, highest_version},
+    scan::{Found, Scan, highest_version},
 };
 
 /// Versions end at 2^53 - 1 (`subscription_reserved`), and the drain goes on above those of the indexes. By the clock this
 /// is the year 2255.
 const HIGHEST_VERSION: i64 = 9_000_000_000_000_000;
-/// Elasticsearch's own limit, `index.max_slices_per_scroll`.
-const MOST_SLICES: i32 = 1_024;
-/// Of how many keys the source is asked at a time.
+/// Of how many keys the source is asked at a time. After each of these it is stored how far the walk is.
 const CHUNK: usize = 1_000;
 /// What is left of a run's time for its last chunk and its answer.
 const RESERVE: Duration = Duration::from_secs(60);
 
 /// How far one run goes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Limits {
     /// When the run must have ended; `None`: when it is done.
     pub deadline: Option<Instant>,
-    /// How many documents of an index, about, are compared before that is stored.
-    pub slice_documents: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { deadline: None, slice_documents: 200_000 }
-    }
 }
 
 /// Begins anew from what the source is now, or goes on with that. The drain does the work: every row is read and written
 /// again, with a version above any in the indexes; keys that only an index has are read too, found missing, and deleted.
-/// For these the indexes are walked, slice by slice, for as long as there is time.
+/// For these the indexes are walked for as long as there is time.
 pub(crate) async fn rebase(
     client: &Client,
     elasticsearch: &Elasticsearch,
@@ -117,57 +107,30 @@ struct Run<'a> {
     elasticsearch: &'a Elasticsearch,
     limits: Limits,
     report: &'a mut Report,
-    /// It has come to the end of a slice, so that the next run has less to do.
+    /// It has stored that a walk is further, so that the next run has less to do.
     has_advanced: bool,
 }
 
 impl Run<'_> {
     /// Walks what is left of a stream's index. `false`: there is no time for all of it.
     async fn walk(&mut self, stream: &Stream, walk: Walk) -> Result<bool, Error> {
-        let Walk { index, slices, mut slice, mut surplus, .. } = walk;
         let name = stream.name.as_str();
-        let Some(documents) = count(self.elasticsearch, &index).await? else {
+        let Some(mut scan) = Scan::open(self.elasticsearch, &walk.index, walk.position).await? else {
             self.forget(name).await?;
+            let index = &walk.index;
             self.report
                 .say(format!("stream {name}: its index {index} is gone: run migrate, which makes and fills one"));
             return Ok(true);
         };
-        let slices = match slices {
-            Some(slices) => slices,
-            None => self.cut(name, documents.div_ceil(self.limits.slice_documents)).await?,
-        };
-        while slice < slices {
-            if self.has_advanced && self.is_late() {
-                return Ok(false);
-            }
-            let Some(found) = self.compare(stream, &index, slice, slices).await? else {
-                if !self.has_advanced {
-                    if slices == MOST_SLICES {
-                        return Err(Error::Slice { index });
-                    }
-                    let slices = self.cut(name, slices.unsigned_abs().saturating_mul(4).into()).await?;
-                    self.report.say(format!(
-                        "stream {name}: its slices take longer than a run may, and it begins anew with {slices}"
-                    ));
-                }
-                return Ok(false);
-            };
-            slice += 1;
-            surplus += found;
-            let stored = rebase::advance_walk(self.client, name, slice, surplus).await;
-            stored.map_err(query("storing how far an index was walked"))?;
-            self.has_advanced = true;
+        let mut surplus = walk.surplus;
+        let compared = self.compare(stream, &walk.index, &mut scan, &mut surplus).await;
+        scan.close().await;
+        if !compared? {
+            return Ok(false);
         }
         self.forget(name).await?;
         self.report.say(format!("stream {name}: reads every row again, and {surplus} keys that only its index has"));
         Ok(true)
-    }
-
-    /// Begins a walk of so many slices, as far as Elasticsearch takes them.
-    async fn cut(&self, stream: &str, slices: u64) -> Result<i32, Error> {
-        let slices = i32::try_from(slices).unwrap_or(MOST_SLICES).clamp(1, MOST_SLICES);
-        rebase::begin_walk(self.client, stream, slices).await.map_err(query("beginning to walk an index"))?;
-        Ok(slices)
     }
 
     /// Nothing is left to be walked of this stream.
@@ -177,20 +140,33 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Compares one slice of an index with the source: how many keys only the index has. `None`: there was no time for
-    /// all of it. One chunk is compared however late it is, so that small slices always come to their end.
-    async fn compare(&mut self, stream: &Stream, index: &str, slice: i32, slices: i32) -> Result<Option<i64>, Error> {
-        let mut scan = Scan::new(self.elasticsearch, index, slice, slices);
-        let (mut is_begun, mut surplus, mut overtaken) = (false, 0, 0);
-        while let Some(page) = scan.next().await? {
-            for chunk in page.chunks(CHUNK) {
-                if is_begun && self.is_late() {
-                    scan.close().await;
-                    return Ok(None);
+    /// Compares what is left of an index with the source, and counts the keys that only the index has. `false`: there was no
+    /// time for all of it. One chunk of each run is compared however late it is, so that the walk comes to its end.
+    async fn compare(
+        &mut self,
+        stream: &Stream,
+        index: &str,
+        scan: &mut Scan<'_>,
+        surplus: &mut i64,
+    ) -> Result<bool, Error> {
+        let (mut is_whole, mut overtaken) = (true, 0);
+        'walk: while let Some(page) = scan.next().await? {
+            let mut rest = page.as_slice();
+            while !rest.is_empty() {
+                if self.has_advanced && self.is_late() {
+                    is_whole = false;
+                    break 'walk;
                 }
+                let (chunk, following) = rest.split_at(rest.len().min(CHUNK));
                 overtaken += self.overtake(stream, index, chunk).await?;
-                surplus += self.remove_surplus(stream, chunk).await?;
-                is_begun = true;
+                *surplus += self.remove_surplus(stream, chunk).await?;
+                // Of the page's last one it is not known whether another shard has that number, too.
+                if let Some(next) = following.first().or(chunk.last()) {
+                    let stored = rebase::advance_walk(self.client, &stream.name, next.seq_no, *surplus).await;
+                    stored.map_err(query("storing how far an index was walked"))?;
+                }
+                self.has_advanced = true;
+                rest = following;
             }
         }
         if overtaken > 0 {
@@ -199,7 +175,7 @@ impl Run<'_> {
                 "stream {name}: versions go on above {overtaken} that were ahead, and their keys are read again"
             ));
         }
-        Ok(Some(surplus))
+        Ok(is_whole)
     }
 
     /// Raises the versions above those of the chunk: how many were ahead. They came after the beginning, by what another

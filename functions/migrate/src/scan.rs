@@ -1,28 +1,21 @@
 //! Every key that an index has.
 
-use elasticsearch::{
-    ClearScrollParts, CountParts, Elasticsearch, ScrollParts, SearchParts, indices::IndicesRefreshParts,
-};
+use elasticsearch::{Elasticsearch, OpenPointInTimeParts, SearchParts, indices::IndicesRefreshParts};
 use serde_json::{Value, json};
 
-use crate::elastic::{Error, find, whole_answer};
+use crate::elastic::{Error, answer, find, whole_answer};
 
-/// As many as Elasticsearch gives (`index.max_result_window`): it goes through all ids of a shard for each page of a slice.
+/// As many as Elasticsearch gives (`index.max_result_window`).
 const PAGE_SIZE: i64 = 10_000;
-/// How long Elasticsearch keeps the scan for us between two pages: the source may be slow at each chunk.
+/// How long Elasticsearch keeps the point in time for us between two pages: the source may be slow at each chunk.
 const KEEP_ALIVE: &str = "10m";
 
 /// A document, without its content.
 pub(crate) struct Found {
     pub(crate) key: String,
     pub(crate) version: i64,
-}
-
-/// How many documents an index has; `None`: there is no such index.
-pub(crate) async fn count(elasticsearch: &Elasticsearch, index: &str) -> Result<Option<u64>, Error> {
-    let sent = elasticsearch.count(CountParts::Index(&[index])).send().await;
-    let found = find(sent, format!("counting the documents of the index {index}")).await?;
-    Ok(found.map(|found| found["count"].as_u64().unwrap_or(0)))
+    /// Elasticsearch's number of its last write; each shard counts for itself.
+    pub(crate) seq_no: i64,
 }
 
 /// The highest version of an index, 0 where it has no documents, or is gone.
@@ -51,64 +44,64 @@ async fn refresh(elasticsearch: &Elasticsearch, index: &str, doing: &str) -> Res
     Ok(find(sent, doing).await?.is_some())
 }
 
-/// A slice of an index, page by page, as it was when the scan began.
+/// An index as it is at one time, in the order in which its documents were written.
+///
+/// A document that is written again moves to the end. So a scan that begins where another one was misses nothing, though it
+/// sees another time: unlike by slices of a scroll, or of a point in time, whose bounds change with each write.
 pub(crate) struct Scan<'a> {
     elasticsearch: &'a Elasticsearch,
     index: &'a str,
     query: Value,
-    scroll_id: Option<String>,
+    /// The point in time; each answer may give it another id.
+    pit_id: String,
 }
 
 impl<'a> Scan<'a> {
-    /// The slice with this number, from 0 on, of so many. Each document is in the same one each time.
-    pub(crate) fn new(elasticsearch: &'a Elasticsearch, index: &'a str, slice: i32, slices: i32) -> Self {
-        let mut query = json!({"_source": false, "version": true, "sort": ["_doc"]});
-        // Elasticsearch knows no single one.
-        if slices > 1 {
-            query["slice"] = json!({"id": slice, "max": slices});
+    /// Of the documents whose sequence number is not below this. `None`: there is no such index.
+    pub(crate) async fn open(
+        elasticsearch: &'a Elasticsearch,
+        index: &'a str,
+        from: i64,
+    ) -> Result<Option<Self>, Error> {
+        let doing = format!("reading the keys of the index {index}");
+        if !refresh(elasticsearch, index, &doing).await? {
+            return Ok(None);
         }
-        Self { elasticsearch, index, query, scroll_id: None }
+        let parts = OpenPointInTimeParts::Index(&[index]);
+        let sent = elasticsearch.open_point_in_time(parts).keep_alive(KEEP_ALIVE).send().await;
+        let opened = answer(sent, doing).await?;
+        let query = json!({
+            "_source": false, "version": true, "seq_no_primary_term": true, "track_total_hits": false, "size": PAGE_SIZE,
+            "query": {"range": {"_seq_no": {"gte": from}}}, "sort": [{"_seq_no": "asc"}],
+        });
+        let pit_id = opened["id"].as_str().unwrap_or_default().to_owned();
+        Ok(Some(Self { elasticsearch, index, query, pit_id }))
     }
 
     /// The next page; nothing after the last.
     pub(crate) async fn next(&mut self) -> Result<Option<Vec<Found>>, Error> {
-        let doing = format!("reading the keys of the index {}", self.index);
-        let sent = match &self.scroll_id {
-            Some(id) => {
-                let body = json!({"scroll": KEEP_ALIVE, "scroll_id": id});
-                self.elasticsearch.scroll(ScrollParts::None).body(body).send().await
-            }
-            None => {
-                refresh(self.elasticsearch, self.index, &doing).await?;
-                self.elasticsearch
-                    .search(SearchParts::Index(&[self.index]))
-                    .scroll(KEEP_ALIVE)
-                    .size(PAGE_SIZE)
-                    .body(&self.query)
-                    .send()
-                    .await
-            }
-        };
-        let mut page = whole_answer(sent, doing).await?;
-        self.scroll_id = page["_scroll_id"].as_str().map(str::to_owned);
-        let Value::Array(hits) = page["hits"]["hits"].take() else { return Ok(None) };
-        let found: Vec<Found> = hits.iter().filter_map(found).collect();
-        if found.is_empty() {
-            self.close().await;
-            return Ok(None);
+        self.query["pit"] = json!({"id": self.pit_id, "keep_alive": KEEP_ALIVE});
+        let sent = self.elasticsearch.search(SearchParts::None).body(&self.query).send().await;
+        let mut page = whole_answer(sent, format!("reading the keys of the index {}", self.index)).await?;
+        if let Some(id) = page["pit_id"].as_str() {
+            id.clone_into(&mut self.pit_id);
         }
-        Ok(Some(found))
+        let Value::Array(hits) = page["hits"]["hits"].take() else { return Ok(None) };
+        let Some(last) = hits.last() else { return Ok(None) };
+        self.query["search_after"] = last["sort"].clone();
+        Ok(Some(hits.iter().filter_map(found).collect()))
     }
 
-    /// Elasticsearch would forget the scan by itself, later; so a failure is of no interest.
-    pub(crate) async fn close(&mut self) {
-        if let Some(id) = self.scroll_id.take() {
-            let body = json!({"scroll_id": id});
-            let _ = self.elasticsearch.clear_scroll(ClearScrollParts::None).body(body).send().await;
-        }
+    /// Elasticsearch would forget the point in time by itself, later; so a failure is of no interest.
+    pub(crate) async fn close(self) {
+        let _ = self.elasticsearch.close_point_in_time().body(json!({"id": self.pit_id})).send().await;
     }
 }
 
 fn found(hit: &Value) -> Option<Found> {
-    Some(Found { key: hit["_id"].as_str()?.to_owned(), version: hit["_version"].as_i64()? })
+    Some(Found {
+        key: hit["_id"].as_str()?.to_owned(),
+        version: hit["_version"].as_i64()?,
+        seq_no: hit["_seq_no"].as_i64()?,
+    })
 }

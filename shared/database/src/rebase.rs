@@ -9,10 +9,8 @@ pub struct Walk {
     pub stream: String,
     /// Its name.
     pub index: String,
-    /// Into how many slices it is cut; `None`: it is not yet.
-    pub slices: Option<i32>,
-    /// The next one, from 0 on.
-    pub slice: i32,
+    /// The sequence number from which on its documents are still to be looked at.
+    pub position: i64,
     /// Keys found so far that only the index has.
     pub surplus: i64,
 }
@@ -30,28 +28,21 @@ pub async fn begin(client: &Client, highest: i64) -> Result<(), Error> {
 
 /// Lists the walks that are not done, by stream.
 pub async fn list_walks(client: &Client) -> Result<Vec<Walk>, Error> {
-    let query = "SELECT stream, index, slices, slice, surplus FROM sluice.rebase_walk ORDER BY stream";
+    let query = "SELECT stream, index, position, surplus FROM sluice.rebase_walk ORDER BY stream";
     let rows = client.query(query, &[]).await?;
     let walk = |row: &tokio_postgres::Row| Walk {
         stream: row.get(0),
         index: row.get(1),
-        slices: row.get(2),
-        slice: row.get(3),
-        surplus: row.get(4),
+        position: row.get(2),
+        surplus: row.get(3),
     };
     Ok(rows.iter().map(walk).collect())
 }
 
-/// Begins a stream's walk, with so many slices.
-pub async fn begin_walk(client: &Client, stream: &str, slices: i32) -> Result<(), Error> {
-    let statement = "UPDATE sluice.rebase_walk SET slices = $2, slice = 0, surplus = 0 WHERE stream = $1";
-    client.execute(statement, &[&stream, &slices]).await.map(drop)
-}
-
-/// Stores how far a stream's walk is: the slice that comes next, and the keys found so far.
-pub async fn advance_walk(client: &Client, stream: &str, slice: i32, surplus: i64) -> Result<(), Error> {
-    let statement = "UPDATE sluice.rebase_walk SET slice = $2, surplus = $3 WHERE stream = $1";
-    client.execute(statement, &[&stream, &slice, &surplus]).await.map(drop)
+/// Stores how far a stream's walk is, and the keys found so far.
+pub async fn advance_walk(client: &Client, stream: &str, position: i64, surplus: i64) -> Result<(), Error> {
+    let statement = "UPDATE sluice.rebase_walk SET position = $2, surplus = $3 WHERE stream = $1";
+    client.execute(statement, &[&stream, &position, &surplus]).await.map(drop)
 }
 
 /// Ends a stream's walk.

@@ -138,6 +138,13 @@ impl Fixture {
         assert_eq!(sent.json::<Value>().await.unwrap()["errors"], false);
     }
 
+    /// Elasticsearch puts the index's segments together, and what was overwritten is gone.
+    pub async fn merge(&self, index: &str) {
+        let parts = elasticsearch::indices::IndicesForcemergeParts::Index(&[index]);
+        let sent = self.elasticsearch.indices().forcemerge(parts).max_num_segments(1).send().await.unwrap();
+        assert!(sent.status_code().is_success());
+    }
+
     /// What Elasticsearch says of one item.
     pub async fn bulk<B: serde::Serialize>(&self, index: &str, operation: impl Into<BulkOperation<B>>) -> Value {
         let operation: BulkOperation<B> = operation.into();
