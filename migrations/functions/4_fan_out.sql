@@ -131,47 +131,62 @@ LANGUAGE sql VOLATILE AS $$
     SELECT begin_walk.stream, '1:1:', w.upto FROM (VALUES (NULL), ((SELECT q.last_value + 1 FROM sluice.outbox_id_seq AS q))) AS w(upto)
 $$;
 
+-- One slice of the keys that a query finds, whose columns are those of the stream's key: how many there are, their texts, and the
+-- last one as values, after which the next slice begins. Each key once, in the order of the key. NULL: from the beginning.
+CREATE OR REPLACE FUNCTION sluice.key_slice(stream sluice.stream, query text, after text[], size integer, OUT n bigint, OUT keys text[], OUT last text[])
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    types text[];
+    names text;                                 -- k1, k2
+    typed text;                                 -- k1::bigint, k2::text
+BEGIN
+    IF sluice.relation_of(stream.source) IS NULL THEN
+        RAISE EXCEPTION 'the source % of stream % does not exist', stream.source, stream.name USING ERRCODE = 'undefined_table';
+    END IF;
+    types := sluice.column_types(sluice.relation_of(stream.source), stream.key);
+    SELECT string_agg('k' || ord, ', ' ORDER BY ord), string_agg(format('k%s::%s', ord, type), ', ' ORDER BY ord)
+    INTO names, typed FROM unnest(types) WITH ORDINALITY AS t(type, ord);
+    SELECT a.n, a.texts, a.last INTO n, keys, last FROM sluice.ask(stream, format(
+        'WITH slice AS MATERIALIZED ('
+            'SELECT DISTINCT %s FROM (%s) AS found(%s) WHERE %s %s ORDER BY %s LIMIT %s) '
+        'SELECT count(*), array_agg(%s ORDER BY %s), (SELECT ARRAY[%s] FROM slice ORDER BY ROW(%s) DESC LIMIT 1) FROM slice AS s',
+        (SELECT string_agg(format('k%s::%s AS k%s', ord, type, ord), ', ' ORDER BY ord) FROM unnest(types) WITH ORDINALITY AS t(type, ord)),
+        query, names, (SELECT string_agg(format('k%s IS DISTINCT FROM NULL', ord), ' AND ') FROM generate_series(1, cardinality(types)) AS ord),
+        CASE WHEN after IS NOT NULL THEN format('AND (%s) > (%s)', typed,
+            (SELECT string_agg(format('%L::%s', part, type), ', ' ORDER BY ord) FROM unnest(after, types) WITH ORDINALITY AS t(part, type, ord))) END,
+        names, size,
+        sluice.key_expression('s', ARRAY(SELECT 'k' || ord FROM generate_series(1, cardinality(types)) AS ord)), names,
+        (SELECT string_agg(format('pg_catalog.concat(k%s)', ord), ', ' ORDER BY ord) FROM generate_series(1, cardinality(types)) AS ord), names), NULL) AS a;
+END $$;
+
+-- What reads the key of each row of a stream's source.
+CREATE OR REPLACE FUNCTION sluice.keys_query(stream sluice.stream) RETURNS text
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT format('SELECT %s FROM %s', (SELECT string_agg(quote_ident(name), ', ') FROM unnest(stream.key) AS name), stream.source)
+$$;
+
 -- Works off one slice of a source, or of what `affects` finds: how many rows were logged. The last slice, a short one, ends
--- the expansion. Each key once, in the order of the key, after the last one of the slice before.
+-- the expansion.
 CREATE OR REPLACE FUNCTION sluice.expand_source(job sluice.expansion, slice integer) RETURNS bigint
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     known sluice.stream;
     origin sluice.tracked;
-    types text[];
-    names text;                                 -- k1, k2
-    typed text;                                 -- k1::bigint, k2::text
     query text;
     keys text[];
     found_now bigint;
     last_key text[];
 BEGIN
     SELECT * INTO known FROM sluice.stream AS s WHERE s.name = job.stream;
-    IF sluice.relation_of(known.source) IS NULL THEN
-        RAISE EXCEPTION 'the source % of stream % does not exist', known.source, known.name USING ERRCODE = 'undefined_table';
-    END IF;
-    types := sluice.column_types(sluice.relation_of(known.source), known.key);
-    SELECT string_agg('k' || ord, ', ' ORDER BY ord), string_agg(format('k%s::%s', ord, type), ', ' ORDER BY ord)
-    INTO names, typed FROM unnest(types) WITH ORDINALITY AS t(type, ord);
     IF job.tracked IS NULL THEN
-        query := format('SELECT %s FROM %s', (SELECT string_agg(quote_ident(name), ', ') FROM unnest(known.key) AS name), known.source);
+        query := sluice.keys_query(known);
     ELSE
         SELECT * INTO origin FROM sluice.tracked AS t WHERE t.id = job.tracked;
-        -- OFFSET 0: what is asked of the keys below is asked of those that were found, and not of every row that `affects` looks at.
+        -- OFFSET 0: what is asked of the keys is asked of those that were found, and not of every row that `affects` looks at.
         query := format('SELECT k.* FROM (SELECT json_populate_record(NULL::%s, e.image) AS image FROM json_array_elements(%L) AS e(image)) AS "the changed row" CROSS JOIN LATERAL (%s) AS k OFFSET 0',
             origin.relation, job.images, sluice.affects_query(origin.affects, '"the changed row".image'));
     END IF;
-    SELECT a.n, a.texts, a.last INTO found_now, keys, last_key FROM sluice.ask(known, format(
-        'WITH slice AS MATERIALIZED ('
-            'SELECT DISTINCT %s FROM (%s) AS found(%s) WHERE %s %s ORDER BY %s LIMIT %s) '
-        'SELECT count(*), array_agg(%s ORDER BY %s), (SELECT ARRAY[%s] FROM slice ORDER BY ROW(%s) DESC LIMIT 1) FROM slice AS s',
-        (SELECT string_agg(format('k%s::%s AS k%s', ord, type, ord), ', ' ORDER BY ord) FROM unnest(types) WITH ORDINALITY AS t(type, ord)),
-        query, names, (SELECT string_agg(format('k%s IS DISTINCT FROM NULL', ord), ' AND ') FROM generate_series(1, cardinality(types)) AS ord),
-        CASE WHEN job.after_key IS NOT NULL THEN format('AND (%s) > (%s)', typed,
-            (SELECT string_agg(format('%L::%s', part, type), ', ' ORDER BY ord) FROM unnest(job.after_key, types) WITH ORDINALITY AS t(part, type, ord))) END,
-        names, slice,
-        sluice.key_expression('s', ARRAY(SELECT 'k' || ord FROM generate_series(1, cardinality(types)) AS ord)), names,
-        (SELECT string_agg(format('pg_catalog.concat(k%s)', ord), ', ' ORDER BY ord) FROM generate_series(1, cardinality(types)) AS ord), names), NULL) AS a;
+    SELECT s.n, s.keys, s.last INTO found_now, keys, last_key FROM sluice.key_slice(known, query, job.after_key, slice) AS s;
     -- Of the source they are its own texts; `affects` may say them in another way than the source.
     IF job.tracked IS NOT NULL AND NOT sluice.has_one_text(known) THEN
         keys := sluice.with_found_texts(known, keys);

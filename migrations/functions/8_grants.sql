@@ -32,7 +32,7 @@ GRANT EXECUTE ON FUNCTION
     sluice.relation_of(text), sluice.equality(regclass, text), sluice.key_values(sluice.stream, text), sluice.has_key(sluice.stream, text), sluice.is_no_key(text, text), sluice.source_problem(sluice.stream, text[]),
     sluice.columns_now(sluice.tracked), sluice.image_columns(text), sluice.affects_query(text, text), sluice.tables_of(regclass), sluice.behind(regclass),
     sluice.collect(integer), sluice.due_expansions(boolean), sluice.take_expansion(bigint), sluice.expand(integer, boolean, boolean),
-    sluice.expand_source(sluice.expansion, integer), sluice.expand_log(sluice.expansion, integer),
+    sluice.key_slice(sluice.stream, text, text[], integer), sluice.keys_query(sluice.stream), sluice.expand_source(sluice.expansion, integer), sluice.expand_log(sluice.expansion, integer),
     sluice.end_expansion(sluice.expansion), sluice.put_aside(sluice.expansion, text, text), sluice.logged_keys(text, bigint, bigint, integer),
     sluice.is_of_a_key(text), sluice.has_one_text(sluice.stream),
     sluice.with_found_texts(sluice.stream, text[]), sluice.missing_keys(sluice.stream, text[]),

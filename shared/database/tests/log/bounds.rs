@@ -62,7 +62,7 @@ const ROWS: &str = "
     INSERT INTO sluice.outbox (stream, key, op) SELECT 'unborn', n, 'upsert' FROM generate_series(1, 2000) AS n";
 
 /// How each function is called as its caller calls it, or in a harder way. One that has no line here fails the test.
-const CALLS: [(&str, &str); 92] = [
+const CALLS: [(&str, &str); 94] = [
     ("advance", "SELECT sluice.advance('elasticsearch', 1)"),
     ("answers_for_another", "SELECT sluice.answers_for_another('elasticsearch', 'items', '7')"),
     ("as_reader", "SELECT sluice.as_reader(s, 'SELECT', 'n integer') FROM sluice.stream AS s"),
@@ -117,6 +117,11 @@ const CALLS: [(&str, &str); 92] = [
     ("is_no_key", "SELECT sluice.is_no_key('items', 'x')"),
     ("is_of_a_key", "SELECT sluice.is_of_a_key('22012')"),
     ("key_expression", "SELECT sluice.key_expression('s', '{id}')"),
+    (
+        "key_slice",
+        "SELECT sluice.key_slice(s, sluice.keys_query(s), '{25000}', 5000) FROM sluice.stream AS s WHERE name = 'items'",
+    ),
+    ("keys_query", "SELECT sluice.keys_query(s) FROM sluice.stream AS s WHERE name = 'items'"),
     ("key_values", "SELECT sluice.key_values(s, 'k.key') FROM sluice.stream AS s"),
     ("affects_query", "SELECT sluice.affects_query('SELECT $1.id', 'x')"),
     (
