@@ -62,11 +62,22 @@ export function SubscriptionsPanel() {
 }
 
 /** A step of the drain, by its first version, and how old it is, or what it carries. */
-function Step({ version, age, none }: { version: number | null; age: number | null; none: string }) {
+function Step({
+  version,
+  age,
+  none,
+  suffix = '',
+}: {
+  version: number | null;
+  age: number | null;
+  none: string;
+  suffix?: string;
+}) {
   if (version === null) return <>{none}</>;
   return (
     <>
-      {duration(age ?? 0)} <span className="mono hint">{version}</span>
+      {duration(age ?? 0)}
+      {suffix} <span className="mono hint">{version}</span>
     </>
   );
 }
@@ -86,7 +97,7 @@ function columns(ask: (subscription: Subscription) => void): Column<Subscription
     },
     {
       name: 'Sent',
-      cell: ({ sent, sent_ms_ago }) => <Step version={sent} age={sent_ms_ago} none="nothing" />,
+      cell: ({ sent, sent_ms_ago }) => <Step version={sent} age={sent_ms_ago} none="nothing" suffix=" ago" />,
     },
     {
       name: 'Not landed',
