@@ -75,6 +75,67 @@ CREATE TABLE sluice.rebase_walk (
     resumed_at timestamptz NOT NULL DEFAULT now()
 );
 
+-- Letters in the dead-letter queue, as the indexer noted them: what explains that a document differs. The queue has them, and this
+-- is a copy.
+CREATE TABLE sluice.dead_letter (
+    subscription text NOT NULL,
+    stream text NOT NULL,
+    key text NOT NULL,
+    version bigint NOT NULL,                    -- of the write that failed
+    at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+-- By a hash, since an index takes 2.7 kB.
+CREATE UNIQUE INDEX dead_letter_once ON sluice.dead_letter (subscription, stream, md5(key));
+CREATE INDEX dead_letter_at ON sluice.dead_letter (at);
+
+-- The rounds of the validator: the one that goes on, or the last one. Its lease says who works on it.
+CREATE TABLE sluice.validation (
+    subscription text NOT NULL,
+    stream text NOT NULL,
+    state text NOT NULL DEFAULT 'asked',
+    repair boolean NOT NULL,                    -- put right what is confirmed
+    dry_run boolean NOT NULL,                   -- only say what that would be
+    actor text NOT NULL,                        -- who asked; 'scrub': nobody did, it was due
+    index text,                                 -- that is compared; another one: the round begins anew
+    after_key text[],                           -- of the source: how far; NULL: not begun
+    position bigint NOT NULL DEFAULT 0,         -- of the index: the sequence number from which on it is to be walked
+    checked bigint NOT NULL DEFAULT 0,          -- documents of the source that were compared
+    walked bigint NOT NULL DEFAULT 0,           -- documents of the index that were looked for in the source
+    printed_differently bigint NOT NULL DEFAULT 0, -- of those compared, equal as JSON values, and not byte by byte
+    repaired bigint NOT NULL DEFAULT 0,
+    scanned pg_snapshot NOT NULL,               -- no row of the log that this sees has touched what is still to be found out
+    problem text,                               -- why it does not go on, or was given up
+    verdict text,                               -- of the last round that came to its end
+    verdict_at timestamptz,
+    asked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    begun_at timestamptz,
+    updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (subscription, stream),
+    CONSTRAINT validation_state CHECK (state IN ('asked', 'source', 'index', 'confirming', 'done')),
+    CONSTRAINT validation_verdict CHECK (verdict IN ('equal', 'different', 'not compared'))
+) WITH (fillfactor = 50);
+
+-- Documents that differ, or seem to.
+CREATE TABLE sluice.difference (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    subscription text NOT NULL,
+    stream text NOT NULL,
+    key text NOT NULL,
+    class text NOT NULL,
+    state text NOT NULL DEFAULT 'candidate',
+    is_wanted boolean NOT NULL DEFAULT false,   -- somebody wants this one to be repaired
+    seen pg_snapshot,                           -- taken before it was looked at; NULL: nothing is to be found out
+    until pg_snapshot,                          -- taken after it was found to differ still; NULL: it was not looked at again
+    digest text,                                -- of the source's document after `seen`; NULL: there was none, or it is not known
+    version bigint,                             -- of the target's document; NULL: there was none
+    found_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT difference_class CHECK (class IN ('missing', 'stale', 'extra', 'dead_lettered', 'unreadable', 'version_ahead', 'untracked')),
+    CONSTRAINT difference_state CHECK (state IN ('candidate', 'confirmed', 'repairing', 'repaired', 'stuck'))
+);
+CREATE UNIQUE INDEX difference_once ON sluice.difference (subscription, stream, md5(key));
+CREATE INDEX difference_class ON sluice.difference (subscription, stream, class, state, id);
+CREATE INDEX difference_open ON sluice.difference (subscription, stream, id) WHERE seen IS NOT NULL;
+
 -- A stream like any other, whose one document changes each minute: what its index has tells whether the pipeline runs. The
 -- document shows a row of another table, so that it goes by way of the fan-out, too.
 CREATE TABLE sluice.heart (name text PRIMARY KEY);

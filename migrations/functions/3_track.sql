@@ -219,16 +219,17 @@ $$;
 
 -- Where a change that was noted by these `affects` is still to be fanned out, the whole stream is, since they end.
 CREATE OR REPLACE FUNCTION sluice.hand_over(ended integer[]) RETURNS void
-LANGUAGE sql VOLATILE AS $$
-    INSERT INTO sluice.outbox (stream, op)
-    SELECT DISTINCT t.stream, 'fan_out' FROM sluice.tracked AS t
-    WHERE t.id = ANY (ended) AND t.affects IS NOT NULL
-      AND (EXISTS (SELECT FROM sluice.expansion AS e WHERE e.tracked = t.id)
-           OR EXISTS (
-               SELECT FROM sluice.subscription AS s
-               JOIN sluice.outbox AS o ON o.xid >= pg_snapshot_xmin(s.seen) AND NOT pg_visible_in_snapshot(o.xid, s.seen)
-               WHERE s.name = 'fan_out' AND o.op = 'fan_out' AND o.tracked = t.id))
-$$;
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM sluice.begin_walk(h.stream) FROM (
+        SELECT DISTINCT t.stream FROM sluice.tracked AS t
+        WHERE t.id = ANY (ended) AND t.affects IS NOT NULL
+          AND (EXISTS (SELECT FROM sluice.expansion AS e WHERE e.tracked = t.id)
+               OR EXISTS (
+                   SELECT FROM sluice.subscription AS s
+                   JOIN sluice.outbox AS o ON o.xid >= pg_snapshot_xmin(s.seen) AND NOT pg_visible_in_snapshot(o.xid, s.seen)
+                   WHERE s.name = 'fan_out' AND o.op = 'fan_out' AND o.tracked = t.id))) AS h;
+END $$;
 
 -- Takes the triggers of these trackings away: all of their tables are locked, or none.
 CREATE OR REPLACE FUNCTION sluice.drop_all_triggers(ended integer[]) RETURNS void
@@ -275,4 +276,7 @@ BEGIN
     DELETE FROM sluice.stream AS s WHERE s.name = drop_stream.stream;
     DELETE FROM sluice.waiting AS w WHERE w.stream = drop_stream.stream;
     DELETE FROM sluice.stream_fault AS f WHERE f.stream = drop_stream.stream;
+    DELETE FROM sluice.validation AS v WHERE v.stream = drop_stream.stream;
+    DELETE FROM sluice.difference AS d WHERE d.stream = drop_stream.stream;
+    DELETE FROM sluice.dead_letter AS l WHERE l.stream = drop_stream.stream;
 END $$;

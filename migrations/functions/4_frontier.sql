@@ -107,8 +107,8 @@ BEGIN
 END $$;
 
 -- Has all that this snapshot sees in the log arrived, of one stream, or of all? `looked`: and each delete of it was looked at
--- once more. `but_for_lost`: what is to be logged again, or was, is left out.
-CREATE OR REPLACE FUNCTION sluice.has_arrived(reader text, snapshot pg_snapshot, stream text, looked boolean, but_for_lost boolean) RETURNS boolean
+-- once more. `but_for_lost`: of the steps up to this one, what was lost is left out.
+CREATE OR REPLACE FUNCTION sluice.has_arrived(reader text, snapshot pg_snapshot, stream text, looked boolean, but_for_lost bigint) RETURNS boolean
 LANGUAGE plpgsql STABLE
 SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 BEGIN
@@ -119,28 +119,32 @@ BEGIN
         AND NOT EXISTS (
             SELECT FROM sluice.flight AS f
             WHERE f.subscription = reader AND f.stream = coalesce(has_arrived.stream, f.stream) AND (looked OR NOT f.is_landed)
-              AND NOT (but_for_lost AND f.logged_to IS NOT NULL)
+              AND (f.logged_to IS NULL OR f.base > but_for_lost) IS NOT FALSE
               AND pg_snapshot_xmin(f.seen) < pg_snapshot_xmax(snapshot) AND NOT sluice.covers(f.seen, snapshot) AND NOT sluice.is_complete(f, looked));
 END $$;
+
+-- Is it found out, and logged, which documents show whatever rows this snapshot sees? Of one stream, or of all.
+CREATE OR REPLACE FUNCTION sluice.has_fanned_out(stream text, snapshot pg_snapshot) RETURNS boolean
+LANGUAGE sql STABLE
+SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+    SELECT sluice.has_passed('fan_out', snapshot) AND NOT EXISTS (
+        SELECT FROM sluice.expansion AS e
+        WHERE e.stream = coalesce(has_fanned_out.stream, e.stream) AND pg_snapshot_xmin(e.seen) < pg_snapshot_xmax(snapshot) AND NOT sluice.covers(e.seen, snapshot))
+$$;
 
 -- Has each change that this snapshot sees arrived at the subscription's target, or become a dead letter? Of one stream, or
 -- of all. What a change of another row means for a joined document is among it: its fan-out is done, and has arrived, too.
 -- What waits for an index that nobody has made is left out. `looked`: and no older write can bring back what was deleted.
 --
 -- No clock takes part. It may become false again where rows of transactions that ran at the snapshot are under way.
-CREATE OR REPLACE FUNCTION sluice.settled(reader text, snapshot pg_snapshot, stream text DEFAULT NULL, looked boolean DEFAULT false, but_for_lost boolean DEFAULT false)
+CREATE OR REPLACE FUNCTION sluice.settled(reader text, snapshot pg_snapshot, stream text DEFAULT NULL, looked boolean DEFAULT false, but_for_lost bigint DEFAULT NULL)
 RETURNS boolean
 LANGUAGE plpgsql STABLE
 SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 DECLARE
     fanned_out sluice.expanded;
 BEGIN
-    IF NOT sluice.has_passed('fan_out', snapshot)
-        OR EXISTS (
-            SELECT FROM sluice.expansion AS e
-            WHERE e.stream = coalesce(settled.stream, e.stream) AND pg_snapshot_xmin(e.seen) < pg_snapshot_xmax(snapshot) AND NOT sluice.covers(e.seen, snapshot))
-        OR NOT sluice.has_arrived(reader, snapshot, stream, looked, but_for_lost)
-    THEN
+    IF NOT sluice.has_fanned_out(stream, snapshot) OR NOT sluice.has_arrived(reader, snapshot, stream, looked, but_for_lost) THEN
         RETURN false;
     END IF;
     -- Of one stream the last one stands for the others, since it sees what they logged.
@@ -198,7 +202,7 @@ BEGIN
                 CONTINUE;
             END IF;
             IF flight.logged IS NOT NULL THEN
-                IF sluice.settled(reader, flight.logged, flight.stream, false, true) THEN
+                IF sluice.settled(reader, flight.logged, flight.stream, false, flight.base) THEN
                     PERFORM sluice.remove_flight(flight);
                 ELSE
                     UPDATE sluice.flight AS f SET looked_at = now WHERE f.subscription = reader AND f.stream = flight.stream AND f.base = flight.base;
@@ -271,7 +275,7 @@ BEGIN
         ORDER BY n.stream, n.part, pg_snapshot_xmax(n.logged) DESC, n.id DESC
     LOOP
         CONTINUE WHEN done.stream = stream;                     -- all of it has gone
-        IF NOT EXISTS (SELECT FROM sluice.target AS t WHERE t.stream = done.stream AND NOT sluice.has_arrived(t.subscription, done.logged, done.stream, true, false)) THEN
+        IF NOT EXISTS (SELECT FROM sluice.target AS t WHERE t.stream = done.stream AND NOT sluice.has_arrived(t.subscription, done.logged, done.stream, true, NULL)) THEN
             DELETE FROM sluice.expanded AS x WHERE x.stream = done.stream AND sluice.covers(done.logged, x.logged);
             stream := done.stream;
         END IF;

@@ -20,6 +20,9 @@ BEGIN
     DELETE FROM sluice.landed;
     DELETE FROM sluice.expanded;
     UPDATE sluice.expansion SET seen = '1:1:';
+    -- Snapshots from before mean nothing: what was being compared is compared anew.
+    DELETE FROM sluice.difference;
+    UPDATE sluice.validation SET state = 'asked' WHERE state <> 'done';
     DELETE FROM sluice.rebase_walk;
     INSERT INTO sluice.rebase_walk (stream, index, system_identifier, timeline)
     SELECT s.name, t.live_index, c.system_identifier, p.timeline_id

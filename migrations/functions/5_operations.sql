@@ -233,6 +233,16 @@ LANGUAGE sql VOLATILE AS $$
     ON CONFLICT (subscription, stream, measure) DO UPDATE SET value = s.value + excluded.value
 $$;
 
+-- Notes which changes of these streams are in the dead-letter queue, of each key the newest.
+CREATE OR REPLACE FUNCTION sluice.note_letters(reader text, streams text[], keys text[], versions bigint[]) RETURNS void
+LANGUAGE sql VOLATILE AS $$
+    INSERT INTO sluice.dead_letter AS l (subscription, stream, key, version)
+    SELECT DISTINCT ON (n.stream, md5(n.key)) note_letters.reader, n.stream, n.key, n.version
+    FROM unnest(streams, keys, versions) AS n(stream, key, version) JOIN sluice.stream AS s ON s.name = n.stream
+    ORDER BY n.stream, md5(n.key), n.version DESC
+    ON CONFLICT (subscription, stream, md5(key)) DO UPDATE SET key = excluded.key, version = greatest(l.version, excluded.version), at = excluded.at
+$$;
+
 -- Takes a sample, unless there is one that is seconds old: two drainers overlap once a minute. What is counted has a
 -- bound; how long the oldest has waited to be fanned out leaves out resyncs, which take their time, and what failed.
 CREATE OR REPLACE FUNCTION sluice.sample(reader text, keep interval DEFAULT '65 minutes')
@@ -314,8 +324,12 @@ BEGIN
     END IF;
     -- What everybody has read goes. Of what is still to be delivered the newest row of the key is enough.
     WITH found AS MATERIALIZED (
-        SELECT o.id, o.op, o.key, o.only_for, NOT EXISTS (
-            SELECT FROM jsonb_each(sluice.passed_by(o.xid, o.id, o.op, o.only_for)) AS p WHERE NOT p.value::boolean) AS is_passed
+        SELECT o.id, o.op, o.key, o.only_for,
+            NOT EXISTS (SELECT FROM jsonb_each(sluice.passed_by(o.xid, o.id, o.op, o.only_for)) AS p WHERE NOT p.value::boolean)
+            -- What is under way is in the log until it has arrived, or nobody could send it again.
+            AND NOT EXISTS (
+                SELECT FROM sluice.flight AS f
+                WHERE f.stream = o.stream AND NOT f.is_landed AND o.id BETWEEN f.first_id AND f.last_id AND f.subscription = coalesce(o.only_for, f.subscription)) AS is_passed
         FROM sluice.outbox AS o
         WHERE o.id > after AND o.id <= upto
           AND (o.stream = forget.stream AND o.key = forget.key
@@ -353,6 +367,16 @@ BEGIN
     DELETE FROM sluice.waiting AS w WHERE w.stream = forget.stream AND w.key = forget.key;
     GET DIAGNOSTICS rows = ROW_COUNT;
     removed := removed + rows;
+    DELETE FROM sluice.dead_letter AS l WHERE l.stream = forget.stream AND l.key = forget.key;
+    GET DIAGNOSTICS rows = ROW_COUNT;
+    removed := removed + rows;
+    DELETE FROM sluice.difference AS d WHERE d.stream = forget.stream AND d.key = forget.key;
+    GET DIAGNOSTICS rows = ROW_COUNT;
+    removed := removed + rows;
+    UPDATE sluice.validation AS v SET after_key = NULL, state = CASE v.state WHEN 'source' THEN 'asked' ELSE v.state END
+    WHERE v.stream = forget.stream AND (v.after_key = ARRAY[forget.key] OR to_jsonb(v.after_key)::text = forget.key);
+    UPDATE sluice.validation AS v SET problem = '(removed)'
+    WHERE EXISTS (SELECT FROM unnest(CASE v.stream WHEN forget.stream THEN texts ELSE others END) AS t WHERE strpos(v.problem, t) > 0);
 
     -- That somebody did something stays on record, and to whom does not.
     UPDATE sluice.audit AS a
@@ -421,6 +445,18 @@ BEGIN
     removed := removed + rows;
     removed := removed + sluice.forget_rejects(500, now);
     DELETE FROM sluice.stream_fault AS f WHERE f.at < now - keep;   -- its words may quote a value
+    DELETE FROM sluice.dead_letter AS l
+    WHERE (l.subscription, l.stream, md5(l.key)) IN (
+        SELECT first.subscription, first.stream, md5(first.key) FROM (SELECT * FROM sluice.dead_letter AS x ORDER BY x.at LIMIT 500) AS first
+        WHERE first.at < now - keep);
+    GET DIAGNOSTICS rows = ROW_COUNT;
+    removed := removed + rows;
+    DELETE FROM sluice.difference AS d
+    WHERE d.id IN (
+        SELECT first.id FROM (SELECT x.id, x.found_at, x.state FROM sluice.difference AS x ORDER BY x.id LIMIT 500) AS first
+        WHERE first.state = 'repaired' AND first.found_at < now - keep);
+    GET DIAGNOSTICS rows = ROW_COUNT;
+    removed := removed + rows;
     -- Of tables that are not tracked any more.
     DELETE FROM sluice.expansion_turn AS t
     WHERE (t.stream, t.tracked) IN (

@@ -44,5 +44,6 @@ BEGIN
     END IF;
     INSERT INTO sluice.outbox (stream, key, op, only_for) VALUES (redrive.stream, redrive.key, 'upsert', redrive.reader) RETURNING id INTO event;
     UPDATE sluice.audit AS a SET detail = a.detail || jsonb_build_object('change_id', event) WHERE a.id = audited;
+    DELETE FROM sluice.dead_letter AS l WHERE l.subscription = redrive.reader AND l.stream = redrive.stream AND md5(l.key) = md5(redrive.key) AND l.key = redrive.key;
     RETURN event;
 END $$;

@@ -12,7 +12,7 @@ GRANT SELECT, UPDATE ON sluice.subscription TO sluice_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.flight, sluice.landed, sluice.expansion, sluice.expansion_turn, sluice.expanded, sluice.stream_fault TO sluice_app;
 GRANT SELECT, INSERT, UPDATE ON sluice.delivery_stats, sluice.redrive_task TO sluice_app;
 GRANT SELECT, INSERT, DELETE ON sluice.delivery_history TO sluice_app;
-GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.lease TO sluice_app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.lease, sluice.dead_letter, sluice.validation, sluice.difference TO sluice_app;
 -- What was done stays on record: the functions add to the audit by `audit` and `redrive`, and change nothing in it.
 GRANT SELECT ON sluice.audit TO sluice_app;
 GRANT SELECT, INSERT, UPDATE ON sluice.ingest_position, sluice.ingest_stats TO sluice_app;
@@ -39,12 +39,19 @@ GRANT EXECUTE ON FUNCTION
     sluice.covers(pg_snapshot, pg_snapshot), sluice.depart(text, bigint, boolean, text[], integer[], bigint[], bigint[], timestamptz[]),
     sluice.is_complete(sluice.flight, boolean), sluice.land(text, text[], bigint[], integer[], text[]), sluice.remove_flight(sluice.flight),
     sluice.open_flights(text, integer), sluice.frontier(text), sluice.has_passed(text, pg_snapshot),
-    sluice.has_arrived(text, pg_snapshot, text, boolean, boolean), sluice.settled(text, pg_snapshot, text, boolean, boolean),
+    sluice.has_arrived(text, pg_snapshot, text, boolean, bigint), sluice.has_fanned_out(text, pg_snapshot), sluice.settled(text, pg_snapshot, text, boolean, bigint),
     sluice.remove_stray_landings(text), sluice.watch_flights(integer, timestamptz),
     sluice.partitions(), sluice.maintain(bigint, interval, timestamptz), sluice.forget_old(interval, timestamptz), sluice.status(), sluice.stream_status(),
     sluice.pending_by_stream(text), sluice.log_bytes(), sluice.count_deliveries(text, text[], text[], bigint[]),
-    sluice.sample(text, interval), sluice.beat(),
+    sluice.note_letters(text, text[], text[], bigint[]), sluice.sample(text, interval), sluice.beat(),
     sluice.rfc3339(timestamptz), sluice.audit(text, text, text, text, text, jsonb), sluice.redrive(text, text, text, text, text, text, jsonb),
+    sluice.begin_validation(text, text, boolean, boolean, text), sluice.validate(text, boolean, boolean, text, text, text),
+    sluice.due_validations(text, interval, boolean, timestamptz), sluice.check_validator(text, text, text),
+    sluice.start_validation(text, text, text, text, text), sluice.validation_keys(text, text[], integer),
+    sluice.note_page(text, text, text, text, text[], bigint, bigint, bigint, bigint, pg_snapshot, text[], text[], text[], bigint[]),
+    sluice.due_differences(text, text, integer), sluice.note_differences(text, text, text, bigint[], text[], text[], bigint[]),
+    sluice.confirm_differences(text, text, text), sluice.repair_differences(text, text, text, integer), sluice.is_repairable(text, bigint),
+    sluice.end_validation(text, text, text), sluice.want_repair(text, text, text[], text, text), sluice.has_room(text, text, text), sluice.validation_status(),
     sluice.count_ingest(text[], bigint[]), sluice.forget_rejects(integer, timestamptz)
 TO sluice_app;
 

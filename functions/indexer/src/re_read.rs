@@ -7,8 +7,11 @@ use std::{
 };
 
 use database::{
-    Answers as _, Connect, Postgres, Read, ReadError, Session, Settings, Stream, delivery::Landing, describe,
-    log::Count, subscriptions::ELASTICSEARCH,
+    Answers as _, Connect, Postgres, Read, ReadError, Session, Settings, Stream,
+    delivery::{DeadLetter, Landing},
+    describe,
+    log::Count,
+    subscriptions::ELASTICSEARCH,
 };
 use search::{Deadline, Outcome, Reason};
 use secrets::Secrets;
@@ -174,6 +177,16 @@ impl<D: Connect> Database<D> {
                 false
             }
             Err(_) => false,
+        }
+    }
+
+    /// Notes which changes are in the dead-letter queue. Where that fails, nobody can say later why their documents differ.
+    pub(crate) async fn note_letters(&self, letters: &[DeadLetter], deadline: Deadline) {
+        let Ok(client) = self.client(deadline).await else { return };
+        match timeout_at(deadline.instant(), client.note_letters(ELASTICSEARCH, letters)).await {
+            Ok(Ok(())) => self.put_back(client),
+            Ok(Err(error)) => warn!(error = describe(&error), "dead letters are not noted"),
+            Err(_) => {}
         }
     }
 

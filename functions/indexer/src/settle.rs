@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, error::Error as _, time::Duration};
 
 use database::Connect;
-use database::delivery::{Landed, Landing};
+use database::delivery::{DeadLetter, Landed, Landing};
 use message::Message;
 use queue::{Queue, send_all};
 use search::{Cluster, Deadline, Outcome, Reason};
@@ -17,6 +17,9 @@ use crate::{
     indexer::Indexer,
     tally::Tally,
 };
+
+/// While PostgreSQL is away, a batch with dead letters loses no more than this by it.
+const NOTE_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
     /// Sends second looks, what is left of messages that were done in part, and dead letters. The messages that are to be
@@ -34,6 +37,7 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
         let mut retried = BTreeMap::new();
         let mut onward = Parcels::default();
         let mut letters = Parcels::default();
+        let mut noted = vec![];
         let delay =
             |position: usize, is_general| back_off::delay(batch[position].attempts, is_general, fastrand::f64());
         for (position, (received, outcomes)) in batch.iter().zip(outcomes).enumerate() {
@@ -70,19 +74,27 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
             for index in permanent {
                 let Outcome::Permanent(reason) = &outcomes[index] else { continue };
                 let entry = &message.entries[index];
+                let (stream, key) = (message.stream.to_string(), entry.change.key.to_string());
+                noted.push((position, DeadLetter { stream, key, version: entry.change.version }));
                 letters.push(position, dead_letter::of_change(&message.stream, &message.trace, entry, reason, at));
             }
         }
-        // What is to be received again is not dead-lettered yet, or it would be once more.
-        for position in onward.send(&self.queue, deadline).await.unsent {
-            letters.forget(position);
-            retried.insert(position, delay(position, true));
-        }
+        // Before what follows from the rest of their messages: a second look would be noted as the end of a part whose letter is
+        // still to be sent. Where that is not taken, its message comes back, and a letter is sent twice.
         let letters = letters.send(&self.dead_letter_queue, deadline).await;
         for letter in &letters.sent {
             tally.count_letter(letter.attribute("stream").unwrap_or_default());
         }
         for position in letters.unsent {
+            noted.retain(|(sender, _)| *sender != position);
+            onward.forget(position);
+            retried.insert(position, delay(position, true));
+        }
+        let noted: Vec<DeadLetter> = noted.into_iter().map(|(_, letter)| letter).collect();
+        if !noted.is_empty() {
+            self.database.note_letters(&noted, deadline.at_most(NOTE_TIMEOUT)).await;
+        }
+        for position in onward.send(&self.queue, deadline).await.unsent {
             retried.insert(position, delay(position, true));
         }
         for (position, (received, done)) in batch.iter().zip(done).enumerate() {

@@ -2,7 +2,7 @@
 
 use database::describe;
 
-use crate::elastic;
+use search::request;
 
 /// Each text is a sentence for the one who ran the command.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +58,7 @@ pub enum Error {
     Read(#[from] database::ReadError),
     /// A request that concerns no single stream failed.
     #[error(transparent)]
-    Elasticsearch(#[from] elastic::Error),
+    Elasticsearch(#[from] request::Error),
     /// An index has what somebody else gave it.
     #[error(
         "the index {index} has a document with the version {version}, and Sluice has none above that: delete the index and \

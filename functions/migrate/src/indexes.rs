@@ -10,12 +10,12 @@ use elasticsearch::{
     indices::{IndicesGetIndexTemplateParts, IndicesPutIndexTemplateParts},
 };
 use search::names;
+use search::request::{self, answer, find};
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
 use crate::{
     Report,
-    elastic::{self, answer, find},
     error::{Error, query},
 };
 
@@ -87,7 +87,7 @@ async fn forbid_creation_by_writing(
     elasticsearch: &Elasticsearch,
     prefix: &str,
     streams: &[Stream],
-) -> Result<(), elastic::Error> {
+) -> Result<(), request::Error> {
     let mut patterns = BTreeSet::new();
     for stream in streams {
         patterns.insert(stream.alias.clone());
@@ -103,7 +103,7 @@ async fn forbid_creation_by_writing(
     });
     match template(elasticsearch, &name).await? {
         Some(found) if found["_meta"]["sluice"].is_null() => {
-            return Err(elastic::Error::Foreign(format!(
+            return Err(request::Error::Foreign(format!(
                 "there is an index template {name} that Sluice did not make; delete it, or set INDEX_PREFIX"
             )));
         }
@@ -119,7 +119,7 @@ async fn forbid_creation_by_writing(
     Ok(())
 }
 
-pub(crate) async fn template(elasticsearch: &Elasticsearch, name: &str) -> Result<Option<Value>, elastic::Error> {
+pub(crate) async fn template(elasticsearch: &Elasticsearch, name: &str) -> Result<Option<Value>, request::Error> {
     let parts = IndicesGetIndexTemplateParts::Name(name);
     let sent = elasticsearch.indices().get_index_template(parts).send().await;
     let found = find(sent, format!("looking for the index template {name}")).await?;

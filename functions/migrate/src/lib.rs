@@ -3,13 +3,11 @@
 //! Every command may be run again: what is done is left alone, what is half done is finished.
 
 mod config;
-mod elastic;
 mod error;
 mod indexes;
 mod mapping;
 mod rebase;
 mod report;
-mod scan;
 pub mod schema;
 mod tables;
 mod uninstall;

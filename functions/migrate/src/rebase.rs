@@ -7,12 +7,12 @@ use database::streams::resync_keys;
 use database::subscriptions::ELASTICSEARCH;
 use database::{Read, Stream};
 use elasticsearch::Elasticsearch;
+use search::scan::{Found, Scan, highest_version};
 use tokio_postgres::Client;
 
 use crate::{
     Report,
     error::{Error, query},
-    scan::{Found, Scan, highest_version},
 };
 
 /// Versions end at 2^53 - 1 (`subscription_reserved`), and the drain goes on above those of the indexes. By the clock this

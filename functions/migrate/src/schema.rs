@@ -18,7 +18,7 @@ const MIGRATIONS: [(i32, &str, &str); 4] = [
 ];
 
 /// In the order in which one needs the other.
-const FUNCTIONS: [(&str, &str); 13] = [
+const FUNCTIONS: [(&str, &str); 14] = [
     ("1_log", include_str!("../../../migrations/functions/1_log.sql")),
     ("2_sources", include_str!("../../../migrations/functions/2_sources.sql")),
     ("2_streams", include_str!("../../../migrations/functions/2_streams.sql")),
@@ -29,6 +29,7 @@ const FUNCTIONS: [(&str, &str); 13] = [
     ("4_rebase", include_str!("../../../migrations/functions/4_rebase.sql")),
     ("5_operations", include_str!("../../../migrations/functions/5_operations.sql")),
     ("6_admin", include_str!("../../../migrations/functions/6_admin.sql")),
+    ("6_validation", include_str!("../../../migrations/functions/6_validation.sql")),
     ("7_ingest", include_str!("../../../migrations/functions/7_ingest.sql")),
     ("8_grants", include_str!("../../../migrations/functions/8_grants.sql")),
     ("9_built_in", include_str!("../../../migrations/functions/9_built_in.sql")),

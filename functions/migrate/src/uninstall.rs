@@ -5,12 +5,12 @@ use elasticsearch::{
     Elasticsearch,
     indices::{IndicesDeleteIndexTemplateParts, IndicesDeleteParts, IndicesGetMappingParts},
 };
+use search::request::{self, answer};
 use serde_json::Value;
 use tokio_postgres::{Client, error::SqlState};
 
 use crate::{
     Report,
-    elastic::{self, answer},
     error::{Error, query},
     indexes::{is_made_by, template, template_name},
     schema::version,
@@ -82,7 +82,7 @@ async fn delete_indexes(
     elasticsearch: &Elasticsearch,
     prefix: &str,
     report: &mut Report,
-) -> Result<bool, elastic::Error> {
+) -> Result<bool, request::Error> {
     let indices = elasticsearch.indices();
     let get_mapping = indices.get_mapping(IndicesGetMappingParts::None);
     let sent = get_mapping.filter_path(&["*.mappings._meta.sluice"]).send().await;
@@ -105,7 +105,7 @@ async fn delete_template(
     elasticsearch: &Elasticsearch,
     prefix: &str,
     report: &mut Report,
-) -> Result<bool, elastic::Error> {
+) -> Result<bool, request::Error> {
     let name = template_name(prefix);
     let is_ours = template(elasticsearch, &name).await?.is_some_and(|found| found["_meta"]["sluice"].is_object());
     if !is_ours {

@@ -517,9 +517,10 @@ impl Log {
         !self.rows.values().any(|row| !self.running.contains(&row.xid) && waits(row))
     }
 
-    fn has_arrived(&self, snapshot: &Snapshot, stream: Option<&str>, looked: bool, but_for_lost: bool) -> bool {
+    fn has_arrived(&self, snapshot: &Snapshot, stream: Option<&str>, looked: bool, but_for_lost: Option<i64>) -> bool {
         let is_open = |(id, flight): (&FlightId, &Flight)| {
-            let is_asked = stream.is_none_or(|stream| stream == id.1) && !(but_for_lost && flight.logged_to.is_some());
+            let is_left_out = flight.logged_to.is_some() && but_for_lost.is_some_and(|upto| id.0 <= upto);
+            let is_asked = stream.is_none_or(|stream| stream == id.1) && !is_left_out;
             is_asked && !flight.seen.covers(snapshot) && !self.is_complete(id, flight, looked)
         };
         let is_skipped = self.defect == Some(Defect::SettledWithoutLandings);
@@ -527,7 +528,7 @@ impl Log {
     }
 
     /// As `sluice.settled` says it.
-    pub fn settled(&self, snapshot: &Snapshot, stream: Option<&str>, looked: bool, but_for_lost: bool) -> bool {
+    pub fn settled(&self, snapshot: &Snapshot, stream: Option<&str>, looked: bool, but_for_lost: Option<i64>) -> bool {
         if self.defect == Some(Defect::SettledWithoutFanOut) || stream == Some("items") {
             return self.has_passed(FAN_OUT, snapshot) && self.has_arrived(snapshot, stream, looked, but_for_lost);
         }
@@ -560,7 +561,7 @@ impl Log {
                 continue;
             }
             if let Some(logged) = &flight.logged {
-                if self.settled(logged, Some(&id.1), false, true) {
+                if self.settled(logged, Some(&id.1), false, Some(id.0)) {
                     self.remove_flight(&id);
                 }
                 continue;
@@ -596,7 +597,7 @@ impl Log {
         self.sessions.remove(&session);
         let done = (0..self.expanded.len()).rev().find(|index| {
             let logged = self.expanded[*index].logged.as_ref();
-            logged.is_some_and(|logged| self.has_arrived(logged, Some("projects"), true, false))
+            logged.is_some_and(|logged| self.has_arrived(logged, Some("projects"), true, None))
         });
         self.expanded.drain(..done.map_or(0, |index| index + 1));
         lost

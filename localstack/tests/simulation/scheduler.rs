@@ -441,7 +441,7 @@ impl Scheduler {
     async fn look(&mut self, is_end: bool) -> Result<()> {
         for observation in &mut self.observations {
             for (looked, is_settled) in [false, true].into_iter().zip(&mut observation.is_settled) {
-                let settled = self.world.state().log.settled(&observation.snapshot, None, looked, false);
+                let settled = self.world.state().log.settled(&observation.snapshot, None, looked, None);
                 // PostgreSQL gives numbers to other transactions, too, and may know it sooner or later than the model.
                 if let (Some(real), Some(snapshot)) = (&self.real, &observation.real) {
                     let twin = self.world.ask_without_rest(real.settled(snapshot, looked)).await?;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use database::delivery::{Departure, Landing, LostFlight};
+use database::delivery::{DeadLetter, Departure, Landing, LostFlight};
 use database::log::{Collected, Count, Row, Sample, Slice, Versions};
 use database::{Answers, Connect, ConnectError, Read, ReadError, Session, Stream};
 use search::names;
@@ -270,6 +270,10 @@ impl Session for SimulatedSession {
         self.begin_request().await?;
         self.world.state().log.land(reader(subscription), landings);
         self.compare("land", (), async |client| client.land(subscription, &[], landings).await).await
+    }
+
+    async fn note_letters(&self, _subscription: &str, _letters: &[DeadLetter]) -> Result<(), Error> {
+        self.begin_request().await
     }
 
     /// Nobody does the chores here: the scheduler says when a minute is over.

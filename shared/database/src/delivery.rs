@@ -29,6 +29,10 @@ pub const CONFIGURATION: &str = "configuration";
 pub const DEAD_LETTERED: &str = "dead_lettered";
 /// Flights of which nothing was heard any more; counted by the database itself.
 pub const LOST: &str = "lost";
+/// Documents that were compared with the source.
+pub const VALIDATED: &str = "validated";
+/// Documents that differed and were put right; counted by the database itself.
+pub const REPAIRED: &str = "repaired";
 /// Milliseconds from log to index, added up over all written changes.
 pub const LATENCY_SUM_MS: &str = "latency_sum_ms";
 /// A histogram of the time from log to index: the longest time of each bucket in milliseconds, and its measure.
@@ -150,6 +154,17 @@ impl Landed {
             Self::Retried => "retried",
         }
     }
+}
+
+/// A change that is in the dead-letter queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Its stream.
+    pub stream: String,
+    /// The document's key as text.
+    pub key: String,
+    /// Of the write that failed.
+    pub version: i64,
 }
 
 /// A flight that was found lost.

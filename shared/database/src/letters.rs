@@ -1,8 +1,6 @@
-//! Dead letters, as far as PostgreSQL knows them: whose turn it is to take them, what was redriven, and the tasks that
-//! redrive many.
+//! Dead letters, as far as PostgreSQL knows them: what was redriven, and the tasks that redrive many.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use serde_json::Value;
 use tokio_postgres::types::ToSql;
@@ -79,22 +77,6 @@ pub struct RunningTask {
     pub actor: String,
     /// From where.
     pub source_ip: Option<String>,
-}
-
-/// Takes a lease for `term` from now on, or keeps it for so long; `false`: another holder has it.
-pub async fn take_lease(client: &Client, name: &str, holder: &str, term: Duration) -> Result<bool, Error> {
-    let statement = "INSERT INTO sluice.lease AS l (name, holder, expires_at)
-         VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3))
-         ON CONFLICT (name) DO UPDATE
-         SET holder = excluded.holder, expires_at = excluded.expires_at
-         WHERE l.holder = excluded.holder OR l.expires_at < clock_timestamp()";
-    Ok(client.execute(statement, &[&name, &holder, &term.as_secs_f64()]).await? == 1)
-}
-
-/// Gives a lease back, if this holder has it.
-pub async fn release_lease(client: &Client, name: &str, holder: &str) -> Result<(), Error> {
-    let statement = "DELETE FROM sluice.lease WHERE name = $1 AND holder = $2";
-    client.execute(statement, &[&name, &holder]).await.map(drop)
 }
 
 /// Makes an event for Elasticsearch alone of each letter that was not redriven before: the row of the log by the letter's message id, `None` where

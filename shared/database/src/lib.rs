@@ -4,6 +4,7 @@ pub mod audit;
 mod connect;
 pub mod delivery;
 pub mod ingest;
+pub mod lease;
 pub mod letters;
 pub mod log;
 pub mod outbox;
@@ -14,6 +15,7 @@ mod source;
 pub mod streams;
 pub mod subscriptions;
 mod tls;
+pub mod validation;
 
 use std::error::Error as _;
 

@@ -11,7 +11,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Error};
 
 use crate::connect::connect_driven;
-use crate::delivery::{Departure, Landing, LostFlight};
+use crate::delivery::{DeadLetter, Departure, Landing, LostFlight};
 use crate::log::{Collected, Count, Row, Sample, Slice, Versions, milliseconds};
 use crate::source::PEER;
 use crate::{ConnectError, Documents, Read, ReadError, Settings, Stream};
@@ -97,6 +97,9 @@ pub trait Session {
 
     /// Adds to the counters, and notes what became of messages.
     async fn land(&self, subscription: &str, counts: &[Count], landings: &[Landing]) -> Result<(), Error>;
+
+    /// Notes which changes are in the dead-letter queue.
+    async fn note_letters(&self, subscription: &str, letters: &[DeadLetter]) -> Result<(), Error>;
 
     /// Keeps the flights: those that were found lost, which are logged again.
     async fn watch_flights(&self) -> Result<Vec<LostFlight>, Error>;
@@ -331,6 +334,18 @@ impl<C: Borrow<Client>> Session for C {
         let parameters: &[&(dyn ToSql + Sync)] =
             &[&subscription, &streams, &measures, &values, &landed, &flights, &parts, &became];
         call(PEER, "land", self.borrow().execute(statement, parameters)).await.map(drop)
+    }
+
+    async fn note_letters(&self, subscription: &str, letters: &[DeadLetter]) -> Result<(), Error> {
+        let is_text = |letter: &&DeadLetter| !letter.stream.contains('\0') && !letter.key.contains('\0');
+        let letters: Vec<&DeadLetter> = letters.iter().filter(is_text).collect();
+        let streams: Vec<&str> = letters.iter().map(|letter| letter.stream.as_str()).collect();
+        let keys: Vec<&str> = letters.iter().map(|letter| letter.key.as_str()).collect();
+        let versions: Vec<i64> = letters.iter().map(|letter| letter.version).collect();
+        let statement = "SELECT sluice.note_letters($1, $2, $3, $4)";
+        call(PEER, "note_letters", self.borrow().execute(statement, &[&subscription, &streams, &keys, &versions]))
+            .await
+            .map(drop)
     }
 
     async fn watch_flights(&self) -> Result<Vec<LostFlight>, Error> {

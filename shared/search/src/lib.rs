@@ -17,6 +17,8 @@ mod deadline;
 mod error;
 pub mod names;
 mod outcome;
+pub mod request;
+pub mod scan;
 
 pub use alias::Aliases;
 pub use answer::Answer;

@@ -21,8 +21,8 @@ pub fn is_index_of(alias: &str, index: &str) -> bool {
         .is_some_and(|hash| hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)))
 }
 
-/// FNV-1a: the name must be the same with every release of Rust, which the standard library's hashers do not promise.
-fn fingerprint(bytes: &[u8]) -> u64 {
+/// FNV-1a: what is stored must be the same with every release of Rust, which the standard library's hashers do not promise.
+pub fn fingerprint(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use database::letters;
+use database::lease;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::{Client, Error};
 use tracing::warn;
@@ -54,12 +54,12 @@ impl Lease {
     }
 
     async fn write(&self, database: &Client) -> Result<bool, Error> {
-        letters::take_lease(database, NAME, &self.holder, TERM).await
+        lease::take(database, NAME, &self.holder, TERM).await
     }
 
     /// Lets the next one go at once; where that fails, when it has run out.
     pub async fn release(self, database: &Client) {
-        if let Err(failure) = letters::release_lease(database, NAME, &self.holder).await {
+        if let Err(failure) = lease::release(database, NAME, &self.holder).await {
             warn!(error = database::describe(&failure), "the right to go through the dead letters was not given back");
         }
     }

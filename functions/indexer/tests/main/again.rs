@@ -107,15 +107,21 @@ async fn what_became_of_each_part_of_a_flight_is_noted() {
 }
 
 #[tokio::test]
-async fn a_second_look_that_is_not_taken_brings_its_message_back_before_anything_is_dead_lettered() {
+async fn a_second_look_or_a_letter_that_is_not_taken_brings_its_message_back_and_a_look_never_goes_ahead_of_a_letter() {
     let fixture = cities().await;
-    fixture.dead_letters.refuse("\"look\"");
     let event = batch([
         message("cities").delete("7", 5).upsert("8", 5, r#"{"unknown":8}"#),
         message("cities").upsert("9", 5, r#"{"id":9}"#),
     ]);
+    fixture.dead_letters.refuse("\"unknown\"");
     assert_eq!(fixture.handle(&event).await, ["0"]);
-    assert!(fixture.dead_letters.letters().is_empty());
+    assert!(fixture.dead_letters.sent().is_empty(), "neither the letter nor the look");
+    fixture.dead_letters.refuse("\"look\"");
+    assert_eq!(fixture.handle(&event).await, ["0"]);
+    assert_eq!(fixture.dead_letters.letters().len(), 1);
+    let noted = "SELECT string_agg(concat_ws(' ', subscription, stream, key, version), ', ') FROM sluice.dead_letter";
+    let noted: String = fixture.owner().await.query_one(noted, &[]).await.unwrap().get(0);
+    assert_eq!(noted, "elasticsearch cities 8 5");
 }
 
 #[tokio::test]

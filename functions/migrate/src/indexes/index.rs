@@ -8,14 +8,12 @@ use elasticsearch::{
     },
 };
 use search::names;
+use search::request::{self, answer, find};
 use serde_json::{Map, Value, json};
 use tokio_postgres::Client;
 
 use super::{Outcome, Stream};
-use crate::{
-    elastic::{self, answer, find},
-    error, mapping,
-};
+use crate::{error, mapping};
 
 /// Elasticsearch forgets the version of a deleted document after this time; until then it refuses what is older.
 const GC_DELETES: (&str, &str) = ("index.gc_deletes", "1h");
@@ -52,7 +50,7 @@ pub(super) enum Error {
     )]
     NotAdditive { change: String, index: String },
     #[error(transparent)]
-    Elasticsearch(#[from] elastic::Error),
+    Elasticsearch(#[from] request::Error),
     #[error(transparent)]
     Database(#[from] error::Error),
 }
@@ -209,7 +207,7 @@ async fn put_settings(
         let sent = elasticsearch.indices().put_settings(parts).body(json!({name: wanted})).send().await;
         match answer(sent, format!("changing {name} of the index {index}")).await {
             Ok(_) => changed.push(name.clone()),
-            Err(elastic::Error::Refused { status: 400, .. }) => refused.push(format!("{name} {wanted}")),
+            Err(request::Error::Refused { status: 400, .. }) => refused.push(format!("{name} {wanted}")),
             Err(error) => return Err(error.into()),
         }
     }
@@ -226,7 +224,7 @@ fn as_told(setting: &Value) -> String {
     }
 }
 
-async fn put_alias(elasticsearch: &Elasticsearch, stream: &Stream, index: &str) -> Result<(), elastic::Error> {
+async fn put_alias(elasticsearch: &Elasticsearch, stream: &Stream, index: &str) -> Result<(), request::Error> {
     let indexes = [index];
     let parts = IndicesPutAliasParts::IndexName(&indexes, &stream.alias);
     let sent = elasticsearch.indices().put_alias(parts).body(json!({"is_write_index": true})).send().await;
@@ -234,7 +232,7 @@ async fn put_alias(elasticsearch: &Elasticsearch, stream: &Stream, index: &str) 
 }
 
 /// The indexes that a name stands for, by their own names.
-async fn indexes(elasticsearch: &Elasticsearch, name: &str) -> Result<Map<String, Value>, elastic::Error> {
+async fn indexes(elasticsearch: &Elasticsearch, name: &str) -> Result<Map<String, Value>, request::Error> {
     let sent = elasticsearch.indices().get(IndicesGetParts::Index(&[name])).send().await;
     Ok(match find(sent, format!("looking for {name}")).await? {
         Some(Value::Object(found)) => found,

@@ -47,6 +47,16 @@ const ROWS: &str = "
         FROM generate_series(1, 50000) AS n;
     INSERT INTO sluice.landed (subscription, stream, base, part, is_final)
         SELECT 'elasticsearch', CASE WHEN n % 2 = 0 THEN 'items' ELSE 'unborn' END, n % 50000, 1 + n / 50000, false FROM generate_series(1, 75000) AS n;
+    INSERT INTO sluice.dead_letter (subscription, stream, key, version, at)
+        SELECT 'elasticsearch', 'items', n, n, now() - interval '40 days' FROM generate_series(1, 50000) AS n;
+    INSERT INTO sluice.difference (subscription, stream, key, class, state, seen, until, digest, found_at)
+        SELECT 'elasticsearch', 'items', n, CASE WHEN n % 5 = 0 THEN 'extra' ELSE 'stale' END,
+            CASE WHEN n % 3 = 0 THEN 'candidate' WHEN n % 3 = 1 THEN 'confirmed' ELSE 'repaired' END,
+            CASE WHEN n % 3 = 0 THEN pg_current_snapshot() END, CASE WHEN n % 6 = 0 THEN pg_current_snapshot() END, 'x', now() - interval '40 days'
+        FROM generate_series(1, 10000) AS n;
+    INSERT INTO sluice.validation (subscription, stream, state, repair, dry_run, actor, index, scanned)
+        SELECT 'elasticsearch', t.stream, 'confirming', true, false, 'scrub', 'items-1', pg_current_snapshot() FROM sluice.target AS t WHERE t.subscription = 'elasticsearch';
+    INSERT INTO sluice.lease VALUES ('validate elasticsearch items', 'me', now() + interval '1 day');
     INSERT INTO sluice.audit (at, actor, action, subject, result, detail)
         SELECT now() - interval '2 years', 'operator', 'redrive', n, 'redriven', '{}' FROM generate_series(1, 50000) AS n;
     INSERT INTO sluice.redrive_task (selection, actor, total, updated_at)
@@ -62,7 +72,7 @@ const ROWS: &str = "
     INSERT INTO sluice.outbox (stream, key, op) SELECT 'unborn', n, 'upsert' FROM generate_series(1, 2000) AS n";
 
 /// How each function is called as its caller calls it, or in a harder way. One that has no line here fails the test.
-const CALLS: [(&str, &str); 94] = [
+const CALLS: [(&str, &str); 112] = [
     ("advance", "SELECT sluice.advance('elasticsearch', 1)"),
     ("answers_for_another", "SELECT sluice.answers_for_another('elasticsearch', 'items', '7')"),
     ("as_reader", "SELECT sluice.as_reader(s, 'SELECT', 'n integer') FROM sluice.stream AS s"),
@@ -104,8 +114,8 @@ const CALLS: [(&str, &str); 94] = [
     ("forget_old", "SELECT sluice.forget_old()"),
     ("forget_rejects", "SELECT sluice.forget_rejects()"),
     ("frontier", "SELECT sluice.frontier('elasticsearch')"),
-    ("has_arrived", "SELECT sluice.has_arrived('elasticsearch', pg_current_snapshot(), 'items', true, false)"),
-    ("has_arrived", "SELECT sluice.has_arrived('elasticsearch', '1:1:', 'items', true, false)"),
+    ("has_arrived", "SELECT sluice.has_arrived('elasticsearch', pg_current_snapshot(), 'items', true, NULL)"),
+    ("has_arrived", "SELECT sluice.has_arrived('elasticsearch', '1:1:', 'items', true, NULL)"),
     ("has_key", "SELECT sluice.has_key(s, 'k.key') FROM sluice.stream AS s"),
     ("has_passed", "SELECT sluice.has_passed('elasticsearch', pg_current_snapshot())"),
     ("has_reader", "SELECT sluice.has_reader(app) FROM sluice.roles"),
@@ -196,6 +206,33 @@ const CALLS: [(&str, &str); 94] = [
         "with_found_texts",
         "SELECT sluice.with_found_texts(s, ARRAY(SELECT n::text FROM generate_series(48000, 53000) AS n)) FROM sluice.stream AS s WHERE name = 'items'",
     ),
+    ("begin_validation", "SELECT sluice.begin_validation('elasticsearch', 'items', true, false, 'scrub')"),
+    ("check_validator", "SELECT sluice.check_validator('elasticsearch', 'items', 'me')"),
+    ("confirm_differences", "SELECT sluice.confirm_differences('elasticsearch', 'items', 'me')"),
+    ("due_differences", "SELECT sluice.due_differences('elasticsearch', 'items', 500)"),
+    ("due_validations", "SELECT sluice.due_validations('elasticsearch', '1 day', false)"),
+    ("end_validation", "SELECT sluice.end_validation('elasticsearch', 'items', 'me')"),
+    ("has_fanned_out", "SELECT sluice.has_fanned_out('items', pg_current_snapshot())"),
+    ("has_room", "SELECT sluice.has_room('elasticsearch', 'items', 'me')"),
+    ("is_repairable", "SELECT sluice.is_repairable('stale', NULL)"),
+    (
+        "note_differences",
+        "SELECT sluice.note_differences('elasticsearch', 'items', 'me', ids, array_fill('missing'::text, '{500}'), array_fill('x'::text, '{500}'), array_fill(NULL::bigint, '{500}')) FROM (SELECT array_agg(id) AS ids FROM (SELECT id FROM sluice.difference WHERE seen IS NOT NULL ORDER BY id LIMIT 500) AS d) AS d",
+    ),
+    (
+        "note_letters",
+        "SELECT sluice.note_letters('elasticsearch', array_fill('items'::text, '{100}'), ARRAY(SELECT n::text FROM generate_series(49951, 50050) AS n), array_fill(7::bigint, '{100}'))",
+    ),
+    (
+        "note_page",
+        "SELECT sluice.note_page('elasticsearch', 'items', 'me', 'source', '{9}', 0, 1000, 0, 0, pg_current_snapshot(), ARRAY(SELECT n::text FROM generate_series(9501, 10500) AS n), array_fill('stale'::text, '{1000}'), array_fill('x'::text, '{1000}'), array_fill(NULL::bigint, '{1000}'))",
+    ),
+    ("repair_differences", "SELECT sluice.repair_differences('elasticsearch', 'items', 'me', 100)"),
+    ("start_validation", "SELECT sluice.start_validation('elasticsearch', 'items', 'me', 'items-2', NULL)"),
+    ("validate", "SELECT sluice.validate('items', true)"),
+    ("validation_keys", "SELECT sluice.validation_keys('items', '{25000}', 1000)"),
+    ("validation_status", "SELECT sluice.validation_status()"),
+    ("want_repair", "SELECT sluice.want_repair('elasticsearch', 'items', '{1,4,7}', 'operator', NULL)"),
 ];
 
 /// 80 partitions, and a position that lists 60 transactions as running which have ended since, each with a row.

@@ -43,7 +43,11 @@ async fn nothing_of_a_person_that_was_forgotten_is_left_in_any_table() -> Result
              INSERT INTO sluice.expansion (stream, tracked, images, error, seen)
                  SELECT 'people', max(id), '[{\"person\": \"ada\", \"email\": \"ada@b.de\"}]', 'ada is no number', '1:1:' FROM sluice.tracked;
              INSERT INTO sluice.expansion (stream, after_key, seen) VALUES ('people', '{ada}', '1:1:');
-             INSERT INTO sluice.waiting (id, subscription, stream, key, op) VALUES (1, 'elasticsearch', 'people', 'ada', 'upsert')",
+             INSERT INTO sluice.waiting (id, subscription, stream, key, op) VALUES (1, 'elasticsearch', 'people', 'ada', 'upsert');
+             INSERT INTO sluice.dead_letter (subscription, stream, key, version) VALUES ('elasticsearch', 'people', 'ada', 1);
+             INSERT INTO sluice.difference (subscription, stream, key, class) VALUES ('elasticsearch', 'people', 'ada', 'stale');
+             INSERT INTO sluice.validation (subscription, stream, state, repair, dry_run, actor, after_key, problem, scanned)
+                 VALUES ('elasticsearch', 'people', 'source', false, false, 'scrub', '{ada}', 'no row of ada', '1:1:')",
         )
         .await?;
     app.batch_execute("UPDATE demo.person SET n = 1; UPDATE demo.visit SET n = 1; DELETE FROM demo.visit WHERE id = 1; DELETE FROM demo.person WHERE id = 'ada'").await?;
@@ -62,6 +66,21 @@ async fn nothing_of_a_person_that_was_forgotten_is_left_in_any_table() -> Result
     let kept = "SELECT (SELECT count(*) FROM sluice.audit) || ' ' || (SELECT count(*) FROM sluice.ingest_rejects)";
     assert_eq!(one::<String>(&world.owner, kept).await?, "2 1", "that something was done, and what is another's");
     assert_eq!(one::<String>(&world.owner, forget).await?, "0 0");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_under_way_is_forgotten_when_it_has_arrived() -> Result<()> {
+    let world = World::new().await?;
+    world.app.batch_execute("INSERT INTO demo.item VALUES (1); DELETE FROM demo.item WHERE id = 1").await?;
+    world.drain().await?;
+    let flight = "INSERT INTO sluice.flight (subscription, stream, base, parts, first_id, last_id, seen, since, later)
+        SELECT 'elasticsearch', 'items', 7, 1, min(id), max(id), '1:1:', now(), 7 FROM sluice.outbox";
+    world.owner.batch_execute(flight).await?;
+    let forget = "SELECT removed || ' ' || waiting FROM sluice.forget('items', '1')";
+    assert_eq!(one::<String>(&world.owner, forget).await?, "1 1", "were it lost, it could not be sent again");
+    world.owner.batch_execute("UPDATE sluice.flight SET is_landed = true").await?;
+    assert_eq!(one::<String>(&world.owner, forget).await?, "1 0");
     Ok(())
 }
 

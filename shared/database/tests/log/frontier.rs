@@ -175,6 +175,45 @@ async fn a_change_of_another_row_has_settled_when_its_fan_out_has_landed() -> Re
 }
 
 #[tokio::test]
+async fn a_change_whose_table_is_untracked_before_it_was_fanned_out_has_settled_when_all_of_the_stream_has_landed()
+-> Result<()> {
+    let world = World::with(JOINED).await?;
+    let client = world.database.functions().await?;
+    let mut drainer = world.drainer().await?;
+    world.app.batch_execute("INSERT INTO demo.item VALUES (1, 7); INSERT INTO demo.person VALUES (7, 'Ada')").await?;
+    let base = send(&mut drainer).await?;
+    land(&client, "items", base, &[1, 2], Landed::Final).await?;
+    let seen = snapshot(&world.owner).await?;
+    world.owner.batch_execute("SELECT sluice.untrack('demo.person', stream => 'items')").await?;
+    collect(&client).await?;
+    assert!(!settled(&client, &seen).await?, "nobody knows any more which documents it was");
+    while client.expand(1000, false, false).await?.expansion.is_some() {}
+    assert!(!settled(&client, &seen).await?, "what was logged was not drained");
+    let base = send(&mut drainer).await?;
+    land(&client, "items", base, &[1, 2], Landed::Final).await?;
+    collect(&client).await?;
+    assert!(settled(&client, &seen).await?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_was_lost_again_on_its_second_way_has_not_settled() -> Result<()> {
+    let world = World::new().await?;
+    let client = world.database.functions().await?;
+    // The second one carries what was logged again of the first, and is lost, too.
+    let flights = "INSERT INTO sluice.flight (subscription, stream, base, parts, first_id, last_id, seen, since, later, looked_at, logged_to, logged)
+        VALUES ('elasticsearch', 'items', 1, 1, 1, 1, '1:1:', now(), 9, '-infinity', 1, pg_current_snapshot()),
+            ('elasticsearch', 'items', 5, 1, 2, 2, '1:1:', now(), 9, '-infinity', 2, pg_current_snapshot()),
+            ('elasticsearch', 'items', 9, 1, 3, 3, pg_current_snapshot(), now(), 9, '-infinity', NULL, NULL)";
+    world.owner.batch_execute(flights).await?;
+    world.owner.batch_execute("UPDATE sluice.flight SET logged = NULL WHERE base = 5").await?;
+    client.watch_flights().await?;
+    let left = "SELECT string_agg(base::text, ' ' ORDER BY base) FROM sluice.flight";
+    assert_eq!(one::<String>(&world.owner, left).await?, "1 5 9");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_stream_that_is_held_up_holds_up_what_has_settled_of_no_other() -> Result<()> {
     let world = World::with(JOINED).await?;
     let client = world.database.functions().await?;

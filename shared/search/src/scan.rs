@@ -3,7 +3,7 @@
 use elasticsearch::{Elasticsearch, OpenPointInTimeParts, SearchParts, indices::IndicesRefreshParts};
 use serde_json::{Value, json};
 
-use crate::elastic::{Error, answer, find, whole_answer};
+use crate::request::{Error, answer, find, whole_answer};
 
 /// As many as Elasticsearch gives (`index.max_result_window`).
 const PAGE_SIZE: i64 = 10_000;
@@ -11,15 +11,17 @@ const PAGE_SIZE: i64 = 10_000;
 const KEEP_ALIVE: &str = "10m";
 
 /// A document, without its content.
-pub(crate) struct Found {
-    pub(crate) key: String,
-    pub(crate) version: i64,
+pub struct Found {
+    /// Its key, the document's `_id`.
+    pub key: String,
+    /// Of its last write, as Sluice gave it.
+    pub version: i64,
     /// Elasticsearch's number of its last write; each shard counts for itself.
-    pub(crate) seq_no: i64,
+    pub seq_no: i64,
 }
 
 /// The highest version of an index, 0 where it has no documents, or is gone.
-pub(crate) async fn highest_version(elasticsearch: &Elasticsearch, index: &str) -> Result<i64, Error> {
+pub async fn highest_version(elasticsearch: &Elasticsearch, index: &str) -> Result<i64, Error> {
     let doing = format!("reading the highest version of the index {index}");
     if !refresh(elasticsearch, index, &doing).await? {
         return Ok(0);
@@ -48,7 +50,7 @@ async fn refresh(elasticsearch: &Elasticsearch, index: &str, doing: &str) -> Res
 ///
 /// A document that is written again moves to the end. So a scan that begins where another one was misses nothing, though it
 /// sees another time: unlike by slices of a scroll, or of a point in time, whose bounds change with each write.
-pub(crate) struct Scan<'a> {
+pub struct Scan<'a> {
     elasticsearch: &'a Elasticsearch,
     index: &'a str,
     query: Value,
@@ -58,11 +60,7 @@ pub(crate) struct Scan<'a> {
 
 impl<'a> Scan<'a> {
     /// Of the documents whose sequence number is not below this. `None`: there is no such index.
-    pub(crate) async fn open(
-        elasticsearch: &'a Elasticsearch,
-        index: &'a str,
-        from: i64,
-    ) -> Result<Option<Self>, Error> {
+    pub async fn open(elasticsearch: &'a Elasticsearch, index: &'a str, from: i64) -> Result<Option<Self>, Error> {
         let doing = format!("reading the keys of the index {index}");
         if !refresh(elasticsearch, index, &doing).await? {
             return Ok(None);
@@ -79,7 +77,7 @@ impl<'a> Scan<'a> {
     }
 
     /// The next page; nothing after the last.
-    pub(crate) async fn next(&mut self) -> Result<Option<Vec<Found>>, Error> {
+    pub async fn next(&mut self) -> Result<Option<Vec<Found>>, Error> {
         self.query["pit"] = json!({"id": self.pit_id, "keep_alive": KEEP_ALIVE});
         let sent = self.elasticsearch.search(SearchParts::None).body(&self.query).send().await;
         let mut page = whole_answer(sent, format!("reading the keys of the index {}", self.index)).await?;
@@ -93,7 +91,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Elasticsearch would forget the point in time by itself, later; so a failure is of no interest.
-    pub(crate) async fn close(self) {
+    pub async fn close(self) {
         let _ = self.elasticsearch.close_point_in_time().body(json!({"id": self.pit_id})).send().await;
     }
 }

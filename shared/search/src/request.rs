@@ -7,7 +7,7 @@ use serde_json::Value;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No answer.
-    #[error("{doing} failed: {reason}", reason = search::describe(.source))]
+    #[error("{doing} failed: {reason}", reason = crate::describe(.source))]
     Unanswered {
         /// What the request is for.
         doing: String,
@@ -37,7 +37,7 @@ pub enum Error {
 }
 
 /// The answer, or nothing where Elasticsearch knows no such thing (404).
-pub(crate) async fn find(
+pub async fn find(
     sent: Result<Response, elasticsearch::Error>,
     doing: impl Into<String>,
 ) -> Result<Option<Value>, Error> {
@@ -48,10 +48,7 @@ pub(crate) async fn find(
 }
 
 /// The answer of a request that must succeed.
-pub(crate) async fn answer(
-    sent: Result<Response, elasticsearch::Error>,
-    doing: impl Into<String>,
-) -> Result<Value, Error> {
+pub async fn answer(sent: Result<Response, elasticsearch::Error>, doing: impl Into<String>) -> Result<Value, Error> {
     let doing = doing.into();
     let response = match sent {
         Ok(response) => response,
@@ -71,7 +68,7 @@ pub(crate) async fn answer(
 }
 
 /// The answer of a search, which must be of all shards.
-pub(crate) async fn whole_answer(sent: Result<Response, elasticsearch::Error>, doing: String) -> Result<Value, Error> {
+pub async fn whole_answer(sent: Result<Response, elasticsearch::Error>, doing: String) -> Result<Value, Error> {
     let found = answer(sent, doing.as_str()).await?;
     let shards = &found["_shards"];
     if shards["successful"] == shards["total"] { Ok(found) } else { Err(Error::Partial { doing }) }

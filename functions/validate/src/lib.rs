@@ -1,0 +1,316 @@
+//! The validator: compares what a source has with what its index has, while both move, and puts right what differs.
+//!
+//! A round of a stream goes through the source's documents, then through the index's. What differs is a candidate, and is
+//! confirmed only when all that was under way has arrived, and nobody has changed it meanwhile (`6_validation.sql` says how).
+//! Everything is remembered in PostgreSQL: an invocation may end, or be killed, at any point, and the next one goes on.
+
+mod compare;
+mod config;
+mod error;
+mod examine;
+mod round;
+mod target;
+
+use std::time::{Duration, SystemTime};
+
+use database::audit::Actor;
+use database::subscriptions::ELASTICSEARCH;
+use database::validation::{self, Status, Turn};
+use database::{Stream, lease, subscriptions};
+use elasticsearch::Elasticsearch;
+use secrets::Secrets;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_postgres::Client;
+use tracing::{info, warn};
+
+pub use crate::compare::{Comparison, compare};
+pub use crate::config::{Config, Settings};
+pub use crate::error::Error;
+use crate::round::{Done, Pace, Step, Worker, is_lasting};
+
+/// Left for the answer, and for a request that was begun in the last moment.
+const MARGIN: Duration = Duration::from_secs(4);
+/// How long somebody who waits for an answer is kept waiting.
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+/// How long one stream is worked on before the next has its turn.
+const TURN: Duration = Duration::from_secs(5);
+/// A lease is taken anew for each turn, and outlives the slowest step.
+const LEASE: Duration = Duration::from_secs(60);
+/// What one statement may take, and one step.
+const STATEMENT_TIMEOUT: &str = "20s";
+const STEP_TIMEOUT: Duration = Duration::from_secs(45);
+/// While what is sent takes longer than this to arrive, nothing more is read.
+const LAG_MS: i64 = 30_000;
+const LAG_INTERVAL: Duration = Duration::from_secs(5);
+/// Between two looks at whether something has arrived.
+const POLL: Duration = Duration::from_millis(200);
+/// What somebody has to look at, or to repair; the others are explained.
+const UNEXPLAINED: [&str; 6] = ["missing", "stale", "extra", "unreadable", "version_ahead", "untracked"];
+
+/// What is asked of the function, but by the schedule.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
+enum Command {
+    /// Asks for a round of a stream, or of all.
+    Begin {
+        stream: Option<String>,
+        #[serde(default)]
+        repair: bool,
+        #[serde(default)]
+        dry_run: bool,
+        actor: String,
+    },
+    /// Works on rounds for a while, and tells how far they are.
+    GoOn { streams: Vec<String> },
+}
+
+/// A stream's round, as whoever asked is told.
+#[derive(Debug, Serialize)]
+struct Row {
+    stream: String,
+    subscription: String,
+    state: String,
+    repair: bool,
+    dry_run: bool,
+    by: Option<String>,
+    checked: i64,
+    walked: i64,
+    printed_differently: i64,
+    repaired: i64,
+    verdict: Option<String>,
+    problem: Option<String>,
+    begun_at: Option<String>,
+    updated_at: Option<String>,
+    verdict_at: Option<String>,
+    classes: Value,
+}
+
+impl From<Status> for Row {
+    fn from(status: Status) -> Self {
+        Self {
+            stream: status.stream,
+            subscription: status.subscription,
+            state: status.state,
+            repair: status.repair,
+            dry_run: status.dry_run,
+            by: status.actor,
+            checked: status.checked,
+            walked: status.walked,
+            printed_differently: status.printed_differently,
+            repaired: status.repaired,
+            verdict: status.verdict,
+            problem: status.problem,
+            begun_at: status.begun_at,
+            updated_at: status.updated_at,
+            verdict_at: status.verdict_at,
+            classes: status.classes,
+        }
+    }
+}
+
+/// The function's value.
+pub struct Validator {
+    config: Config,
+    secrets: Secrets,
+}
+
+impl Validator {
+    /// Connects to nothing yet.
+    pub fn new(config: Config, secrets: Secrets) -> Self {
+        Self { config, secrets }
+    }
+
+    /// Handles an invocation: an event of the schedule, or a command.
+    ///
+    /// # Errors
+    /// Nothing could be done at all, or what was asked for makes no sense. What is wrong with one stream is told in its row.
+    pub async fn handle(&self, event: Value, deadline: SystemTime) -> Result<Value, Error> {
+        let remaining = deadline.duration_since(SystemTime::now()).unwrap_or_default();
+        let stop_at = Instant::now() + remaining.saturating_sub(MARGIN);
+        if event.get("command").is_none() {
+            return self.scrub(stop_at.min(Instant::now() + self.config.settings.stay)).await;
+        }
+        let command = serde_json::from_value(event)
+            .map_err(|error| Error::Asked(format!("the event is no command of the validator: {error}")))?;
+        let client = self.connect().await?;
+        match command {
+            Command::Begin { stream, repair, dry_run, actor } => {
+                let actor = Actor { name: &actor, source_ip: None };
+                let asked = validation::ask(&client, ELASTICSEARCH, stream.as_deref(), repair, dry_run, actor).await;
+                let streams = asked.map_err(|error| Error::Asked(database::describe(&error)))?;
+                Ok(json!({"streams": streams}))
+            }
+            Command::GoOn { streams } => {
+                let stop_at = stop_at.min(Instant::now() + ANSWER_WITHIN);
+                let mut done = Done::default();
+                self.work(&client, Some(&streams), stop_at, &mut done).await?;
+                let rows = validation::list(&client).await?;
+                let rows: Vec<Row> =
+                    rows.into_iter().map(Row::from).filter(|row| streams.contains(&row.stream)).collect();
+                let is_finished = rows.iter().all(|row| row.state == "done");
+                self.measure(&client, done).await;
+                Ok(json!({"finished": is_finished, "streams": rows}))
+            }
+        }
+    }
+
+    /// Does what is due, until it is time to stop or nothing is left to do.
+    async fn scrub(&self, stop_at: Instant) -> Result<Value, Error> {
+        let client = self.connect().await?;
+        let mut done = Done::default();
+        let worked = self.work(&client, None, stop_at, &mut done).await;
+        self.measure(&client, done).await;
+        worked?;
+        Ok(json!({"checked": done.checked, "repaired": done.repaired}))
+    }
+
+    async fn connect(&self) -> Result<Client, Error> {
+        let client = database::connect(&self.config.database, &self.secrets, "sluice-validate").await?;
+        client.batch_execute(&format!("SET statement_timeout = '{STATEMENT_TIMEOUT}'")).await?;
+        Ok(client)
+    }
+
+    /// Works on these streams, or on all that are due, each for a while.
+    async fn work(
+        &self,
+        client: &Client,
+        only: Option<&[String]>,
+        stop_at: Instant,
+        done: &mut Done,
+    ) -> Result<(), Error> {
+        let settings = &self.config.settings;
+        let within = if only.is_some() { Duration::ZERO } else { settings.within };
+        let mut pace = Pace::new(settings);
+        let mut elasticsearch = None;
+        let mut lag = Lag::default();
+        while Instant::now() < stop_at {
+            let mut due = validation::list_due(client, ELASTICSEARCH, within, settings.repair).await?;
+            due.retain(|round| only.is_none_or(|only| only.contains(&round.stream)));
+            if due.is_empty() {
+                return Ok(());
+            }
+            let elasticsearch = match &elasticsearch {
+                Some(known) => known,
+                None => elasticsearch.insert(search::connect(&self.config.search, &self.secrets).await?),
+            };
+            let streams = database::streams(client, ELASTICSEARCH).await?;
+            let mut has_moved = false;
+            for round in due {
+                let Some(stream) = streams.get(&round.stream).filter(|stream| stream.is_delivered) else { continue };
+                let stop_at = stop_at.min(Instant::now() + TURN);
+                has_moved |= turn(client, elasticsearch, stream, stop_at, &mut pace, &mut lag, done).await?;
+            }
+            if !has_moved {
+                sleep(POLL.min(stop_at.saturating_duration_since(Instant::now()))).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the metrics of an invocation.
+    async fn measure(&self, client: &Client, done: Done) {
+        let rows = match validation::list(client).await {
+            Ok(rows) => rows,
+            Err(error) => {
+                warn!(error = database::describe(&error), "what was found cannot be told");
+                return;
+            }
+        };
+        let within_ms = i64::try_from(self.config.settings.within.as_millis()).unwrap_or(i64::MAX);
+        let ages: Vec<i64> = rows.iter().filter_map(|row| row.verdict_age_ms).collect();
+        let late = ages.iter().filter(|age| within_ms > 0 && **age > within_ms.saturating_mul(2)).count();
+        let differences: u64 = rows.iter().map(|row| unexplained(&row.classes)).sum();
+        info!(checked = done.checked, repaired = done.repaired, differences, "validated");
+        if let Some(metrics) = &self.config.metrics {
+            let mut line = metrics.line();
+            line.count("DocumentsChecked", done.checked.unsigned_abs())
+                .count("KeysRepaired", done.repaired.unsigned_abs())
+                .gauge("Differences", "Count", differences)
+                .gauge("OldestVerdictAge", "Milliseconds", ages.iter().copied().max().unwrap_or(0).unsigned_abs())
+                .gauge("VerdictsLate", "Count", late as u64);
+            line.print(SystemTime::now());
+        }
+    }
+}
+
+/// Differences that are confirmed, not repaired, and not explained.
+fn unexplained(classes: &Value) -> u64 {
+    let counted = |class: &&Value| {
+        class["class"].as_str().is_some_and(|name| UNEXPLAINED.contains(&name))
+            && matches!(class["state"].as_str(), Some("confirmed" | "repairing" | "stuck"))
+    };
+    classes.as_array().into_iter().flatten().filter(counted).filter_map(|class| class["count"].as_u64()).sum()
+}
+
+/// How long what is sent takes to arrive, as it was seconds ago.
+#[derive(Default)]
+struct Lag {
+    asked_at: Option<Instant>,
+    is_high: bool,
+}
+
+impl Lag {
+    async fn is_high(&mut self, client: &Client) -> Result<bool, Error> {
+        if self.asked_at.is_none_or(|at| at.elapsed() > LAG_INTERVAL) {
+            let all = subscriptions::list(client).await?;
+            self.is_high = all.iter().any(|it| it.name == ELASTICSEARCH && it.lag_ms > LAG_MS);
+            self.asked_at = Some(Instant::now());
+        }
+        Ok(self.is_high)
+    }
+}
+
+/// Works on a stream until its time is over or there is nothing to do: whether it moved. What is wrong with the stream is
+/// noted in its round, and stops no other.
+async fn turn(
+    client: &Client,
+    elasticsearch: &Elasticsearch,
+    stream: &Stream,
+    stop_at: Instant,
+    pace: &mut Pace,
+    lag: &mut Lag,
+    done: &mut Done,
+) -> Result<bool, Error> {
+    let holder = format!("{:032x}", fastrand::u128(..));
+    let turn = Turn { subscription: ELASTICSEARCH, stream: &stream.name, holder: &holder };
+    if !lease::take(client, &turn.lease(), &holder, LEASE).await? {
+        return Ok(false);
+    }
+    let mut worker = Worker::new(client, elasticsearch, stream, turn);
+    let (mut has_moved, mut problem) = (false, None);
+    while Instant::now() < stop_at {
+        let lags = lag.is_high(client).await?;
+        let step = match timeout_at(Instant::now() + STEP_TIMEOUT, worker.step(pace, lags, done)).await {
+            Ok(step) => step,
+            Err(late) => Err(late.into()),
+        };
+        match step {
+            Ok(Step::On) => has_moved = true,
+            Ok(Step::Done) => {
+                has_moved = true;
+                break;
+            }
+            Ok(Step::Waits) => {
+                problem = lags.then(|| "it waits until what is on its way has arrived".to_owned());
+                break;
+            }
+            Err(Error::Database(error)) if validation::is_not_its_turn(&error) => break,
+            Err(error) if is_lasting(&error) => {
+                validation::start(client, turn, Err(&error.to_string())).await?;
+                break;
+            }
+            Err(error) if error.is_of_the_stream() => {
+                warn!(stream = stream.name, %error, "a stream cannot be compared now");
+                problem = Some(error.to_string());
+                break;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    worker.close().await;
+    validation::note_problem(client, turn, problem.as_deref()).await?;
+    lease::release(client, &turn.lease(), &holder).await?;
+    Ok(has_moved && problem.is_none())
+}
