@@ -3,7 +3,7 @@
 # These are arguments of a command (`make up STACK=mine`). Of the same names in the environment nothing is taken: a shell
 # that was set up for one database must not send a test, or a deploy, to it.
 ARGUMENTS := STACK USE_DATABASE USE_ELASTICSEARCH ELASTICSEARCH_VERSION POSTGRES_BIN MAVEN_REPOSITORY DOCKER SERVICE \
-	SIGNAL FUNCTION STACK_NAME STAGE ARCH ARTIFACTS RELEASE YES BUCKET REGION SERVERS SECONDS NAME QUICK LATENCY EVENTS_PER_DAY DOC_BYTES
+	SIGNAL FUNCTION STACK_NAME STAGE ARCH ARTIFACTS RELEASE YES BUCKET REGION SERVERS STREAM REPAIR DRY_RUN SECONDS NAME QUICK LATENCY EVENTS_PER_DAY DOC_BYTES
 given = $(foreach v,$(ARGUMENTS),$(if $(findstring command,$(origin $v)),'$v=$(subst ','\'',$(value $v))'))
 stack = @localstack/stack/run $@ $(given)
 
@@ -39,7 +39,7 @@ status: ## What runs, since when, healthy or not, where
 	$(stack)
 health: ## Fail unless all is healthy
 	$(stack)
-logs: ## Show logs; of one by SERVICE=postgres|elasticsearch|localstack|trigger|indexer|migrate|admin|ingest|origin
+logs: ## Show logs; of one by SERVICE=postgres|elasticsearch|localstack|trigger|indexer|migrate|admin|ingest|origin|validate
 	$(stack)
 psql: ## Open the stack's database
 	$(stack)
@@ -70,6 +70,8 @@ migrate: ## Run the migrations and make the indexes
 	$(stack)
 rebase: ## Begin anew after a dump was restored into another cluster: everything is read again
 	$(stack)
+validate: ## Compare each stream's source with its index, or one by STREAM=books; REPAIR=1 puts right what differs, DRY_RUN=1 only says what that would be
+	$(stack)
 uninstall: ## Remove all that Sluice made in PostgreSQL and Elasticsearch, and nothing else
 	$(stack)
 init: ## Write .env, the parameters of a deploy to AWS
@@ -77,4 +79,4 @@ init: ## Write .env, the parameters of a deploy to AWS
 cost: ## What a month on AWS costs: make cost EVENTS_PER_DAY=1000000 DOC_BYTES=1024
 	@python3 -B infra/cost.py $(given)
 
-.PHONY: help demo test soak bench up down signal start status health logs psql env clean servers fetch build release deploy destroy trial redeploy dashboard migrate rebase uninstall init cost
+.PHONY: help demo test soak bench up down signal start status health logs psql env clean servers fetch build release deploy destroy trial redeploy dashboard migrate rebase validate uninstall init cost

@@ -62,23 +62,27 @@ SECRET_S = 300  # shared/secrets/src/secrets.rs: how long a secret is kept
 # Of Lambda: five long polls of 20 s wait at an empty queue, since `MaximumConcurrency` is set.
 POLLERS, LONG_POLL_S = 5, 20
 SECRETS = 4
-# Each hour of a metric in which it has a value is billed: those of each minute, since the heartbeat is a change, and those of
-# whatever goes wrong.
+# Each hour of a metric in which it has a value is billed: those of each minute, since the heartbeat is a change and the validator
+# tells zeros, too, and those of whatever happens now and then.
 ALWAYS_METRICS = (
     "Backlog", "Lag", "LogBytes", "FanOutBacklog", "FanOutOldestPendingAge", "ExpansionsFailing", "WaitingRows", "StreamProblems",
-    "Drained", "Published", "PublishedBytes", "Written", "CommitToIndexed", "HeartbeatAge",
+    "Drained", "Published", "PublishedBytes", "Written", "CommitToIndexed", "HeartbeatAge", "Differences", "OldestVerdictAge", "VerdictsLate",
 )  # fmt: skip
 OTHER_METRICS = (
     "Stale", "Gone", "ReRead", "Retried", "ConfigurationErrors", "SourceErrors", "LostFlights", "SampleFailures", "DeadLettered",
-    "Unauthorized", "RefusedTokens", "SecretRefreshes",
+    "DocumentsChecked", "KeysRepaired", "Unauthorized", "RefusedTokens", "SecretRefreshes",
 )  # fmt: skip
 
 # Rounded up from what a local stack shows; nobody measured them on AWS.
 BATCH_S, CHANGE_S = 0.05, 0.0005  # the indexer: one batch, and each change of it
 ONCE_S = 0.15  # the trigger with DRAIN=once and nothing to do
 READ_S = 0.0005  # and for each change
-TICK_S = 0.05  # the admin function, each minute
+TICK_S = 0.05  # the admin function and the validator, each minute, with nothing to do
 BATCH_LOG_BYTES, TRIGGER_LOG_BYTES, TICK_LOG_BYTES = 1_400, 2_500, 450  # of one invocation, Lambda's own lines included
+
+# Of the validator: a round begins half of ValidateWithin, a day, after the one before (migrations/functions/6_validation.sql). In it
+# each document of the source is compared, and each of the index looked for in the source.
+COMPARED, SIDES, ROUNDS_A_DAY = 1e6, 2, 2
 
 # Of an ingest, whose rounds tell zeros, too.
 INGEST_METRICS = ("ProfilesFetched", "ProfilesSynced", "ProfilesSkipped", "ProfilesRejected", "IngestFailures", "RejectsDropped")
@@ -95,6 +99,11 @@ def memory(function: str) -> float:
 def stay() -> float:
     """Seconds that one invocation of the trigger polls."""
     return float(re.search(r"^  Stay: .*?Default: (\d+)s", TEMPLATE, re.M)[1])
+
+
+def validate_rate() -> float:
+    """Documents a second that the validator compares at most."""
+    return float(re.search(r"^  ValidateRate: .*?Default: (\d+)", TEMPLATE, re.M)[1])
 
 
 def alarms(is_of_ingest: bool) -> tuple[int, int]:
@@ -151,18 +160,19 @@ class Load:
         # A batch is received and deleted by one request each; sent and received, each 64 KB count.
         requests = self.messages * (2 * ceil(self.message_bytes / KB_64) + 1)
         idle_polls = POLLERS * SECONDS / LONG_POLL_S
-        logs_gb = (MINUTES * (TRIGGER_LOG_BYTES + TICK_LOG_BYTES + BATCH_LOG_BYTES) + self.messages * BATCH_LOG_BYTES) / GB
+        logs_gb = (MINUTES * (TRIGGER_LOG_BYTES + 2 * TICK_LOG_BYTES + BATCH_LOG_BYTES) + self.messages * BATCH_LOG_BYTES) / GB
         sandboxes = min(5, ceil((indexer_s + MINUTES * beat_s) / SECONDS))
         return {
             "trigger": trigger_s * self.trigger_gb * PRICE["lambda_gb_s"] + MINUTES * PRICE["lambda_request"],
             "indexer": indexer_s * memory("Indexer") * PRICE["lambda_gb_s"] + self.messages * PRICE["lambda_request"],
             "admin, each minute": MINUTES * (TICK_S * memory("Admin") * PRICE["lambda_gb_s"] + PRICE["lambda_request"]),
+            "validator, each minute": MINUTES * (TICK_S * memory("Validate") * PRICE["lambda_gb_s"] + PRICE["lambda_request"]),
             "heartbeat": MINUTES * (beat_s * memory("Indexer") * PRICE["lambda_gb_s"] + PRICE["lambda_request"] + 3 * PRICE["sqs_request"]),
-            "schedules": 2 * MINUTES * PRICE["schedule"],
+            "schedules": 3 * MINUTES * PRICE["schedule"],
             "queue: messages": requests * PRICE["sqs_request"],
             "queue: polls, depth": (idle_polls + depths) * PRICE["sqs_request"],
             "logs": logs_gb * (PRICE["logs_gb"] + PRICE["logs_gb_month"]),
-            "secrets, looked up": sandboxes * SECONDS / SECRET_S * PRICE["secret_request"],
+            "secrets, looked up": (sandboxes + 1) * SECONDS / SECRET_S * PRICE["secret_request"],
         }
 
     def total(self) -> float:
@@ -181,6 +191,7 @@ def told(names: tuple[str, ...]) -> str:
 def apart() -> list[tuple[str, float]]:
     """What an installation has besides, whatever its load."""
     (count, metrics), (ingests, ingest_metrics) = alarms(False), alarms(True)
+    compared_s = DAYS * ROUNDS_A_DAY * SIDES * COMPARED / validate_rate()
     ingest = MINUTES * (stay() * memory("Ingest") * PRICE["lambda_gb_s"] + PRICE["lambda_request"])
     return [
         (f"{SECRETS} secrets", SECRETS * PRICE["secret"]),
@@ -189,9 +200,10 @@ def apart() -> list[tuple[str, float]]:
         ("the dashboard, beyond an account's first three", PRICE["dashboard"]),
         (f"{len(ALWAYS_METRICS)} custom metrics: {told(ALWAYS_METRICS)}", len(ALWAYS_METRICS) * PRICE["metric"]),
         (f"{len(OTHER_METRICS)} more, if every hour has all of them: {told(OTHER_METRICS)}", len(OTHER_METRICS) * PRICE["metric"]),
+        (f"each {COMPARED:,.0f} documents that are compared with the index, twice a day, {validate_rate():,.0f} a second", compared_s * memory("Validate") * PRICE["lambda_gb_s"]),
         (f"an ingest: its function, {stay():g} seconds of each minute", ingest),
         (f"its {ingests} alarms, of {ingest_metrics} metrics", ingest_metrics * PRICE["alarm"]),
-        ("X-Ray, if `Tracing` is `Active`: three invocations of each minute", 3 * MINUTES * PRICE["trace"]),
+        ("X-Ray, if `Tracing` is `Active`: four invocations of each minute", 4 * MINUTES * PRICE["trace"]),
         ("and one of each second, which is what X-Ray takes of a busy function, besides one in twenty", SECONDS * PRICE["trace"]),
         (f"its {len(INGEST_METRICS)} custom metrics: {told(INGEST_METRICS)}", len(INGEST_METRICS) * PRICE["metric"]),
     ]

@@ -6,6 +6,8 @@
   migrate  invokes the migrate function; its words are printed, and its failure is this command's. After `deploy` it also
            takes the stack back to what it was, since the functions before know the schema that is still there
   uninstall, rebase  the same function's other commands; a rebase is invoked until it has finished
+  validate  compares the streams' sources with their indexes, by the validate function: --stream, --repair, --dry-run. It fails
+           if they differ
   start    invokes the trigger, so that nobody waits for the first minute
   show     prints the stack's outputs
   update   new code for one function (--function), past CloudFormation: live in seconds
@@ -27,6 +29,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 import account
 import parameters
 import template
+import validation
 from archive import pack
 from bucket import Bucket, BucketRefused
 
@@ -40,6 +43,7 @@ STUCK = {
 }
 KEEP_ALIVE_S = 60  # a NAT gateway forgets a silent connection after 350 s, a router at home sooner
 WAKE_UP_S = 300  # a function that nobody has invoked for weeks; in a VPC, with its network interfaces
+PACE_S = 2  # from one question after a round to the next: what is under way arrives meanwhile
 
 
 def lambda_client():
@@ -103,6 +107,38 @@ class Deployment:
                     self._take_back()
                 sys.exit(f"deploy: {command} failed")
             has_finished = words.get("finished", True)
+
+    def validate(self) -> None:
+        """Asks for a round of the streams, and goes on with it to its end. The schedule does so, too, whoever waits here."""
+        given = self.arguments
+        function = self.outputs().get("ValidateFunction")
+        if not function:
+            sys.exit(f"validate: the stack {self.stack} is of a version without a validator: make deploy")
+        asked = {"command": "begin", "stream": given.stream, "repair": given.repair, "dry_run": given.dry_run, "actor": "make validate"}
+        names = self._ask(function, asked)["streams"]
+        if not names:
+            return self._say("there is no stream")
+        progress, answer = validation.Progress(self._say), {"finished": False}
+        while not answer["finished"]:
+            began = time.monotonic()
+            answer = self._ask(function, {"command": "go_on", "streams": names})
+            progress.tell(answer["streams"])
+            if not answer["finished"]:
+                time.sleep(max(0.0, began + PACE_S - time.monotonic()))
+        print(validation.table(answer["streams"]), flush=True)
+        for note in validation.notes(answer["streams"]):
+            self._say(note)
+        if faults := validation.faults(answer["streams"]):
+            sys.exit("\n".join([*(f"{'validate':<15}{fault}" for fault in faults), "validate: what to do is in docs/runbooks.md#differencesalarm"]))
+        self._say("nothing is left to do")
+
+    def _ask(self, function: str, event: dict) -> dict:
+        """The function's answer; its failure is this command's."""
+        answer = self._invoke(function, event)
+        words = json.load(answer["Payload"])
+        if "FunctionError" in answer:
+            sys.exit(f"{self.step}: {words['errorMessage']}")
+        return words
 
     def _invoke(self, function: str, payload: dict) -> dict:
         """Its answer. One that slept for weeks refuses the first call, which wakes it."""
@@ -324,7 +360,7 @@ class Deployment:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stack", help="name of the CloudFormation stack")
-    parser.add_argument("steps", nargs="+", choices=["deploy", *MIGRATE_COMMANDS, "start", "show", "update", "destroy"])
+    parser.add_argument("steps", nargs="+", choices=["deploy", *MIGRATE_COMMANDS, "validate", "start", "show", "update", "destroy"])
     parser.add_argument("--template", type=Path, default=template.FILE, help="it names the zips, from its own folder")
     parser.add_argument("--functions", type=Path, help="folder of trigger/bootstrap, indexer/bootstrap and so on, to be taken in their place")
     parser.add_argument("--parameters", type=Path, help="the template's parameters, .env or .json")
@@ -334,6 +370,9 @@ def main() -> None:
     parser.add_argument("--outputs", type=Path, help="where to write the stack's outputs and parameters, as JSON")
     parser.add_argument("--bucket", help="where the code is put; made, if none is named")
     parser.add_argument("--function", help="for update")
+    parser.add_argument("--stream", help="for validate: one, and not all")
+    parser.add_argument("--repair", action="store_true", help="for validate: put right what is confirmed to differ")
+    parser.add_argument("--dry-run", action="store_true", help="for validate: say what a repair would be, and write nothing")
     parser.add_argument("--yes", metavar="STACK", help="for destroy: the name that is typed otherwise")
     deployment = Deployment(parser.parse_args())
     deployment.step = deployment.arguments.steps[0]

@@ -44,7 +44,11 @@ CASES = {
     "ErrorRateCriticalAlarm": ({"Written": 799, "Retried": 201}, {"Written": 800, "Retried": 200}, 15, OK),
     "StaleRatioAlarm": ({"Stale": 901, "Written": 99}, {"Stale": 900, "Written": 100}, 15, OK),
     "ConfigurationErrorsAlarm": ({"ConfigurationErrors": 1}, {"Written": 1}, 10, OK),
-    "ThrottlesAlarm": ({"TriggerFunction/Throttles": 5, "IndexerFunction/Throttles": 6}, {"IndexerFunction/Throttles": 10}, 15, OK),
+    "ThrottlesAlarm": (
+        {"TriggerFunction/Throttles": 4, "IndexerFunction/Throttles": 4, "ValidateFunction/Throttles": 3}, {"IndexerFunction/Throttles": 10}, 15, OK,
+    ),
+    "DifferencesAlarm": ({"Differences": 1}, {"Differences": 0}, 15, KEPT),
+    "VerdictsLateAlarm": ({"VerdictsLate": 1}, {"VerdictsLate": 0}, 60, ALARM),
     "DeadLettersAlarm": (
         {"DeadLetterQueue/ApproximateNumberOfMessagesVisible": 1}, {"DeadLetterQueue/ApproximateNumberOfMessagesVisible": 0}, 5, OK,
     ),
@@ -97,9 +101,14 @@ def long(name: str) -> int:
     return max(20, ALARMS[name].evaluation_periods + alarms.LOOK_BACK)
 
 
-def states(minutes: int, at: Callable[[int], list[str]]) -> dict[str, set[str]]:
-    """All states that each alarm had over the lines that `at` has for each minute."""
-    points = alarms.points(text for minute in range(minutes) for text in at(minute))
+def validated(minute: int, **metrics: int) -> list[str]:
+    """What the validator prints each minute: its gauges, zeros included."""
+    return [line(minute * MINUTE + 8, **{"Differences": 0, "OldestVerdictAge": minute * MINUTE * 1000, "VerdictsLate": 0} | metrics)]
+
+
+def states(minutes: int, at: Callable[[int], list[str]], of_validator: Callable[[int], list[str]] = validated) -> dict[str, set[str]]:
+    """All states that each alarm had over the lines that `at` and the validator have for each minute."""
+    points = alarms.points(text for minute in range(minutes) for text in [*at(minute), *of_validator(minute)])
     points += [point for minute in range(minutes) for point in measured(minute * MINUTE, {"TriggerFunction/Invocations": 1})]
     return {name: {state for _, state in alarm.history(points, 0, minutes * MINUTE)} for name, alarm in ALARMS.items()}
 
@@ -235,6 +244,19 @@ class Silence(unittest.TestCase):
 
         self.assert_silent(states(120, at))
 
+    def test_differences_that_are_repaired_as_soon_as_they_are_confirmed(self):
+        """In each of two rounds, for ten minutes."""
+        self.assert_silent(states(120, idle, lambda minute: validated(minute, Differences=600 if minute % 60 in range(30, 40) else 0, KeysRepaired=300)))
+
+    def test_streams_that_are_validated_only_when_somebody_asks(self):
+        self.assert_silent(states(180, idle, lambda minute: [line(minute * MINUTE + 8, Differences=0, VerdictsLate=0)]))
+
+    def test_a_round_that_an_outage_made_late(self):
+        self.assert_silent(states(180, idle, lambda minute: validated(minute, VerdictsLate=3) if 60 <= minute < 105 else validated(minute)))
+
+    def test_a_validator_that_is_away_for_half_an_hour(self):
+        self.assert_silent(states(180, idle, lambda minute: [] if 60 <= minute < 90 else validated(minute)))
+
     def test_second_looks_and_pauses_in_the_queue(self):
         self.assertEqual(run("OldestMessageAlarm", [{"Queue/ApproximateAgeOfOldestMessage": age} for age in (900, 1_200, 1_800, 900)] * 5), OK)
 
@@ -269,6 +291,29 @@ class Faults(unittest.TestCase):
     def test_an_origin_that_gives_the_same_again_and_again_is_empty(self):
         found = states(12 * 60, lambda minute: [*idle(minute)[:2], a_round(minute * MINUTE, ProfilesFetched=10, ProfilesSkipped=10)])
         self.assertEqual({name for name, had in found.items() if ALARM in had}, {"OriginEmptyAlarm"})
+
+    def test_a_difference_that_nobody_repairs_wakes_somebody(self):
+        found = states(60, idle, lambda minute: validated(minute, Differences=int(minute > 20)))
+        self.assertEqual({name for name, had in found.items() if ALARM in had}, {"DifferencesAlarm"})
+        self.assertEqual(self.wakes(found), {"DifferencesAlarm"})
+
+    def test_a_difference_stays_told_of_while_the_validator_is_silent(self):
+        there = [{"Differences": 1}] * 20
+        self.assertEqual(run("DifferencesAlarm", there + [{}] * 100), ALARM)
+        self.assertEqual(run("DifferencesAlarm", there + [{}] * 100 + [{"Differences": 0}] * 3), OK)
+
+    def test_verdicts_that_are_late_are_told_of_and_wake_nobody(self):
+        found = states(180, idle, lambda minute: validated(minute, VerdictsLate=int(minute > 60)))
+        self.assertEqual({name for name, had in found.items() if ALARM in had}, {"VerdictsLateAlarm"})
+        self.assertEqual(self.wakes(found), set())
+
+    def test_a_validator_that_stops_is_told_of_within_seventy_minutes_and_wakes_nobody(self):
+        went = [{"VerdictsLate": 0}] * 20
+        self.assertEqual(run("VerdictsLateAlarm", went + [{}] * 11), OK)
+        self.assertEqual(run("VerdictsLateAlarm", went + [{}] * 14), ALARM)
+        found = states(180, idle, lambda minute: validated(minute) if minute < 60 else [])
+        self.assertEqual({name for name, had in found.items() if ALARM in had}, {"VerdictsLateAlarm"})
+        self.assertEqual(self.wakes(found), set())
 
     def test_elasticsearch_away_where_nobody_writes(self):
         found = states(60, lambda minute: idle(minute)[:2] if minute <= 20 else idle(minute, minute - 20)[:1])

@@ -12,7 +12,7 @@ import threading
 import unittest
 from argparse import Namespace
 from base64 import b64encode
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
 from hashlib import sha256
 from io import BytesIO, StringIO
 from pathlib import Path
@@ -22,6 +22,7 @@ import boto3
 from botocore.stub import ANY, Stubber
 
 import deploy
+import validation
 from bucket import Bucket, BucketRefused
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -161,6 +162,115 @@ class Functions(Made):
         self.assertRegex(self.words.getvalue(), "(?s)to be continued.*that is all")
 
 
+def row(stream: str, verdict: str | None = "equal", state: str = "done", classes: tuple = (), **more) -> dict:
+    """Of the validate function's answer; a class is its name, its state, how many, and some keys."""
+    told = {"stream": stream, "subscription": "elasticsearch", "state": state, "repair": False, "dry_run": False, "by": "make validate", "checked": 1_200,
+            "walked": 1_198, "printed_differently": 0, "repaired": 0, "verdict": verdict, "problem": None, "begun_at": None, "updated_at": None, "verdict_at": None}  # fmt: skip
+    found = [dict(zip(("class", "state", "count", "keys"), one)) for one in classes]
+    return told | {"classes": found} | more
+
+
+class Validations(Made):
+    """What `make validate` asks, what it says, and when it fails."""
+
+    def setUp(self):
+        super().setUp()
+        self.enterContext(mock.patch.object(deploy, "PACE_S", 0))
+        self.printed = self.enterContext(redirect_stdout(StringIO()))
+        outputs = [{"OutputKey": "ValidateFunction", "OutputValue": "validate"}]
+        stack = {"StackName": "sluice-prod", "CreationTime": 0, "StackStatus": "UPDATE_COMPLETE", "Outputs": outputs}
+        self.answer("cloudformation", "describe_stacks", {"Stacks": [stack]})
+
+    def told(self, asked: dict, answer: dict, **more: str) -> None:
+        payload = BytesIO(json.dumps(answer).encode())
+        self.answer("lambda", "invoke", {"StatusCode": 200, "Payload": payload, **more}, {"FunctionName": "validate", "Payload": json.dumps(asked)})
+
+    def validate(self, *rounds: list[dict], stream: str | None = None, repair: bool = False, dry_run: bool = False) -> None:
+        """With these answers, of which the last one is that it has finished."""
+        names = [one["stream"] for one in rounds[-1]]
+        self.deployment.step = "validate"
+        self.deployment.arguments = Namespace(stream=stream, repair=repair, dry_run=dry_run)
+        self.told({"command": "begin", "stream": stream, "repair": repair, "dry_run": dry_run, "actor": "make validate"}, {"streams": names})
+        for number, rows in enumerate(rounds, 1):
+            self.told({"command": "go_on", "streams": names}, {"finished": number == len(rounds), "streams": rows})
+        self.deployment.validate()
+        self.stubs["lambda"].assert_no_pending_responses()
+
+    def fails(self, *rounds: list[dict], **options) -> str:
+        """The words with which it fails."""
+        with self.assertRaises(SystemExit) as failed:
+            self.validate(*rounds, **options)
+        return str(failed.exception)
+
+    def test_a_round_is_gone_on_with_until_it_has_finished_and_a_line_says_what_moved(self):
+        waits = row("authors", None, "confirming", problem="somebody holds a lock")
+        self.validate(
+            [row("books", None, "source", checked=200, walked=0), waits], [row("books", None, "source", checked=200, walked=0), waits],
+            [row("books", None, "index", classes=(("missing", "candidate", 2, ["1", "2"]),)), waits], [row("books"), row("authors")],
+        )  # fmt: skip
+        lines = [line for line in self.words.getvalue().splitlines() if " books: " in line]
+        self.assertEqual([line.split(": ")[1].split(",")[0] for line in lines], ["source", "index", "done"])
+        self.assertIn("1,200 compared, 1,198 of the index, 2 differences so far", lines[1])
+        self.assertIn("authors: confirming, 1,200 compared, 1,198 of the index, 0 differences so far, and waits: somebody holds a lock", self.words.getvalue())
+        self.assertIn("nothing is left to do", self.words.getvalue())
+        self.assertEqual([line.split()[:3] for line in self.printed.getvalue().splitlines()[1:]], [["books", "equal", "1,200"], ["authors", "equal", "1,200"]])
+
+    def test_one_stream_is_asked_for_with_what_was_said(self):
+        self.validate([row("books", repair=True)], stream="books", repair=True)
+
+    def test_what_is_confirmed_and_not_repaired_fails(self):
+        for name in ("missing", "stale", "extra", "unreadable", "version_ahead", "untracked"):
+            for state in ("confirmed", "repairing", "stuck"):
+                with self.subTest(name, state=state):
+                    found = validation.faults([row("books", "different", classes=((name, state, 12, ["7"]),))])
+                    self.assertEqual(found, [f"books differs from its source: 12 {name}"])
+            for state in ("candidate", "repaired"):
+                self.assertEqual(validation.faults([row("books", "different", classes=((name, state, 12, ["7"]),))]), [])
+
+    def test_it_fails_with_a_table_of_streams_and_classes(self):
+        found = (("missing", "confirmed", 12, [str(key) for key in range(10)]), ("stale", "stuck", 1, ['["7", "Leipzig"]']), ("extra", "repaired", 3, ["a", "b", "c"]))
+        words = self.fails([row("books", "different", classes=found), row("authors")])
+        self.assertIn("books differs from its source: 12 missing, 1 stale\n", words)
+        self.assertRegex(words, "docs/runbooks.md#differencesalarm$")
+        self.assertEqual(self.printed.getvalue(), """\
+stream   verdict    compared  in the index  class    state      count  keys
+books    different     1,200         1,198  missing  confirmed     12  0, 1, 2, 3, 4, 5, 6, 7, 8, 9, …
+                                            stale    stuck          1  ["7", "Leipzig"]
+                                            extra    repaired       3  a, b, c
+authors  equal         1,200         1,198
+""")  # fmt: skip
+
+    def test_a_key_says_nothing_to_the_terminal(self):
+        self.assertIn(r"'\x1b[2J'", validation.table([row("books", classes=(("missing", "confirmed", 1, ["\x1b[2J"]),))]))
+
+    def test_what_is_explained_is_told_and_no_failure(self):
+        explained = (("dead_lettered", "confirmed", 2, ["1", "2"]), ("waiting", "confirmed", 5_000, []))
+        self.validate([row("books", "different", classes=explained, printed_differently=3, repaired=4)])
+        for words in ("2 cannot be written", "5,000 wait for an index", "3 documents are written in another way", "4 are repaired"):
+            self.assertIn(f"books: {words}", self.words.getvalue())
+
+    def test_a_stream_with_nothing_to_compare_is_no_failure_and_one_that_cannot_be_compared_is(self):
+        for problem in ("its documents come from sluice.emit, so there is no source", "there is no index yet"):
+            self.assertEqual(validation.faults([row("books", "not compared", problem=problem)]), [])
+            self.assertEqual(validation.notes([row("books", "not compared", problem=problem)]), [f"books: {problem}"])
+        words = "permission denied for view book_documents"
+        self.assertEqual(validation.faults([row("books", "not compared", problem=words)]), [f"books was not compared: {words}"])
+
+    def test_a_dry_run_says_what_it_would_repair_and_fails(self):
+        found = (("missing", "confirmed", 2, ["1", "2"]), ("untracked", "confirmed", 1, ["3"]))
+        words = self.fails([row("books", "different", classes=found, repair=True, dry_run=True)], repair=True, dry_run=True)
+        self.assertIn("books differs from its source: 2 missing, 1 untracked", words)
+        self.assertIn("books: would be repaired: 2 missing. DRY_RUN=1, so nothing was written", self.words.getvalue())
+
+    def test_a_stream_that_is_not_there_is_told_by_the_functions_words(self):
+        self.deployment.step = "validate"
+        self.deployment.arguments = Namespace(stream="bocks", repair=False, dry_run=False)
+        asked = {"command": "begin", "stream": "bocks", "repair": False, "dry_run": False, "actor": "make validate"}
+        self.told(asked, {"errorType": "Error", "errorMessage": "there is no stream bocks"}, FunctionError="Unhandled")
+        with self.assertRaisesRegex(SystemExit, "^validate: there is no stream bocks$"):
+            self.deployment.validate()
+
+
 class Connections(unittest.TestCase):
     def test_a_long_migrate_keeps_its_connection_alive(self):
         """By what the kernel says of the connection while nobody answers."""
@@ -200,6 +310,15 @@ class Shell(unittest.TestCase):
             env = called.call_args.kwargs["env"]
             self.assertEqual({name for name in env if name.startswith("AWS_ENDPOINT_URL")}, set())
             self.assertEqual(env["AWS_PROFILE"], "prod")
+
+    def test_a_validation_is_asked_for_by_its_arguments_and_others_are_refused(self):
+        with mock.patch.object(functions, "on_aws") as called:
+            commands.validate({"STAGE": "prod"})
+            commands.validate({"STAGE": "prod", "STREAM": "books", "REPAIR": "1", "DRY_RUN": "1"})
+            for argument in ("REPAIR", "DRY_RUN"):
+                with self.assertRaisesRegex(Failure, f"{argument}=0: say {argument}=1, or leave it out"):
+                    commands.validate({"STAGE": "prod", argument: "0"})
+        self.assertEqual([call.args for call in called.call_args_list], [("sluice-prod", "validate"), ("sluice-prod", "validate", "--stream=books", "--repair", "--dry-run")])
 
     def test_the_bucket_of_the_code_may_be_named(self):
         with mock.patch.object(functions, "on_aws") as called, mock.patch.object(functions.artifacts, "open_folder"):

@@ -15,7 +15,7 @@ RESOURCES, PARAMETERS = WHOLE["Resources"], WHOLE["Parameters"]
 TEMPLATE_BYTES, MOST_RESOURCES = 1_000_000, 500
 ARN = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:sluice/owner-AbC1d2"
 # Of each parameter with a pattern, values that it has to take and to refuse.
-DURATION = (["100ms", "65s", "2m", "168h"], ["65", "1.5s", "-1s", "5 s", "s", "7d", ""])
+DURATION = (["0s", "100ms", "65s", "2m", "168h"], ["65", "1.5s", "-1s", "5 s", "s", "7d", ""])
 SECRET = ([ARN, ARN.replace("arn:aws:", "arn:aws-us-gov:")], ["sluice/owner", "", ARN.removesuffix("-AbC1d2"), "arn:aws:sns:eu-central-1:123456789012:pager"])
 OPTIONAL_SECRET = ([*SECRET[0], ""], [value for value in SECRET[1] if value])
 TOPIC = (["", "arn:aws:sns:eu-central-1:123456789012:pager"], ["pager", ARN])
@@ -23,6 +23,7 @@ VALUES = {
     "DatabaseSecretArn": SECRET, "DatabaseOwnerSecretArn": SECRET, "ElasticsearchSecretArn": SECRET,
     "AdminSecretArn": OPTIONAL_SECRET, "OriginSecretArn": OPTIONAL_SECRET, "PagerTopicArn": TOPIC, "NoticeTopicArn": TOPIC,
     "Stay": DURATION, "PollInterval": DURATION, "Retention": DURATION, "ReReadAfter": DURATION, "SecondLookAfter": DURATION, "SyncInterval": DURATION,
+    "ValidateWithin": DURATION,
     "DatabasePort": (["", "5432"], ["postgres", "-1"]),
     "AdminConcurrency": (["", "5", "1000"], ["0", "-1", "many"]),
     "IndexPrefix": (["", "prod-", "stage_2"], ["Prod", "-prod", "2nd"]),

@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 
 import template
 
-FUNCTIONS = ("MigrateFunction", "TriggerFunction", "IndexerFunction", "AdminFunction")
+FUNCTIONS = ("MigrateFunction", "TriggerFunction", "IndexerFunction", "ValidateFunction", "AdminFunction")
 METRIC_PATIENCE_S = 360  # CloudWatch has a value some minutes later
 LETTER_ATTRIBUTES = {"error_type", "reason", "first_seen", "attempts", "failed_at"}
 LATE_LINES_S = 120
@@ -165,7 +165,7 @@ def _values(trial, namespace: str, metric: str, dimension: str, value: str, stat
 def the_schedules_run(trial) -> None:
     if not trial.only_aws("schedules", "tells no minutes of them"):
         return
-    for name in ("TriggerFunction", "AdminFunction"):
+    for name in ("TriggerFunction", "ValidateFunction", "AdminFunction"):
         function = trial.outputs()[name]
         found = trial.wait_for(lambda function=function: (values := _values(trial, "AWS/Lambda", "Invocations", "FunctionName", function))[1:] and values, METRIC_PATIENCE_S)
         throttles = sum(_values(trial, "AWS/Lambda", "Throttles", "FunctionName", function))

@@ -33,6 +33,7 @@ DEPLOYED = {
     "MIGRATE_FUNCTION": "MigrateFunction",
     "ADMIN_FUNCTION": "AdminFunction",
     "INGEST_FUNCTION": "IngestFunction",
+    "VALIDATE_FUNCTION": "ValidateFunction",
     "DATABASE_SECRET_ARN": "DatabaseSecretArn",
     "DATABASE_OWNER_SECRET_ARN": "DatabaseOwnerSecretArn",
     "ELASTICSEARCH_SECRET_ARN": "ElasticsearchSecretArn",
@@ -316,6 +317,19 @@ def rebase(arguments: dict[str, str]) -> None:
     migrate(arguments, "rebase")
 
 
+def validate(arguments: dict[str, str]) -> None:
+    """Compares the streams with their indexes, by the deployed function: of the local stack, or with STAGE or STACK_NAME on AWS."""
+    options = [f"--stream={arguments['STREAM']}"] if arguments.get("STREAM") else []
+    for argument in ("REPAIR", "DRY_RUN"):
+        if (value := arguments.get(argument, "")) not in ("", "1"):
+            raise Failure(f"{argument}={value}: say {argument}=1, or leave it out")
+        options += [f"--{argument.lower().replace('_', '-')}"] if value else []
+    if name := on_aws(arguments):
+        return functions.on_aws(name, "validate", *options)
+    stack = existing(arguments)
+    docker.invoke(stack, "validate", *options) if stack.facts.get("docker") else functions.validate(stack, *options)
+
+
 def uninstall(arguments: dict[str, str]) -> None:
     """Takes away what Sluice made in the database and in Elasticsearch, and nothing else."""
     migrate(arguments, "uninstall")
@@ -348,5 +362,5 @@ def init(arguments: dict[str, str]) -> None:
 
 COMMANDS = {
     command.__name__: command
-    for command in (up, down, signal, start, status, health, logs, psql, clean, servers, env, build, release, deploy, destroy, trial, redeploy, migrate, rebase, uninstall, dashboard, init, fetch)
+    for command in (up, down, signal, start, status, health, logs, psql, clean, servers, env, build, release, deploy, destroy, trial, redeploy, migrate, rebase, validate, uninstall, dashboard, init, fetch)
 }

@@ -81,9 +81,9 @@ def announce(stack: Stack) -> None:
 
 def write_parameters(stack: Stack, parameters: dict, secrets_by_parameter: dict) -> list:
     """The files that the deploy reads, as its options. The demo's domain is part of every local stack, and so is an ingest
-    from its origin, which leaves the tests alone until they invoke it."""
+    from its origin; both the ingest and the validator leave the tests alone until they are asked."""
     options = []
-    parameters = parameters | {"Demo": "true"} | ({"SyncSchedule": "rate(1 day)"} if stack.is_for_tests else _ingest())
+    parameters = parameters | {"Demo": "true"} | ({"SyncSchedule": "rate(1 day)", "ValidateWithin": "0s"} if stack.is_for_tests else _ingest())
     for name, content in {"parameters": parameters, "secrets": secrets_by_parameter}.items():
         file = stack.folder / "localstack" / f"{name}.json"
         file.parent.mkdir(exist_ok=True)
@@ -120,6 +120,13 @@ def run_migrate(stack: Stack, command: str) -> None:
         raise Failure(f"{command} failed; the reason is above")
     if command == "migrate":
         postgres.psql(stack, GRANT)
+
+
+def validate(stack: Stack, *options: str) -> None:
+    """Asks the deployed function."""
+    if not outputs(stack):
+        raise Failure(f"nothing is deployed, so nobody can compare: make up{stack.argument}")
+    _run_deploy(stack, "validate", *options)
 
 
 def deploy_on_aws(name: str, parameters: Path, release: Path | None, arch: str, bucket: str) -> None:
