@@ -32,9 +32,9 @@ pub struct Entry {
     actor: String,
     /// From where.
     source_ip: Option<String>,
-    /// redrive, return, redrive_all, discard, pause, resume, ingest, add_user, update_user
+    /// redrive, return, redrive_all, discard, pause, resume, validate, repair, ingest, add_user, update_user
     action: String,
-    /// What it was done to: a message id, a task, a subscription, a source, a key.
+    /// What it was done to: a message id, a task, a subscription, a stream, a source, a key.
     subject: String,
     /// What came of it.
     result: String,

@@ -1,4 +1,4 @@
-//! The admin function: dead letters, redrive, the ingest, health, metrics, and the dashboard, behind one function URL.
+//! The admin function: dead letters, redrive, validation, the ingest, health, metrics, and the dashboard, behind one function URL.
 //!
 //! [`router`] is all of it. Who calls is found out in `access.rs` before a handler runs; what a handler changes is on
 //! record in `sluice.audit`.
@@ -17,6 +17,7 @@ mod pages;
 mod pipeline;
 mod problem;
 mod services;
+mod validation;
 
 use axum::extract::DefaultBodyLimit;
 use axum::http::header::{
@@ -40,6 +41,7 @@ use crate::letters::{dead_letters, tasks};
 use crate::metrics::history;
 use crate::pipeline::{outbox, streams, subscriptions};
 use crate::problem::Problem;
+use crate::validation::differences;
 
 pub use crate::config::{Access, Config};
 pub use crate::services::Admin;
@@ -59,7 +61,7 @@ const HEADERS: [(HeaderName, &str); 6] = [
 #[derive(OpenApi)]
 #[openapi(info(
     title = "Sluice admin",
-    description = "Dead letters, redrive, ingest, health and metrics of a pipeline from PostgreSQL to Elasticsearch."
+    description = "Dead letters, redrive, validation, ingest, health and metrics of a pipeline from PostgreSQL to Elasticsearch."
 ))]
 struct Api;
 
@@ -103,6 +105,8 @@ fn api() -> (Router<Admin>, utoipa::openapi::OpenApi) {
         .routes(routes!(subscriptions::pause))
         .routes(routes!(subscriptions::resume))
         .routes(routes!(streams::list))
+        .routes(routes!(validation::list, validation::ask))
+        .routes(routes!(differences::list))
         .routes(routes!(ingest::status))
         .routes(routes!(ingest::run))
         .routes(routes!(rejects::list))

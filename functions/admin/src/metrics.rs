@@ -14,7 +14,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use database::delivery::{
     self, CONFIGURATION, DEAD_LETTERED, DRAINED, GONE, LATENCY_BUCKETS, LATENCY_SUM_MS, LOST, PUBLISHED,
-    PUBLISHED_BYTES, RE_READ, RETRIED, STALE, WRITTEN,
+    PUBLISHED_BYTES, RE_READ, REPAIRED, RETRIED, STALE, VALIDATED, WRITTEN,
 };
 use database::ingest::{
     self, DURATION_BUCKETS, DURATION_SUM_MS, FETCHED, REJECTED_CONFLICT, REJECTED_INVALID, SKIPPED_DUPLICATE,
@@ -22,11 +22,13 @@ use database::ingest::{
 };
 use database::streams;
 use database::subscriptions::{self, Subscription};
+use database::validation::{self, Status};
 use queue::Queue as _;
 
 use crate::metrics::stats::Totals;
 use crate::problem::Problem;
 use crate::services::Admin;
+use crate::validation::classes;
 
 /// The text, as it grows.
 #[derive(Default)]
@@ -81,6 +83,7 @@ pub async fn metrics(State(admin): State<Admin>) -> Result<impl IntoResponse, Pr
     let subscriptions = subscriptions::list(&database).await?;
     let pending = streams::list_pending(&database).await?;
     let problems = streams::list_problems(&database).await?;
+    let validations = validation::list(&database).await?;
     let profiles = Totals::new(ingest::read_totals(&database).await?);
     let services = admin.services().await;
     let (queue, letters) = (services.queue.depth().await?, services.letters.depth().await?);
@@ -103,6 +106,7 @@ pub async fn metrics(State(admin): State<Admin>) -> Result<impl IntoResponse, Pr
             problems.iter().any(|problem| problem.stream == one.stream && problem.subscription == one.subscription);
         text.sample("sluice_stream_problem", &labels(&one.subscription, &one.stream), u8::from(has_problem));
     }
+    differences(&mut text, &validations);
     text.family("sluice_queue_messages", "gauge", "Messages in the queue: visible, delayed and in flight.");
     text.sample("sluice_queue_messages", &[], queue);
     text.family("sluice_dead_letters", "gauge", "Letters in the dead-letter queue.");
@@ -135,6 +139,28 @@ fn positions(text: &mut Exposition, subscriptions: &[Subscription]) {
         "For how long the oldest change that has not landed has been in the log, sent or not.",
         |it| seconds(it.lag_ms),
     );
+}
+
+/// What was found to differ from its source, and how long ago all of a stream was compared.
+fn differences(text: &mut Exposition, validations: &[Status]) {
+    text.family("sluice_differences", "gauge", "Documents that differ from their source, by class and state.");
+    for one in validations {
+        for class in classes(one) {
+            let of = [("class", class.class.as_str()), ("state", class.state.as_str())];
+            let labels = [&labels(&one.subscription, &one.stream)[..], &of].concat();
+            text.sample("sluice_differences", &labels, class.count);
+        }
+    }
+    text.family(
+        "sluice_verdict_age_seconds",
+        "gauge",
+        "How long ago the last round ended, or for how long a stream has waited for the end of its first.",
+    );
+    for one in validations {
+        if let Some(age_ms) = one.verdict_age_ms {
+            text.sample("sluice_verdict_age_seconds", &labels(&one.subscription, &one.stream), seconds(age_ms.max(0)));
+        }
+    }
 }
 
 /// Of what one subscription does for one stream.
@@ -177,6 +203,8 @@ fn deliveries(text: &mut Exposition, targets: &BTreeMap<(String, String), Totals
             "Flights of which nothing was heard any more; what has a source was logged again.",
         ),
         ("sluice_re_read_changes_total", RE_READ, "Changes whose document was read anew, since they were old."),
+        ("sluice_validation_checked_total", VALIDATED, "Documents of the source that were compared with the index."),
+        ("sluice_validation_repaired_total", REPAIRED, "Documents that differed, and were put right."),
     ] {
         text.family(name, "counter", help);
         for ((subscription, stream), totals) in targets {
@@ -235,6 +263,44 @@ mod tests {
         ] {
             assert!(text.0.lines().any(|it| it == line), "{line} is not in\n{}", text.0);
         }
+    }
+
+    #[test]
+    fn each_class_and_state_of_a_streams_differences_has_its_sample() {
+        let mut text = Exposition::default();
+        let classes = json!([
+            {"class": "missing", "state": "confirmed", "count": 3, "keys": ["1", "2", "3"]},
+            {"class": "waiting", "state": "confirmed", "count": 1, "keys": ["4"]},
+        ]);
+        let compared = Status {
+            subscription: "elasticsearch".to_owned(),
+            stream: "books".to_owned(),
+            state: "done".to_owned(),
+            repair: false,
+            dry_run: false,
+            actor: None,
+            checked: 10,
+            walked: 9,
+            printed_differently: 0,
+            repaired: 0,
+            verdict: Some("different".to_owned()),
+            problem: None,
+            begun_at: None,
+            updated_at: None,
+            verdict_at: None,
+            verdict_age_ms: Some(61_500),
+            classes,
+        };
+        let never = Status { stream: "new".to_owned(), verdict_age_ms: None, classes: json!([]), ..compared.clone() };
+        differences(&mut text, &[compared, never]);
+        for line in [
+            r#"sluice_differences{subscription="elasticsearch",stream="books",class="missing",state="confirmed"} 3"#,
+            r#"sluice_differences{subscription="elasticsearch",stream="books",class="waiting",state="confirmed"} 1"#,
+            r#"sluice_verdict_age_seconds{subscription="elasticsearch",stream="books"} 61.500"#,
+        ] {
+            assert!(text.0.lines().any(|it| it == line), "{line} is not in\n{}", text.0);
+        }
+        assert!(!text.0.contains("new"), "{}", text.0);
     }
 
     #[test]

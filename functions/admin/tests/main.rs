@@ -17,3 +17,5 @@ mod redrive;
 mod sqs;
 #[path = "main/streams.rs"]
 mod streams;
+#[path = "main/validation.rs"]
+mod validation;

@@ -10,11 +10,13 @@ import { type Tab, useRoute } from './route';
 import { SessionProvider } from './session';
 import { Shell } from './shell/shell';
 import { ToastProvider } from './shell/toasts';
+import { Validation } from './validation/validation';
 
 const PAGES: Record<Tab, () => React.ReactNode> = {
   overview: Overview,
   outbox: Outbox,
   'dead-letters': DeadLetters,
+  validation: Validation,
   ingest: Ingest,
   audit: Audit,
 };

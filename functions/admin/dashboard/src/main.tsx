@@ -10,6 +10,7 @@ import './styles/table.css';
 import './styles/toasts.css';
 import './styles/overview.css';
 import './styles/dialog.css';
+import './styles/validation.css';
 
 applyTheme();
 

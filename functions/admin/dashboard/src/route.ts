@@ -4,6 +4,7 @@ export const TABS = {
   overview: 'Overview',
   outbox: 'Outbox',
   'dead-letters': 'Dead letters',
+  validation: 'Validation',
   ingest: 'Ingest',
   audit: 'Audit',
 } as const;

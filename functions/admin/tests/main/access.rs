@@ -11,6 +11,7 @@ async fn endpoints(fixture: &Fixture) -> Vec<(Method, String)> {
     let paths = api["paths"].as_object().unwrap();
     let methods = |(path, methods): (&String, &Value)| {
         let filled = path.replace("{id}", "1").replace("{task}", "1").replace("{name}", "elasticsearch");
+        let filled = filled.replace("{stream}", "users");
         let methods = methods.as_object().unwrap().keys().map(|method| method.to_uppercase().parse().unwrap());
         methods.map(move |method| (method, filled.clone())).collect::<Vec<_>>()
     };

@@ -13,6 +13,8 @@ const STATE: &str = "SELECT concat(
     (SELECT string_agg(p::text, ',' ORDER BY origin) FROM sluice.ingest_position AS p),
     (SELECT string_agg(t::text, ',' ORDER BY id) FROM sluice.redrive_task AS t),
     (SELECT string_agg(u::text, ',' ORDER BY id) FROM demo.users AS u),
+    (SELECT string_agg(v::text, ',' ORDER BY stream) FROM sluice.validation AS v),
+    (SELECT string_agg(d::text, ',' ORDER BY id) FROM sluice.difference AS d),
     (SELECT count(*) FROM sluice.outbox))";
 const BEGIN_TASK: &str =
     "INSERT INTO sluice.redrive_task (selection, actor, total) VALUES ('{}', 'operator', 1) RETURNING id::text";
@@ -23,7 +25,10 @@ async fn a_mutation_that_cannot_be_put_on_record_is_not_carried_out() {
     fixture.item().await;
     fixture
         .owner
-        .batch_execute("INSERT INTO sluice.ingest_position (origin) VALUES ('example.org/profiles')")
+        .batch_execute(
+            "INSERT INTO sluice.ingest_position (origin) VALUES ('example.org/profiles');
+             INSERT INTO sluice.difference (subscription, stream, key, class, state) VALUES ('elasticsearch', 'item', '1', 'missing', 'confirmed')",
+        )
         .await
         .unwrap();
     let task: String = fixture.one(BEGIN_TASK).await;
@@ -34,6 +39,8 @@ async fn a_mutation_that_cannot_be_put_on_record_is_not_carried_out() {
         (Method::POST, "/api/subscriptions/elasticsearch/pause".to_owned(), None),
         (Method::POST, "/api/subscriptions/fan_out/resume".to_owned(), None),
         (Method::POST, "/api/ingest/run".to_owned(), None),
+        (Method::POST, "/api/validation".to_owned(), Some(json!({"stream": "item"}))),
+        (Method::POST, "/api/validation".to_owned(), Some(json!({"stream": "item", "repair": true, "keys": ["1"]}))),
         (Method::POST, "/api/add-user".to_owned(), None),
         (Method::POST, "/api/update-user".to_owned(), None),
         (Method::POST, "/api/dlq/redrive".to_owned(), None),

@@ -35,6 +35,13 @@ describe('a request', () => {
     await createApi('secret').send('POST', '/api/add-user');
     expect((fetch.mock.calls[0]?.[1].headers as Headers).has('content-type')).toBe(false);
   });
+
+  it('gives the answer as it was written, if somebody wants its digits', async () => {
+    answer(200, '{"n": 1.10}');
+    expect(await createApi('').text('/api/validation/books')).toBe('{"n": 1.10}');
+    answer(404, '{"detail":"There is no such stream."}');
+    expect(await failure(createApi('').text('/api/validation/none'))).toMatchObject({ status: 404 });
+  });
 });
 
 describe('an answer that says no', () => {

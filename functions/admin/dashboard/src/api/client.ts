@@ -25,6 +25,8 @@ export class Unreachable extends Error {
 
 export interface Api {
   get<T>(path: string): Promise<T>;
+  /** The answer as it was written, with all digits of its numbers. */
+  text(path: string): Promise<string>;
   send<T>(method: 'POST' | 'DELETE', path: string, body?: unknown): Promise<T>;
 }
 
@@ -33,7 +35,7 @@ const READ_TIMEOUT_MS = 20_000;
 const WRITE_TIMEOUT_MS = 60_000;
 
 export function createApi(token: string, onRefused: (problem: Problem) => void = () => {}): Api {
-  async function request<T>(method: string, path: string, timeout: number, body?: unknown): Promise<T> {
+  async function request(method: string, path: string, timeout: number, body?: unknown) {
     const headers = new Headers({ accept: 'application/json', authorization: `Bearer ${token}` });
     if (body !== undefined) {
       headers.set('content-type', 'application/json');
@@ -58,7 +60,7 @@ export function createApi(token: string, onRefused: (problem: Problem) => void =
 
     const answer = parsed(text);
     if (status >= 200 && status < 300 && answer !== undefined) {
-      return answer as T;
+      return { answer, text };
     }
     const problem = problemOf(status, answer);
     if (status === 401) {
@@ -68,8 +70,10 @@ export function createApi(token: string, onRefused: (problem: Problem) => void =
   }
 
   return {
-    get: (path) => request('GET', path, READ_TIMEOUT_MS),
-    send: (method, path, body) => request(method, path, WRITE_TIMEOUT_MS, body),
+    get: async <T>(path: string) => (await request('GET', path, READ_TIMEOUT_MS)).answer as T,
+    text: async (path) => (await request('GET', path, READ_TIMEOUT_MS)).text,
+    send: async <T>(method: string, path: string, body?: unknown) =>
+      (await request(method, path, WRITE_TIMEOUT_MS, body)).answer as T,
   };
 }
 

@@ -12,6 +12,7 @@ function apiOf(answers: Record<string, Page>): Api & { asked: string[] } {
       asked.push(path);
       return answers[path] as T;
     },
+    text: () => Promise.reject(new Error('No text is read.')),
     send: () => Promise.reject(new Error('Nothing is sent.')),
   };
 }

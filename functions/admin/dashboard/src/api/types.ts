@@ -1,9 +1,14 @@
 /** What the endpoints give and take, under the names that the pages use. The build makes `openapi.ts` of what the function
  *  says about itself. */
 export type {
+  Asked as ValidationRequest,
   Audit as AuditPage,
+  Begun as ValidationBegun,
+  Class as DifferenceClass,
   DeadLetter as Letter,
   DeadLetters as Letters,
+  Difference,
+  Differences,
   Discarded,
   DryRun as RedriveMatch,
   Entry as AuditEntry,
@@ -29,4 +34,6 @@ export type {
   Subscription,
   Subscriptions,
   Task as RedriveTask,
+  Validation,
+  Validations,
 } from './openapi';

@@ -34,7 +34,7 @@ export function Audit() {
               <Table caption="Audit entries, newest first" columns={COLUMNS} rows={rows} id={({ id }) => id} />
             ) : (
               <Empty title="Nobody has changed anything yet">
-                Each redrive, discard, pause and resume is written down here.
+                Each redrive, discard, repair, pause and resume is written down here.
               </Empty>
             )}
             <Older count={rows.length} noun="entry" plural="entries" pages={pages} />

@@ -9,6 +9,7 @@ import { Action } from '../ui/action';
 import { Badge } from '../ui/badge';
 import { StreamFilter, TextFilter } from '../ui/filters';
 import { RefreshToggle } from '../ui/refresh';
+import { useSelection } from '../ui/selection';
 import { Empty, Loaded } from '../ui/states';
 import { Discard } from './discard';
 import { LetterDrawer } from './letter-drawer';
@@ -16,7 +17,6 @@ import { errorTypes, matching, ordered, without } from './letters';
 import { LettersTable } from './letters-table';
 import { RedriveAll } from './redrive-all';
 import { useRedrive } from './redrive-provider';
-import { useSelection } from './selection';
 import { useSingleRedrive } from './single-redrive';
 
 // Each refresh receives the messages of the queue, and costs requests there.
@@ -34,7 +34,7 @@ export function DeadLetters() {
   const list = useLive<Letters>(url('/api/dlq', { limit: 100, stream, error_type }), isPaused ? 0 : EVERY_MS);
   const loaded = ordered(list.data?.letters ?? []);
   const shown = matching(loaded, text);
-  const { selected, letters: chosen, select, clear } = useSelection(shown);
+  const { selected, rows: chosen, select, clear } = useSelection(shown, ({ message_id }) => message_id);
 
   const filter = (changed: Record<string, string>) =>
     replaceRoute(formatRoute('dead-letters', { stream, error_type, text, ...changed }));

@@ -1,6 +1,6 @@
-import { useEffect, useRef } from 'react';
 import type { Letter } from '../api/types';
 import { Action, useRequest } from '../ui/action';
+import { SelectAll } from '../ui/select-all';
 import { type Column, Table } from '../ui/table';
 import { Time, Unknown } from '../ui/time';
 import { nameOf } from './letters';
@@ -82,31 +82,5 @@ function RedriveButton({ letter, onRedrive }: { letter: Letter; onRedrive: (lett
     >
       {isBusy ? 'Redriving…' : 'Redrive'}
     </Action>
-  );
-}
-
-interface SelectAllProps {
-  selected: number;
-  of: number;
-  onChange: (isSelected: boolean) => void;
-}
-
-function SelectAll({ selected, of, onChange }: SelectAllProps) {
-  const ref = useRef<HTMLInputElement>(null);
-  useEffect(() => {
-    if (ref.current) {
-      ref.current.indeterminate = selected > 0 && selected < of;
-    }
-  }, [selected, of]);
-  return (
-    <label className="select-all">
-      <input
-        ref={ref}
-        type="checkbox"
-        checked={of > 0 && selected === of}
-        onChange={(event) => onChange(event.target.checked)}
-      />
-      <span>Select all that are shown</span>
-    </label>
   );
 }

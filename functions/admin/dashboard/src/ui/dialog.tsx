@@ -5,12 +5,13 @@ interface Props {
   title: ReactNode;
   /** A drawer keeps what is beside it in sight; a dialog asks a question. */
   kind?: 'dialog' | 'drawer';
+  isWide?: boolean;
   footer?: ReactNode;
   onClose: () => void;
   children: ReactNode;
 }
 
-export function Dialog({ title, kind = 'dialog', footer, onClose, children }: Props) {
+export function Dialog({ title, kind = 'dialog', isWide = false, footer, onClose, children }: Props) {
   const ref = useRef<HTMLDialogElement>(null);
   const heading = useId();
 
@@ -26,7 +27,7 @@ export function Dialog({ title, kind = 'dialog', footer, onClose, children }: Pr
   return (
     <dialog
       ref={ref}
-      className={kind}
+      className={isWide ? `${kind} is-wide` : kind}
       aria-labelledby={heading}
       onClose={(event) => {
         // React's strict mode opens it again, before it is told that it was closed.

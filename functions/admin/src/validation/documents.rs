@@ -1,0 +1,263 @@
+//! Both sides of documents, as they are now: read in portions, until an answer is full, or the time is over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use database::subscriptions::ELASTICSEARCH;
+use database::{Read, Stream};
+use elasticsearch::http::headers::{ACCEPT_ENCODING, HeaderValue};
+use elasticsearch::{Elasticsearch, MgetParts};
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::{RawValue, to_raw_value};
+use tokio::runtime::Handle;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, timeout_at};
+use tokio_postgres::Client;
+
+use crate::newest;
+use crate::services::Admin;
+
+/// Documents that are read together.
+const PORTION: usize = 50;
+/// A portion of Elasticsearch's that is larger is asked for in halves.
+const PORTION_BYTES: u64 = 8 << 20;
+const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
+/// Of all of it: a side that takes longer is left out.
+const TIMEOUT: Duration = Duration::from_secs(8);
+/// Of one read of the source.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Of what a server says.
+const SHOWN_CHARS: usize = 300;
+const NO_ROOM: &str = "this answer has no room for it; ask for this document alone, by its key";
+
+/// A document of one side. Without one, and without a problem, the side has none.
+#[derive(Clone, Debug, Default)]
+pub struct Side {
+    pub document: Option<Box<RawValue>>,
+    /// Why it is not known.
+    pub problem: Option<String>,
+    /// Of Elasticsearch's document.
+    pub version: Option<i64>,
+}
+
+impl Side {
+    fn unknown(problem: &str) -> Self {
+        Self { problem: Some(problem.chars().take(SHOWN_CHARS).collect()), ..Self::default() }
+    }
+
+    fn too_long(bytes: impl std::fmt::Display) -> Self {
+        Self::unknown(&format!("it has {bytes} bytes, which is too long to be listed"))
+    }
+}
+
+/// A document as both sides have it.
+#[derive(Debug)]
+pub struct Both {
+    pub source: Side,
+    pub target: Side,
+}
+
+impl Both {
+    fn bytes(&self) -> usize {
+        newest::bytes(&(&self.source.document, &self.source.problem, &self.target.document, &self.target.problem))
+    }
+}
+
+/// Reads these documents on both sides, each of `most` bytes at most, and all of them within `room`.
+pub async fn read(admin: &Admin, stream: &str, keys: &[String], most: usize, room: usize) -> Vec<Both> {
+    let until = Instant::now() + TIMEOUT;
+    let (mut source, mut target) =
+        tokio::join!(Source::open(admin, stream, most, until), Target::open(admin, stream, most, until));
+    let (mut all, mut left) = (Vec::with_capacity(keys.len()), room);
+    for portion in keys.chunks(PORTION) {
+        if left == 0 {
+            break;
+        }
+        let (sources, targets) = tokio::join!(source.read(portion), target.read(portion));
+        for (source, target) in sources.into_iter().zip(targets) {
+            let both = Both { source, target };
+            let bytes = both.bytes();
+            if bytes <= left {
+                left -= bytes;
+                all.push(both);
+            } else {
+                left = 0;
+                all.push(no_room());
+            }
+        }
+    }
+    all.resize_with(keys.len(), no_room);
+    all
+}
+
+fn no_room() -> Both {
+    Both { source: Side::unknown(NO_ROOM), target: Side::unknown(NO_ROOM) }
+}
+
+fn late() -> String {
+    format!("no answer within {} s", TIMEOUT.as_secs())
+}
+
+/// PostgreSQL; once it has failed it is not asked again.
+struct Source {
+    session: Result<Arc<(Client, Stream)>, String>,
+    most: usize,
+    until: Instant,
+}
+
+impl Source {
+    async fn open(admin: &Admin, stream: &str, most: usize, until: Instant) -> Self {
+        let open = async {
+            // A session of its own: what is read is undone.
+            let session = admin.own_session(STATEMENT_TIMEOUT).await.map_err(|failure| failure.to_string())?;
+            let streams = database::streams(&session, ELASTICSEARCH).await;
+            let found = streams.map_err(|failure| database::describe(&failure))?.remove(stream);
+            Ok(Arc::new((session, found.ok_or_else(|| format!("there is no stream {stream}"))?)))
+        };
+        Self { session: timeout_at(until, open).await.unwrap_or_else(|_| Err(late())), most, until }
+    }
+
+    async fn read(&mut self, keys: &[String]) -> Vec<Side> {
+        let mut sides = vec![None; keys.len()];
+        if let Ok(session) = &self.session {
+            let (session, keys, most, until) = (Arc::clone(session), keys.to_vec(), self.most, self.until);
+            // A handler may move between threads while it waits, and this may not.
+            let runtime = Handle::current();
+            let asked = spawn_blocking(move || runtime.block_on(ask(&session, keys, most, until))).await;
+            let (found, failure) = asked.unwrap_or_else(|failure| (vec![], Some(failure.to_string())));
+            found.into_iter().for_each(|(position, side)| sides[position] = Some(side));
+            if let Some(failure) = failure {
+                self.session = Err(failure);
+            }
+        }
+        let problem = self.session.as_ref().err().map_or("", String::as_str);
+        sides.into_iter().map(|side| side.unwrap_or_else(|| Side::unknown(problem))).collect()
+    }
+}
+
+/// What could be read, each with the position of its key; and why no more could.
+async fn ask(
+    (session, stream): &(Client, Stream),
+    keys: Vec<String>,
+    most: usize,
+    until: Instant,
+) -> (Vec<(usize, Side)>, Option<String>) {
+    let mut documents = stream.read(session, keys, i32::try_from(most).unwrap_or(i32::MAX), None);
+    let mut found = vec![];
+    loop {
+        match timeout_at(until, documents.next()).await {
+            Ok(Ok(Some((position, read)))) => found.push((position, side(read))),
+            Ok(Ok(None)) => return (found, None),
+            Ok(Err(failure)) => return (found, Some(failure.reason())),
+            Err(_) => return (found, Some(late())),
+        }
+    }
+}
+
+fn side(read: Read) -> Side {
+    match read {
+        Read::Document(document) => {
+            // What is no JSON, though it came as a document, is shown as the text that it is.
+            let shown = RawValue::from_string(document.clone()).or_else(|_| to_raw_value(&document));
+            Side { document: shown.ok(), ..Side::default() }
+        }
+        Read::Missing => Side::default(),
+        Read::TooLarge { bytes } => Side::too_long(bytes),
+        Read::Failed { code, message } => Side::unknown(&format!("{message} [{code}]")),
+    }
+}
+
+/// Elasticsearch; once it has failed it is not asked again.
+struct Target {
+    client: Result<Elasticsearch, String>,
+    alias: String,
+    most: usize,
+    until: Instant,
+}
+
+#[derive(Deserialize)]
+struct Answer<'a> {
+    #[serde(borrow)]
+    docs: Vec<Found<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Found<'a> {
+    #[serde(rename = "_version")]
+    version: Option<i64>,
+    #[serde(rename = "_source", borrow)]
+    source: Option<&'a RawValue>,
+    error: Option<Refusal>,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    #[serde(default)]
+    reason: String,
+}
+
+impl Target {
+    async fn open(admin: &Admin, stream: &str, most: usize, until: Instant) -> Self {
+        let client = match timeout_at(until, admin.services().await.search.client()).await {
+            Ok(client) => client.map_err(|failure| failure.to_string()),
+            Err(_) => Err(late()),
+        };
+        let alias = search::names::alias(&admin.config.search.index_prefix, stream);
+        Self { client, alias, most, until }
+    }
+
+    async fn read(&mut self, keys: &[String]) -> Vec<Side> {
+        let mut sides = vec![];
+        let mut todo = vec![keys];
+        while let Some(portion) = todo.pop() {
+            let found = match &self.client {
+                Ok(client) => timeout_at(self.until, self.ask(client, portion)).await.unwrap_or_else(|_| Err(late())),
+                Err(problem) => Err(problem.clone()),
+            };
+            match found {
+                Ok(Some(found)) => sides.extend(found),
+                Ok(None) if portion.len() > 1 => {
+                    let (one, other) = portion.split_at(portion.len() / 2);
+                    todo.extend([other, one]);
+                }
+                Ok(None) => sides.push(Side::too_long(format!("more than {PORTION_BYTES}"))),
+                Err(problem) => {
+                    sides.resize(sides.len() + portion.len(), Side::unknown(&problem));
+                    self.client = Err(problem);
+                }
+            }
+        }
+        sides
+    }
+
+    /// What the index has of these keys. `None`: it is too much for one answer.
+    async fn ask(&self, client: &Elasticsearch, keys: &[String]) -> Result<Option<Vec<Side>>, String> {
+        let unanswered = |failure| search::describe(&failure);
+        // Nobody knows the size of what is compressed before it is read.
+        let request = client.mget(MgetParts::Index(&self.alias)).header(ACCEPT_ENCODING, IDENTITY);
+        let answer = request.body(json!({"ids": keys})).send().await.map_err(unanswered)?;
+        let status = answer.status_code();
+        if !status.is_success() {
+            return Err(format!("Elasticsearch answered {status}"));
+        }
+        if answer.content_length().is_some_and(|bytes| bytes > PORTION_BYTES) {
+            return Ok(None);
+        }
+        let body = answer.bytes().await.map_err(unanswered)?;
+        let answer = serde_json::from_slice::<Answer<'_>>(&body).ok().filter(|answer| answer.docs.len() == keys.len());
+        let answer = answer.ok_or("Elasticsearch gave an answer that cannot be read")?;
+        Ok(Some(answer.docs.into_iter().map(|found| self.side(found)).collect()))
+    }
+
+    fn side(&self, found: Found<'_>) -> Side {
+        let Found { version, source, error } = found;
+        match (source, error) {
+            (_, Some(Refusal { reason })) => Side::unknown(&reason),
+            (Some(source), None) if source.get().len() > self.most => {
+                Side { version, ..Side::too_long(source.get().len()) }
+            }
+            (source, None) => Side { document: source.map(ToOwned::to_owned), version, problem: None },
+        }
+    }
+}
