@@ -126,6 +126,7 @@ CREATE TABLE sluice.difference (
     is_wanted boolean NOT NULL DEFAULT false,   -- somebody wants this one to be repaired
     seen pg_snapshot,                           -- taken before it was looked at; NULL: nothing is to be found out
     until pg_snapshot,                          -- taken after it was found to differ still; NULL: it was not looked at again
+    has_landed boolean NOT NULL DEFAULT false,  -- of one too many: it was there when its delete had landed
     digest text,                                -- of the source's document after `seen`; NULL: there was none, or it is not known
     version bigint,                             -- of the target's document; NULL: there was none
     found_at timestamptz NOT NULL DEFAULT clock_timestamp(),

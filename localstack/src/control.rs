@@ -19,6 +19,8 @@ pub enum Service {
     Indexer,
     /// The function that operators talk to.
     Admin,
+    /// The function that compares.
+    Validate,
 }
 
 impl Service {
@@ -40,6 +42,7 @@ impl Service {
             Self::Trigger => "trigger",
             Self::Indexer => "indexer",
             Self::Admin => "admin",
+            Self::Validate => "validate",
         }
     }
 }

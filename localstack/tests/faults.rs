@@ -24,3 +24,5 @@ mod servers;
 #[allow(dead_code, reason = "shared with the other end-to-end tests, which use the rest of it")]
 #[path = "main/stack.rs"]
 mod stack;
+#[path = "faults/validation.rs"]
+mod validation;

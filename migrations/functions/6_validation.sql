@@ -3,7 +3,8 @@
 -- What seems to differ is a candidate, with a snapshot that was taken before it was looked at (`seen`). When that has settled, both
 -- sides are looked at again, and a second snapshot is taken (`until`). When whatever `until` sees is fanned out, and the log has no
 -- row of the key that `seen` does not see, nobody has changed the document in between: the target was to have it, and it is
--- confirmed that it differs. Where there is such a row, all of it begins anew. No clock takes part.
+-- confirmed that it differs. Where there is such a row, the document is on its way once more, and the next round compares it:
+-- so a round comes to its end however much is written. No clock takes part.
 
 -- Begins a round of a stream, in place of the one that goes on. What was confirmed before stays so until it is looked at again.
 CREATE OR REPLACE FUNCTION sluice.begin_validation(reader text, stream text, repair boolean, dry_run boolean, actor text) RETURNS void
@@ -70,7 +71,7 @@ BEGIN
     PERFORM sluice.check_validator(reader, stream, holder);
     DELETE FROM sluice.difference AS d
     WHERE d.subscription = reader AND d.stream = start_validation.stream AND (d.state IN ('candidate', 'repaired') OR d.class = 'untracked' OR start_validation.index IS NULL);
-    UPDATE sluice.difference AS d SET state = 'confirmed', seen = pg_current_snapshot(), until = NULL, digest = NULL
+    UPDATE sluice.difference AS d SET state = 'confirmed', seen = pg_current_snapshot(), until = NULL, digest = NULL, has_landed = false
     WHERE d.subscription = reader AND d.stream = start_validation.stream;
     UPDATE sluice.validation AS v
     SET state = CASE WHEN start_validation.index IS NULL THEN 'done' ELSE 'source' END, index = start_validation.index, problem = start_validation.problem,
@@ -112,7 +113,7 @@ BEGIN
 END $$;
 
 -- What can be looked at again: differences of which `seen` has settled, all of one snapshot, the oldest first. A document that is too
--- many may come back after its delete, until that was looked at once more.
+-- many is looked at when its delete has landed, and, since it may come back until then, when that was looked at once more.
 CREATE OR REPLACE FUNCTION sluice.due_differences(reader text, stream text, size integer)
 RETURNS TABLE (id bigint, key text, digest text)
 LANGUAGE plpgsql STABLE AS $$
@@ -120,7 +121,7 @@ DECLARE
     due record;
 BEGIN
     FOR due IN
-        SELECT d.seen::text AS seen, d.class = 'extra' AND d.state <> 'repairing' AS looked
+        SELECT d.seen::text AS seen, d.has_landed AS looked
         FROM (
             SELECT * FROM sluice.difference AS x
             WHERE x.subscription = reader AND x.stream = due_differences.stream AND x.seen IS NOT NULL AND x.until IS NULL
@@ -131,7 +132,7 @@ BEGIN
             RETURN QUERY
                 SELECT d.id, d.key, d.digest FROM sluice.difference AS d
                 WHERE d.subscription = reader AND d.stream = due_differences.stream AND d.seen IS NOT NULL AND d.until IS NULL
-                  AND d.seen::text = due.seen AND (d.class = 'extra' AND d.state <> 'repairing') = due.looked
+                  AND d.seen::text = due.seen AND d.has_landed = due.looked
                 ORDER BY d.id LIMIT size;
             RETURN;
         END IF;
@@ -158,7 +159,9 @@ BEGIN
     ),
     differs AS (
         UPDATE sluice.difference AS d
-        SET until = CASE WHEN f.class <> 'stale' OR d.digest IS NOT NULL THEN pg_current_snapshot() END, digest = coalesce(d.digest, f.digest), version = f.version,
+        SET until = CASE WHEN f.class = 'stale' AND d.digest IS NULL OR f.class = 'extra' AND d.state <> 'repairing' AND NOT d.has_landed THEN NULL
+                ELSE pg_current_snapshot() END,
+            has_landed = f.class = 'extra' AND d.state <> 'repairing', digest = coalesce(d.digest, f.digest), version = f.version,
             class = CASE WHEN f.class IN ('missing', 'stale', 'extra', 'unreadable') AND EXISTS (
                 SELECT FROM sluice.dead_letter AS l
                 WHERE l.subscription = reader AND l.stream = note_differences.stream AND md5(l.key) = md5(d.key) AND l.key = d.key AND l.version > coalesce(f.version, 0))
@@ -170,9 +173,9 @@ BEGIN
     PERFORM sluice.count_deliveries(reader, ARRAY[stream], ARRAY['repaired'], ARRAY[mended]) WHERE mended > 0;
 END $$;
 
--- Reads on in the log, by whole transactions of 10,000 rows together: what it has of keys whose difference is to be found out makes
--- that begin anew; so does all of a transaction that is larger. What was not touched, up to a moment in which whatever `until`
--- sees was fanned out, is confirmed. Whether it came to the log's end, and how many were confirmed.
+-- Reads on in the log, by whole transactions of 10,000 rows together, and forgets the differences of keys that it has: they are on
+-- their way once more. A transaction that is larger may have any. What was not touched, up to a moment in which whatever
+-- `until` sees was fanned out, is confirmed. Whether it came to the log's end, and how many were confirmed.
 CREATE OR REPLACE FUNCTION sluice.confirm_differences(reader text, stream text, holder text, OUT is_whole boolean, OUT confirmed bigint)
 LANGUAGE plpgsql VOLATILE
 SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off AS $$
@@ -195,9 +198,6 @@ BEGIN
     IF NOT EXISTS (SELECT FROM sluice.difference AS d WHERE d.subscription = reader AND d.stream = confirm_differences.stream AND d.seen IS NOT NULL) THEN
         UPDATE sluice.validation AS v SET scanned = sluice.snapshot() WHERE v.subscription = reader AND v.stream = confirm_differences.stream;
     END IF;
-    -- What was repaired is in the log since.
-    UPDATE sluice.difference AS d SET seen = pg_current_snapshot(), until = NULL
-    WHERE d.subscription = reader AND d.stream = confirm_differences.stream AND d.state = 'repairing' AND d.seen IS NULL;
     fanned_out := ARRAY(
         SELECT u.until FROM (
             SELECT DISTINCT d.until::text AS until FROM sluice.difference AS d
@@ -228,15 +228,22 @@ BEGIN
                 'UNION ALL (%3$s)) AS r '
             'WHERE r.stream = %4$L AND r.op <> ''fan_out'' AND (r.only_for IS NULL OR r.only_for = %5$L)',
             pg_snapshot_xmax(before), upto, late, stream, reader) INTO touched;
-        -- Where a key may be said in other words than the source's, any may be meant.
-        is_all := touched IS NOT NULL AND NOT coalesce(sluice.has_one_text(known), false);
+        -- A key may be said in other words than the source's.
+        IF touched IS NOT NULL AND NOT coalesce(sluice.has_one_text(known), false) THEN
+            touched := sluice.with_found_texts(known, touched);
+        END IF;
     END IF;
-    UPDATE sluice.difference AS d SET seen = pg_current_snapshot(), until = NULL, digest = NULL
-    WHERE d.subscription = reader AND d.stream = confirm_differences.stream AND d.seen IS NOT NULL AND (is_all OR d.key IN (SELECT t FROM unnest(touched) AS t));
+    -- A version that is ahead stays so, whatever is written.
+    DELETE FROM sluice.difference AS d
+    WHERE d.subscription = reader AND d.stream = confirm_differences.stream AND d.seen IS NOT NULL AND d.class <> 'version_ahead'
+      AND (is_all OR d.key IN (SELECT t FROM unnest(touched) AS t));
     UPDATE sluice.validation AS v SET scanned = upto WHERE v.subscription = reader AND v.stream = confirm_differences.stream;
     IF NOT is_whole THEN
         RETURN;
     END IF;
+    -- The rows that were logged to repair them were read just now.
+    UPDATE sluice.difference AS d SET seen = pg_current_snapshot(), until = NULL
+    WHERE d.subscription = reader AND d.stream = confirm_differences.stream AND d.state = 'repairing' AND d.seen IS NULL;
     UPDATE sluice.difference AS d
     SET state = CASE d.state WHEN 'candidate' THEN 'confirmed' WHEN 'repairing' THEN 'stuck' ELSE d.state END, seen = NULL, until = NULL
     WHERE d.subscription = reader AND d.stream = confirm_differences.stream AND d.seen IS NOT NULL AND d.until::text = ANY (fanned_out);
@@ -271,7 +278,7 @@ BEGIN
     END IF;
     UPDATE sluice.subscription AS s SET reserved = greatest(s.reserved + 1, highest) WHERE s.name = reader AND highest > s.reserved;
     INSERT INTO sluice.outbox (stream, key, op, only_for) SELECT repair_differences.stream, k.key, 'upsert', reader FROM unnest(keys) AS k(key);
-    UPDATE sluice.difference AS d SET state = 'repairing', is_wanted = false, seen = NULL, until = NULL, digest = NULL WHERE d.id = ANY (wanted);
+    UPDATE sluice.difference AS d SET state = 'repairing', is_wanted = false, seen = NULL, until = NULL, digest = NULL, has_landed = false WHERE d.id = ANY (wanted);
     SELECT v.actor INTO actor FROM sluice.validation AS v WHERE v.subscription = reader AND v.stream = repair_differences.stream;
     PERFORM sluice.audit(actor, NULL, 'repair', k.key, 'logged again', jsonb_build_object('subscription', reader, 'stream', repair_differences.stream, 'key', left(k.key, 1000)))
     FROM unnest(keys) AS k(key);

@@ -1,6 +1,7 @@
 //! Reading the same documents on both sides.
 
-use database::validation::Finding;
+use database::subscriptions::ELASTICSEARCH;
+use database::validation::{self, Finding};
 use database::{Read, Stream};
 use elasticsearch::Elasticsearch;
 use search::names::fingerprint;
@@ -57,13 +58,12 @@ impl Examined {
     }
 }
 
-/// Where documents are read, and the highest version that Sluice may have written.
+/// Where documents are read.
 pub(crate) struct Sides<'a> {
     pub(crate) client: &'a Client,
     pub(crate) elasticsearch: &'a Elasticsearch,
     pub(crate) stream: &'a Stream,
     pub(crate) index: &'a str,
-    pub(crate) reserved: i64,
 }
 
 impl Sides<'_> {
@@ -88,6 +88,12 @@ impl Sides<'_> {
         if !portion.is_empty() {
             self.compare(keys, portion, &mut examined).await?;
         }
+        // Whatever it is, what Sluice writes later would be refused as old. Versions are reserved before they are written, and asked
+        // for when nothing is read any more: the connection answers in order.
+        let (_, reserved) = validation::look(self.client, ELASTICSEARCH).await?;
+        for ahead in examined.iter_mut().filter(|examined| examined.version > Some(reserved)) {
+            ahead.class = Some("version_ahead");
+        }
         Ok(examined)
     }
 
@@ -99,15 +105,14 @@ impl Sides<'_> {
     ) -> Result<(), Error> {
         let asked: Vec<&str> = portion.iter().map(|(position, _)| keys[*position].as_str()).collect();
         let documents = target::read(self.elasticsearch, self.index, &asked).await?;
-        for ((position, source), found) in portion.into_iter().zip(documents.parse(&asked)?) {
+        let found = documents.parse(&asked)?;
+        for ((position, source), found) in portion.into_iter().zip(found) {
             let version = found.as_ref().and_then(|found| found.version);
             let comparison = match (&source, found.as_ref().and_then(target::Found::document)) {
                 (Source::Document(document), Some(found)) => Some(compare(document, found)),
                 _ => None,
             };
             let class = match (&source, &found, comparison) {
-                // Whatever it is, what Sluice writes later would be refused as old.
-                (_, Some(_), _) if version.is_some_and(|version| version > self.reserved) => Some("version_ahead"),
                 (Source::Unreadable, ..) => Some("unreadable"),
                 (Source::Document(_), None, _) => Some("missing"),
                 (Source::Missing, Some(_), _) => Some("extra"),

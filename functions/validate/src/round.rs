@@ -167,7 +167,7 @@ impl<'a> Worker<'a> {
     async fn compare_page(&mut self, round: Round, index: &str, pace: &mut Pace, done: &mut Done) -> Result<(), Error> {
         let size = pace.page();
         let keys = validation::read_keys(self.client, &self.stream.name, round.after.as_ref(), size).await?;
-        let sides = self.sides(index).await?;
+        let sides = self.sides(index);
         let mut page = Page {
             seen: keys.seen,
             phase: if i32::try_from(keys.keys.len()).unwrap_or(i32::MAX) < size { Phase::Index } else { Phase::Source },
@@ -241,7 +241,7 @@ impl<'a> Worker<'a> {
             return Ok(false);
         }
         let keys: Vec<String> = due.iter().map(|it| it.key.clone()).collect();
-        let sides = self.sides(index).await?;
+        let sides = self.sides(index);
         let mut found = Vec::with_capacity(due.len());
         for examined in sides.examine(&keys).await? {
             let before = &due[examined.position];
@@ -255,9 +255,8 @@ impl<'a> Worker<'a> {
         Ok(true)
     }
 
-    async fn sides<'b>(&'b self, index: &'b str) -> Result<Sides<'b>, Error> {
-        let (_, reserved) = validation::look(self.client, ELASTICSEARCH).await?;
-        Ok(Sides { client: self.client, elasticsearch: self.elasticsearch, stream: self.stream, index, reserved })
+    fn sides<'b>(&'b self, index: &'b str) -> Sides<'b> {
+        Sides { client: self.client, elasticsearch: self.elasticsearch, stream: self.stream, index }
     }
 }
 

@@ -236,6 +236,11 @@ impl Pipeline {
         Ok(())
     }
 
+    /// Takes all dead letters of the test's streams out of the queue.
+    pub async fn discard_letters(&self) -> Result<()> {
+        self.letters().await.map(drop)
+    }
+
     /// All dead letters of the test's streams, which are taken out of the queue: their keys and reasons.
     async fn letters(&self) -> Result<Vec<String>> {
         let queue = variable("DEAD_LETTER_QUEUE_URL");

@@ -97,7 +97,13 @@ impl Stack {
 
     /// Invokes a function, and does not wait for it.
     pub async fn start(&self, function: &str) -> Result<()> {
-        self.lambda.invoke().function_name(function).invocation_type(InvocationType::Event).send().await?;
+        self.start_with(function, "{}").await
+    }
+
+    /// The same, with an event.
+    pub async fn start_with(&self, function: &str, event: &str) -> Result<()> {
+        let request = self.lambda.invoke().function_name(function).invocation_type(InvocationType::Event);
+        request.payload(Blob::new(event)).send().await?;
         Ok(())
     }
 

@@ -235,7 +235,7 @@ struct Running<'a> {
 }
 
 /// A statement that was sent, and has not been answered.
-type Control<'a> = Pin<Box<dyn Future<Output = Result<(), tokio_postgres::Error>> + Send + 'a>>;
+type Control<'a> = Pin<Box<dyn Future<Output = Result<(), tokio_postgres::Error>> + Send + Sync + 'a>>;
 
 impl Running<'_> {
     fn give(&mut self, (index, read): (usize, Read)) -> (usize, Read) {

@@ -1,6 +1,5 @@
 //! Both sides of documents, as they are now: read in portions, until an answer is full, or the time is over.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use database::subscriptions::ELASTICSEARCH;
@@ -10,8 +9,6 @@ use elasticsearch::{Elasticsearch, MgetParts};
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
-use tokio::runtime::Handle;
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::Client;
 
@@ -101,7 +98,7 @@ fn late() -> String {
 
 /// PostgreSQL; once it has failed it is not asked again.
 struct Source {
-    session: Result<Arc<(Client, Stream)>, String>,
+    session: Result<(Client, Stream), String>,
     most: usize,
     until: Instant,
 }
@@ -113,7 +110,7 @@ impl Source {
             let session = admin.own_session(STATEMENT_TIMEOUT).await.map_err(|failure| failure.to_string())?;
             let streams = database::streams(&session, ELASTICSEARCH).await;
             let found = streams.map_err(|failure| database::describe(&failure))?.remove(stream);
-            Ok(Arc::new((session, found.ok_or_else(|| format!("there is no stream {stream}"))?)))
+            Ok((session, found.ok_or_else(|| format!("there is no stream {stream}"))?))
         };
         Self { session: timeout_at(until, open).await.unwrap_or_else(|_| Err(late())), most, until }
     }
@@ -121,11 +118,7 @@ impl Source {
     async fn read(&mut self, keys: &[String]) -> Vec<Side> {
         let mut sides = vec![None; keys.len()];
         if let Ok(session) = &self.session {
-            let (session, keys, most, until) = (Arc::clone(session), keys.to_vec(), self.most, self.until);
-            // A handler may move between threads while it waits, and this may not.
-            let runtime = Handle::current();
-            let asked = spawn_blocking(move || runtime.block_on(ask(&session, keys, most, until))).await;
-            let (found, failure) = asked.unwrap_or_else(|failure| (vec![], Some(failure.to_string())));
+            let (found, failure) = ask(session, keys.to_vec(), self.most, self.until).await;
             found.into_iter().for_each(|(position, side)| sides[position] = Some(side));
             if let Some(failure) = failure {
                 self.session = Err(failure);

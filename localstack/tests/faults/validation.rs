@@ -1,0 +1,144 @@
+//! The validator on the deployed pipeline, while writers go on: what was damaged is found and put right, and no fault changes
+//! a verdict.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use elasticsearch::http::Method;
+use fastrand::Rng;
+use localstack::{Service, eventually, variable};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::pipeline::{Pipeline, alone};
+use crate::stack::superuser;
+
+/// Nobody but the tests changes these rows: the load's ids are smaller.
+const QUIET: &str = "INSERT INTO item SELECT n, 'quiet' FROM generate_series(10001, 10020) AS n";
+
+async fn ask(pipeline: &Pipeline, event: Value) -> Result<Value> {
+    Ok(serde_json::from_str(&pipeline.stack.invoke(&variable("VALIDATE_FUNCTION"), &event.to_string()).await?)?)
+}
+
+async fn begin(pipeline: &Pipeline, stream: &str) -> Result<()> {
+    let event = json!({"command": "begin", "stream": stream, "repair": true, "actor": "a test"});
+    ensure!(ask(pipeline, event).await? == json!({"streams": [stream]}));
+    Ok(())
+}
+
+/// Goes on until the round is over: the stream's row.
+async fn finish(pipeline: &Pipeline, stream: &str) -> Value {
+    eventually("the round to be over", async || {
+        let answer = ask(pipeline, json!({"command": "go_on", "streams": [stream]})).await;
+        let answer = answer.map_err(|error| format!("{error:#}"))?;
+        if answer["finished"] == true { Ok(answer["streams"][0].clone()) } else { Err(answer.to_string()) }
+    })
+    .await
+}
+
+/// As `class state keys`.
+async fn differences(pipeline: &Pipeline, stream: &str) -> Result<String> {
+    let query = "SELECT coalesce(string_agg(format('%s %s %s', class, state, keys), ', ' ORDER BY class, state), '') FROM (
+         SELECT class, state, string_agg(key, ' ' ORDER BY key) AS keys FROM sluice.difference WHERE stream = $1 GROUP BY 1, 2) AS d";
+    Ok(pipeline.stack.owner.query_one(query, &[&stream]).await?.get(0))
+}
+
+/// Writes into Elasticsearch behind Sluice's back.
+async fn damage(pipeline: &Pipeline, method: Method, path: &str, document: Option<&str>) -> Result<()> {
+    let (status, answer) = pipeline.stack.search(method, path, document).await?;
+    ensure!(status.is_success(), "{path}: {answer}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn injected_damage_is_found_classed_and_repaired_in_one_round_while_writers_go_on() -> Result<()> {
+    alone("fault_damage", async |pipeline| {
+        // An orphan is one when no older write can bring back what was deleted.
+        pipeline.configure("INDEXER_FUNCTION", "SECOND_LOOK_AFTER", "2s").await?;
+        let stream = "fault_damage_item";
+        pipeline.stack.execute(QUIET).await?;
+        pipeline.stack.converges(stream, "SELECT id::text FROM item").await?;
+        let load = pipeline.load().await?;
+        let document = |id: i32| format!(r#"{{"id":{id},"name":"altered","n":0}}"#);
+        damage(pipeline, Method::Put, &format!("/{stream}/_doc/10001"), Some(&document(10001))).await?;
+        damage(pipeline, Method::Delete, &format!("/{stream}/_doc/10002"), None).await?;
+        damage(pipeline, Method::Put, &format!("/{stream}/_doc/20000"), Some(&document(20000))).await?;
+        let future = format!("/{stream}/_doc/10004?version={}&version_type=external", 1i64 << 52);
+        damage(pipeline, Method::Put, &future, Some(&document(10004))).await?;
+        let unnoticed = "SET session_replication_role = replica; SET search_path = fault_damage;
+             UPDATE item SET name = 'unnoticed' WHERE id = 10005;
+             INSERT INTO item VALUES (10021, 'unnoticed');
+             DELETE FROM item WHERE id = 10006";
+        superuser().await?.batch_execute(unnoticed).await?;
+        // Elasticsearch takes no such keyword.
+        pipeline.stack.execute("UPDATE item SET name = repeat('x', 40000) WHERE id = 10008").await?;
+        eventually("the letter to be noted", async || {
+            let query = "SELECT count(*) FROM sluice.dead_letter WHERE stream = 'fault_damage_item'";
+            let row = pipeline.stack.owner.query_one(query, &[]).await.map_err(|error| error.to_string())?;
+            if row.get::<_, i64>(0) == 1 { Ok(()) } else { Err("none".to_owned()) }
+        })
+        .await;
+
+        begin(pipeline, stream).await?;
+        let row = finish(pipeline, stream).await;
+        assert_eq!(
+            differences(pipeline, stream).await?,
+            "dead_lettered confirmed 10008, extra repaired 10006 20000, missing repaired 10002 10021, stale repaired 10001 10005, version_ahead repaired 10004",
+            "{row}"
+        );
+        pipeline.say("all of it was found and repaired");
+        pipeline.stack.execute("UPDATE item SET name = 'short' WHERE id = 10008").await?;
+        pipeline.discard_letters().await?;
+        pipeline.converges(load).await
+    })
+    .await
+}
+
+/// Whatever is away, and whoever is killed, in the middle of a round.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn outages_and_kills_in_the_middle_of_a_round_delay_it_and_change_no_verdict() -> Result<()> {
+    alone("fault_round", async |pipeline| {
+        pipeline.configure("INDEXER_FUNCTION", "SECOND_LOOK_AFTER", "2s").await?;
+        // Some pages, each of them half a second's.
+        pipeline.configure("VALIDATE_FUNCTION", "VALIDATE_RATE", "100").await?;
+        let stream = "fault_round_item";
+        pipeline.stack.execute(QUIET).await?;
+        pipeline.stack.converges(stream, "SELECT id::text FROM item").await?;
+        damage(pipeline, Method::Delete, &format!("/{stream}/_doc/10002"), None).await?;
+        let load = pipeline.load().await?;
+        begin(pipeline, stream).await?;
+        let mut random = Rng::with_seed(pipeline.seed);
+        for fault in ["Elasticsearch", "PostgreSQL", "SQS", "the validator"] {
+            // It goes on by itself for a while, and nobody waits for its answer.
+            let go_on = json!({"command": "go_on", "streams": [stream]}).to_string();
+            pipeline.stack.start_with(&variable("VALIDATE_FUNCTION"), &go_on).await?;
+            sleep(Duration::from_millis(random.u64(200..1500))).await;
+            match fault {
+                "Elasticsearch" => {
+                    Service::Elasticsearch.signal("KILL")?;
+                    Service::Elasticsearch.start()?;
+                }
+                "PostgreSQL" => {
+                    Service::Postgres.signal("KILL")?;
+                    Service::Postgres.start()?;
+                    pipeline.reconnect().await?;
+                    pipeline.tick().await?;
+                }
+                "SQS" => {
+                    Service::LocalStack.signal("STOP")?;
+                    sleep(Duration::from_secs(1)).await;
+                    Service::LocalStack.signal("CONT")?;
+                }
+                _ => Service::Validate.signal("KILL")?,
+            }
+            pipeline.say(&format!("{fault} was away"));
+        }
+        let row = finish(pipeline, stream).await;
+        assert_eq!(differences(pipeline, stream).await?, "missing repaired 10002", "{row}");
+        let (changes, _) = load.stop_after_refusals().await?;
+        pipeline.say(&format!("{changes} changes"));
+        pipeline.is_converged().await
+    })
+    .await
+    .context("a round among faults")
+}
