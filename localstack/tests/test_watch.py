@@ -84,9 +84,9 @@ def admin(path: str, token: str, body: dict | None = None) -> int:
 class Clock(threading.Thread):
     """A minute's work: an application's and, where minutes are shortened, the schedule's and the heartbeat's."""
 
-    def __init__(self, minute_s: float, trigger: str | None = None, is_well: bool = False):
+    def __init__(self, minute_s: float, scheduled: tuple[str, ...] = (), is_well: bool = False):
         super().__init__(daemon=True)
-        self.minute_s, self.trigger = minute_s, trigger
+        self.minute_s, self.scheduled = minute_s, scheduled
         self.beats = Watched({}) if is_well else None
         self.ticks = [time.time()]
         self.ended = threading.Event()
@@ -94,9 +94,9 @@ class Clock(threading.Thread):
 
     def run(self) -> None:
         while not self.ended.is_set():
-            postgres.psql(STACK, WRITES + (HEARTBEAT if self.trigger else ""))
-            if self.trigger:
-                LAMBDA.invoke(FunctionName=self.trigger, InvocationType="Event")
+            postgres.psql(STACK, WRITES + (HEARTBEAT if self.scheduled else ""))
+            for function in self.scheduled:
+                LAMBDA.invoke(FunctionName=function, InvocationType="Event")
             self.ended.wait(self.minute_s)
             while self.beats and not self.has_beaten() and not self.ended.is_set():
                 self.ended.wait(0.1)
@@ -207,7 +207,7 @@ class Watch(unittest.TestCase):
 
         configure(before | {"STAY": f"{minute_s * 1000:.0f}ms"})
         self.addCleanup(configure, before)
-        clock = Clock(minute_s, trigger, is_well)
+        clock = Clock(minute_s, (trigger, self.names["ValidateFunction"]), is_well)
         self.addCleanup(clock.end)
         return clock
 

@@ -35,7 +35,7 @@ impl Error {
             Self::Source(error) => !error.is_connection_lost(),
             Self::Database(error) => error.as_db_error().is_some(),
             Self::Target(_) => true,
-            _ => false,
+            Self::Connect(_) | Self::Elasticsearch(_) | Self::Late(_) | Self::Asked(_) => false,
         }
     }
 }

@@ -132,9 +132,10 @@ impl<'a> Worker<'a> {
             return Ok(if has_moved { Step::On } else { Step::Waits });
         }
         sleep_until(pace.next_page).await;
-        match round.phase {
-            Phase::Source => self.compare_page(round, index, pace, done).await?,
-            _ => self.walk_page(round, index, pace).await?,
+        if round.phase == Phase::Source {
+            self.compare_page(round, index, pace, done).await?;
+        } else {
+            self.walk_page(round, index, pace).await?;
         }
         Ok(Step::On)
     }

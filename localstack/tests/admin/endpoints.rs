@@ -7,12 +7,14 @@ use serde_json::{Value, json};
 
 use crate::client::{Admin, days};
 
-const GETS: [&str; 14] = [
+const GETS: [&str; 16] = [
     "/api/session",
     "/api/outbox",
     "/api/dlq",
     "/api/subscriptions",
     "/api/streams",
+    "/api/validation",
+    "/api/validation/users",
     "/api/ingest",
     "/api/ingest/rejects",
     "/api/history",
@@ -23,13 +25,14 @@ const GETS: [&str; 14] = [
     "/api/dlq/redrive/1",
     "/api/retry/1",
 ];
-const MUTATIONS: [(Method, &str); 10] = [
+const MUTATIONS: [(Method, &str); 11] = [
     (Method::POST, "/api/dlq/1/redrive"),
     (Method::POST, "/api/dlq/redrive"),
     (Method::POST, "/api/dlq/redrive/1"),
     (Method::DELETE, "/api/dlq/1"),
     (Method::DELETE, "/api/dlq/redrive/1"),
     (Method::POST, "/api/ingest/run"),
+    (Method::POST, "/api/validation"),
     (Method::POST, "/api/add-user"),
     (Method::POST, "/api/update-user"),
     (Method::POST, "/api/subscriptions/elasticsearch/pause"),

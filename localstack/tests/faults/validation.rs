@@ -133,10 +133,11 @@ async fn outages_and_kills_in_the_middle_of_a_round_delay_it_and_change_no_verdi
             }
             pipeline.say(&format!("{fault} was away"));
         }
-        let row = finish(pipeline, stream).await;
-        assert_eq!(differences(pipeline, stream).await?, "missing repaired 10002", "{row}");
+        // A page waits until the load has arrived, which had piled up.
         let (changes, _) = load.stop_after_refusals().await?;
         pipeline.say(&format!("{changes} changes"));
+        let row = finish(pipeline, stream).await;
+        assert_eq!(differences(pipeline, stream).await?, "missing repaired 10002", "{row}");
         pipeline.is_converged().await
     })
     .await
