@@ -197,6 +197,11 @@ BEGIN
     SELECT * INTO known FROM sluice.stream AS s WHERE s.name = confirm_differences.stream;
     IF NOT EXISTS (SELECT FROM sluice.difference AS d WHERE d.subscription = reader AND d.stream = confirm_differences.stream AND d.seen IS NOT NULL) THEN
         UPDATE sluice.validation AS v SET scanned = sluice.snapshot() WHERE v.subscription = reader AND v.stream = confirm_differences.stream;
+        IF NOT EXISTS (SELECT FROM sluice.difference AS d WHERE d.subscription = reader AND d.stream = confirm_differences.stream AND d.state = 'repairing') THEN
+            is_whole := true;
+            confirmed := 0;
+            RETURN;
+        END IF;
     END IF;
     fanned_out := ARRAY(
         SELECT u.until FROM (
@@ -255,6 +260,19 @@ BEGIN
                   WHERE x.subscription = reader AND x.stream = confirm_differences.stream AND x.class = 'untracked' AND x.state IN ('confirmed', 'stuck'));
 END $$;
 
+-- Does it help to read and to write the document again? Versions end where the subscription's do, some way below 2^53.
+CREATE OR REPLACE FUNCTION sluice.is_repairable(class text, version bigint) RETURNS boolean
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT class IN ('missing', 'stale', 'extra') OR class = 'version_ahead' AND version <= 9000000000000000
+$$;
+
+-- Is this one still to be put right, since somebody wants it, or the round does so?
+CREATE OR REPLACE FUNCTION sluice.is_to_be_repaired(difference sluice.difference, round sluice.validation) RETURNS boolean
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT difference.state IN ('confirmed', 'stuck') AND (difference.is_wanted OR round.repair AND NOT round.dry_run AND difference.state = 'confirmed')
+        AND sluice.is_repairable(difference.class, difference.version)
+$$;
+
 -- Has the log's row made of up to `size` confirmed differences, for this subscription alone, and notes that it did: how many. Their
 -- documents are read anew, so a repair overwrites nothing that is newer. What the index has from the future is overtaken first.
 CREATE OR REPLACE FUNCTION sluice.repair_differences(reader text, stream text, holder text, size integer) RETURNS bigint
@@ -270,8 +288,7 @@ BEGIN
     FROM (
         SELECT x.id, x.key, x.class, x.version
         FROM sluice.difference AS x JOIN sluice.validation AS v ON v.subscription = x.subscription AND v.stream = x.stream
-        WHERE x.subscription = reader AND x.stream = repair_differences.stream AND x.state IN ('confirmed', 'stuck') AND x.seen IS NULL
-          AND (x.is_wanted OR v.repair AND NOT v.dry_run AND x.state = 'confirmed') AND sluice.is_repairable(x.class, x.version)
+        WHERE x.subscription = reader AND x.stream = repair_differences.stream AND x.seen IS NULL AND sluice.is_to_be_repaired(x, v)
         ORDER BY x.id LIMIT size) AS d;
     IF wanted IS NULL THEN
         RETURN 0;
@@ -284,12 +301,6 @@ BEGIN
     FROM unnest(keys) AS k(key);
     RETURN cardinality(keys);
 END $$;
-
--- Does it help to read and to write the document again? Versions end where the subscription's do, some way below 2^53.
-CREATE OR REPLACE FUNCTION sluice.is_repairable(class text, version bigint) RETURNS boolean
-LANGUAGE sql IMMUTABLE AS $$
-    SELECT class IN ('missing', 'stale', 'extra') OR class = 'version_ahead' AND version <= 9000000000000000
-$$;
 
 -- Ends the round where nothing is left to be found out: whether it did.
 CREATE OR REPLACE FUNCTION sluice.end_validation(reader text, stream text, holder text) RETURNS boolean
@@ -304,8 +315,7 @@ BEGIN
       AND NOT EXISTS (
           SELECT FROM sluice.difference AS d
           WHERE d.subscription = reader AND d.stream = v.stream
-            AND (d.seen IS NOT NULL OR d.state = 'repairing'
-                OR d.state IN ('confirmed', 'stuck') AND (d.is_wanted OR v.repair AND NOT v.dry_run AND d.state = 'confirmed') AND sluice.is_repairable(d.class, d.version)));
+            AND (d.seen IS NOT NULL OR d.state = 'repairing' OR sluice.is_to_be_repaired(d, v)));
     RETURN FOUND;
 END $$;
 

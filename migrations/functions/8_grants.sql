@@ -50,7 +50,7 @@ GRANT EXECUTE ON FUNCTION
     sluice.start_validation(text, text, text, text, text), sluice.validation_keys(text, text[], integer),
     sluice.note_page(text, text, text, text, text[], bigint, bigint, bigint, bigint, pg_snapshot, text[], text[], text[], bigint[]),
     sluice.due_differences(text, text, integer), sluice.note_differences(text, text, text, bigint[], text[], text[], bigint[]),
-    sluice.confirm_differences(text, text, text), sluice.repair_differences(text, text, text, integer), sluice.is_repairable(text, bigint),
+    sluice.confirm_differences(text, text, text), sluice.repair_differences(text, text, text, integer), sluice.is_repairable(text, bigint), sluice.is_to_be_repaired(sluice.difference, sluice.validation),
     sluice.end_validation(text, text, text), sluice.want_repair(text, text, text[], text, text), sluice.has_room(text, text, text), sluice.validation_status(),
     sluice.count_ingest(text[], bigint[]), sluice.forget_rejects(integer, timestamptz)
 TO sluice_app;

@@ -72,7 +72,7 @@ const ROWS: &str = "
     INSERT INTO sluice.outbox (stream, key, op) SELECT 'unborn', n, 'upsert' FROM generate_series(1, 2000) AS n";
 
 /// How each function is called as its caller calls it, or in a harder way. One that has no line here fails the test.
-const CALLS: [(&str, &str); 112] = [
+const CALLS: [(&str, &str); 113] = [
     ("advance", "SELECT sluice.advance('elasticsearch', 1)"),
     ("answers_for_another", "SELECT sluice.answers_for_another('elasticsearch', 'items', '7')"),
     ("as_reader", "SELECT sluice.as_reader(s, 'SELECT', 'n integer') FROM sluice.stream AS s"),
@@ -215,6 +215,10 @@ const CALLS: [(&str, &str); 112] = [
     ("has_fanned_out", "SELECT sluice.has_fanned_out('items', pg_current_snapshot())"),
     ("has_room", "SELECT sluice.has_room('elasticsearch', 'items', 'me')"),
     ("is_repairable", "SELECT sluice.is_repairable('stale', NULL)"),
+    (
+        "is_to_be_repaired",
+        "SELECT sluice.is_to_be_repaired(d, v) FROM sluice.difference AS d JOIN sluice.validation AS v USING (subscription, stream)",
+    ),
     (
         "note_differences",
         "SELECT sluice.note_differences('elasticsearch', 'items', 'me', ids, array_fill('missing'::text, '{500}'), array_fill('x'::text, '{500}'), array_fill(NULL::bigint, '{500}')) FROM (SELECT array_agg(id) AS ids FROM (SELECT id FROM sluice.difference WHERE seen IS NOT NULL ORDER BY id LIMIT 500) AS d) AS d",
