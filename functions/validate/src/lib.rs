@@ -19,13 +19,12 @@ use database::validation::{self, Status, Turn};
 use database::{Stream, lease, subscriptions};
 use elasticsearch::Elasticsearch;
 use secrets::Secrets;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_postgres::Client;
 use tracing::{info, warn};
 
-pub use crate::compare::{Comparison, compare};
 pub use crate::config::{Config, Settings};
 pub use crate::error::Error;
 use crate::round::{Done, Pace, Step, Worker, is_lasting};
@@ -66,50 +65,6 @@ enum Command {
     GoOn { streams: Vec<String> },
 }
 
-/// A stream's round, as whoever asked is told.
-#[derive(Debug, Serialize)]
-struct Row {
-    stream: String,
-    subscription: String,
-    state: String,
-    repair: bool,
-    dry_run: bool,
-    by: Option<String>,
-    checked: i64,
-    walked: i64,
-    printed_differently: i64,
-    repaired: i64,
-    verdict: Option<String>,
-    problem: Option<String>,
-    begun_at: Option<String>,
-    updated_at: Option<String>,
-    verdict_at: Option<String>,
-    classes: Value,
-}
-
-impl From<Status> for Row {
-    fn from(status: Status) -> Self {
-        Self {
-            stream: status.stream,
-            subscription: status.subscription,
-            state: status.state,
-            repair: status.repair,
-            dry_run: status.dry_run,
-            by: status.actor,
-            checked: status.checked,
-            walked: status.walked,
-            printed_differently: status.printed_differently,
-            repaired: status.repaired,
-            verdict: status.verdict,
-            problem: status.problem,
-            begun_at: status.begun_at,
-            updated_at: status.updated_at,
-            verdict_at: status.verdict_at,
-            classes: status.classes,
-        }
-    }
-}
-
 /// The function's value.
 pub struct Validator {
     config: Config,
@@ -146,11 +101,10 @@ impl Validator {
                 let stop_at = stop_at.min(Instant::now() + ANSWER_WITHIN);
                 let mut done = Done::default();
                 self.work(&client, Some(&streams), stop_at, &mut done).await?;
-                let rows = validation::list(&client).await?;
-                let rows: Vec<Row> =
-                    rows.into_iter().map(Row::from).filter(|row| streams.contains(&row.stream)).collect();
+                let mut rows = validation::list(&client).await?;
+                self.measure(&rows, done);
+                rows.retain(|row| streams.contains(&row.stream));
                 let is_finished = rows.iter().all(|row| row.state == "done");
-                self.measure(&client, done).await;
                 Ok(json!({"finished": is_finished, "streams": rows}))
             }
         }
@@ -161,7 +115,10 @@ impl Validator {
         let client = self.connect().await?;
         let mut done = Done::default();
         let worked = self.work(&client, None, stop_at, &mut done).await;
-        self.measure(&client, done).await;
+        match validation::list(&client).await {
+            Ok(rows) => self.measure(&rows, done),
+            Err(error) => warn!(error = database::describe(&error), "what was found cannot be told"),
+        }
         worked?;
         Ok(json!({"checked": done.checked, "repaired": done.repaired}))
     }
@@ -210,14 +167,7 @@ impl Validator {
     }
 
     /// Writes the metrics of an invocation.
-    async fn measure(&self, client: &Client, done: Done) {
-        let rows = match validation::list(client).await {
-            Ok(rows) => rows,
-            Err(error) => {
-                warn!(error = database::describe(&error), "what was found cannot be told");
-                return;
-            }
-        };
+    fn measure(&self, rows: &[Status], done: Done) {
         let within_ms = i64::try_from(self.config.settings.within.as_millis()).unwrap_or(i64::MAX);
         let ages: Vec<i64> = rows.iter().filter_map(|row| row.verdict_age_ms).collect();
         let late = ages.iter().filter(|age| within_ms > 0 && **age > within_ms.saturating_mul(2)).count();

@@ -169,16 +169,10 @@ impl<'a> Worker<'a> {
         let size = pace.page();
         let keys = validation::read_keys(self.client, &self.stream.name, round.after.as_ref(), size).await?;
         let sides = self.sides(index);
-        let mut page = Page {
-            seen: keys.seen,
-            phase: if i32::try_from(keys.keys.len()).unwrap_or(i32::MAX) < size { Phase::Index } else { Phase::Source },
-            after: keys.last.or(round.after),
-            position: round.position,
-            checked: i64::try_from(keys.keys.len()).unwrap_or(i64::MAX),
-            walked: 0,
-            printed_differently: 0,
-            candidates: vec![],
-        };
+        let is_last = i32::try_from(keys.keys.len()).unwrap_or(i32::MAX) < size;
+        let mut page = Page::of(round, keys.seen, if is_last { Phase::Index } else { Phase::Source });
+        page.after = keys.last.or(page.after);
+        page.checked = i64::try_from(keys.keys.len()).unwrap_or(i64::MAX);
         for examined in sides.examine(&keys.keys).await? {
             page.printed_differently += i64::from(examined.is_printed_differently);
             let key = keys.keys[examined.position].as_str();
@@ -196,27 +190,17 @@ impl<'a> Worker<'a> {
         if self.scan.is_none() {
             self.scan = Scan::open(self.elasticsearch, index, round.position).await?;
         }
-        let mut page = Page {
-            seen: String::new(),
-            phase: Phase::Confirming,
-            after: round.after,
-            position: round.position,
-            checked: 0,
-            walked: 0,
-            printed_differently: 0,
-            candidates: vec![],
-        };
         let found = match &mut self.scan {
             Some(scan) => scan.next().await?,
             None => None,
         };
         let (seen, reserved) = validation::look(self.client, ELASTICSEARCH).await?;
-        page.seen = seen;
+        let mut page = Page::of(round, seen, Phase::Confirming);
         if let Some(found) = found {
             page.phase = Phase::Index;
             page.walked = i64::try_from(found.len()).unwrap_or(i64::MAX);
             // The last number again: another shard may have it, too.
-            page.position = found.last().map_or(round.position, |last| last.seq_no);
+            page.position = found.last().map_or(page.position, |last| last.seq_no);
             let keys: Vec<String> = found.iter().map(|it| it.key.clone()).collect();
             // With no bytes allowed, what exists is too large, and no document travels.
             let mut reads = self.stream.read(self.client, keys.clone(), 0, None);

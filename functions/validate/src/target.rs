@@ -58,7 +58,7 @@ pub(crate) async fn read(elasticsearch: &Elasticsearch, index: &str, keys: &[&st
         let reason = String::from_utf8_lossy(&body).chars().take(500).collect();
         return Err(Error::Refused { doing, status: status.as_u16(), reason });
     }
-    Ok(Documents(body.to_vec()))
+    Ok(Documents(body.into()))
 }
 
 impl Documents {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
 use serde_json::Value;
 use telemetry::call;
 use tokio_postgres::types::ToSql;
@@ -96,7 +97,7 @@ impl Turn<'_> {
 }
 
 /// A slice of a source's keys.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Keys {
     /// Their texts, in the order of the key.
     pub keys: Vec<String>,
@@ -140,6 +141,14 @@ pub struct Page {
     pub candidates: Vec<Finding>,
 }
 
+impl Page {
+    /// One of nothing yet, after which the round goes on where it is.
+    pub fn of(round: Round, seen: String, phase: Phase) -> Self {
+        let Round { after, position, .. } = round;
+        Self { seen, phase, after, position, checked: 0, walked: 0, printed_differently: 0, candidates: vec![] }
+    }
+}
+
 /// A difference that is to be looked at again.
 #[derive(Clone, Debug)]
 pub struct Due {
@@ -152,7 +161,7 @@ pub struct Due {
 }
 
 /// A stream, its last round, and what differs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Status {
     /// Where it goes.
     pub subscription: String,
@@ -165,6 +174,7 @@ pub struct Status {
     /// It is only said what that would be.
     pub dry_run: bool,
     /// Who asked; scrub: nobody, it was due.
+    #[serde(rename = "by")]
     pub actor: Option<String>,
     /// Documents of the source that were compared in this round.
     pub checked: i64,
@@ -185,6 +195,7 @@ pub struct Status {
     /// When the verdict was given.
     pub verdict_at: Option<String>,
     /// How long ago, or for how long the stream has waited for its first, in milliseconds.
+    #[serde(skip)]
     pub verdict_age_ms: Option<i64>,
     /// `[{"class", "state", "count", "keys"}]`, ten keys of each.
     pub classes: Value,
