@@ -6,6 +6,8 @@
 //! bench copy QUERY          the rows that PostgreSQL gives in COPY, counted: the limit of the source
 //! bench bulk QUERY INDEX BYTES CONCURRENCY
 //!                           prepared bodies to Elasticsearch, counted: the limit of the sink
+//! bench mget INDEX DOCUMENTS PAGE
+//!                           documents by their ids from Elasticsearch, counted: the limit of who reads the sink
 //! bench latency STATEMENT INDEX FIRST RATE SECONDS
 //!                           writes at a steady rate: the time from commit to found by id
 //! ```
@@ -16,6 +18,7 @@ mod copy;
 mod deliver;
 mod instant;
 mod latency;
+mod mget;
 mod runtime;
 
 use anyhow::{Context as _, Result, bail};
@@ -29,11 +32,14 @@ async fn main() -> Result<()> {
         ["bulk", query, index, bytes, concurrency] => {
             bulk::run(query, index, bytes.parse().context("BYTES")?, concurrency.parse().context("CONCURRENCY")?).await
         }
+        ["mget", index, documents, page] => {
+            mget::run(index, documents.parse().context("DOCUMENTS")?, page.parse().context("PAGE")?).await
+        }
         ["latency", statement, index, first, rate, seconds] => {
             let first = first.parse().context("FIRST")?;
             latency::run(statement, index, first, rate.parse().context("RATE")?, seconds.parse().context("SECONDS")?)
                 .await
         }
-        _ => bail!("the commands are serve, copy, bulk and latency; src/main.rs tells their arguments"),
+        _ => bail!("the commands are serve, copy, bulk, mget and latency; src/main.rs tells their arguments"),
     }
 }
