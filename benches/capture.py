@@ -46,6 +46,23 @@ UPDATE demo.{name} SET n = n + 1 WHERE id = :id;
 KINDS = {"none": ("", "nothing"), "by_hand": (BY_HAND.format(table="by_hand", document="to_jsonb(NEW)"), "demo.outbox"), "tracked": (TRACKED, "sluice.outbox")}
 
 
+def load(world: World, script: str, seconds: int, *options: str) -> tuple[float, list[int]]:
+    """The script's transactions by pgbench, from several clients: how many a second, and the time of each in µs, sorted."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "script.sql")
+        file.write_text(script)
+        env = os.environ | postgres.connection(world.stack.database_url) | {"PGDATABASE": DATABASE}
+        command = [Path(postgres.install(world.stack)) / "pgbench", "-n", "-M", "prepared", "-f", file, "-c", str(CLIENTS), "-T", str(seconds), "--log", *options]
+        told = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, check=True).stdout
+        times_us = sorted(int(line.split()[2]) for log in Path(folder).glob("pgbench_log.*") for line in log.open())
+    return float(re.search(r"tps = ([\d.]+)", told)[1]), times_us
+
+
+def percentiles(times_us: list[int]) -> dict[str, float]:
+    """Of sorted times."""
+    return {"p50 ms": statistics.median(times_us) / 1000, "p99 ms": times_us[len(times_us) * 99 // 100] / 1000}
+
+
 class Writers:
     """A table of each kind, and the load that is put on it."""
 
@@ -57,16 +74,8 @@ class Writers:
         more, log = KINDS[name]
         self.world.make_database()
         self.world.sql(TABLES.format(name=name) + more + f"RESET ROLE; VACUUM ANALYZE demo.{name}; CHECKPOINT;")
-        stack = self.world.stack
-        with tempfile.TemporaryDirectory() as folder:
-            script = Path(folder, "script.sql")
-            script.write_text(SCRIPT.format(name=name))
-            env = os.environ | postgres.connection(stack.database_url) | {"PGDATABASE": DATABASE}
-            command = [Path(postgres.install(stack)) / "pgbench", "-n", "-M", "prepared", "-f", script, "-c", str(CLIENTS), "-T", str(self.seconds), "--log"]
-            told = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, check=True).stdout
-            times_us = sorted(int(line.split()[2]) for file in Path(folder).glob("pgbench_log.*") for line in file.open())
-        rate = float(re.search(r"tps = ([\d.]+)", told)[1])
-        measured = {"ms a write": CLIENTS / rate * 1000, "writes/s": rate, "p50 ms": statistics.median(times_us) / 1000, "p99 ms": times_us[len(times_us) * 99 // 100] / 1000}
+        rate, times_us = load(self.world, SCRIPT.format(name=name), self.seconds)
+        measured = {"ms a write": CLIENTS / rate * 1000, "writes/s": rate, **percentiles(times_us)}
         if log != "nothing":
             [log_bytes] = self.world.of_tables(log, "sum(pg_total_relation_size(c.oid))")
             measured["log B/write"] = log_bytes / len(times_us)

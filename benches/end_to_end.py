@@ -29,14 +29,21 @@ WRITE = "INSERT INTO demo.book VALUES ($1::bigint, 1, 'Book ' || $1, left(repeat
 
 
 @contextmanager
-def sluice(world: World) -> Iterator[Running]:
-    """The functions at work, as EventBridge and an event source mapping have them."""
-    world.make_database()
-    world.sql(BOOKS + TRACKED.format(source="book"))
-    world.migrate()
+def pipeline(world: World) -> Iterator[list[int]]:
+    """The functions at work, as EventBridge and an event source mapping have them; gives their pids."""
     world.ask("reset", {"keeps": True})
     trigger = world.start("trigger", 0, DRAIN="stay", STAY="5s")
     with world.at_work(trigger, [world.start("indexer", number) for number in range(1, INDEXERS + 1)]) as pids:
+        yield pids
+
+
+@contextmanager
+def sluice(world: World) -> Iterator[Running]:
+    """The same in a database of its own."""
+    world.make_database()
+    world.sql(BOOKS + TRACKED.format(source="book"))
+    world.migrate()
+    with pipeline(world) as pids:
         yield Running(f"{PREFIX}books", pids)
 
 
