@@ -10,7 +10,7 @@ Rounds = dict[str, Round]  # of each bench one
 SIGNS = {ge: "≥", gt: ">", le: "≤", lt: "<"}
 PLAIN = "drain 1024 B book"
 DRAINED = ("drain 200 B book", PLAIN, "drain 10240 B book", "drain 1024 B joined")
-FUNCTIONS = ("indexer", "trigger", "admin", "migrate", "ingest", "origin")
+FUNCTIONS = ("indexer", "trigger", "admin", "migrate", "ingest", "origin", "validate")
 
 
 def value(bench: str, contestant: str, measure: str) -> Callable[[Rounds], float]:
@@ -51,6 +51,9 @@ GOALS = [
     ("index, CPU of that which Elasticsearch uses", ratio("index", "sluice", "sluice", "CPU s/million", "Elasticsearch's"), le, 0.15),
     ("ingest, profiles/s into PostgreSQL", value("ingest", "sluice", "profiles/s"), ge, 10_000),
     ("ingest, of what one INSERT of the same rows gives", ratio("ingest", "sluice", "limit: one INSERT of the same rows", "profiles/s"), ge, 0.5),
+    ("validate, documents/s through both passes", value("validate", "sluice", "documents/s"), ge, 15_000),
+    ("validate, p99 of writers beside the scrub, against without", ratio("validate writers", "sluice, the scrub beside it", "sluice", "p99 ms"), le, 1.05),
+    ("validate, from all arrived to the verdict, s", value("validate verdict", "sluice", "s"), le, 2),
     ("burst, documents/s against PGSync's", beside_peers("documents/s", max, lambda name: "PGSync" in name), ge, 5),
     ("burst, documents/s against the best other peer's", beside_peers("documents/s", max, lambda name: "PGSync" not in name), ge, 2),
     ("burst, memory against the least of the peers'", beside_peers("peak MB", min, lambda _: True), lt, 1),
@@ -65,6 +68,7 @@ GOALS = [
     ("peak memory of the trigger, MB", largest("peak MB", *((bench, "sluice") for bench in DRAINED)), le, 64),
     ("peak memory of an indexer, MB", largest("peak MB", ("index", "sluice")), le, 64),
     ("peak memory of the ingest, MB", largest("peak MB", ("ingest", "sluice")), le, 64),
+    ("peak memory of the validator, MB", largest("peak MB", ("validate", "sluice")), le, 64),
     ("largest zip, MB", largest("zip MB", *(("cold start", name) for name in FUNCTIONS)), le, 5),
 ]
 
