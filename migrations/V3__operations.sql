@@ -97,6 +97,8 @@ CREATE TABLE sluice.validation (
     dry_run boolean NOT NULL,                   -- only say what that would be
     actor text NOT NULL,                        -- who asked; 'scrub': nobody did, it was due
     index text,                                 -- that is compared; another one: the round begins anew
+    index_uuid text,                            -- Elasticsearch's; an index that was made anew has another one
+    page integer NOT NULL DEFAULT 1000,         -- documents that are looked at at once; fewer where that took too long
     after_key text[],                           -- of the source: how far; NULL: not begun
     position bigint NOT NULL DEFAULT 0,         -- of the index: the sequence number from which on it is to be walked
     checked bigint NOT NULL DEFAULT 0,          -- documents of the source that were compared
@@ -144,5 +146,3 @@ CREATE TABLE sluice.heartbeat (
     name text PRIMARY KEY,
     at timestamptz NOT NULL
 ) WITH (fillfactor = 50);
-INSERT INTO sluice.heart (name) VALUES ('heartbeat');
-INSERT INTO sluice.heartbeat (name, at) VALUES ('heartbeat', clock_timestamp());

@@ -187,6 +187,8 @@ async fn template(server: &Config, postgres: &Client) -> Result<String> {
         owner.batch_execute(&format!("BEGIN; {sql}; COMMIT")).await.with_context(|| file.clone())?;
         owner.execute("INSERT INTO sluice.schema_history (version, name) VALUES ($1, $2)", &[version, file]).await?;
     }
+    // The heartbeat's first rows: nobody drains them here.
+    owner.batch_execute("DELETE FROM sluice.outbox; SELECT setval('sluice.outbox_id_seq', 1, false)").await?;
     let_functions_in(&owner).await?;
     drop(owner);
     crate::eventually("the session that migrated to end", async || {

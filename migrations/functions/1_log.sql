@@ -83,6 +83,16 @@ BEGIN
             WHERE w.subscription = reader AND t.live_index IS NOT NULL);
 END $$;
 
+-- Means a position something here?
+CREATE OR REPLACE FUNCTION sluice.check_cluster(subscription sluice.subscription) RETURNS void
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF subscription.system_identifier <> (SELECT c.system_identifier FROM pg_control_system() AS c) THEN
+        RAISE EXCEPTION 'this database was restored or copied into another cluster: the position of subscription % means nothing here', subscription.name
+            USING ERRCODE = 'SL001', HINT = 'Run migrate with the command rebase (make rebase).';
+    END IF;
+END $$;
+
 -- Reserves a range of versions [first, last] for the calling session, which becomes the holder. The caller commits
 -- before it draws from the range: what a crashed drain drew would otherwise be drawn again. The range starts above the
 -- clock, so that versions rise over a restore, too. No row: another session drains it, or it is paused. A holder that
@@ -92,7 +102,6 @@ RETURNS TABLE (first bigint, last bigint, timeline_changed boolean)
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     position sluice.subscription;
-    cluster bigint := (SELECT system_identifier FROM pg_control_system());
     history integer := (SELECT timeline_id FROM pg_control_checkpoint());
     microseconds bigint := (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
 BEGIN
@@ -105,10 +114,7 @@ BEGIN
         WHERE s.name = reader AND a.xact_start < clock_timestamp() - patience;
         RETURN;
     END IF;
-    IF position.system_identifier <> cluster THEN
-        RAISE EXCEPTION 'this database was restored or copied into another cluster: the position of subscription % means nothing here', reader
-            USING ERRCODE = 'SL001', HINT = 'Run migrate with the command rebase (make rebase).';
-    END IF;
+    PERFORM sluice.check_cluster(position);
     IF position.paused THEN
         RETURN;
     END IF;

@@ -45,6 +45,21 @@ BEGIN
     RETURN true;
 END $$;
 
+-- Begins the rounds anew that have still to read rows of this partition: without them nobody knows what was changed.
+CREATE OR REPLACE FUNCTION sluice.restart_validations(partition regclass) RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+DECLARE
+    round sluice.validation;
+    waits boolean;
+BEGIN
+    FOR round IN SELECT * FROM sluice.validation AS v WHERE v.state NOT IN ('asked', 'done') LOOP
+        EXECUTE format('SELECT EXISTS (SELECT FROM %1$s WHERE xid >= %2$L) OR EXISTS (SELECT FROM pg_snapshot_xip(%3$L) AS x JOIN %1$s ON xid = x)',
+            partition, pg_snapshot_xmax(round.scanned), round.scanned) INTO waits;
+        UPDATE sluice.validation AS v SET state = 'asked' WHERE waits AND v.subscription = round.subscription AND v.stream = round.stream AND v.state <> 'done';
+    END LOOP;
+END $$;
+
 -- Does the next thing that the log's partitions need, and says what; NULL: nothing is to be done. Call it until then, a
 -- transaction each; on lock_not_available, later. Rows stay in the log for `keep` after they were passed, and an eighth
 -- of it longer at most: a partition ends when it is full, or that old. No step reads rows.
@@ -112,6 +127,7 @@ BEGIN
     IF NOT sluice.is_passed(oldest) THEN
         RETURN NULL;
     END IF;
+    PERFORM sluice.restart_validations(oldest);
     name := oldest::text;                       -- while it has one
     EXECUTE format('DROP TABLE %s', name);
     RETURN 'dropped partition ' || name;
@@ -448,7 +464,7 @@ BEGIN
     DELETE FROM sluice.dead_letter AS l
     WHERE (l.subscription, l.stream, md5(l.key)) IN (
         SELECT first.subscription, first.stream, md5(first.key) FROM (SELECT * FROM sluice.dead_letter AS x ORDER BY x.at LIMIT 500) AS first
-        WHERE first.at < now - keep);
+        WHERE first.at < now - interval '14 days');              -- as long as the queue keeps them
     GET DIAGNOSTICS rows = ROW_COUNT;
     removed := removed + rows;
     DELETE FROM sluice.difference AS d

@@ -6,15 +6,17 @@
 -- confirmed that it differs. Where there is such a row, the document is on its way once more, and the next round compares it:
 -- so a round comes to its end however much is written. No clock takes part.
 
--- Begins a round of a stream, in place of the one that goes on. What was confirmed before stays so until it is looked at again.
+-- Begins a round of a stream, in place of the one that goes on, but by the scrub: then only where none does. What was confirmed before
+-- stays so until it is looked at again.
 CREATE OR REPLACE FUNCTION sluice.begin_validation(reader text, stream text, repair boolean, dry_run boolean, actor text) RETURNS void
 LANGUAGE sql VOLATILE AS $$
     INSERT INTO sluice.validation AS v (subscription, stream, repair, dry_run, actor, scanned)
     VALUES (reader, stream, repair, dry_run, actor, sluice.snapshot())
     ON CONFLICT (subscription, stream) DO UPDATE
-    SET state = 'asked', repair = excluded.repair, dry_run = excluded.dry_run, actor = excluded.actor, index = NULL, after_key = NULL,
-        position = 0, checked = 0, walked = 0, printed_differently = 0, repaired = 0, problem = NULL,
+    SET state = 'asked', repair = excluded.repair, dry_run = excluded.dry_run, actor = excluded.actor, index = NULL, index_uuid = NULL, after_key = NULL,
+        position = 0, page = excluded.page, checked = 0, walked = 0, printed_differently = 0, repaired = 0, problem = NULL,
         asked_at = clock_timestamp(), begun_at = NULL, updated_at = clock_timestamp()
+    WHERE v.state = 'done' OR excluded.actor <> 'scrub'
 $$;
 
 -- Asks for a round of this stream, or of all: those that it asked for. `repair`: what is confirmed to differ is read and written
@@ -42,6 +44,7 @@ END $$;
 CREATE OR REPLACE FUNCTION sluice.due_validations(reader text, within interval, repair boolean, now timestamptz DEFAULT clock_timestamp()) RETURNS SETOF sluice.validation
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
+    PERFORM sluice.check_cluster(s) FROM sluice.subscription AS s WHERE s.name = reader;
     IF within > interval '0' THEN
         PERFORM sluice.begin_validation(reader, t.stream, due_validations.repair, false, 'scrub')
         FROM sluice.target AS t LEFT JOIN sluice.validation AS v ON v.subscription = t.subscription AND v.stream = t.stream
@@ -50,7 +53,7 @@ BEGIN
     RETURN QUERY SELECT * FROM sluice.validation AS v WHERE v.subscription = reader AND v.state <> 'done' ORDER BY v.updated_at, v.stream;
 END $$;
 
--- Is it still this holder's turn? It stays so until the transaction ends.
+-- Is it still this holder's turn? It stays so until the transaction ends, and nobody else changes the round.
 CREATE OR REPLACE FUNCTION sluice.check_validator(reader text, stream text, holder text) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
@@ -60,10 +63,33 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'somebody else validates stream %', quote_ident(stream) USING ERRCODE = 'SL003';
     END IF;
+    PERFORM FROM sluice.validation AS v WHERE v.subscription = reader AND v.stream = check_validator.stream FOR UPDATE;
 END $$;
 
+-- Is a stream still read by this query for this index? Where it was defined anew meanwhile, what was read is of no use.
+CREATE OR REPLACE FUNCTION sluice.check_reading(reader text, stream text, index text, query text) RETURNS void
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF NOT EXISTS (
+        SELECT FROM sluice.stream AS s JOIN sluice.target AS t ON t.stream = s.name
+        WHERE t.subscription = check_reading.reader AND s.name = check_reading.stream AND t.live_index = check_reading.index AND sluice.read_query(s, sluice.fields_of(t)) = query) THEN
+        RAISE EXCEPTION 'stream % was defined anew', quote_ident(stream) USING ERRCODE = 'SL003';
+    END IF;
+END $$;
+
+-- For how long a change of this stream has been on its way: the oldest that was not sent, or has not arrived.
+CREATE OR REPLACE FUNCTION sluice.lag(reader text, stream text) RETURNS interval
+LANGUAGE sql STABLE
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off AS $$
+    SELECT greatest(
+        (SELECT clock_timestamp() - min(p.created_at) FROM sluice.subscription AS s, sluice.pending_rows(s, sluice.counted_rows()) AS p WHERE s.name = reader),
+        (SELECT clock_timestamp() - f.since FROM sluice.flight AS f
+         WHERE f.subscription = reader AND f.stream = lag.stream AND NOT f.is_landed AND NOT sluice.is_complete(f, false) ORDER BY f.base LIMIT 1),
+        interval '0')
+$$;
+
 -- The round is about this index from now on, from the beginning; NULL: it cannot be compared, for this reason, and is over.
-CREATE OR REPLACE FUNCTION sluice.start_validation(reader text, stream text, holder text, index text, problem text) RETURNS void
+CREATE OR REPLACE FUNCTION sluice.start_validation(reader text, stream text, holder text, index text, uuid text, problem text) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     before pg_snapshot := sluice.snapshot();
@@ -74,7 +100,7 @@ BEGIN
     UPDATE sluice.difference AS d SET state = 'confirmed', seen = pg_current_snapshot(), until = NULL, digest = NULL, has_landed = false
     WHERE d.subscription = reader AND d.stream = start_validation.stream;
     UPDATE sluice.validation AS v
-    SET state = CASE WHEN start_validation.index IS NULL THEN 'done' ELSE 'source' END, index = start_validation.index, problem = start_validation.problem,
+    SET state = CASE WHEN start_validation.index IS NULL THEN 'done' ELSE 'source' END, index = start_validation.index, index_uuid = uuid, problem = start_validation.problem,
         after_key = NULL, position = 0, checked = 0, walked = 0, printed_differently = 0, scanned = before,
         begun_at = coalesce(v.begun_at, clock_timestamp()), updated_at = clock_timestamp(),
         verdict = CASE WHEN start_validation.index IS NULL THEN 'not compared' ELSE v.verdict END,
@@ -94,13 +120,14 @@ END $$;
 
 -- Notes what a page was found to be: its candidates, and how far the round is. `seen` was taken before the page was looked at.
 CREATE OR REPLACE FUNCTION sluice.note_page(
-    reader text, stream text, holder text, next_state text, next_key text[], next_position bigint, compared bigint, visited bigint, printed bigint,
+    reader text, stream text, holder text, index text, query text, next_state text, next_key text[], next_position bigint, compared bigint, visited bigint, printed bigint,
     seen pg_snapshot, keys text[], classes text[], digests text[], versions bigint[])
 RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 BEGIN
     PERFORM sluice.check_validator(reader, stream, holder);
+    PERFORM sluice.check_reading(reader, stream, note_page.index, query);
     INSERT INTO sluice.difference (subscription, stream, key, class, seen, digest, version)
     SELECT reader, note_page.stream, c.key, c.class, note_page.seen, c.digest, c.version
     FROM unnest(keys, classes, digests, versions) AS c(key, class, digest, version)
@@ -139,15 +166,44 @@ BEGIN
     END LOOP;
 END $$;
 
+-- Forgets the letters of writes that the target's documents, of these keys and versions, have overtaken: they explain nothing any more.
+CREATE OR REPLACE FUNCTION sluice.forget_overtaken_letters(reader text, stream text, keys text[], versions bigint[]) RETURNS void
+LANGUAGE sql VOLATILE AS $$
+    DELETE FROM sluice.dead_letter AS l
+    USING unnest(keys, versions) AS d(key, version)
+    WHERE l.subscription = reader AND l.stream = forget_overtaken_letters.stream AND md5(l.key) = md5(d.key) AND l.key = d.key AND l.version <= d.version
+$$;
+
+-- A page of this size takes too long: the next ones are half of it.
+CREATE OR REPLACE FUNCTION sluice.halve_page(reader text, stream text, holder text, size integer) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM sluice.check_validator(reader, stream, holder);
+    UPDATE sluice.validation AS v SET page = greatest(size / 2, 1) WHERE v.subscription = reader AND v.stream = halve_page.stream AND v.page >= size;
+END $$;
+
+-- Tells why a round does not go on; NULL: it does.
+CREATE OR REPLACE FUNCTION sluice.note_problem(reader text, stream text, holder text, problem text) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM sluice.check_validator(reader, stream, holder);
+    UPDATE sluice.validation AS v SET problem = left(note_problem.problem, 2000), updated_at = clock_timestamp()
+    WHERE v.subscription = reader AND v.stream = note_problem.stream AND v.state <> 'done' AND coalesce(v.problem, note_problem.problem) IS NOT NULL;
+END $$;
+
 -- Notes how differences were found when they were looked at again. Without a class: the two are equal. What a dead letter explains is
 -- told as that. Where it is not known what the source had, it is from now on, and they are looked at once more: it may be the
 -- source itself that changes.
-CREATE OR REPLACE FUNCTION sluice.note_differences(reader text, stream text, holder text, ids bigint[], classes text[], digests text[], versions bigint[]) RETURNS void
+CREATE OR REPLACE FUNCTION sluice.note_differences(
+    reader text, stream text, holder text, index text, query text, ids bigint[], classes text[], digests text[], versions bigint[])
+RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     mended bigint;
 BEGIN
     PERFORM sluice.check_validator(reader, stream, holder);
+    PERFORM sluice.check_reading(reader, stream, note_differences.index, query);
     WITH found AS MATERIALIZED (SELECT * FROM unnest(ids, classes, digests, versions) AS f(id, class, digest, version)),
     mended AS (
         UPDATE sluice.difference AS d SET state = 'repaired', seen = NULL, until = NULL, is_wanted = false
@@ -174,7 +230,7 @@ BEGIN
 END $$;
 
 -- Reads on in the log, by whole transactions of 10,000 rows together, and forgets the differences of keys that it has: they are on
--- their way once more. A transaction that is larger may have any. What was not touched, up to a moment in which whatever
+-- their way once more. A transaction that is larger may have any: what is open is begun anew. What was not touched, up to a moment in which whatever
 -- `until` sees was fanned out, is confirmed. Whether it came to the log's end, and how many were confirmed.
 CREATE OR REPLACE FUNCTION sluice.confirm_differences(reader text, stream text, holder text, OUT is_whole boolean, OUT confirmed bigint)
 LANGUAGE plpgsql VOLATILE
@@ -239,9 +295,14 @@ BEGIN
         END IF;
     END IF;
     -- A version that is ahead stays so, whatever is written.
-    DELETE FROM sluice.difference AS d
-    WHERE d.subscription = reader AND d.stream = confirm_differences.stream AND d.seen IS NOT NULL AND d.class <> 'version_ahead'
-      AND (is_all OR d.key IN (SELECT t FROM unnest(touched) AS t));
+    IF is_all THEN
+        UPDATE sluice.difference AS d SET seen = pg_current_snapshot(), until = NULL, digest = NULL, has_landed = false
+        WHERE d.subscription = reader AND d.stream = confirm_differences.stream AND d.seen IS NOT NULL AND d.class <> 'version_ahead';
+    ELSE
+        DELETE FROM sluice.difference AS d
+        WHERE d.subscription = reader AND d.stream = confirm_differences.stream AND d.seen IS NOT NULL AND d.class <> 'version_ahead'
+          AND d.key IN (SELECT t FROM unnest(touched) AS t);
+    END IF;
     UPDATE sluice.validation AS v SET scanned = upto WHERE v.subscription = reader AND v.stream = confirm_differences.stream;
     IF NOT is_whole THEN
         RETURN;
@@ -255,7 +316,7 @@ BEGIN
     GET DIAGNOSTICS confirmed = ROW_COUNT;
     -- A source that changes without a row of the log is told of once.
     DELETE FROM sluice.difference AS d
-    WHERE d.subscription = reader AND d.stream = confirm_differences.stream AND d.class IN ('stale', 'untracked')
+    WHERE d.subscription = reader AND d.stream = confirm_differences.stream AND d.class = 'untracked'
       AND d.id > (SELECT min(x.id) FROM sluice.difference AS x
                   WHERE x.subscription = reader AND x.stream = confirm_differences.stream AND x.class = 'untracked' AND x.state IN ('confirmed', 'stuck'));
 END $$;
@@ -271,6 +332,15 @@ CREATE OR REPLACE FUNCTION sluice.is_to_be_repaired(difference sluice.difference
 LANGUAGE sql IMMUTABLE AS $$
     SELECT difference.state IN ('confirmed', 'stuck') AND (difference.is_wanted OR round.repair AND NOT round.dry_run AND difference.state = 'confirmed')
         AND sluice.is_repairable(difference.class, difference.version)
+$$;
+
+-- Is of no difference anything left to be found out, or to be done?
+CREATE OR REPLACE FUNCTION sluice.is_found_out(round sluice.validation) RETURNS boolean
+LANGUAGE sql STABLE AS $$
+    SELECT NOT EXISTS (
+        SELECT FROM sluice.difference AS d
+        WHERE d.subscription = round.subscription AND d.stream = round.stream
+          AND (d.seen IS NOT NULL OR d.state = 'repairing' OR sluice.is_to_be_repaired(d, round)))
 $$;
 
 -- Has the log's row made of up to `size` confirmed differences, for this subscription alone, and notes that it did: how many. Their
@@ -308,28 +378,30 @@ LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     PERFORM sluice.check_validator(reader, stream, holder);
     UPDATE sluice.validation AS v
-    SET state = 'done', problem = NULL, updated_at = clock_timestamp(), verdict_at = clock_timestamp(),
+    SET state = 'done', problem = NULL, updated_at = clock_timestamp(),
+        -- Where differences of a round that was over were repaired, nothing else was compared since.
+        verdict_at = CASE WHEN v.verdict_at > v.begun_at THEN v.verdict_at ELSE clock_timestamp() END,
         verdict = CASE WHEN EXISTS (
             SELECT FROM sluice.difference AS d WHERE d.subscription = reader AND d.stream = v.stream AND d.state <> 'repaired') THEN 'different' ELSE 'equal' END
-    WHERE v.subscription = reader AND v.stream = end_validation.stream AND v.state = 'confirming'
-      AND NOT EXISTS (
-          SELECT FROM sluice.difference AS d
-          WHERE d.subscription = reader AND d.stream = v.stream
-            AND (d.seen IS NOT NULL OR d.state = 'repairing' OR sluice.is_to_be_repaired(d, v)));
+    WHERE v.subscription = reader AND v.stream = end_validation.stream AND v.state = 'confirming' AND sluice.is_found_out(v);
     RETURN FOUND;
 END $$;
 
--- Wants these differences repaired that are confirmed, or all of the stream: how many. The validator does it.
+-- Wants these differences repaired that are confirmed, or all of the stream: how many. The validator does it; where its last round was
+-- given up, in another one, since not all was compared.
 CREATE OR REPLACE FUNCTION sluice.want_repair(reader text, stream text, keys text[], actor text, source_ip text) RETURNS bigint
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     wanted bigint;
 BEGIN
+    PERFORM FROM sluice.validation AS v WHERE v.subscription = reader AND v.stream = want_repair.stream FOR UPDATE;
     UPDATE sluice.difference AS d SET is_wanted = true
     WHERE d.subscription = reader AND d.stream = want_repair.stream AND d.state IN ('confirmed', 'stuck')
       AND (keys IS NULL OR md5(d.key) IN (SELECT md5(k) FROM unnest(keys) AS k)) AND sluice.is_repairable(d.class, d.version);
     GET DIAGNOSTICS wanted = ROW_COUNT;
     IF wanted > 0 THEN
+        PERFORM sluice.begin_validation(reader, v.stream, false, false, want_repair.actor)
+        FROM sluice.validation AS v WHERE v.subscription = reader AND v.stream = want_repair.stream AND v.state = 'done' AND v.problem IS NOT NULL;
         UPDATE sluice.validation AS v SET state = 'confirming', actor = want_repair.actor, updated_at = clock_timestamp()
         WHERE v.subscription = reader AND v.stream = want_repair.stream AND v.state = 'done';
         PERFORM sluice.audit(actor, source_ip, 'repair', stream, 'wanted', jsonb_build_object('subscription', reader, 'documents', wanted));
@@ -337,7 +409,7 @@ BEGIN
     RETURN wanted;
 END $$;
 
--- May there be more differences of a stream? There may be 10,000, and what was repaired makes room. Where all of them are
+-- May there be more differences of a stream? While there are less than 10,000, and what was repaired makes room. Where all of them are
 -- confirmed, and none is to be repaired, the round is given up.
 CREATE OR REPLACE FUNCTION sluice.has_room(reader text, stream text, holder text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $$
@@ -357,8 +429,7 @@ BEGIN
     UPDATE sluice.validation AS v
     SET state = 'done', verdict = 'different', verdict_at = clock_timestamp(), updated_at = clock_timestamp(),
         problem = format('%s documents differ, and no more are looked for: repair them, or have all of the stream read again: SELECT sluice.resync(%L)', size, v.stream)
-    WHERE v.subscription = reader AND v.stream = has_room.stream AND NOT (v.repair AND NOT v.dry_run)
-      AND NOT EXISTS (SELECT FROM sluice.difference AS d WHERE d.subscription = reader AND d.stream = v.stream AND (d.seen IS NOT NULL OR d.state = 'repairing' OR d.is_wanted));
+    WHERE v.subscription = reader AND v.stream = has_room.stream AND v.state IN ('source', 'index') AND sluice.is_found_out(v);
     RETURN false;
 END $$;
 

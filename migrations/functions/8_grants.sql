@@ -20,7 +20,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.ingest_rejects TO sluice_app;
 
 GRANT EXECUTE ON FUNCTION
     sluice.snapshot(), sluice.reads(text), sluice.passed_by(xid8, bigint, text, text), sluice.pending(text),
-    sluice.take_over(text, integer, interval), sluice.release(text), sluice.hold(text, bigint),
+    sluice.check_cluster(sluice.subscription), sluice.take_over(text, integer, interval), sluice.release(text), sluice.hold(text, bigint),
     sluice.interval_rows(), sluice.snapshot_before(pg_snapshot, xid8), sluice.ended(xid8, pg_snapshot),
     sluice.begin_interval(sluice.subscription), sluice.pending_rows(sluice.subscription, integer), sluice.counted_rows(),
     sluice.page(text, bigint, integer), sluice.advance(text, bigint), sluice.finish(text),
@@ -47,9 +47,11 @@ GRANT EXECUTE ON FUNCTION
     sluice.rfc3339(timestamptz), sluice.audit(text, text, text, text, text, jsonb), sluice.redrive(text, text, text, text, text, text, jsonb),
     sluice.begin_validation(text, text, boolean, boolean, text), sluice.validate(text, boolean, boolean, text, text, text),
     sluice.due_validations(text, interval, boolean, timestamptz), sluice.check_validator(text, text, text),
-    sluice.start_validation(text, text, text, text, text), sluice.validation_keys(text, text[], integer),
-    sluice.note_page(text, text, text, text, text[], bigint, bigint, bigint, bigint, pg_snapshot, text[], text[], text[], bigint[]),
-    sluice.due_differences(text, text, integer), sluice.note_differences(text, text, text, bigint[], text[], text[], bigint[]),
+    sluice.check_reading(text, text, text, text), sluice.lag(text, text), sluice.forget_overtaken_letters(text, text, text[], bigint[]),
+    sluice.halve_page(text, text, text, integer), sluice.note_problem(text, text, text, text), sluice.is_found_out(sluice.validation),
+    sluice.start_validation(text, text, text, text, text, text), sluice.validation_keys(text, text[], integer),
+    sluice.note_page(text, text, text, text, text, text, text[], bigint, bigint, bigint, bigint, pg_snapshot, text[], text[], text[], bigint[]),
+    sluice.due_differences(text, text, integer), sluice.note_differences(text, text, text, text, text, bigint[], text[], text[], bigint[]),
     sluice.confirm_differences(text, text, text), sluice.repair_differences(text, text, text, integer), sluice.is_repairable(text, bigint), sluice.is_to_be_repaired(sluice.difference, sluice.validation),
     sluice.end_validation(text, text, text), sluice.want_repair(text, text, text[], text, text), sluice.has_room(text, text, text), sluice.validation_status(),
     sluice.count_ingest(text[], bigint[]), sluice.forget_rejects(integer, timestamptz)

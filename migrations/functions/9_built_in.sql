@@ -10,3 +10,6 @@ SELECT sluice.define_stream('sluice_heartbeat', source => 'sluice.heartbeat_docu
 SELECT sluice.track('sluice.heart', stream => 'sluice_heartbeat', key => 'name');
 SELECT sluice.track('sluice.heartbeat', stream => 'sluice_heartbeat', columns => '{at}',
     affects => 'SELECT h.name FROM sluice.heart AS h WHERE h.name = $1.name');
+-- Tracked from the first row on, so that the index has it.
+INSERT INTO sluice.heartbeat (name, at) VALUES ('heartbeat', clock_timestamp()) ON CONFLICT DO NOTHING;
+INSERT INTO sluice.heart (name) VALUES ('heartbeat') ON CONFLICT DO NOTHING;

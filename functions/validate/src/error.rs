@@ -1,6 +1,7 @@
 use database::{ConnectError, ReadError, describe};
 use search::request;
 use tokio::time::error::Elapsed;
+use tokio_postgres::error::SqlState;
 
 /// Why a stream cannot be compared now.
 #[derive(Debug, thiserror::Error)]
@@ -34,8 +35,32 @@ impl Error {
         match self {
             Self::Source(error) => !error.is_connection_lost(),
             Self::Database(error) => error.as_db_error().is_some(),
-            Self::Target(_) => true,
-            Self::Connect(_) | Self::Elasticsearch(_) | Self::Late(_) | Self::Asked(_) => false,
+            Self::Target(_) | Self::Late(_) => true,
+            Self::Connect(_) | Self::Elasticsearch(_) | Self::Asked(_) => false,
         }
+    }
+
+    /// Whether fewer documents at once may be read in time.
+    pub fn is_late(&self) -> bool {
+        match self {
+            Self::Source(error) => error.is_late(),
+            Self::Database(error) => error.code() == Some(&SqlState::QUERY_CANCELED),
+            Self::Late(_) => true,
+            Self::Target(_) | Self::Connect(_) | Self::Elasticsearch(_) | Self::Asked(_) => false,
+        }
+    }
+
+    /// Whether the source is gone, or unreadable, whichever key is asked for.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Source(error) => matches!(error, ReadError::NoSource(_) | ReadError::UnreadableSource { .. }),
+            Self::Database(error) => error.code() == Some(&SqlState::UNDEFINED_TABLE),
+            Self::Connect(_) | Self::Elasticsearch(_) | Self::Target(_) | Self::Late(_) | Self::Asked(_) => false,
+        }
+    }
+
+    /// Whether Elasticsearch did not find what was asked for.
+    pub fn is_unfound(&self) -> bool {
+        matches!(self, Self::Target(request::Error::Refused { status: 404, .. }))
     }
 }

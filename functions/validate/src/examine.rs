@@ -4,12 +4,13 @@ use database::subscriptions::ELASTICSEARCH;
 use database::validation::{self, Finding};
 use database::{Read, Stream};
 use elasticsearch::Elasticsearch;
+use search::documents::{Documents, Wanted};
 use search::names::fingerprint;
+use search::request;
 use tokio_postgres::Client;
 
 use crate::compare::{Comparison, compare};
 use crate::error::Error;
-use crate::target;
 
 /// As the indexer has it: what is larger is in no index.
 const DOCUMENT_BYTES: i32 = 20 << 20;
@@ -17,6 +18,8 @@ const DOCUMENT_BYTES: i32 = 20 << 20;
 const PORTION_BYTES: usize = 1 << 20;
 /// And of so many at most.
 const PORTION: usize = 500;
+/// Of an answer of Elasticsearch: a larger one is asked for in halves.
+const ANSWER_BYTES: u64 = 4 << 20;
 
 /// What is read of one key in the source.
 enum Source {
@@ -70,7 +73,7 @@ impl Sides<'_> {
     /// Reads these documents on both sides, and compares them. Which side is read first does not matter: nothing is confirmed
     /// before it is known that the log had no row of the key until both were read.
     pub(crate) async fn examine(&self, keys: &[String]) -> Result<Vec<Examined>, Error> {
-        let mut reads = self.stream.read(self.client, keys.to_vec(), DOCUMENT_BYTES, None);
+        let mut reads = self.stream.read(self.client, keys.to_vec(), DOCUMENT_BYTES, None).without_log();
         let (mut examined, mut portion, mut bytes) = (Vec::with_capacity(keys.len()), vec![], 0);
         while let Some((position, read)) = reads.next().await? {
             let source = match read {
@@ -103,24 +106,43 @@ impl Sides<'_> {
         portion: Vec<(usize, Source)>,
         examined: &mut Vec<Examined>,
     ) -> Result<(), Error> {
-        let asked: Vec<&str> = portion.iter().map(|(position, _)| keys[*position].as_str()).collect();
-        let documents = target::read(self.elasticsearch, self.index, &asked).await?;
-        let found = documents.parse(&asked)?;
-        for ((position, source), found) in portion.into_iter().zip(found) {
-            let version = found.as_ref().and_then(|found| found.version);
-            let comparison = match (&source, found.as_ref().and_then(target::Found::document)) {
-                (Source::Document(document), Some(found)) => Some(compare(document, found)),
-                _ => None,
+        let wanted: Vec<Wanted<'_>> = portion
+            .iter()
+            .map(|(position, source)| Wanted { key: &keys[*position], content: matches!(source, Source::Document(_)) })
+            .collect();
+        let mut todo = vec![(portion.as_slice(), wanted.as_slice())];
+        while let Some((portion, wanted)) = todo.pop() {
+            let most = if wanted.len() == 1 { u64::MAX } else { ANSWER_BYTES };
+            let Some(documents) = Documents::read(self.elasticsearch, self.index, wanted, most).await? else {
+                let (one, other) = portion.split_at(portion.len() / 2);
+                let (wanted, others) = wanted.split_at(one.len());
+                todo.extend([(other, others), (one, wanted)]);
+                continue;
             };
-            let class = match (&source, &found, comparison) {
-                (Source::Unreadable, ..) => Some("unreadable"),
-                (Source::Document(_), None, _) => Some("missing"),
-                (Source::Missing, Some(_), _) => Some("extra"),
-                (Source::Document(_), Some(_), Some(Comparison::Different)) => Some("stale"),
-                _ => None,
-            };
-            let is_printed_differently = comparison == Some(Comparison::Equal);
-            examined.push(Examined { position, class, digest: source.digest(), version, is_printed_differently });
+            for ((position, source), found) in portion.iter().zip(documents.parse(wanted)?) {
+                let unreadable =
+                    |reason| request::Error::Foreign(format!("a document of {} cannot be read: {reason}", self.index));
+                let found = found.map_err(unreadable)?;
+                let comparison = match (source, found.and_then(|found| found.content)) {
+                    (Source::Document(document), Some(content)) => Some(compare(document, content.get())),
+                    _ => None,
+                };
+                let class = match (source, found, comparison) {
+                    (Source::Unreadable, ..) => Some("unreadable"),
+                    (Source::Document(_), None, _) => Some("missing"),
+                    (Source::Missing, Some(_), _) => Some("extra"),
+                    (Source::Document(_), Some(_), None | Some(Comparison::Different)) => Some("stale"),
+                    _ => None,
+                };
+                let is_printed_differently = comparison == Some(Comparison::Equal);
+                examined.push(Examined {
+                    position: *position,
+                    class,
+                    digest: source.digest(),
+                    version: found.map(|found| found.version),
+                    is_printed_differently,
+                });
+            }
         }
         Ok(())
     }

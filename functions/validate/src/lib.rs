@@ -14,9 +14,9 @@ mod target;
 use std::time::{Duration, SystemTime};
 
 use database::audit::Actor;
+use database::lease;
 use database::subscriptions::ELASTICSEARCH;
 use database::validation::{self, Status, Turn};
-use database::{Stream, lease, subscriptions};
 use elasticsearch::Elasticsearch;
 use secrets::Secrets;
 use serde::Deserialize;
@@ -27,7 +27,7 @@ use tracing::{info, warn};
 
 pub use crate::config::{Config, Settings};
 pub use crate::error::Error;
-use crate::round::{Done, Pace, Step, Worker, is_lasting};
+use crate::round::{Done, Pace, Step, Worker};
 
 /// Left for the answer, and for a request that was begun in the last moment.
 const MARGIN: Duration = Duration::from_secs(4);
@@ -40,9 +40,8 @@ const LEASE: Duration = Duration::from_secs(60);
 /// What one statement may take, and one step.
 const STATEMENT_TIMEOUT: &str = "20s";
 const STEP_TIMEOUT: Duration = Duration::from_secs(45);
-/// While what is sent takes longer than this to arrive, nothing more is read.
+/// While a change of the stream takes longer than this to arrive, no more of it is compared.
 const LAG_MS: i64 = 30_000;
-const LAG_INTERVAL: Duration = Duration::from_secs(5);
 /// Between two looks at whether something has arrived.
 const POLL: Duration = Duration::from_millis(200);
 /// What somebody has to look at, or to repair; the others are explained.
@@ -141,7 +140,6 @@ impl Validator {
         let within = if only.is_some() { Duration::ZERO } else { settings.within };
         let mut pace = Pace::new(settings);
         let mut elasticsearch = None;
-        let mut lag = Lag::default();
         while Instant::now() < stop_at {
             let mut due = validation::list_due(client, ELASTICSEARCH, within, settings.repair).await?;
             due.retain(|round| only.is_none_or(|only| only.contains(&round.stream)));
@@ -152,12 +150,10 @@ impl Validator {
                 Some(known) => known,
                 None => elasticsearch.insert(search::connect(&self.config.search, &self.secrets).await?),
             };
-            let streams = database::streams(client, ELASTICSEARCH).await?;
             let mut has_moved = false;
             for round in due {
-                let Some(stream) = streams.get(&round.stream).filter(|stream| stream.is_delivered) else { continue };
                 let stop_at = stop_at.min(Instant::now() + TURN);
-                has_moved |= turn(client, elasticsearch, stream, stop_at, &mut pace, &mut lag, done).await?;
+                has_moved |= turn(client, elasticsearch, &round.stream, stop_at, &mut pace, done).await?;
             }
             if !has_moved {
                 sleep(POLL.min(stop_at.saturating_duration_since(Instant::now()))).await;
@@ -194,73 +190,75 @@ fn unexplained(classes: &Value) -> u64 {
     classes.as_array().into_iter().flatten().filter(counted).filter_map(|class| class["count"].as_u64()).sum()
 }
 
-/// How long what is sent takes to arrive, as it was seconds ago.
-#[derive(Default)]
-struct Lag {
-    asked_at: Option<Instant>,
-    is_high: bool,
-}
-
-impl Lag {
-    async fn is_high(&mut self, client: &Client) -> Result<bool, Error> {
-        if self.asked_at.is_none_or(|at| at.elapsed() > LAG_INTERVAL) {
-            let all = subscriptions::list(client).await?;
-            self.is_high = all.iter().any(|it| it.name == ELASTICSEARCH && it.lag_ms > LAG_MS);
-            self.asked_at = Some(Instant::now());
-        }
-        Ok(self.is_high)
-    }
-}
-
 /// Works on a stream until its time is over or there is nothing to do: whether it moved. What is wrong with the stream is
 /// noted in its round, and stops no other.
 async fn turn(
     client: &Client,
     elasticsearch: &Elasticsearch,
-    stream: &Stream,
+    stream: &str,
     stop_at: Instant,
     pace: &mut Pace,
-    lag: &mut Lag,
     done: &mut Done,
 ) -> Result<bool, Error> {
     let holder = format!("{:032x}", fastrand::u128(..));
-    let turn = Turn { subscription: ELASTICSEARCH, stream: &stream.name, holder: &holder };
+    let turn = Turn { subscription: ELASTICSEARCH, stream, holder: &holder };
     if !lease::take(client, &turn.lease(), &holder, LEASE).await? {
         return Ok(false);
     }
-    let mut worker = Worker::new(client, elasticsearch, stream, turn);
-    let (mut has_moved, mut problem) = (false, None);
+    // As it is defined now: a new field, or another index, may have come since the last turn.
+    let stream = database::stream(client, ELASTICSEARCH, stream).await?;
+    let mut worked = Ok((false, None));
+    if let Some(stream) = stream.filter(|stream| stream.is_delivered) {
+        let lags = validation::lag_ms(client, ELASTICSEARCH, &stream.name).await? > LAG_MS;
+        let mut worker = Worker::new(client, elasticsearch, &stream, turn);
+        worked = work_on(&mut worker, stop_at, pace, lags, done).await;
+        worker.close().await;
+    }
+    let (has_moved, problem) = worked?;
+    match validation::note_problem(client, turn, problem.as_deref()).await {
+        Err(error) if !validation::is_not_its_turn(&error) => return Err(error.into()),
+        _ => lease::release(client, &turn.lease(), &holder).await?,
+    }
+    Ok(has_moved && problem.is_none())
+}
+
+/// Step by step: whether it moved, and why it does not go on.
+async fn work_on(
+    worker: &mut Worker<'_>,
+    stop_at: Instant,
+    pace: &mut Pace,
+    lags: bool,
+    done: &mut Done,
+) -> Result<(bool, Option<String>), Error> {
+    let mut has_moved = false;
     while Instant::now() < stop_at {
-        let lags = lag.is_high(client).await?;
         let step = match timeout_at(Instant::now() + STEP_TIMEOUT, worker.step(pace, lags, done)).await {
             Ok(step) => step,
             Err(late) => Err(late.into()),
         };
         match step {
             Ok(Step::On) => has_moved = true,
-            Ok(Step::Done) => {
-                has_moved = true;
-                break;
-            }
+            Ok(Step::Done) => return Ok((true, None)),
             Ok(Step::Waits) => {
-                problem = lags.then(|| "it waits until what is on its way has arrived".to_owned());
-                break;
+                let problem = lags.then(|| "it waits until what is on its way has arrived".to_owned());
+                return Ok((has_moved, problem));
             }
             Err(Error::Database(error)) if validation::is_not_its_turn(&error) => break,
-            Err(error) if is_lasting(&error) => {
-                validation::start(client, turn, Err(&error.to_string())).await?;
-                break;
+            Err(error) if error.is_lasting() => {
+                worker.give_up(&error.to_string()).await?;
+                return Ok((true, None));
             }
+            // What Elasticsearch does not find may be a point in time, too.
+            Err(error) if error.is_unfound() && !worker.has_its_index().await? => worker.start().await?,
             Err(error) if error.is_of_the_stream() => {
-                warn!(stream = stream.name, %error, "a stream cannot be compared now");
-                problem = Some(error.to_string());
-                break;
+                warn!(stream = worker.stream.name, %error, "a stream cannot be compared now");
+                if error.is_late() {
+                    worker.halve().await?;
+                }
+                return Ok((has_moved, Some(error.to_string())));
             }
             Err(error) => return Err(error),
         }
     }
-    worker.close().await;
-    validation::note_problem(client, turn, problem.as_deref()).await?;
-    lease::release(client, &turn.lease(), &holder).await?;
-    Ok(has_moved && problem.is_none())
+    Ok((has_moved, None))
 }

@@ -1,12 +1,13 @@
 //! A stream's round, step by step. All that is to be remembered is in PostgreSQL, so that any other invocation can go on.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use database::subscriptions::ELASTICSEARCH;
-use database::validation::{self, Finding, Judged, Page, Phase, Round, Turn};
-use database::{Read, ReadError, Stream};
+use database::validation::{self, Finding, Index, Judged, Page, Phase, Round, Turn};
+use database::{Read, Stream};
 use elasticsearch::Elasticsearch;
-use search::scan::Scan;
+use search::scan::{Found, Scan};
 use tokio::time::{Instant, sleep_until};
 use tokio_postgres::Client;
 
@@ -26,7 +27,8 @@ const REPAIRED: u32 = 100;
 pub(crate) struct Pace {
     rate: u32,
     repair_rate: u32,
-    /// When the next page may be read.
+    /// When the last page was begun, and when the next may be.
+    page_begun: Instant,
     next_page: Instant,
     /// When the next document may be repaired.
     next_repair: Instant,
@@ -35,7 +37,13 @@ pub(crate) struct Pace {
 impl Pace {
     pub(crate) fn new(settings: &Settings) -> Self {
         let now = Instant::now();
-        Self { rate: settings.rate, repair_rate: settings.repair_rate, next_page: now, next_repair: now }
+        Self {
+            rate: settings.rate,
+            repair_rate: settings.repair_rate,
+            page_begun: now,
+            next_page: now,
+            next_repair: now,
+        }
     }
 
     /// A page is at most half a second's.
@@ -43,10 +51,15 @@ impl Pace {
         i32::try_from(self.rate / 2).unwrap_or(PAGE).clamp(1, PAGE)
     }
 
-    /// So many were looked at.
+    /// Waits until the next page may be read.
+    async fn begin_page(&mut self) {
+        sleep_until(self.next_page).await;
+        self.page_begun = Instant::now();
+    }
+
+    /// So many were looked at. What that took itself is part of their time.
     fn looked_at(&mut self, documents: usize) {
-        self.next_page =
-            self.next_page.max(Instant::now()) + Duration::from_secs_f64(documents as f64 / f64::from(self.rate));
+        self.next_page = self.page_begun + Duration::from_secs_f64(documents as f64 / f64::from(self.rate));
     }
 
     /// How many may be repaired now: what was not used is not saved up, but for some seconds.
@@ -87,6 +100,12 @@ pub(crate) struct Worker<'a> {
     pub(crate) stream: &'a Stream,
     pub(crate) turn: Turn<'a>,
     scan: Option<Scan<'a>>,
+    /// What the scan gave, and was not looked for yet.
+    found: VecDeque<Found>,
+    /// Documents that are looked at at once.
+    page: i32,
+    /// Of the index that the round is about.
+    uuid: Option<String>,
 }
 
 impl<'a> Worker<'a> {
@@ -96,7 +115,7 @@ impl<'a> Worker<'a> {
         stream: &'a Stream,
         turn: Turn<'a>,
     ) -> Self {
-        Self { client, elasticsearch, stream, turn, scan: None }
+        Self { client, elasticsearch, stream, turn, scan: None, found: VecDeque::new(), page: PAGE, uuid: None }
     }
 
     /// Does what can be done: what is to be found out of differences first, then a page, unless what was sent lags behind.
@@ -111,6 +130,8 @@ impl<'a> Worker<'a> {
             self.start().await?;
             return Ok(Step::On);
         }
+        self.page = round.page;
+        self.uuid.clone_from(&round.index_uuid);
         let stream: &'a Stream = self.stream;
         let Some(index) = stream.live_index.as_deref() else { return Ok(Step::Done) };
         let looked_again = self.look_again(index).await?;
@@ -123,21 +144,46 @@ impl<'a> Worker<'a> {
         done.repaired += repaired;
         let has_moved = looked_again || !is_whole || confirmed > 0 || repaired > 0;
         if round.phase == Phase::Confirming {
-            if !has_moved && validation::end(self.client, self.turn).await? {
-                return Ok(Step::Done);
-            }
-            return Ok(if has_moved { Step::On } else { Step::Waits });
+            return if has_moved { Ok(Step::On) } else { self.end().await };
         }
         if lags || !validation::has_room(self.client, self.turn).await? {
             return Ok(if has_moved { Step::On } else { Step::Waits });
         }
-        sleep_until(pace.next_page).await;
+        pace.begin_page().await;
         if round.phase == Phase::Source {
             self.compare_page(round, index, pace, done).await?;
         } else {
             self.walk_page(round, index, pace).await?;
         }
         Ok(Step::On)
+    }
+
+    /// Ends the round where nothing is left to be found out of the index that is there.
+    async fn end(&mut self) -> Result<Step, Error> {
+        if !validation::is_over(self.client, ELASTICSEARCH, &self.stream.name).await? {
+            return Ok(Step::Waits);
+        }
+        if !self.has_its_index().await? {
+            self.start().await?;
+            return Ok(Step::On);
+        }
+        Ok(if validation::end(self.client, self.turn).await? { Step::Done } else { Step::Waits })
+    }
+
+    /// Whether the index is the one that the round is about: not gone, nor made anew.
+    pub(crate) async fn has_its_index(&self) -> Result<bool, Error> {
+        let Some(index) = self.stream.live_index.as_deref() else { return Ok(false) };
+        Ok(target::uuid(self.elasticsearch, index).await?.ok() == self.uuid)
+    }
+
+    /// Ends the round without a verdict, for this reason.
+    pub(crate) async fn give_up(&self, reason: &str) -> Result<(), Error> {
+        Ok(validation::start(self.client, self.turn, Err(reason)).await?)
+    }
+
+    /// Has the next pages be smaller.
+    pub(crate) async fn halve(&self) -> Result<(), Error> {
+        Ok(validation::halve_page(self.client, self.turn, self.page).await?)
     }
 
     /// Ends what is open. Elasticsearch would forget it by itself, later.
@@ -148,37 +194,44 @@ impl<'a> Worker<'a> {
     }
 
     /// Begins, or gives the round up.
-    async fn start(&mut self) -> Result<(), Error> {
+    pub(crate) async fn start(&mut self) -> Result<(), Error> {
         self.scan = None;
+        self.found.clear();
         let Some(index) = self.stream.live_index.as_deref() else {
             let problem = "it has no index yet: run migrate, which makes one";
             return Ok(validation::start(self.client, self.turn, Err(problem)).await?);
         };
-        let problem = if self.stream.source.is_none() {
-            Some("it is fed by sluice.emit, and has no source that its index could be compared with".to_owned())
+        let uuid = if self.stream.source.is_none() {
+            Err("it is fed by sluice.emit, and has no source that its index could be compared with".to_owned())
         } else if let (None, Some(problem)) = (&self.stream.query, &self.stream.problem) {
-            Some(problem.clone())
+            Err(problem.clone())
         } else {
-            target::problem(self.elasticsearch, index).await?
+            target::uuid(self.elasticsearch, index).await?
         };
-        Ok(validation::start(self.client, self.turn, problem.as_deref().map_or(Ok(index), Err)).await?)
+        let index = uuid.as_deref().map(|uuid| Index { name: index, uuid }).map_err(String::as_str);
+        Ok(validation::start(self.client, self.turn, index).await?)
     }
 
     /// The source's next documents, and those of the same keys in the index.
     async fn compare_page(&mut self, round: Round, index: &str, pace: &mut Pace, done: &mut Done) -> Result<(), Error> {
-        let size = pace.page();
+        let size = pace.page().min(self.page);
         let keys = validation::read_keys(self.client, &self.stream.name, round.after.as_ref(), size).await?;
         let sides = self.sides(index);
         let is_last = i32::try_from(keys.keys.len()).unwrap_or(i32::MAX) < size;
         let mut page = Page::of(round, keys.seen, if is_last { Phase::Index } else { Phase::Source });
         page.after = keys.last.or(page.after);
         page.checked = i64::try_from(keys.keys.len()).unwrap_or(i64::MAX);
-        for examined in sides.examine(&keys.keys).await? {
+        let examined = sides.examine(&keys.keys).await?;
+        let (overtaken, versions): (Vec<&str>, Vec<i64>) =
+            examined.iter().filter_map(|it| Some((keys.keys[it.position].as_str(), it.version?))).unzip();
+        validation::forget_overtaken_letters(self.client, ELASTICSEARCH, &self.stream.name, &overtaken, &versions)
+            .await?;
+        for examined in examined {
             page.printed_differently += i64::from(examined.is_printed_differently);
             let key = keys.keys[examined.position].as_str();
             page.candidates.extend(examined.finding(key));
         }
-        validation::note_page(self.client, self.turn, &page).await?;
+        validation::note_page(self.client, self.turn, self.stream, &page).await?;
         pace.looked_at(keys.keys.len());
         done.checked += page.checked;
         Ok(())
@@ -188,40 +241,42 @@ impl<'a> Worker<'a> {
     /// has not reached.
     async fn walk_page(&mut self, round: Round, index: &'a str, pace: &mut Pace) -> Result<(), Error> {
         if self.scan.is_none() {
-            self.scan = Scan::open(self.elasticsearch, index, round.position).await?;
+            let Some(scan) = Scan::open(self.elasticsearch, index, round.position).await? else {
+                return self.start().await;
+            };
+            self.scan = Some(scan);
         }
-        let found = match &mut self.scan {
-            Some(scan) => scan.next().await?,
-            None => None,
-        };
+        if let (true, Some(scan)) = (self.found.is_empty(), &mut self.scan) {
+            self.found.extend(scan.next().await?.unwrap_or_default());
+        }
         let (seen, reserved) = validation::look(self.client, ELASTICSEARCH).await?;
-        let mut page = Page::of(round, seen, Phase::Confirming);
-        if let Some(found) = found {
-            page.phase = Phase::Index;
-            page.walked = i64::try_from(found.len()).unwrap_or(i64::MAX);
-            // The last number again: another shard may have it, too.
-            page.position = found.last().map_or(page.position, |last| last.seq_no);
-            let keys: Vec<String> = found.iter().map(|it| it.key.clone()).collect();
-            // With no bytes allowed, what exists is too large, and no document travels.
-            let mut reads = self.stream.read(self.client, keys.clone(), 0, None);
-            while let Some((position, read)) = reads.next().await? {
-                let version = Some(found[position].version);
-                let class = match read {
-                    _ if version > Some(reserved) => "version_ahead",
-                    Read::Missing => "extra",
-                    Read::Document(_) | Read::TooLarge { .. } | Read::Failed { .. } => continue,
-                };
-                page.candidates.push(Finding { key: keys[position].clone(), class, digest: None, version });
-            }
-            pace.looked_at(found.len());
+        let size = usize::try_from(self.page).unwrap_or(1).min(self.found.len());
+        let mut page = Page::of(round, seen, if size == 0 { Phase::Confirming } else { Phase::Index });
+        page.walked = i64::try_from(size).unwrap_or(i64::MAX);
+        let keys: Vec<String> = self.found.iter().take(size).map(|it| it.key.clone()).collect();
+        // With no bytes allowed, what exists is too large, and no document travels.
+        let mut reads = self.stream.read(self.client, keys.clone(), 0, None).without_log();
+        while let Some((position, read)) = reads.next().await? {
+            let version = Some(self.found[position].version);
+            let class = match read {
+                _ if version > Some(reserved) => "version_ahead",
+                Read::Missing => "extra",
+                Read::Document(_) | Read::TooLarge { .. } | Read::Failed { .. } => continue,
+            };
+            page.candidates.push(Finding { key: keys[position].clone(), class, digest: None, version });
         }
-        validation::note_page(self.client, self.turn, &page).await?;
+        // The last number again: another shard may have it, too.
+        page.position = self.found.iter().take(size).next_back().map_or(page.position, |last| last.seq_no);
+        validation::note_page(self.client, self.turn, self.stream, &page).await?;
+        self.found.drain(..size);
+        pace.looked_at(size);
         Ok(())
     }
 
     /// Looks again at differences of which all that was under way has arrived. Whether there were any.
     async fn look_again(&self, index: &str) -> Result<bool, Error> {
-        let due = validation::list_differences_due(self.client, ELASTICSEARCH, &self.stream.name, AGAIN).await?;
+        let due = validation::list_differences_due(self.client, ELASTICSEARCH, &self.stream.name, AGAIN.min(self.page))
+            .await?;
         if due.is_empty() {
             return Ok(false);
         }
@@ -236,16 +291,11 @@ impl<'a> Worker<'a> {
             let Examined { digest, version, .. } = examined;
             found.push(Judged { id: before.id, class, digest, version });
         }
-        validation::note_differences(self.client, self.turn, &found).await?;
+        validation::note_differences(self.client, self.turn, self.stream, &found).await?;
         Ok(true)
     }
 
     fn sides<'b>(&'b self, index: &'b str) -> Sides<'b> {
         Sides { client: self.client, elasticsearch: self.elasticsearch, stream: self.stream, index }
     }
-}
-
-/// Whether whoever reads the source fares no better in a moment, whichever key is asked for.
-pub(crate) fn is_lasting(error: &Error) -> bool {
-    matches!(error, Error::Source(ReadError::NoSource(_) | ReadError::UnreadableSource { .. }))
 }

@@ -7,5 +7,7 @@
 mod damage;
 #[path = "main/fixture.rs"]
 mod fixture;
+#[path = "main/moving.rs"]
+mod moving;
 #[path = "main/rounds.rs"]
 mod rounds;

@@ -15,19 +15,28 @@ use crate::stack::superuser;
 
 /// Nobody but the tests changes these rows: the load's ids are smaller.
 const QUIET: &str = "INSERT INTO item SELECT n, 'quiet' FROM generate_series(10001, 10020) AS n";
+/// A document that is another one each time, and a stream that nobody makes an index for.
+const ODD: &str = r#"CREATE TABLE tick (id bigint PRIMARY KEY);
+    CREATE VIEW clock AS SELECT id, clock_timestamp() AS at FROM tick;
+    SELECT sluice.define_stream('fault_damage_clock', source => 'fault_damage.clock', key => 'id', mapping => '{"properties": {"id": {"type": "long"}, "at": {"type": "date"}}}');
+    SELECT sluice.track('tick', stream => 'fault_damage_clock', key => 'id')"#;
+const WAITING: &str = r#"CREATE TABLE later (id bigint PRIMARY KEY);
+    SELECT sluice.define_stream('fault_damage_later', source => 'fault_damage.later', key => 'id', mapping => '{"properties": {"id": {"type": "long"}}}');
+    SELECT sluice.track('later', stream => 'fault_damage_later', key => 'id');
+    INSERT INTO later VALUES (1)"#;
 
 async fn ask(pipeline: &Pipeline, event: Value) -> Result<Value> {
     Ok(serde_json::from_str(&pipeline.stack.invoke(&variable("VALIDATE_FUNCTION"), &event.to_string()).await?)?)
 }
 
-async fn begin(pipeline: &Pipeline, stream: &str) -> Result<()> {
+pub async fn begin(pipeline: &Pipeline, stream: &str) -> Result<()> {
     let event = json!({"command": "begin", "stream": stream, "repair": true, "actor": "a test"});
     ensure!(ask(pipeline, event).await? == json!({"streams": [stream]}));
     Ok(())
 }
 
 /// Goes on until the round is over: the stream's row.
-async fn finish(pipeline: &Pipeline, stream: &str) -> Value {
+pub async fn finish(pipeline: &Pipeline, stream: &str) -> Value {
     eventually("the round to be over", async || {
         let answer = ask(pipeline, json!({"command": "go_on", "streams": [stream]})).await;
         let answer = answer.map_err(|error| format!("{error:#}"))?;
@@ -37,7 +46,7 @@ async fn finish(pipeline: &Pipeline, stream: &str) -> Value {
 }
 
 /// As `class state keys`.
-async fn differences(pipeline: &Pipeline, stream: &str) -> Result<String> {
+pub async fn differences(pipeline: &Pipeline, stream: &str) -> Result<String> {
     let query = "SELECT coalesce(string_agg(format('%s %s %s', class, state, keys), ', ' ORDER BY class, state), '') FROM (
          SELECT class, state, string_agg(key, ' ' ORDER BY key) AS keys FROM sluice.difference WHERE stream = $1 GROUP BY 1, 2) AS d";
     Ok(pipeline.stack.owner.query_one(query, &[&stream]).await?.get(0))
@@ -50,6 +59,30 @@ async fn damage(pipeline: &Pipeline, method: Method, path: &str, document: Optio
     Ok(())
 }
 
+/// Copies an index, versions included.
+async fn copy(pipeline: &Pipeline, from: &str, to: &str) -> Result<()> {
+    damage(pipeline, Method::Post, &format!("/{from}/_refresh"), None).await?;
+    let body = json!({"source": {"index": from}, "dest": {"index": to, "version_type": "external"}}).to_string();
+    damage(pipeline, Method::Post, "/_reindex?refresh=true", Some(&body)).await
+}
+
+/// The index is as it was before these changes.
+async fn restore_around(pipeline: &Pipeline, stream: &str, changes: &str) -> Result<()> {
+    let older = format!("{stream}-older");
+    pipeline.stack.search(Method::Delete, &format!("/{older}"), None).await?;
+    copy(pipeline, stream, &older).await?;
+    pipeline.stack.execute(changes).await?;
+    pipeline.stack.converges(stream, "SELECT id::text FROM item").await?;
+    let (_, found) = pipeline.stack.search(Method::Get, &format!("/{stream}"), None).await?;
+    let found: Value = serde_json::from_str(&found)?;
+    let (index, was) = found.as_object().and_then(|found| found.iter().next()).context("there is an index")?;
+    let body = json!({"mappings": was["mappings"], "aliases": was["aliases"]}).to_string();
+    damage(pipeline, Method::Delete, &format!("/{index}"), None).await?;
+    damage(pipeline, Method::Put, &format!("/{index}"), Some(&body)).await?;
+    copy(pipeline, &older, index).await?;
+    damage(pipeline, Method::Delete, &format!("/{older}"), None).await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn injected_damage_is_found_classed_and_repaired_in_one_round_while_writers_go_on() -> Result<()> {
     alone("fault_damage", async |pipeline| {
@@ -60,6 +93,16 @@ async fn injected_damage_is_found_classed_and_repaired_in_one_round_while_writer
         pipeline.stack.execute("DELETE FROM sluice.flight").await?;
         pipeline.stack.execute(QUIET).await?;
         pipeline.stack.converges(stream, "SELECT id::text FROM item").await?;
+        pipeline.stack.execute(ODD).await?;
+        pipeline.stack.migrate().await?;
+        pipeline.stack.execute("INSERT INTO tick VALUES (1), (2)").await?;
+        pipeline.stack.execute(WAITING).await?;
+        restore_around(
+            pipeline,
+            stream,
+            "UPDATE item SET name = 'newer' WHERE id IN (10011, 10012); DELETE FROM item WHERE id = 10013; INSERT INTO item VALUES (10030, 'newer')",
+        )
+        .await?;
         let load = pipeline.load().await?;
         let document = |id: i32| format!(r#"{{"id":{id},"name":"altered","n":0}}"#);
         damage(pipeline, Method::Put, &format!("/{stream}/_doc/10001"), Some(&document(10001))).await?;
@@ -85,9 +128,17 @@ async fn injected_damage_is_found_classed_and_repaired_in_one_round_while_writer
         let row = finish(pipeline, stream).await;
         assert_eq!(
             differences(pipeline, stream).await?,
-            "dead_lettered confirmed 10008, extra repaired 10006 20000, missing repaired 10002 10021, stale repaired 10001 10005, version_ahead repaired 10004",
+            "dead_lettered confirmed 10008, extra repaired 10006 10013 20000, missing repaired 10002 10021 10030, stale repaired 10001 10005 10011 10012, version_ahead repaired 10004",
             "{row}"
         );
+        begin(pipeline, "fault_damage_clock").await?;
+        finish(pipeline, "fault_damage_clock").await;
+        let odd = differences(pipeline, "fault_damage_clock").await?;
+        ensure!(odd.starts_with("untracked confirmed ") && !odd.contains(','), "{odd}");
+        begin(pipeline, "fault_damage_later").await?;
+        let row = finish(pipeline, "fault_damage_later").await;
+        assert_eq!(row["verdict"], "not compared", "{row}");
+        assert_eq!(row["classes"], json!([{"class": "waiting", "state": "confirmed", "count": 1, "keys": ["1"]}]));
         pipeline.say("all of it was found and repaired");
         pipeline.stack.execute("UPDATE item SET name = 'short' WHERE id = 10008").await?;
         pipeline.discard_letters().await?;

@@ -21,7 +21,7 @@ use std::error::Error as _;
 
 pub use connect::{ConnectError, Settings, connect, connect_unchecked};
 pub use session::{Answers, Connect, Connection, Postgres, Session};
-pub use source::{Documents, Read, ReadError, Stream, streams};
+pub use source::{Documents, Read, ReadError, Stream, stream, streams};
 
 /// The newest migration that this code relies on. A function that finds an older schema says "run migrate".
 pub const REQUIRED_SCHEMA: i32 = 4;

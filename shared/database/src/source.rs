@@ -144,29 +144,35 @@ fn is_passing(refusal: &DbError) -> bool {
 
 /// All streams, by name, as this subscription delivers them: a fresh look.
 pub async fn streams(client: &Client, subscription: &str) -> Result<HashMap<String, Stream>, tokio_postgres::Error> {
+    let streams = list(client, subscription, None).await?;
+    Ok(streams.into_iter().map(|stream| (stream.name.clone(), stream)).collect())
+}
+
+/// The stream of this name; `None`: there is none.
+pub async fn stream(client: &Client, subscription: &str, name: &str) -> Result<Option<Stream>, tokio_postgres::Error> {
+    Ok(list(client, subscription, Some(name)).await?.pop())
+}
+
+async fn list(client: &Client, subscription: &str, name: Option<&str>) -> Result<Vec<Stream>, tokio_postgres::Error> {
     let query = "SELECT s.name, s.source, t.stream IS NOT NULL, t.live_index,
              CASE WHEN t.stream IS NOT NULL THEN sluice.read_query(s, sluice.fields_of(t)) END,
              CASE WHEN t.stream IS NOT NULL THEN sluice.source_problem(s, sluice.fields_of(t)) END,
              EXISTS (SELECT FROM sluice.stream_fault AS f WHERE f.subscription = t.subscription AND f.stream = s.name)
          FROM sluice.stream AS s
-         LEFT JOIN sluice.target AS t ON t.stream = s.name AND t.subscription = $1";
-    let rows = client.query_typed(query, &[(&subscription, Type::TEXT)]).await?;
-    Ok(rows
-        .iter()
-        .map(|row| {
-            let stream = Stream {
-                name: row.get(0),
-                subscription: subscription.to_owned(),
-                source: row.get(1),
-                is_delivered: row.get(2),
-                live_index: row.get(3),
-                query: row.get(4),
-                problem: row.get(5),
-                has_fault: row.get(6),
-            };
-            (stream.name.clone(), stream)
-        })
-        .collect())
+         LEFT JOIN sluice.target AS t ON t.stream = s.name AND t.subscription = $1
+         WHERE s.name = coalesce($2, s.name)";
+    let rows = client.query_typed(query, &[(&subscription, Type::TEXT), (&name, Type::TEXT)]).await?;
+    let stream = |row: &Row| Stream {
+        name: row.get(0),
+        subscription: subscription.to_owned(),
+        source: row.get(1),
+        is_delivered: row.get(2),
+        live_index: row.get(3),
+        query: row.get(4),
+        problem: row.get(5),
+        has_fault: row.get(6),
+    };
+    Ok(rows.iter().map(stream).collect())
 }
 
 impl Stream {
@@ -189,6 +195,7 @@ impl Stream {
             until: in_transaction.map(|time| Instant::now() + time),
             todo: if keys.is_empty() { vec![] } else { vec![(0..keys.len()).collect::<Vec<_>>()] },
             keys,
+            logs: true,
             running: None,
             is_sound: false,
             has_answered: false,
@@ -207,6 +214,8 @@ pub struct Documents<'a> {
     client: &'a Client,
     keys: Vec<String>,
     limit_bytes: i32,
+    /// Whether keys that their rows print in another way are logged anew.
+    logs: bool,
     /// Within a transaction: when to stop.
     until: Option<Instant>,
     todo: Vec<Vec<usize>>,
@@ -250,6 +259,13 @@ impl Running<'_> {
 }
 
 impl<'a> Documents<'a> {
+    /// For whoever only looks: nothing is logged.
+    #[must_use]
+    pub fn without_log(mut self) -> Self {
+        self.logs = false;
+        self
+    }
+
     /// The next answer: an index into the keys, each of them once, in no particular order; `None` after the last.
     ///
     /// After an error, [`Self::into_unanswered`] tells which keys are left.
@@ -444,14 +460,14 @@ impl<'a> Documents<'a> {
 
     /// Has the documents brought up to date that are kept under another text of the same key than was asked for.
     async fn log_printed(&mut self) -> Result<(), ReadError> {
-        if !self.printed.is_empty() {
+        if self.logs && !self.printed.is_empty() {
             let texts: Vec<&str> = self.printed.iter().map(|(_, text)| text.as_str()).collect();
             let log = "INSERT INTO sluice.outbox (stream, key, op, only_for)
                  SELECT $1, key, 'upsert', $3 FROM unnest($2::text[]) AS key";
             let logged = self.client.execute(log, &[&self.stream.name, &texts, &self.stream.subscription]).await;
             logged.map_err(|error| self.error(error))?;
-            self.missing.extend(self.printed.drain(..).map(|(position, _)| position));
         }
+        self.missing.extend(self.printed.drain(..).map(|(position, _)| position));
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row};
 
 use crate::audit::Actor;
-use crate::source::PEER;
+use crate::source::{PEER, Stream};
 
 /// The SQLSTATE of what is refused because somebody else has the lease.
 const NOT_ITS_TURN: &str = "SL003";
@@ -60,6 +60,10 @@ pub struct Round {
     pub phase: Phase,
     /// The index that it is about; `None`: it has not begun.
     pub index: Option<String>,
+    /// Elasticsearch's own name of it, by which one that was made anew is known.
+    pub index_uuid: Option<String>,
+    /// Documents that are looked at at once.
+    pub page: i32,
     /// The last key of the source that was compared, its columns as texts; `None`: none was.
     pub after: Option<Vec<String>>,
     /// The sequence number from which on the index is to be walked.
@@ -72,8 +76,10 @@ impl Round {
             stream: row.get(0),
             phase: Phase::parse(row.get(1)),
             index: row.get(2),
-            after: row.get(3),
-            position: row.get(4),
+            index_uuid: row.get(3),
+            page: row.get(4),
+            after: row.get(5),
+            position: row.get(6),
         }
     }
 }
@@ -259,30 +265,67 @@ pub async fn list_due(
     within: Duration,
     repair: bool,
 ) -> Result<Vec<Round>, Error> {
-    let query = "SELECT stream, state, index, after_key, position FROM sluice.due_validations($1, make_interval(secs => $2), $3)";
+    let query = "SELECT stream, state, index, index_uuid, page, after_key, position FROM sluice.due_validations($1, make_interval(secs => $2), $3)";
     let rows = client.query(query, &[&subscription, &within.as_secs_f64(), &repair]).await?;
     Ok(rows.iter().map(Round::of).collect())
 }
 
 /// The round of a stream as it is now; `None`: there was none.
 pub async fn find(client: &Client, subscription: &str, stream: &str) -> Result<Option<Round>, Error> {
-    let query = "SELECT stream, state, index, after_key, position FROM sluice.validation WHERE subscription = $1 AND stream = $2";
+    let query = "SELECT stream, state, index, index_uuid, page, after_key, position FROM sluice.validation WHERE subscription = $1 AND stream = $2";
     Ok(client.query_opt(query, &[&subscription, &stream]).await?.as_ref().map(Round::of))
 }
 
+/// An index, as a round is about it.
+#[derive(Clone, Copy, Debug)]
+pub struct Index<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Elasticsearch's own.
+    pub uuid: &'a str,
+}
+
 /// Begins to compare with this index; or gives the round up, for a reason.
-pub async fn start(client: &Client, turn: Turn<'_>, index: Result<&str, &str>) -> Result<(), Error> {
-    let statement = "SELECT sluice.start_validation($1, $2, $3, $4, $5)";
+pub async fn start(client: &Client, turn: Turn<'_>, index: Result<Index<'_>, &str>) -> Result<(), Error> {
+    let statement = "SELECT sluice.start_validation($1, $2, $3, $4, $5, $6)";
     let Turn { subscription, stream, holder } = turn;
-    let parameters: &[&(dyn ToSql + Sync)] = &[&subscription, &stream, &holder, &index.ok(), &index.err()];
+    let (name, uuid) = index.ok().map(|index| (index.name, index.uuid)).unzip();
+    let parameters: &[&(dyn ToSql + Sync)] = &[&subscription, &stream, &holder, &name, &uuid, &index.err()];
     client.execute(statement, parameters).await.map(drop)
 }
 
 /// Tells why a round does not go on; `None`: it does.
 pub async fn note_problem(client: &Client, turn: Turn<'_>, problem: Option<&str>) -> Result<(), Error> {
-    let statement = "UPDATE sluice.validation SET problem = left($3, 2000), updated_at = clock_timestamp() WHERE subscription = $1 AND stream = $2 AND state <> 'done'
-             AND (problem IS DISTINCT FROM left($3, 2000) OR problem IS NOT NULL)";
-    client.execute(statement, &[&turn.subscription, &turn.stream, &problem]).await.map(drop)
+    let Turn { subscription, stream, holder } = turn;
+    let statement = "SELECT sluice.note_problem($1, $2, $3, $4)";
+    client.execute(statement, &[&subscription, &stream, &holder, &problem]).await.map(drop)
+}
+
+/// Has the next pages be half as large as this one, which took too long.
+pub async fn halve_page(client: &Client, turn: Turn<'_>, size: i32) -> Result<(), Error> {
+    let Turn { subscription, stream, holder } = turn;
+    client
+        .execute("SELECT sluice.halve_page($1, $2, $3, $4)", &[&subscription, &stream, &holder, &size])
+        .await
+        .map(drop)
+}
+
+/// For how long a change of this stream has been on its way, in milliseconds; 0: all has arrived.
+pub async fn lag_ms(client: &Client, subscription: &str, stream: &str) -> Result<i64, Error> {
+    let query = "SELECT (extract(epoch FROM sluice.lag($1, $2)) * 1000)::bigint";
+    Ok(client.query_one(query, &[&subscription, &stream]).await?.get(0))
+}
+
+/// Forgets the letters of writes that documents of the target, of these keys and versions, have overtaken.
+pub async fn forget_overtaken_letters(
+    client: &Client,
+    subscription: &str,
+    stream: &str,
+    keys: &[&str],
+    versions: &[i64],
+) -> Result<(), Error> {
+    let statement = "SELECT sluice.forget_overtaken_letters($1, $2, $3, $4)";
+    client.execute(statement, &[&subscription, &stream, &keys, &versions]).await.map(drop)
 }
 
 /// Reads the source's keys after this one, `size` at most; fewer: there are no more.
@@ -299,20 +342,21 @@ pub async fn look(client: &Client, subscription: &str) -> Result<(String, i64), 
     Ok((row.get(0), row.get(1)))
 }
 
-/// Notes what a page came to.
-pub async fn note_page(client: &Client, turn: Turn<'_>, page: &Page) -> Result<(), Error> {
+/// Notes what a page came to, unless the stream was defined anew since `read` was.
+pub async fn note_page(client: &Client, turn: Turn<'_>, read: &Stream, page: &Page) -> Result<(), Error> {
     let Turn { subscription, stream, holder } = turn;
     let keys: Vec<&str> = page.candidates.iter().map(|it| it.key.as_str()).collect();
     let classes: Vec<&str> = page.candidates.iter().map(|it| it.class).collect();
     let digests: Vec<Option<&str>> = page.candidates.iter().map(|it| it.digest.as_deref()).collect();
     let versions: Vec<Option<i64>> = page.candidates.iter().map(|it| it.version).collect();
-    let statement =
-        "SELECT sluice.note_page($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::pg_snapshot, $11, $12, $13, $14)";
+    let statement = "SELECT sluice.note_page($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::text::pg_snapshot, $13, $14, $15, $16)";
     let (phase, seen) = (page.phase.name(), page.seen.as_str());
     let parameters: &[&(dyn ToSql + Sync)] = &[
         &subscription,
         &stream,
         &holder,
+        &read.live_index,
+        &read.query,
         &phase,
         &page.after,
         &page.position,
@@ -354,15 +398,16 @@ pub struct Judged {
     pub version: Option<i64>,
 }
 
-/// Notes what these differences were found to be.
-pub async fn note_differences(client: &Client, turn: Turn<'_>, found: &[Judged]) -> Result<(), Error> {
+/// Notes what these differences were found to be, unless the stream was defined anew since `read` was.
+pub async fn note_differences(client: &Client, turn: Turn<'_>, read: &Stream, found: &[Judged]) -> Result<(), Error> {
     let Turn { subscription, stream, holder } = turn;
     let ids: Vec<i64> = found.iter().map(|it| it.id).collect();
     let classes: Vec<Option<&str>> = found.iter().map(|it| it.class).collect();
     let digests: Vec<Option<&str>> = found.iter().map(|it| it.digest.as_deref()).collect();
     let versions: Vec<Option<i64>> = found.iter().map(|it| it.version).collect();
-    let statement = "SELECT sluice.note_differences($1, $2, $3, $4, $5, $6, $7)";
-    let parameters: &[&(dyn ToSql + Sync)] = &[&subscription, &stream, &holder, &ids, &classes, &digests, &versions];
+    let statement = "SELECT sluice.note_differences($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+    let parameters: &[&(dyn ToSql + Sync)] =
+        &[&subscription, &stream, &holder, &read.live_index, &read.query, &ids, &classes, &digests, &versions];
     call(PEER, "note_differences", client.execute(statement, parameters)).await.map(drop)
 }
 
@@ -388,6 +433,12 @@ pub async fn has_room(client: &Client, turn: Turn<'_>) -> Result<bool, Error> {
     let Turn { subscription, stream, holder } = turn;
     let query = "SELECT sluice.has_room($1, $2, $3)";
     Ok(client.query_one(query, &[&subscription, &stream, &holder]).await?.get(0))
+}
+
+/// Whether nothing is left to be found out, or to be repaired, of what was looked at in this round.
+pub async fn is_over(client: &Client, subscription: &str, stream: &str) -> Result<bool, Error> {
+    let query = "SELECT coalesce(bool_and(sluice.is_found_out(v)), false) FROM sluice.validation AS v WHERE v.subscription = $1 AND v.stream = $2";
+    Ok(client.query_one(query, &[&subscription, &stream]).await?.get(0))
 }
 
 /// Ends the round where nothing is left to be found out: whether it did.

@@ -14,6 +14,7 @@ mod cluster;
 mod connection;
 mod credentials;
 mod deadline;
+pub mod documents;
 mod error;
 pub mod names;
 mod outcome;

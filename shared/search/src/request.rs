@@ -59,12 +59,17 @@ pub async fn answer(sent: Result<Response, elasticsearch::Error>, doing: impl In
         Ok(text) => text,
         Err(source) => return Err(Error::Unanswered { doing, source }),
     };
-    let body: Option<Value> = serde_json::from_str(&text).ok();
     if status.is_success() {
-        return Ok(body.unwrap_or_default());
+        return Ok(serde_json::from_str(&text).unwrap_or_default());
     }
-    let reason = body.and_then(|body| innermost_reason(&body["error"])).unwrap_or(text);
-    Err(Error::Refused { doing, status: status.as_u16(), reason: reason.chars().take(500).collect() })
+    Err(refusal(doing, status, &text))
+}
+
+/// What a refusal says.
+pub(crate) fn refusal(doing: String, status: StatusCode, text: &str) -> Error {
+    let body: Option<Value> = serde_json::from_str(text).ok();
+    let reason = body.and_then(|body| innermost_reason(&body["error"])).unwrap_or_else(|| text.to_owned());
+    Error::Refused { doing, status: status.as_u16(), reason: reason.chars().take(500).collect() }
 }
 
 /// The answer of a search, which must be of all shards.

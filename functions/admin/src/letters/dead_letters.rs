@@ -4,17 +4,19 @@ use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
-use database::{audit, letters};
+use database::subscriptions::ELASTICSEARCH;
+use database::{audit, letters, validation};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tokio_postgres::Client;
+use tracing::warn;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::access::Caller;
 use crate::extract::{Body, Params};
 use crate::letters::lease::Lease;
 use crate::letters::pass::Pass;
-use crate::letters::queue::{DeadLetter, Letter, Letters};
+use crate::letters::queue::{DeadLetter, Facts, Letter, Letters};
 use crate::letters::redrive::{Fate, Redrive, detail};
 use crate::newest;
 use crate::problem::Problem;
@@ -209,10 +211,25 @@ pub async fn discard(
                 .await?;
             return Err(Problem::unavailable("SQS did not delete the letter; try again"));
         }
+        if let Some(facts) = &letter.facts {
+            forget(&database, facts).await;
+        }
         let (stream, key) = (letter.stream().map(str::to_owned), letter.key().map(str::to_owned));
         Ok(Json(Discarded { message_id: letter.message_id.clone(), stream, key, result: "discarded" }))
     })
     .await
+}
+
+/// What differs now is not explained by the letter any more. Of one whose names PostgreSQL cannot hold nothing was noted.
+async fn forget(database: &Client, Facts { stream, key, version, .. }: &Facts) {
+    if stream.contains('\0') || key.contains('\0') {
+        return;
+    }
+    let forgotten =
+        validation::forget_overtaken_letters(database, ELASTICSEARCH, stream, &[key.as_str()], &[*version]).await;
+    if let Err(failure) = forgotten {
+        warn!(error = database::describe(&failure), "a letter that was discarded is still taken for an explanation");
+    }
 }
 
 /// Goes through the queue until it finds this letter, and lets `act` have it. Whatever `act` leaves is released.

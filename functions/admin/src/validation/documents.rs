@@ -4,10 +4,8 @@ use std::time::Duration;
 
 use database::subscriptions::ELASTICSEARCH;
 use database::{Read, Stream};
-use elasticsearch::http::headers::{ACCEPT_ENCODING, HeaderValue};
-use elasticsearch::{Elasticsearch, MgetParts};
-use serde::Deserialize;
-use serde_json::json;
+use elasticsearch::Elasticsearch;
+use search::documents::{Documents, Found, Wanted};
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::Client;
@@ -19,7 +17,6 @@ use crate::services::Admin;
 const PORTION: usize = 50;
 /// A portion of Elasticsearch's that is larger is asked for in halves.
 const PORTION_BYTES: u64 = 8 << 20;
-const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 /// Of all of it: a side that takes longer is left out.
 const TIMEOUT: Duration = Duration::from_secs(8);
 /// Of one read of the source.
@@ -136,7 +133,7 @@ async fn ask(
     most: usize,
     until: Instant,
 ) -> (Vec<(usize, Side)>, Option<String>) {
-    let mut documents = stream.read(session, keys, i32::try_from(most).unwrap_or(i32::MAX), None);
+    let mut documents = stream.read(session, keys, i32::try_from(most).unwrap_or(i32::MAX), None).without_log();
     let mut found = vec![];
     loop {
         match timeout_at(until, documents.next()).await {
@@ -167,27 +164,6 @@ struct Target {
     alias: String,
     most: usize,
     until: Instant,
-}
-
-#[derive(Deserialize)]
-struct Answer<'a> {
-    #[serde(borrow)]
-    docs: Vec<Found<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Found<'a> {
-    #[serde(rename = "_version")]
-    version: Option<i64>,
-    #[serde(rename = "_source", borrow)]
-    source: Option<&'a RawValue>,
-    error: Option<Refusal>,
-}
-
-#[derive(Deserialize)]
-struct Refusal {
-    #[serde(default)]
-    reason: String,
 }
 
 impl Target {
@@ -226,31 +202,26 @@ impl Target {
 
     /// What the index has of these keys. `None`: it is too much for one answer.
     async fn ask(&self, client: &Elasticsearch, keys: &[String]) -> Result<Option<Vec<Side>>, String> {
-        let unanswered = |failure| search::describe(&failure);
-        // Nobody knows the size of what is compressed before it is read.
-        let request = client.mget(MgetParts::Index(&self.alias)).header(ACCEPT_ENCODING, IDENTITY);
-        let answer = request.body(json!({"ids": keys})).send().await.map_err(unanswered)?;
-        let status = answer.status_code();
-        if !status.is_success() {
-            return Err(format!("Elasticsearch answered {status}"));
-        }
-        if answer.content_length().is_some_and(|bytes| bytes > PORTION_BYTES) {
-            return Ok(None);
-        }
-        let body = answer.bytes().await.map_err(unanswered)?;
-        let answer = serde_json::from_slice::<Answer<'_>>(&body).ok().filter(|answer| answer.docs.len() == keys.len());
-        let answer = answer.ok_or("Elasticsearch gave an answer that cannot be read")?;
-        Ok(Some(answer.docs.into_iter().map(|found| self.side(found)).collect()))
+        let wanted: Vec<Wanted<'_>> = keys.iter().map(|key| Wanted { key, content: true }).collect();
+        let read = Documents::read(client, &self.alias, &wanted, PORTION_BYTES).await;
+        let Some(documents) = read.map_err(|failure| failure.to_string())? else { return Ok(None) };
+        let found = documents.parse(&wanted).map_err(|failure| failure.to_string())?;
+        Ok(Some(found.into_iter().map(|found| self.side(found)).collect()))
     }
 
-    fn side(&self, found: Found<'_>) -> Side {
-        let Found { version, source, error } = found;
-        match (source, error) {
-            (_, Some(Refusal { reason })) => Side::unknown(&reason),
-            (Some(source), None) if source.get().len() > self.most => {
-                Side { version, ..Side::too_long(source.get().len()) }
+    fn side(&self, found: Result<Option<Found<'_>>, String>) -> Side {
+        match found {
+            Err(reason) => Side::unknown(&reason),
+            Ok(None) => Side::default(),
+            Ok(Some(Found { version, content })) => {
+                let version = Some(version);
+                match content {
+                    Some(content) if content.get().len() > self.most => {
+                        Side { version, ..Side::too_long(content.get().len()) }
+                    }
+                    content => Side { document: content.map(ToOwned::to_owned), version, problem: None },
+                }
             }
-            (source, None) => Side { document: source.map(ToOwned::to_owned), version, problem: None },
         }
     }
 }

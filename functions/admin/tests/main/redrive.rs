@@ -41,12 +41,20 @@ async fn a_letter_whose_key_postgresql_cannot_hold_is_redriven_or_discarded_alon
         (status, &outcome["result"], &outcome["key"]),
         (StatusCode::OK, &json!("returned"), &json!("a\u{2400}b"))
     );
+    // Of one with a key like others it is forgotten, too, that it explains a difference.
+    fixture.owner.batch_execute("INSERT INTO sluice.dead_letter (subscription, stream, key, version) SELECT 'elasticsearch', 'item', key, 1 FROM unnest('{7,8}'::text[]) AS key").await.unwrap();
+    let letter = fixture.letters.put_letter("item", "7", None);
+    let (status, _) =
+        fixture.call(Method::DELETE, &format!("/api/dlq/{letter}"), Some(json!({"reason": "a test"}))).await;
+    assert_eq!(status, StatusCode::OK);
+    let explaining: Vec<String> = fixture.one("SELECT array_agg(key) FROM sluice.dead_letter").await;
+    assert_eq!(explaining, ["8"]);
     let letter = fixture.letters.put_letter("item", "a\\u0000b", None);
     let reason = Some(json!({"reason": "it has a \u{0}"}));
     let (status, outcome) = fixture.call(Method::DELETE, &format!("/api/dlq/{letter}"), reason).await;
     assert_eq!((status, &outcome["result"]), (StatusCode::OK, &json!("discarded")));
     let actions: Vec<String> = fixture.one("SELECT array_agg(action ORDER BY id) FROM sluice.audit").await;
-    assert_eq!(actions, ["return", "discard"]);
+    assert_eq!(actions, ["return", "discard", "discard"]);
 }
 
 #[tokio::test]

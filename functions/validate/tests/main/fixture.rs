@@ -50,7 +50,6 @@ impl Fixture {
         let fixture = Self { database, owner, prefix, elasticsearch, manager };
         fixture.migrate().await;
         fixture.database.let_functions_in().await.unwrap();
-        fixture.execute("SELECT sluice.resync('sluice_heartbeat')").await;
         fixture
     }
 
@@ -115,12 +114,14 @@ impl Fixture {
     /// Goes on until the round is over.
     pub async fn go_on(&self, validator: &Validator, stream: &str) -> Value {
         let work = async {
+            let give_up_at = Instant::now() + Duration::from_secs(300);
             loop {
                 let event = json!({"command": "go_on", "streams": [stream]});
                 let answer = self.handle(validator, event, Duration::from_secs(60)).await.unwrap();
                 if answer["finished"] == true {
                     return answer["streams"][0].clone();
                 }
+                assert!(Instant::now() < give_up_at, "the round does not end: {answer}");
             }
         };
         tokio::select! {
@@ -198,7 +199,13 @@ impl Fixture {
 
     /// Deletes these documents behind Sluice's back.
     pub async fn delete_all(&self, stream: &str, ids: &[i64]) {
-        let body: Vec<String> = ids.iter().map(|id| format!(r#"{{"delete":{{"_id":"{id}"}}}}"#)).collect();
+        let body: Vec<Value> = ids.iter().map(|id| json!({"delete": {"_id": id.to_string()}})).collect();
+        self.write_lines(stream, &body).await;
+    }
+
+    /// Sends the lines of a bulk request.
+    pub async fn write_lines(&self, stream: &str, body: &[Value]) {
+        let body: Vec<String> = body.iter().map(Value::to_string).collect();
         let alias = format!("{}{stream}", self.prefix);
         let sent = self.elasticsearch.bulk(BulkParts::Index(&alias)).body(body).send().await.unwrap();
         assert_eq!(sent.json::<Value>().await.unwrap()["errors"], false);

@@ -96,7 +96,7 @@ async fn two_at_once_do_not_work_on_one_stream() {
     let answer = fixture.handle(&validator, event, Duration::from_secs(6)).await.unwrap();
     assert_eq!((&answer["finished"], &answer["streams"][0]["state"]), (&json!(false), &json!("asked")));
     // Whoever was frozen finds that its turn is over.
-    let stale = "SELECT sluice.note_page('elasticsearch', 'items', 'frozen', 'index', NULL, 0, 1, 0, 0, pg_current_snapshot(), '{}', '{}', '{}', '{}')";
+    let stale = "SELECT sluice.note_page('elasticsearch', 'items', 'frozen', 'i', 'q', 'index', NULL, 0, 1, 0, 0, pg_current_snapshot(), '{}', '{}', '{}', '{}')";
     let refused = fixture.owner.batch_execute(stale).await.unwrap_err();
     assert_eq!(refused.code().unwrap().code(), "SL003");
     fixture.execute("DELETE FROM sluice.lease").await;

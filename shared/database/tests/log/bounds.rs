@@ -72,7 +72,7 @@ const ROWS: &str = "
     INSERT INTO sluice.outbox (stream, key, op) SELECT 'unborn', n, 'upsert' FROM generate_series(1, 2000) AS n";
 
 /// How each function is called as its caller calls it, or in a harder way. One that has no line here fails the test.
-const CALLS: [(&str, &str); 113] = [
+const CALLS: [(&str, &str); 120] = [
     ("advance", "SELECT sluice.advance('elasticsearch', 1)"),
     ("answers_for_another", "SELECT sluice.answers_for_another('elasticsearch', 'items', '7')"),
     ("as_reader", "SELECT sluice.as_reader(s, 'SELECT', 'n integer') FROM sluice.stream AS s"),
@@ -207,21 +207,33 @@ const CALLS: [(&str, &str); 113] = [
         "SELECT sluice.with_found_texts(s, ARRAY(SELECT n::text FROM generate_series(48000, 53000) AS n)) FROM sluice.stream AS s WHERE name = 'items'",
     ),
     ("begin_validation", "SELECT sluice.begin_validation('elasticsearch', 'items', true, false, 'scrub')"),
+    ("check_cluster", "SELECT sluice.check_cluster(s) FROM sluice.subscription AS s"),
+    (
+        "check_reading",
+        "SELECT sluice.check_reading('elasticsearch', 'items', t.live_index, sluice.read_query(s, sluice.fields_of(t))) FROM sluice.stream AS s JOIN sluice.target AS t ON t.stream = s.name WHERE s.name = 'items' AND t.subscription = 'elasticsearch'",
+    ),
     ("check_validator", "SELECT sluice.check_validator('elasticsearch', 'items', 'me')"),
     ("confirm_differences", "SELECT sluice.confirm_differences('elasticsearch', 'items', 'me')"),
     ("due_differences", "SELECT sluice.due_differences('elasticsearch', 'items', 500)"),
     ("due_validations", "SELECT sluice.due_validations('elasticsearch', '1 day', false)"),
     ("end_validation", "SELECT sluice.end_validation('elasticsearch', 'items', 'me')"),
+    (
+        "forget_overtaken_letters",
+        "SELECT sluice.forget_overtaken_letters('elasticsearch', 'items', ARRAY(SELECT n::text FROM generate_series(1, 1000) AS n), array_fill(7::bigint, '{1000}'))",
+    ),
+    ("halve_page", "SELECT sluice.halve_page('elasticsearch', 'items', 'me', 1000)"),
     ("has_fanned_out", "SELECT sluice.has_fanned_out('items', pg_current_snapshot())"),
     ("has_room", "SELECT sluice.has_room('elasticsearch', 'items', 'me')"),
+    ("is_found_out", "SELECT sluice.is_found_out(v) FROM sluice.validation AS v"),
     ("is_repairable", "SELECT sluice.is_repairable('stale', NULL)"),
     (
         "is_to_be_repaired",
         "SELECT sluice.is_to_be_repaired(d, v) FROM sluice.difference AS d JOIN sluice.validation AS v USING (subscription, stream)",
     ),
+    ("lag", "SELECT sluice.lag('elasticsearch', 'items')"),
     (
         "note_differences",
-        "SELECT sluice.note_differences('elasticsearch', 'items', 'me', ids, array_fill('missing'::text, '{500}'), array_fill('x'::text, '{500}'), array_fill(NULL::bigint, '{500}')) FROM (SELECT array_agg(id) AS ids FROM (SELECT id FROM sluice.difference WHERE seen IS NOT NULL ORDER BY id LIMIT 500) AS d) AS d",
+        "SELECT sluice.note_differences('elasticsearch', 'items', 'me', t.live_index, sluice.read_query(s, sluice.fields_of(t)), ids, array_fill('missing'::text, '{500}'), array_fill('x'::text, '{500}'), array_fill(NULL::bigint, '{500}')) FROM (SELECT array_agg(id) AS ids FROM (SELECT id FROM sluice.difference WHERE seen IS NOT NULL ORDER BY id LIMIT 500) AS d) AS d, sluice.stream AS s JOIN sluice.target AS t ON t.stream = s.name WHERE s.name = 'items' AND t.subscription = 'elasticsearch'",
     ),
     (
         "note_letters",
@@ -229,10 +241,11 @@ const CALLS: [(&str, &str); 113] = [
     ),
     (
         "note_page",
-        "SELECT sluice.note_page('elasticsearch', 'items', 'me', 'source', '{9}', 0, 1000, 0, 0, pg_current_snapshot(), ARRAY(SELECT n::text FROM generate_series(9501, 10500) AS n), array_fill('stale'::text, '{1000}'), array_fill('x'::text, '{1000}'), array_fill(NULL::bigint, '{1000}'))",
+        "SELECT sluice.note_page('elasticsearch', 'items', 'me', t.live_index, sluice.read_query(s, sluice.fields_of(t)), 'source', '{9}', 0, 1000, 0, 0, pg_current_snapshot(), ARRAY(SELECT n::text FROM generate_series(9501, 10500) AS n), array_fill('stale'::text, '{1000}'), array_fill('x'::text, '{1000}'), array_fill(NULL::bigint, '{1000}')) FROM sluice.stream AS s JOIN sluice.target AS t ON t.stream = s.name WHERE s.name = 'items' AND t.subscription = 'elasticsearch'",
     ),
+    ("note_problem", "SELECT sluice.note_problem('elasticsearch', 'items', 'me', 'it is late')"),
     ("repair_differences", "SELECT sluice.repair_differences('elasticsearch', 'items', 'me', 100)"),
-    ("start_validation", "SELECT sluice.start_validation('elasticsearch', 'items', 'me', 'items-2', NULL)"),
+    ("start_validation", "SELECT sluice.start_validation('elasticsearch', 'items', 'me', 'items-2', 'uuid', NULL)"),
     ("validate", "SELECT sluice.validate('items', true)"),
     ("validation_keys", "SELECT sluice.validation_keys('items', '{25000}', 1000)"),
     ("validation_status", "SELECT sluice.validation_status()"),

@@ -64,6 +64,34 @@ async fn retention_drops_only_what_every_subscription_has_passed() -> Result<()>
 }
 
 #[tokio::test]
+async fn a_round_that_has_still_to_read_rows_that_leave_begins_anew() -> Result<()> {
+    let world = World::new().await?;
+    world
+        .owner
+        .batch_execute(
+            "INSERT INTO sluice.validation (subscription, stream, state, repair, dry_run, actor, scanned)
+             VALUES ('elasticsearch', 'items', 'index', false, false, 'somebody', sluice.snapshot())",
+        )
+        .await?;
+    world.app.batch_execute("INSERT INTO demo.item VALUES (1)").await?;
+    fill_first_partition(&world).await?;
+    world
+        .owner
+        .batch_execute(
+            "INSERT INTO sluice.validation (subscription, stream, state, repair, dry_run, actor, scanned)
+             VALUES ('elasticsearch', 'has read them', 'index', false, false, 'somebody', sluice.snapshot())",
+        )
+        .await?;
+    world.drain().await?;
+    world.fan_out(10).await?;
+    let client = world.database.functions().await?;
+    assert_eq!(retain(&client).await?.as_deref(), Some("dropped partition sluice.outbox_1_1000001"));
+    let states = "SELECT string_agg(stream || ' ' || state, ', ' ORDER BY stream) FROM sluice.validation";
+    assert_eq!(one::<String>(&world.owner, states).await?, "has read them index, items asked");
+    Ok(())
+}
+
+#[tokio::test]
 async fn rows_that_were_passed_stay_for_as_long_as_they_are_to_be_kept() -> Result<()> {
     let world = World::new().await?;
     world.app.batch_execute("INSERT INTO demo.item VALUES (1)").await?;
