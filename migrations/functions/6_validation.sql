@@ -193,7 +193,7 @@ BEGIN
 END $$;
 
 -- Notes how differences were found when they were looked at again. Without a class: the two are equal. What a dead letter explains is
--- told as that. Where it is not known what the source had, it is from now on, and they are looked at once more: it may be the
+-- told as that; a delete that failed is a document too many. Where it is not known what the source had, it is from now on, and they are looked at once more: it may be the
 -- source itself that changes.
 CREATE OR REPLACE FUNCTION sluice.note_differences(
     reader text, stream text, holder text, index text, query text, ids bigint[], classes text[], digests text[], versions bigint[])
@@ -218,7 +218,7 @@ BEGIN
         SET until = CASE WHEN f.class = 'stale' AND d.digest IS NULL OR f.class = 'extra' AND d.state <> 'repairing' AND NOT d.has_landed THEN NULL
                 ELSE pg_current_snapshot() END,
             has_landed = f.class = 'extra' AND d.state <> 'repairing', digest = coalesce(d.digest, f.digest), version = f.version,
-            class = CASE WHEN f.class IN ('missing', 'stale', 'extra', 'unreadable') AND EXISTS (
+            class = CASE WHEN f.class IN ('missing', 'stale', 'unreadable') AND EXISTS (
                 SELECT FROM sluice.dead_letter AS l
                 WHERE l.subscription = reader AND l.stream = note_differences.stream AND md5(l.key) = md5(d.key) AND l.key = d.key AND l.version > coalesce(f.version, 0))
                 THEN 'dead_lettered' ELSE f.class END

@@ -81,7 +81,9 @@ async fn a_queue_that_was_purged_is_whole_again_without_anybodys_help() -> Resul
             ensure!(lost == 0 || minutes > 30, "{lost} flights were found lost after {minutes} minutes");
             found += lost;
             quiet = if found > 0 && lost == 0 { quiet + 1 } else { 0 };
-            if quiet == 3 {
+            // And what was logged again has arrived.
+            let open = "SELECT count(*) FROM sluice.flight WHERE stream LIKE 'fault_lost%' AND logged_to IS NOT NULL";
+            if quiet >= 3 && stack.owner.query_one(open, &[]).await?.get::<_, i64>(0) == 0 {
                 break;
             }
         }

@@ -28,6 +28,14 @@ pub enum Defect {
     SettledWithoutLandings,
     /// What a change of another row means for a document is left out of account.
     SettledWithoutFanOut,
+    /// What seemed to differ is confirmed without reading both sides once more.
+    ConfirmedWithoutAFreshRead,
+    /// It is confirmed after a while, whether everything has arrived or not.
+    ConfirmedByAClock,
+    /// It is confirmed whatever the log has of its key since.
+    ConfirmedThoughTouched,
+    /// It is confirmed before it is found out which documents show the rows that changed meanwhile.
+    ConfirmedBeforeTheFanOut,
     /// Lambda stops what it takes for a loop: the template does not say that the indexer sends to its own queue. It takes
     /// hours of deletes until that is seen.
     LoopsAreStopped,
@@ -35,7 +43,7 @@ pub enum Defect {
 
 impl Defect {
     /// Those that one of many seeds shows. The others have a test of their own.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 16] = [
         Self::PositionById,
         Self::VersionIsTheEventsId,
         Self::VersionFromASequence,
@@ -48,5 +56,9 @@ impl Defect {
         Self::AdvanceBeforeSend,
         Self::SettledWithoutLandings,
         Self::SettledWithoutFanOut,
+        Self::ConfirmedWithoutAFreshRead,
+        Self::ConfirmedByAClock,
+        Self::ConfirmedThoughTouched,
+        Self::ConfirmedBeforeTheFanOut,
     ];
 }

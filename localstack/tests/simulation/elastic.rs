@@ -1,8 +1,10 @@
 //! A model of Elasticsearch: external versions, and tombstones that it forgets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Weak};
 
+use anyhow::{Result, bail};
+use search::scan::Found;
 use search::{Answer, Cause, Cluster, Deadline, Reason, names};
 use serde_json::{Value, json};
 
@@ -18,7 +20,18 @@ pub struct Elastic {
     indexes: BTreeMap<String, BTreeMap<String, Document>>,
     under_way: BTreeMap<u64, Request>,
     next_request: u64,
+    last_write: i64,
+    /// Documents that somebody changed behind Sluice's back, and the version above which a write mends them.
+    damaged: BTreeMap<(String, String), i64>,
     pub is_away: bool,
+}
+
+/// What an index has of a key.
+#[derive(Debug)]
+pub struct Indexed {
+    pub version: Option<i64>,
+    pub document: Option<Value>,
+    pub is_damaged: bool,
 }
 
 #[derive(Debug)]
@@ -27,6 +40,7 @@ struct Document {
     /// `None`: a tombstone, of this time.
     source: Option<Value>,
     written_ms: i64,
+    seq_no: i64,
 }
 
 #[derive(Debug)]
@@ -42,6 +56,31 @@ impl Elastic {
     pub fn documents(&self, alias: &str) -> BTreeMap<String, Value> {
         let all = self.indexes.get(alias).into_iter().flatten();
         all.filter_map(|(key, document)| Some((key.clone(), document.source.clone()?))).collect()
+    }
+
+    pub fn indexed(&self, alias: &str, key: &str) -> Indexed {
+        let found = self.indexes.get(alias).and_then(|index| index.get(key)).filter(|found| found.source.is_some());
+        Indexed {
+            version: found.map(|found| found.version),
+            document: found.and_then(|found| found.source.clone()),
+            is_damaged: self.damaged.contains_key(&(alias.to_owned(), key.to_owned())),
+        }
+    }
+
+    /// Somebody changes a document, or removes it without a trace, or leaves one from long ago where there is none.
+    pub fn damage(&mut self, alias: &str, key: &str, is_removal: bool, now_ms: i64) {
+        self.last_write += 1;
+        let index = self.indexes.entry(alias.to_owned()).or_default();
+        let before = index.remove(key);
+        let version = before.as_ref().map_or(1, |before| before.version);
+        let damaged = self.damaged.entry((alias.to_owned(), key.to_owned())).or_default();
+        *damaged = version.max(*damaged);
+        let was_there = before.is_some_and(|before| before.source.is_some());
+        if !was_there || !is_removal {
+            let source = Some(json!({"id": key, "n": -1}));
+            let version = if was_there { version } else { 1 };
+            index.insert(key.to_owned(), Document { version, source, written_ms: now_ms, seq_no: self.last_write });
+        }
     }
 
     /// It is started again: every tombstone is forgotten.
@@ -85,7 +124,13 @@ impl Elastic {
         if before.is_some_and(|document| document.version >= version) {
             return item(409, "", json!({"type": "version_conflict_engine_exception", "reason": "stale"}));
         }
-        index.insert(key.to_owned(), Document { version, source: source.cloned(), written_ms: now_ms });
+        self.last_write += 1;
+        let seq_no = self.last_write;
+        index.insert(key.to_owned(), Document { version, source: source.cloned(), written_ms: now_ms, seq_no });
+        let place = (alias.to_owned(), key.to_owned());
+        if self.damaged.get(&place).is_some_and(|damaged| version > *damaged) {
+            self.damaged.remove(&place);
+        }
         match (source, was_there) {
             (Some(_), false) => item(201, "created", Value::Null),
             (Some(_), true) => item(200, "updated", Value::Null),
@@ -123,6 +168,44 @@ pub fn carry_out(state: &mut State, request: u64, now_ms: i64) -> Option<Vec<Val
 
 /// The way to it.
 pub struct SimulatedCluster(pub Arc<World>);
+
+impl SimulatedCluster {
+    /// A request that only reads.
+    async fn ask<T>(&self, answer: impl FnOnce(&Elastic) -> T) -> Result<T> {
+        self.0.turn().await;
+        let state = &mut *self.0.state();
+        if refuse(state, 0).is_some() || state.fails(40) {
+            bail!("the model does not answer");
+        }
+        Ok(answer(&state.elastic))
+    }
+
+    /// What it has of these keys.
+    pub async fn read(&self, alias: &str, keys: &[String]) -> Result<Vec<Indexed>> {
+        self.ask(|elastic| keys.iter().map(|key| elastic.indexed(alias, key)).collect()).await
+    }
+
+    /// The documents from this sequence number on, at one time, in the order of their writes.
+    pub async fn scan(&self, alias: &str, from: i64) -> Result<VecDeque<Found>> {
+        let found = |(key, document): (&String, &Document)| {
+            let Document { version, seq_no, .. } = *document;
+            Found { key: key.clone(), version, seq_no }
+        };
+        let mut all: Vec<Found> = self
+            .ask(|elastic| {
+                let all = elastic.indexes.get(alias).into_iter().flatten();
+                all.filter(|(_, document)| document.source.is_some() && document.seq_no >= from).map(found).collect()
+            })
+            .await?;
+        all.sort_by_key(|found| found.seq_no);
+        Ok(all.into())
+    }
+
+    /// The next page of a scan.
+    pub async fn page(&self, scan: &mut VecDeque<Found>, size: usize) -> Result<Vec<Found>> {
+        self.ask(|_| scan.drain(..size.min(scan.len())).collect()).await
+    }
+}
 
 impl Cluster for SimulatedCluster {
     async fn bulk(&self, alias: &str, lines: &[&str], _deadline: Deadline) -> Answer {

@@ -1,9 +1,13 @@
 //! A model of the log: transactions, snapshots, subscriptions.
 
+mod validation;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use database::delivery::{Departure, Landed, Landing};
 
+pub use self::validation::Known;
+use self::validation::Validation;
 use crate::defects::Defect;
 use crate::tables::{Change, Place, Tables};
 
@@ -13,9 +17,10 @@ type Xid = u64;
 /// `DRAIN` is what the trigger drains, `FAN_OUT` what is still to be expanded.
 pub const DRAIN: &str = "elasticsearch";
 pub const FAN_OUT: &str = "fan_out";
+pub const STREAMS: [&str; 2] = ["items", "projects"];
 
 /// What a transaction sees: all that had ended before it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// The last one that had ended, and one.
     xmax: Xid,
@@ -115,6 +120,10 @@ pub struct Log {
     flights: BTreeMap<FlightId, Flight>,
     /// Of each flight, the parts, and whether they are final.
     landed: BTreeMap<FlightId, BTreeMap<i32, bool>>,
+    /// Of each stream and key, the newest version of a dead letter.
+    letters: BTreeMap<(String, String), i64>,
+    validations: BTreeMap<&'static str, Validation>,
+    last_difference: i64,
     /// What was committed, after each commit.
     pub history: Vec<Tables>,
     locked: BTreeMap<Place, SessionId>,
@@ -535,8 +544,7 @@ impl Log {
         let last = self.expanded.iter().rfind(|expanded| !expanded.seen.covers(snapshot));
         let now = self.snapshot();
         let logged = last.map(|last| last.logged.as_ref().unwrap_or(&now));
-        self.has_passed(FAN_OUT, snapshot)
-            && self.expansions.values().all(|(_, seen)| seen.covers(snapshot))
+        self.has_fanned_out(stream, snapshot)
             && self.has_arrived(snapshot, stream, looked, but_for_lost)
             && logged.is_none_or(|logged| self.has_arrived(logged, Some("projects"), looked, but_for_lost))
     }

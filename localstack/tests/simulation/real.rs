@@ -29,6 +29,9 @@ const TABLES: &str = r#"
     SELECT sluice.track('demo.person', stream => 'projects', affects => 'SELECT id FROM demo.project WHERE owner = $1.id');
 "#;
 
+/// Who validates, whichever session it has.
+pub const VALIDATOR: &str = "validator";
+
 /// A database of one simulation's own.
 pub struct Real {
     database: Database,
@@ -47,6 +50,8 @@ impl Real {
             let index = names::index(stream, &json!({}));
             let live = "SELECT sluice.set_live(subscription, stream, $2, mapping) FROM sluice.target WHERE stream = $1";
             owner.execute(live, &[&stream, &index]).await?;
+            let lease = "INSERT INTO sluice.lease (name, holder, expires_at) VALUES ($1, $2, 'infinity')";
+            owner.execute(lease, &[&format!("validate elasticsearch {stream}"), &VALIDATOR]).await?;
         }
         Ok(Self { database, owner, writers: Mutex::default(), leaving: Mutex::default() })
     }
@@ -133,8 +138,20 @@ impl Real {
         Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
     }
 
+    /// Asks for a round.
+    pub async fn validate(&self, stream: &str, repair: bool) -> Result<()> {
+        self.owner.execute("SELECT sluice.validate($1, repair => $2)", &[&stream, &repair]).await?;
+        Ok(())
+    }
+
     pub async fn emit(&self, stream: &str, key: &str) -> Result<()> {
         self.owner.execute("SELECT sluice.resync($1, ARRAY[$2])", &[&stream, &key]).await?;
+        Ok(())
+    }
+
+    pub async fn redrive(&self, stream: &str, key: &str) -> Result<()> {
+        let query = "SELECT sluice.redrive('elasticsearch', gen_random_uuid()::text, $1, $2, 'operator', NULL, '{}')";
+        self.owner.execute(query, &[&stream, &key]).await?;
         Ok(())
     }
 

@@ -9,10 +9,12 @@ use tokio::runtime::Builder;
 use tokio::task::LocalSet;
 
 use crate::defects::Defect;
-use crate::elastic::is_refused;
+use crate::elastic::{Indexed, is_refused};
+use crate::log::STREAMS;
 use crate::real::Real;
 use crate::scheduler::Scheduler;
 use crate::sqs::Refused;
+use crate::validator::{Validated, class};
 use crate::world::{State, World};
 
 /// Enough for a few dozen changes to go all the way.
@@ -30,6 +32,10 @@ pub struct Outcome {
     pub faults: usize,
     /// Batches that the indexer answered.
     pub invocations: usize,
+    /// Documents that the validator looked at again, that it confirmed to differ, and that it had written anew.
+    pub looked_again: usize,
+    pub confirmed: usize,
+    pub repaired: usize,
 }
 
 /// On the model of the log.
@@ -67,6 +73,7 @@ async fn simulate(seed: u64, defect: Option<Defect>, real: Option<Arc<Real>>) ->
     let mut scheduler = Scheduler::new(world.clone(), real)?;
     scheduler.happen(STEPS).await?;
     scheduler.come_to_rest().await?;
+    scheduler.validate_at_rest().await?;
     let mut outcome = check(&world.state())?;
     outcome.invocations = scheduler.invocations;
     Ok(outcome)
@@ -81,13 +88,35 @@ pub fn require_arrived(state: &State, since: usize, looked: bool) -> Result<()> 
             .iter()
             .map(|tables| tables.document(stream, &key).map(|text| serde_json::from_str(&text).unwrap()))
             .collect();
-        let found = state.elastic.documents(stream).remove(&key);
-        let is_excused =
-            versions.iter().flatten().any(is_refused) || !looked && found.is_some() && versions.contains(&None);
+        let Indexed { document: found, is_damaged, .. } = state.elastic.indexed(stream, &key);
+        let is_excused = is_damaged
+            || versions.iter().flatten().any(is_refused)
+            || !looked && found.is_some() && versions.contains(&None);
         ensure!(
             is_excused || versions.contains(&found),
             "{stream} {key} has settled (looked: {looked}), and the index has {found:?} where the source had {versions:?}"
         );
+    }
+    Ok(())
+}
+
+/// What differs was confirmed by the last rounds, as what it is, and nothing else was.
+pub fn require_told(state: &State) -> Result<()> {
+    for stream in STREAMS {
+        let told = state.log.differences(stream).into_iter().map(|known| (known.key, known.class));
+        let told: BTreeMap<String, String> = told.collect();
+        let indexed = state.elastic.documents(stream);
+        let logged = state.log.keys().into_iter().filter(|(other, _)| *other == stream).map(|(_, key)| key);
+        for key in logged.chain(indexed.keys().cloned()).collect::<BTreeSet<String>>() {
+            let source = state.log.document(stream, &key).map(|text| serde_json::from_str::<Value>(&text).unwrap());
+            let class = class(source.as_ref(), indexed.get(&key));
+            let told = told.get(&key).map(String::as_str);
+            ensure!(
+                told == class || told == Some("dead_lettered") && class.is_some(),
+                "{stream} {key}: it is {class:?}, and told as {told:?}: the source has {source:?}, the index {:?}",
+                indexed.get(&key)
+            );
+        }
     }
     Ok(())
 }
@@ -126,5 +155,7 @@ fn check(state: &State) -> Result<Outcome> {
     let letter = |name: &str, letter: &crate::sqs::Stored| letter.attribute(name).to_owned();
     let letters =
         state.dead_letters.all().map(|(_, l)| (letter("stream", l), letter("key", l), letter("error_type", l)));
-    Ok(Outcome { indexed, letters: letters.collect(), changes: keys.len(), faults: state.faults, invocations: 0 })
+    let Validated { looked_again, confirmed, repaired, .. } = state.validated;
+    let (letters, changes, faults) = (letters.collect(), keys.len(), state.faults);
+    Ok(Outcome { indexed, letters, changes, faults, invocations: 0, looked_again, confirmed, repaired })
 }

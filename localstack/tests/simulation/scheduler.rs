@@ -1,5 +1,7 @@
 //! Who does what next: chance decides, and the seed decides over chance.
 
+mod rounds;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
@@ -54,10 +56,15 @@ pub struct Scheduler {
     drainers: Vec<Process<Drain<Postgres, SqsSink<SimulatedQueue>>>>,
     fan_outs: Vec<Process<FanOut<Postgres>>>,
     indexers: Vec<Process<SimulatedIndexer, Invocation>>,
+    validator: Process<()>,
     /// Of each indexer's invocation.
     lineages: Vec<Arc<AtomicU32>>,
     writers: Vec<SessionId>,
     delete_share: f32,
+    /// Rounds are asked for.
+    is_validated: bool,
+    /// Somebody changes documents of the index behind Sluice's back.
+    is_damaged: bool,
     is_unsettled: bool,
     pub invocations: usize,
     observations: Vec<Observation>,
@@ -80,6 +87,8 @@ impl Scheduler {
         let page_size = world.state().random.u32(1..6).to_string();
         let depth = ["4", "50000"][world.state().random.usize(..2)];
         let delete_share = 0.05 + 0.5 * world.state().random.f32();
+        let is_validated = world.state().random.bool();
+        let is_damaged = is_validated && world.state().random.bool();
         let defect = world.state().defect;
         let config = Config::from_env(Env::from_pairs([
             ("DATABASE_SECRET_ARN", "none"),
@@ -111,9 +120,12 @@ impl Scheduler {
             drainers,
             fan_outs,
             indexers,
+            validator: Process::new(),
             lineages,
             writers: vec![],
             delete_share,
+            is_validated,
+            is_damaged,
             is_unsettled: false,
             invocations: 0,
             observations: vec![],
@@ -127,11 +139,12 @@ impl Scheduler {
             let chance = self.world.state().random.u32(..1000);
             match chance {
                 0..120 => self.write().await?,
-                120..700 => {
+                120..698 => {
                     if !self.world.give_a_turn().await {
                         self.pass(Duration::from_millis(200)).await;
                     }
                 }
+                698..700 => self.damage(),
                 700..760 => self.drain(),
                 760..810 => self.fan_out(),
                 810..900 => self.index(),
@@ -148,6 +161,7 @@ impl Scheduler {
             }
             if chance.is_multiple_of(8) {
                 self.look(false).await?;
+                self.validate(5).await?;
             }
             self.reap().await?;
         }
@@ -204,6 +218,10 @@ impl Scheduler {
                 let state = self.world.state();
                 (state.queue.next_visible_ms(), state.log.is_drained())
             };
+            // While there is something that is not compared yet.
+            if !is_drained || next_visible_ms.is_some() {
+                self.validate(8).await?;
+            }
             if next_visible_ms.is_some_and(|visible_ms| visible_ms <= now_ms) {
                 self.index();
             } else if !is_drained && self.world.state().random.u8(..4) > 0 {
@@ -215,6 +233,9 @@ impl Scheduler {
                 self.pass(Duration::from_secs(1)).await;
             } else if !self.redrive_unexplained() && self.world.state().elastic.orphans(i64::MAX).is_empty() {
                 if !self.world.state().log.has_flights() {
+                    if self.finish_rounds() {
+                        continue;
+                    }
                     return self.look(true).await;
                 }
                 // What was lost is found out as time goes on and others land, as the heartbeat does each minute.
@@ -231,6 +252,7 @@ impl Scheduler {
         self.drainers.iter().any(Process::is_at_work)
             || self.fan_outs.iter().any(Process::is_at_work)
             || self.indexers.iter().any(Process::is_at_work)
+            || self.validator.is_at_work()
     }
 
     /// Takes back what has ended. What the indexer acknowledges is deleted.
@@ -258,6 +280,10 @@ impl Scheduler {
                     state.queue.delete(id.parse()?);
                 }
             }
+        }
+        self.validator.finished().await;
+        if let Some(alarm) = self.world.state().validated.false_alarm.take() {
+            bail!(alarm);
         }
         if let Some(real) = &self.real {
             self.world.ask_without_rest(real.wait()).await?;
@@ -336,10 +362,11 @@ impl Scheduler {
 
     fn kill(&mut self) {
         self.is_unsettled = true;
-        let chance = self.world.state().random.usize(..12);
+        let chance = self.world.state().random.usize(..14);
         match chance {
             0..2 => self.drainers[chance].kill(),
             2..4 => self.fan_outs[chance - 2].kill(),
+            4..6 => self.validator.kill(),
             _ => self.indexers[chance % 3].kill(),
         }
     }
@@ -474,7 +501,15 @@ impl Scheduler {
             let stream = if letter.attribute("stream") == "items" { "items" } else { "projects" };
             (stream, letter.attribute("key").to_owned())
         };
-        self.log_anew(stream, &key).await
+        self.redrive_key(stream, &key).await
+    }
+
+    async fn redrive_key(&mut self, stream: &'static str, key: &str) -> Result<()> {
+        self.world.state().log.redrive(stream, key);
+        match &self.real {
+            Some(real) => self.world.ask_without_rest(real.redrive(stream, key)).await,
+            None => Ok(()),
+        }
     }
 
     async fn log_anew(&mut self, stream: &'static str, key: &str) -> Result<()> {

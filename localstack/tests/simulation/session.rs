@@ -1,5 +1,7 @@
 //! Sessions of the model, and of a real PostgreSQL beside it: what one answers, the other must answer, too.
 
+mod validation;
+
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -272,8 +274,10 @@ impl Session for SimulatedSession {
         self.compare("land", (), async |client| client.land(subscription, &[], landings).await).await
     }
 
-    async fn note_letters(&self, _subscription: &str, _letters: &[DeadLetter]) -> Result<(), Error> {
-        self.begin_request().await
+    async fn note_letters(&self, subscription: &str, letters: &[DeadLetter]) -> Result<(), Error> {
+        self.begin_request().await?;
+        self.world.state().log.note_letters(letters);
+        self.compare("note_letters", (), async |client| client.note_letters(subscription, letters).await).await
     }
 
     /// Nobody does the chores here: the scheduler says when a minute is over.

@@ -85,6 +85,13 @@ impl Tables {
         Some(format!(r#"{{"id":{id},"n":{n},"owner":{name}}}"#))
     }
 
+    /// Of a stream's source, in their order.
+    pub fn keys(&self, stream: &str) -> Vec<String> {
+        let keys: Vec<&i64> =
+            if stream == "items" { self.items.keys().collect() } else { self.projects.keys().collect() };
+        keys.into_iter().map(i64::to_string).collect()
+    }
+
     /// The `affects` query of a person.
     pub fn owned_by(&self, person: i64) -> Vec<String> {
         self.projects.iter().filter(|(_, (owner, _))| *owner == person).map(|(key, _)| key.to_string()).collect()

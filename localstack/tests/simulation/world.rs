@@ -15,6 +15,7 @@ use crate::defects::Defect;
 use crate::elastic::Elastic;
 use crate::log::Log;
 use crate::sqs::{Messages, Refused};
+use crate::validator::Validated;
 
 /// Whether the template lets the indexer send to its own queue: Lambda's own default is to stop it.
 static IS_LOOP_ALLOWED: LazyLock<bool> = LazyLock::new(|| {
@@ -53,6 +54,7 @@ pub struct State {
     pub faults: usize,
     /// Of each stream and key, the highest version that was ever on its way.
     pub newest: BTreeMap<(String, String), i64>,
+    pub validated: Validated,
     turns: Vec<oneshot::Sender<()>>,
 }
 
@@ -80,6 +82,7 @@ impl World {
             dead_letters: Messages::default(),
             faults: 0,
             newest: BTreeMap::new(),
+            validated: Validated::default(),
             turns: vec![],
         };
         Arc::new(Self { state: Mutex::new(state), begun: Instant::now(), asking: AtomicUsize::new(0) })

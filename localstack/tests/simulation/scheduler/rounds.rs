@@ -1,0 +1,93 @@
+//! Rounds of the validator, and those who damage the index.
+
+use anyhow::Result;
+use tokio::task::spawn_local;
+
+use super::Scheduler;
+use crate::log::STREAMS;
+use crate::run::require_told;
+use crate::validator::Validator;
+
+impl Scheduler {
+    /// In one of so many cases the validator goes on with a round of a stream; where there is none, somebody asks for one.
+    pub(super) async fn validate(&mut self, cases: u8) -> Result<()> {
+        if !self.is_validated || self.validator.is_at_work() {
+            return Ok(());
+        }
+        let (is_its_turn, stream, repair) = {
+            let random = &mut self.world.state().random;
+            (random.u8(..cases) == 0, STREAMS[random.usize(..STREAMS.len())], random.bool())
+        };
+        if !is_its_turn {
+            return Ok(());
+        }
+        if self.world.state().log.round(stream).is_none() {
+            self.ask_round(stream, repair).await?;
+        }
+        self.go_on_with(stream, false);
+        Ok(())
+    }
+
+    /// All is at rest but for the rounds: whether one goes on.
+    pub(super) fn finish_rounds(&mut self) -> bool {
+        let is_open = |stream: &&&str| self.world.state().log.round(stream).is_some();
+        let Some(stream) = STREAMS.iter().find(is_open) else { return false };
+        self.go_on_with(stream, true);
+        true
+    }
+
+    fn go_on_with(&mut self, stream: &'static str, is_at_rest: bool) {
+        self.is_unsettled = true;
+        let postgres = self.postgres.clone();
+        self.validator.task = Some(spawn_local(async move {
+            // A failure ends the turn, and the next one goes on.
+            let _ = Validator::work(postgres, stream, is_at_rest).await;
+        }));
+    }
+
+    async fn ask_round(&mut self, stream: &'static str, repair: bool) -> Result<()> {
+        self.world.state().log.ask_round(stream, repair);
+        match &self.real {
+            Some(real) => self.world.ask_without_rest(real.validate(stream, repair)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Somebody changes a document of an index, or one that should not be there.
+    pub(super) fn damage(&mut self) {
+        if !self.is_damaged {
+            return;
+        }
+        let now_ms = self.world.now_ms();
+        let state = &mut *self.world.state();
+        let random = &mut state.random;
+        let (stream, key) = (STREAMS[random.usize(..STREAMS.len())], random.u8(1..7).to_string());
+        state.elastic.damage(stream, &key, state.random.bool(), now_ms);
+    }
+
+    /// At rest a round confirms what differs and nothing else, and one that repairs leaves what a letter explains: an operator
+    /// redrives that.
+    pub async fn validate_at_rest(&mut self) -> Result<()> {
+        if !self.is_damaged {
+            return Ok(());
+        }
+        self.damage();
+        self.damage();
+        for repair in [false, true] {
+            for stream in STREAMS {
+                self.ask_round(stream, repair).await?;
+            }
+            self.come_to_rest().await?;
+            if !repair {
+                require_told(&self.world.state())?;
+            }
+        }
+        for stream in STREAMS {
+            let left = self.world.state().log.differences(stream);
+            for explained in left.iter().filter(|known| known.class == "dead_lettered") {
+                self.redrive_key(stream, &explained.key).await?;
+            }
+        }
+        self.come_to_rest().await
+    }
+}
