@@ -1,12 +1,14 @@
 //! The validator on the deployed pipeline, while writers go on: what was damaged is found and put right, and no fault changes
 //! a verdict.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use elasticsearch::http::Method;
 use fastrand::Rng;
 use localstack::{Service, eventually, variable};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -61,13 +63,22 @@ async fn damage(pipeline: &Pipeline, method: Method, path: &str, document: Optio
 
 /// The index is as it was before these changes, versions included.
 async fn restore_around(pipeline: &Pipeline, stream: &str, changes: &str) -> Result<()> {
-    let get = async |path: &str| {
-        let (_, found) = pipeline.stack.search(Method::Get, path, None).await?;
-        Ok::<Value, anyhow::Error>(serde_json::from_str(&found)?)
-    };
+    #[derive(serde::Deserialize)]
+    struct Hits {
+        hits: Vec<Hit>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Hit {
+        _id: String,
+        _version: i64,
+        _source: Box<RawValue>,
+    }
+    let get = async |path: &str| anyhow::Ok(pipeline.stack.search(Method::Get, path, None).await?.1);
     get(&format!("/{stream}/_refresh")).await?;
-    let older = get(&format!("/{stream}/_search?size=1000&version=true")).await?;
-    let found = get(&format!("/{stream}")).await?;
+    let older: HashMap<String, Box<RawValue>> =
+        serde_json::from_str(&get(&format!("/{stream}/_search?size=1000&version=true")).await?)?;
+    let older: Hits = serde_json::from_str(older["hits"].get())?;
+    let found: Value = serde_json::from_str(&get(&format!("/{stream}")).await?)?;
     pipeline.stack.execute(changes).await?;
     pipeline.stack.converges(stream, "SELECT id::text FROM item").await?;
     let (index, was) = found.as_object().and_then(|found| found.iter().next()).context("there is an index")?;
@@ -75,9 +86,9 @@ async fn restore_around(pipeline: &Pipeline, stream: &str, changes: &str) -> Res
     damage(pipeline, Method::Delete, &format!("/{index}"), None).await?;
     damage(pipeline, Method::Put, &format!("/{index}"), Some(&body)).await?;
     let mut lines = String::new();
-    for hit in older["hits"]["hits"].as_array().context("there are documents")? {
-        let action = json!({"index": {"_id": hit["_id"], "version": hit["_version"], "version_type": "external"}});
-        lines.push_str(&format!("{action}\n{}\n", hit["_source"]));
+    for Hit { _id: id, _version: version, _source: source } in older.hits {
+        let action = json!({"index": {"_id": id, "version": version, "version_type": "external"}});
+        lines.push_str(&format!("{action}\n{source}\n"));
     }
     damage(pipeline, Method::Post, &format!("/{index}/_bulk"), Some(&lines)).await
 }
