@@ -26,39 +26,30 @@ BEGIN
     RETURN name;
 END $$;
 
+-- Has this partition of the log rows that a snapshot does not see, and for which this holds?
+CREATE OR REPLACE FUNCTION sluice.has_unseen(partition regclass, seen pg_snapshot, condition text DEFAULT 'true') RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+DECLARE
+    has boolean;
+BEGIN
+    EXECUTE format('SELECT EXISTS (SELECT FROM %1$s WHERE xid >= %2$L AND %4$s) OR EXISTS (SELECT FROM pg_snapshot_xip(%3$L) AS x JOIN %1$s ON xid = x WHERE %4$s)',
+        partition, pg_snapshot_xmax(seen), seen, condition) INTO has;
+    RETURN has;
+END $$;
+
 -- Has every subscription passed every row of this partition that it reads? Ask under a lock that keeps writers out: a row that
 -- commits between the answer and the drop would be lost.
 CREATE OR REPLACE FUNCTION sluice.is_passed(partition regclass) RETURNS boolean
-LANGUAGE plpgsql VOLATILE
-SET enable_seqscan = off SET enable_bitmapscan = off AS $$
-DECLARE
-    position sluice.subscription;
-    waits boolean;
-BEGIN
-    FOR position IN SELECT * FROM sluice.subscription LOOP
-        EXECUTE format('SELECT EXISTS (SELECT FROM %1$s WHERE xid >= %2$L AND %4$s) OR EXISTS (SELECT FROM pg_snapshot_xip(%3$L) AS x JOIN %1$s ON xid = x WHERE %4$s)',
-            partition, pg_snapshot_xmax(position.seen), position.seen, sluice.reads(position.name)) INTO waits;
-        IF waits THEN
-            RETURN false;
-        END IF;
-    END LOOP;
-    RETURN true;
-END $$;
+LANGUAGE sql VOLATILE AS $$
+    SELECT NOT EXISTS (SELECT FROM sluice.subscription AS s WHERE sluice.has_unseen(partition, s.seen, sluice.reads(s.name)))
+$$;
 
 -- Begins the rounds anew that have still to read rows of this partition: without them nobody knows what was changed.
 CREATE OR REPLACE FUNCTION sluice.restart_validations(partition regclass) RETURNS void
-LANGUAGE plpgsql VOLATILE
-SET enable_seqscan = off SET enable_bitmapscan = off AS $$
-DECLARE
-    round sluice.validation;
-    waits boolean;
-BEGIN
-    FOR round IN SELECT * FROM sluice.validation AS v WHERE v.state NOT IN ('asked', 'done') LOOP
-        EXECUTE format('SELECT EXISTS (SELECT FROM %1$s WHERE xid >= %2$L) OR EXISTS (SELECT FROM pg_snapshot_xip(%3$L) AS x JOIN %1$s ON xid = x)',
-            partition, pg_snapshot_xmax(round.scanned), round.scanned) INTO waits;
-        UPDATE sluice.validation AS v SET state = 'asked' WHERE waits AND v.subscription = round.subscription AND v.stream = round.stream AND v.state <> 'done';
-    END LOOP;
-END $$;
+LANGUAGE sql VOLATILE AS $$
+    UPDATE sluice.validation AS v SET state = 'asked' WHERE v.state NOT IN ('asked', 'done') AND sluice.has_unseen(partition, v.scanned)
+$$;
 
 -- Does the next thing that the log's partitions need, and says what; NULL: nothing is to be done. Call it until then, a
 -- transaction each; on lock_not_available, later. Rows stay in the log for `keep` after they were passed, and an eighth

@@ -236,6 +236,10 @@ async fn work_on(
             Ok(step) => step,
             Err(late) => Err(late.into()),
         };
+        let step = match step {
+            Err(failure) => worker.recover(failure).await,
+            step => step,
+        };
         match step {
             Ok(Step::On) => has_moved = true,
             Ok(Step::Done) => return Ok((true, None)),
@@ -244,17 +248,8 @@ async fn work_on(
                 return Ok((has_moved, problem));
             }
             Err(Error::Database(error)) if validation::is_not_its_turn(&error) => break,
-            Err(error) if error.is_lasting() => {
-                worker.give_up(&error.to_string()).await?;
-                return Ok((true, None));
-            }
-            // What Elasticsearch does not find may be a point in time, too.
-            Err(error) if error.is_unfound() && !worker.has_its_index().await? => worker.start().await?,
             Err(error) if error.is_of_the_stream() => {
                 warn!(stream = worker.stream.name, %error, "a stream cannot be compared now");
-                if error.is_late() {
-                    worker.halve().await?;
-                }
                 return Ok((has_moved, Some(error.to_string())));
             }
             Err(error) => return Err(error),

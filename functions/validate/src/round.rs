@@ -171,19 +171,26 @@ impl<'a> Worker<'a> {
     }
 
     /// Whether the index is the one that the round is about: not gone, nor made anew.
-    pub(crate) async fn has_its_index(&self) -> Result<bool, Error> {
+    async fn has_its_index(&self) -> Result<bool, Error> {
         let Some(index) = self.stream.live_index.as_deref() else { return Ok(false) };
         Ok(target::uuid(self.elasticsearch, index).await?.ok() == self.uuid)
     }
 
-    /// Ends the round without a verdict, for this reason.
-    pub(crate) async fn give_up(&self, reason: &str) -> Result<(), Error> {
-        Ok(validation::start(self.client, self.turn, Err(reason)).await?)
-    }
-
-    /// Has the next pages be smaller.
-    pub(crate) async fn halve(&self) -> Result<(), Error> {
-        Ok(validation::halve_page(self.client, self.turn, self.page).await?)
+    /// What follows from a failure: no verdict, another beginning, smaller pages, or the failure itself.
+    pub(crate) async fn recover(&mut self, failure: Error) -> Result<Step, Error> {
+        if failure.is_lasting() {
+            validation::start(self.client, self.turn, Err(&failure.to_string())).await?;
+            return Ok(Step::Done);
+        }
+        // What Elasticsearch does not find may be a point in time, too.
+        if failure.is_unfound() && !self.has_its_index().await? {
+            self.start().await?;
+            return Ok(Step::On);
+        }
+        if failure.is_late() {
+            validation::halve_page(self.client, self.turn, self.page).await?;
+        }
+        Err(failure)
     }
 
     /// Ends what is open. Elasticsearch would forget it by itself, later.
@@ -194,7 +201,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Begins, or gives the round up.
-    pub(crate) async fn start(&mut self) -> Result<(), Error> {
+    async fn start(&mut self) -> Result<(), Error> {
         self.scan = None;
         self.found.clear();
         let Some(index) = self.stream.live_index.as_deref() else {
