@@ -306,3 +306,35 @@ impl<'a> Worker<'a> {
         Sides { client: self.client, elasticsearch: self.elasticsearch, stream: self.stream, index }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_compared_and_repaired_stays_within_its_budget() {
+        let settings = Settings {
+            within: Duration::ZERO,
+            rate: 1000,
+            repair: true,
+            repair_rate: 600,
+            stay: Duration::from_secs(60),
+        };
+        let (begun, mut pace, mut repaired, mut compared) = (Instant::now(), Pace::new(&settings), 0, 0);
+        while begun.elapsed() < Duration::from_secs(600) {
+            pace.begin_page().await;
+            // A page takes its time itself, and there is not always something to repair.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            compared += pace.page();
+            pace.looked_at(usize::try_from(pace.page()).unwrap());
+            if begun.elapsed() > Duration::from_secs(60) {
+                let size = pace.repairs();
+                pace.repaired(i64::from(size));
+                repaired += size;
+            }
+        }
+        assert!((599_000..=601_000).contains(&compared), "{compared}");
+        // Of the minute in which there was nothing to repair, some seconds are saved up.
+        assert!((5_300..=5_600).contains(&repaired), "{repaired}");
+    }
+}
