@@ -6,6 +6,7 @@
 CREATE OR REPLACE FUNCTION sluice.rebase(version bigint DEFAULT 0) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
+    PERFORM FROM sluice.validation AS v ORDER BY v.subscription, v.stream FOR UPDATE;   -- first: so does the validator
     PERFORM FROM sluice.subscription FOR UPDATE;
     UPDATE sluice.subscription
     SET seen = sluice.snapshot(), until = NULL, began = NULL, first_id = NULL, last_id = NULL, after_id = 0,
@@ -22,7 +23,7 @@ BEGIN
     UPDATE sluice.expansion SET seen = '1:1:';
     -- Snapshots from before mean nothing: what was being compared is compared anew.
     DELETE FROM sluice.difference;
-    UPDATE sluice.validation SET state = 'asked' WHERE state <> 'done';
+    UPDATE sluice.validation SET state = 'asked', index = NULL WHERE state <> 'done';
     DELETE FROM sluice.rebase_walk;
     INSERT INTO sluice.rebase_walk (stream, index, system_identifier, timeline)
     SELECT s.name, t.live_index, c.system_identifier, p.timeline_id

@@ -45,10 +45,11 @@ LANGUAGE sql VOLATILE AS $$
     SELECT NOT EXISTS (SELECT FROM sluice.subscription AS s WHERE sluice.has_unseen(partition, s.seen, sluice.reads(s.name)))
 $$;
 
--- Begins the rounds anew that have still to read rows of this partition: without them nobody knows what was changed.
+-- Begins the rounds anew that have still to read rows of this partition: without them nobody knows what was changed. Without an
+-- index, so that a page that is under way does not go on.
 CREATE OR REPLACE FUNCTION sluice.restart_validations(partition regclass) RETURNS void
 LANGUAGE sql VOLATILE AS $$
-    UPDATE sluice.validation AS v SET state = 'asked' WHERE v.state NOT IN ('asked', 'done') AND sluice.has_unseen(partition, v.scanned)
+    UPDATE sluice.validation AS v SET state = 'asked', index = NULL WHERE v.state NOT IN ('asked', 'done') AND sluice.has_unseen(partition, v.scanned)
 $$;
 
 -- Does the next thing that the log's partitions need, and says what; NULL: nothing is to be done. Call it until then, a
@@ -380,7 +381,7 @@ BEGIN
     DELETE FROM sluice.difference AS d WHERE d.stream = forget.stream AND d.key = forget.key;
     GET DIAGNOSTICS rows = ROW_COUNT;
     removed := removed + rows;
-    UPDATE sluice.validation AS v SET after_key = NULL, state = CASE v.state WHEN 'source' THEN 'asked' ELSE v.state END
+    UPDATE sluice.validation AS v SET after_key = NULL, state = CASE v.state WHEN 'source' THEN 'asked' ELSE v.state END, index = CASE v.state WHEN 'source' THEN NULL ELSE v.index END
     WHERE v.stream = forget.stream AND (v.after_key = ARRAY[forget.key] OR to_jsonb(v.after_key)::text = forget.key);
     UPDATE sluice.validation AS v SET problem = '(removed)'
     WHERE EXISTS (SELECT FROM unnest(CASE v.stream WHEN forget.stream THEN texts ELSE others END) AS t WHERE strpos(v.problem, t) > 0);

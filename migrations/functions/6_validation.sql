@@ -4,7 +4,8 @@
 -- sides are looked at again, and a second snapshot is taken (`until`). When whatever `until` sees is fanned out, and the log has no
 -- row of the key that `seen` does not see, nobody has changed the document in between: the target was to have it, and it is
 -- confirmed that it differs. Where there is such a row, the document is on its way once more, and the next round compares it:
--- so a round comes to its end however much is written. No clock takes part.
+-- so a round comes to its end however much is written, unless transactions of 10,000 rows follow each other faster than their
+-- rows arrive. No clock takes part.
 
 -- Begins a round of a stream, in place of the one that goes on, but by the scrub: then only where none does. What was confirmed before
 -- stays so until it is looked at again.
@@ -48,7 +49,8 @@ BEGIN
     IF within > interval '0' THEN
         PERFORM sluice.begin_validation(reader, t.stream, due_validations.repair, false, 'scrub')
         FROM sluice.target AS t LEFT JOIN sluice.validation AS v ON v.subscription = t.subscription AND v.stream = t.stream
-        WHERE t.subscription = reader AND (v.stream IS NULL OR v.state = 'done' AND coalesce(v.begun_at, v.asked_at) <= now - within / 2);
+        WHERE t.subscription = reader AND (v.stream IS NULL OR v.state = 'done' AND coalesce(v.begun_at, v.asked_at) <= now - within / 2)
+        ORDER BY t.stream;
     END IF;
     RETURN QUERY SELECT * FROM sluice.validation AS v WHERE v.subscription = reader AND v.state <> 'done' ORDER BY v.updated_at, v.stream;
 END $$;
@@ -77,7 +79,8 @@ BEGIN
     END IF;
 END $$;
 
--- For how long a change of this stream has been on its way: the oldest that was not sent, or has not arrived.
+-- For how long a change of this stream has been on its way: the oldest that has not arrived, or the oldest of any stream that was not
+-- sent, since they are sent in their order.
 CREATE OR REPLACE FUNCTION sluice.lag(reader text, stream text) RETURNS interval
 LANGUAGE sql STABLE
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off AS $$
@@ -102,7 +105,7 @@ BEGIN
     UPDATE sluice.validation AS v
     SET state = CASE WHEN start_validation.index IS NULL THEN 'done' ELSE 'source' END, index = start_validation.index, index_uuid = uuid, problem = start_validation.problem,
         after_key = NULL, position = 0, checked = 0, walked = 0, printed_differently = 0, scanned = before,
-        begun_at = coalesce(v.begun_at, clock_timestamp()), updated_at = clock_timestamp(),
+        begun_at = CASE WHEN v.begun_at > coalesce(v.verdict_at, '-infinity') THEN v.begun_at ELSE clock_timestamp() END, updated_at = clock_timestamp(),
         verdict = CASE WHEN start_validation.index IS NULL THEN 'not compared' ELSE v.verdict END,
         verdict_at = CASE WHEN start_validation.index IS NULL THEN clock_timestamp() ELSE v.verdict_at END
     WHERE v.subscription = reader AND v.stream = start_validation.stream;

@@ -54,7 +54,11 @@ impl Error {
     pub fn is_lasting(&self) -> bool {
         match self {
             Self::Source(error) => matches!(error, ReadError::NoSource(_) | ReadError::UnreadableSource { .. }),
-            Self::Database(error) => error.code() == Some(&SqlState::UNDEFINED_TABLE),
+            Self::Database(error) => {
+                [SqlState::UNDEFINED_TABLE, SqlState::UNDEFINED_COLUMN, SqlState::INSUFFICIENT_PRIVILEGE]
+                    .iter()
+                    .any(|lasting| error.code() == Some(lasting))
+            }
             Self::Connect(_) | Self::Elasticsearch(_) | Self::Target(_) | Self::Late(_) | Self::Asked(_) => false,
         }
     }

@@ -39,7 +39,7 @@ const TURN: Duration = Duration::from_secs(5);
 const LEASE: Duration = Duration::from_secs(60);
 /// What one statement may take, and one step.
 const STATEMENT_TIMEOUT: &str = "20s";
-const STEP_TIMEOUT: Duration = Duration::from_secs(45);
+const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 /// While a change of the stream takes longer than this to arrive, no more of it is compared.
 const LAG_MS: i64 = 30_000;
 /// Between two looks at whether something has arrived.
@@ -216,9 +216,14 @@ async fn turn(
     }
     let (has_moved, problem) = worked?;
     match validation::note_problem(client, turn, problem.as_deref()).await {
-        Err(error) if !validation::is_not_its_turn(&error) => return Err(error.into()),
-        _ => lease::release(client, &turn.lease(), &holder).await?,
+        Err(error) if error.as_db_error().is_none() => return Err(error.into()),
+        // Somebody else has the turn, or has the round locked.
+        Err(error) => {
+            warn!(stream = turn.stream, error = database::describe(&error), "how far a round is cannot be noted")
+        }
+        Ok(()) => {}
     }
+    lease::release(client, &turn.lease(), &holder).await?;
     Ok(has_moved && problem.is_none())
 }
 

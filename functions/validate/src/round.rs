@@ -178,6 +178,10 @@ impl<'a> Worker<'a> {
 
     /// What follows from a failure: no verdict, another beginning, smaller pages, or the failure itself.
     pub(crate) async fn recover(&mut self, failure: Error) -> Result<Step, Error> {
+        if let Error::Late(_) = failure {
+            // It may have been in the middle of a read.
+            self.client.batch_execute("ROLLBACK").await?;
+        }
         if failure.is_lasting() {
             validation::start(self.client, self.turn, Err(&failure.to_string())).await?;
             return Ok(Step::Done);
@@ -257,7 +261,7 @@ impl<'a> Worker<'a> {
             self.found.extend(scan.next().await?.unwrap_or_default());
         }
         let (seen, reserved) = validation::look(self.client, ELASTICSEARCH).await?;
-        let size = usize::try_from(self.page).unwrap_or(1).min(self.found.len());
+        let size = usize::try_from(self.page.min(pace.page())).unwrap_or(1).min(self.found.len());
         let mut page = Page::of(round, seen, if size == 0 { Phase::Confirming } else { Phase::Index });
         page.walked = i64::try_from(size).unwrap_or(i64::MAX);
         let keys: Vec<String> = self.found.iter().take(size).map(|it| it.key.clone()).collect();
