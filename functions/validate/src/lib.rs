@@ -219,7 +219,7 @@ async fn turn(
         Err(error) if error.as_db_error().is_none() => return Err(error.into()),
         // Somebody else has the turn, or has the round locked.
         Err(error) => {
-            warn!(stream = turn.stream, error = database::describe(&error), "how far a round is cannot be noted")
+            warn!(stream = turn.stream, error = database::describe(&error), "how far a round is cannot be noted");
         }
         Ok(()) => {}
     }
