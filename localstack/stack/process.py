@@ -10,7 +10,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from console import Failure, tail
@@ -24,8 +24,8 @@ class Process:
     """A process that cannot be mistaken for a later one with the same pid."""
 
     pid: int
-    parent: int
     start_ticks: int
+    parent: int = field(compare=False)  # another one when its parent ends before it
 
     @property
     def since(self) -> float:
@@ -51,7 +51,7 @@ def _read(pid: int) -> Process | None:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    return None if fields[0] in "ZX" else Process(pid, int(fields[1]), int(fields[19]))
+    return None if fields[0] in "ZX" else Process(pid, start_ticks=int(fields[19]), parent=int(fields[1]))
 
 
 def mark(stack: Stack, service: str) -> str:
