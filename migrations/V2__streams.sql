@@ -13,17 +13,18 @@ CREATE TABLE sluice.stream (
 CREATE TABLE sluice.target (
     subscription text NOT NULL,
     stream text NOT NULL REFERENCES sluice.stream ON DELETE CASCADE,
-    mapping jsonb NOT NULL,                     -- wanted
+    mapping jsonb NOT NULL,                     -- wanted: its "properties" are the documents' fields
     settings jsonb,
-    live_mapping jsonb,                         -- what the index has; the drain reads these fields
-    live_index text,                            -- NULL: not made yet, changes wait
+    live_mapping jsonb,                         -- what the target has; the drain reads these fields
+    live_index text,                            -- or table, or topic. NULL: not made yet, changes wait
+    rests_until timestamptz,                    -- its changes are set aside until then: it could not be read, or was refused
     PRIMARY KEY (subscription, stream),
     CONSTRAINT target_live CHECK ((live_mapping IS NULL) = (live_index IS NULL))
 );
 CREATE INDEX target_stream ON sluice.target (stream);
 
--- Changes of a stream that has no index yet, of each key the newest: out of the way of the others, and sent when migrate
--- has made it. No reference to the stream: the drain does not wait for a migration that has it locked.
+-- Changes of a stream that has no index yet, or that rests, of each key the newest: out of the way of the others, and sent when
+-- migrate has made it, or the rest is over. No reference to the stream: the drain does not wait for a migration that has it locked.
 CREATE TABLE sluice.waiting (
     id bigint NOT NULL,
     subscription text NOT NULL,
@@ -69,6 +70,7 @@ CREATE TABLE sluice.expansion (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     stream text NOT NULL,                       -- no foreign keys: an untrack that is not committed holds up nobody
     tracked integer,                            -- NULL: the whole source
+    only_for text,                              -- the subscription whose rows are logged; NULL: all
     images json,                                -- of `affects`: the rows that it is to be asked for, an array
     after_key text[],                           -- how far it has come; NULL: not begun
     logged bigint NOT NULL DEFAULT 0,

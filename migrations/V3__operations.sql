@@ -75,18 +75,25 @@ CREATE TABLE sluice.rebase_walk (
     resumed_at timestamptz NOT NULL DEFAULT now()
 );
 
--- Letters in the dead-letter queue, as the indexer noted them: what explains that a document differs. The queue has them, and this
--- is a copy.
+-- Changes that a target refused. Of a target behind a queue they are in the dead-letter queue, and this is a copy, as the
+-- indexer noted it: what explains that a document differs. Of a direct target this is the letter, written in the transaction that
+-- passes the change.
 CREATE TABLE sluice.dead_letter (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     subscription text NOT NULL,
     stream text NOT NULL,
     key text NOT NULL,
     version bigint NOT NULL,                    -- of the write that failed
+    change_id bigint,                           -- the row of the log; NULL in a copy, as are the next three
+    error_type text,
+    reason text,                                -- may quote data
+    payload json,                               -- of an emit, which nobody can read again
     at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 -- By a hash, since an index takes 2.7 kB.
 CREATE UNIQUE INDEX dead_letter_once ON sluice.dead_letter (subscription, stream, md5(key));
-CREATE INDEX dead_letter_at ON sluice.dead_letter (at);
+CREATE INDEX dead_letter_copied ON sluice.dead_letter (at) WHERE error_type IS NULL;
+CREATE INDEX dead_letter_at ON sluice.dead_letter (at, id) WHERE error_type IS NOT NULL;
 
 -- The rounds of the validator: the one that goes on, or the last one. Its lease says who works on it.
 CREATE TABLE sluice.validation (

@@ -27,6 +27,12 @@ LANGUAGE sql VOLATILE AS $$
     ON CONFLICT (name) DO NOTHING
 $$;
 
+-- The targets that are drained straight into, each by a subscription of its name.
+CREATE OR REPLACE FUNCTION sluice.direct_targets() RETURNS text[]
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT '{clickhouse,kafka}'::text[]
+$$;
+
 -- Which rows a subscription reads: `fan_out` those that are still to be expanded, each target all the others that are for
 -- it. In plpgsql: one of SQL that has a search_path of its own is not inlined, and parsed at each call.
 CREATE OR REPLACE FUNCTION sluice.reads(reader text) RETURNS text
@@ -56,6 +62,9 @@ DECLARE
     began xid8;                                 -- from here on nothing was seen
 BEGIN
     SELECT * INTO position FROM sluice.subscription AS s WHERE s.name = reader;
+    IF NOT FOUND AND reader = ANY (sluice.direct_targets()) THEN
+        RETURN false;                           -- no stream goes there
+    END IF;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no subscription %', quote_ident(reader) USING HINT = 'Run migrate.';
     END IF;
@@ -80,7 +89,7 @@ BEGIN
               AND EXISTS (SELECT FROM sluice.outbox AS o WHERE o.xid = ended AND o.op <> 'fan_out' AND (o.only_for IS NULL OR o.only_for = reader)))
         OR EXISTS (
             SELECT FROM sluice.waiting AS w JOIN sluice.target AS t ON t.subscription = w.subscription AND t.stream = w.stream
-            WHERE w.subscription = reader AND t.live_index IS NOT NULL);
+            WHERE w.subscription = reader AND t.live_index IS NOT NULL AND coalesce(t.rests_until < clock_timestamp(), true));
 END $$;
 
 -- Means a position something here?
@@ -235,12 +244,12 @@ END $$;
 -- Bounded by bytes, too: as many rows as have 8 MiB of keys and payloads together, one at least. A key is cut after 2048
 -- characters: the function cuts it further, and what is longer than 512 bytes is a dead letter.
 CREATE OR REPLACE FUNCTION sluice.page(reader text, after bigint, size integer)
-RETURNS TABLE (id bigint, stream text, key text, op text, tracked integer, payload json, created_at timestamptz, traceparent text)
+RETURNS TABLE (id bigint, stream text, key text, op text, tracked integer, only_for text, payload json, created_at timestamptz, traceparent text)
 LANGUAGE plpgsql VOLATILE
 SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off AS $$
 DECLARE
     position sluice.subscription;
-    columns CONSTANT text := 'id, stream, left(key, 2048) AS key, op, tracked, payload, created_at, traceparent';
+    columns CONSTANT text := 'id, stream, left(key, 2048) AS key, op, tracked, only_for, payload, created_at, traceparent';
     late xid8[];
     query text;
 BEGIN
@@ -263,7 +272,7 @@ BEGIN
             late, columns, after, sluice.reads(reader), size);
     END IF;
     RETURN QUERY EXECUTE format(
-        'SELECT id, stream, key, op, tracked, payload, created_at, traceparent FROM ('
+        'SELECT id, stream, key, op, tracked, only_for, payload, created_at, traceparent FROM ('
             'SELECT *, sum(coalesce(octet_length(payload::text), 0) + coalesce(octet_length(key), 0)) OVER (ORDER BY id) AS bytes, '
                 'row_number() OVER (ORDER BY id) AS n '
             'FROM (%s) AS leg ORDER BY id LIMIT %s) AS page '

@@ -227,10 +227,10 @@ END $$;
 -- Defines a stream, or changes its definition; the same again changes nothing. `source` is a table or a view; without
 -- one, the stream is fed by emit with payloads. `mapping` is the body of Elasticsearch's mappings: its top-level
 -- properties are the document's fields and must be columns of the source. A changed mapping is wanted until migrate has
--- brought the index to it. `reader` is a role with whose rights the source and `affects` are read: for databases that several
+-- brought the index to it. Without a mapping the stream does not go to Elasticsearch (see `deliver`). `reader` is a role with whose rights the source and `affects` are read: for databases that several
 -- teams share.
 CREATE OR REPLACE FUNCTION sluice.define_stream(
-    name text, mapping jsonb, source text DEFAULT NULL, key text DEFAULT NULL, settings jsonb DEFAULT NULL, reader regrole DEFAULT NULL)
+    name text, mapping jsonb DEFAULT NULL, source text DEFAULT NULL, key text DEFAULT NULL, settings jsonb DEFAULT NULL, reader regrole DEFAULT NULL)
 RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
@@ -243,7 +243,7 @@ BEGIN
         RAISE EXCEPTION 'a stream cannot be named %', quote_literal(name)
             USING HINT = 'Use lower-case letters, digits, _ and -, beginning with a letter, 100 at most: it names an index.';
     END IF;
-    IF jsonb_typeof(mapping -> 'properties') IS DISTINCT FROM 'object' THEN
+    IF mapping IS NOT NULL AND jsonb_typeof(mapping -> 'properties') IS DISTINCT FROM 'object' THEN
         RAISE EXCEPTION 'stream %: the mapping is not the body of Elasticsearch''s mappings', name
             USING HINT = 'It looks like {"properties": {"id": {"type": "long"}}}.';
     END IF;
@@ -252,6 +252,9 @@ BEGIN
     END IF;
     IF jsonb_typeof(settings) NOT IN ('object', 'null') THEN
         RAISE EXCEPTION 'stream %: the settings are not a JSON object', name USING HINT = 'They look like {"number_of_replicas": 1}.';
+    END IF;
+    IF mapping IS NULL AND settings IS NOT NULL THEN
+        RAISE EXCEPTION 'stream %: the settings are those of an index, which has a mapping, too', name USING HINT = 'Give both, or neither.';
     END IF;
     IF (source IS NULL) <> (key IS NULL) THEN
         RAISE EXCEPTION 'stream %: a source and its key belong together', name
@@ -285,6 +288,10 @@ BEGIN
     );
     SELECT * INTO known FROM sluice.stream AS s WHERE s.name = define_stream.name;
     SELECT * INTO target FROM sluice.target AS t WHERE t.subscription = 'elasticsearch' AND t.stream = define_stream.name;
+    IF mapping IS NULL AND target.mapping IS NOT NULL THEN
+        RAISE EXCEPTION 'stream %: it goes to Elasticsearch, and its mapping is missing', name
+            USING HINT = format('Give the mapping. To have it go there no more: SELECT sluice.withhold(%L, ''elasticsearch'').', name);
+    END IF;
     IF (known.source, known.key, known.reader, target.mapping, target.settings) IS NOT DISTINCT FROM (source, columns, reader, mapping, settings)
         AND known.name IS NOT NULL
     THEN
@@ -307,7 +314,7 @@ BEGIN
         END IF;
     END IF;
     INSERT INTO sluice.target AS t (subscription, stream, mapping, settings)
-    VALUES ('elasticsearch', define_stream.name, define_stream.mapping, define_stream.settings)
+    SELECT 'elasticsearch', define_stream.name, define_stream.mapping, define_stream.settings WHERE define_stream.mapping IS NOT NULL
     ON CONFLICT ON CONSTRAINT target_pkey DO UPDATE SET mapping = excluded.mapping, settings = excluded.settings;
 END $$;
 
@@ -368,7 +375,7 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 
             sum(coalesce(octet_length(w.payload::text), 0)) OVER (ORDER BY w.id) AS bytes
         FROM sluice.target AS t
         CROSS JOIN LATERAL (SELECT * FROM sluice.waiting AS x WHERE x.stream = t.stream AND x.subscription = t.subscription ORDER BY x.id LIMIT size) AS w
-        WHERE t.subscription = reader AND t.live_index IS NOT NULL
+        WHERE t.subscription = reader AND t.live_index IS NOT NULL AND coalesce(t.rests_until < clock_timestamp(), true)
         ORDER BY w.id
         LIMIT size
     ), taken AS (

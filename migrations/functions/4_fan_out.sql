@@ -34,20 +34,20 @@ BEGIN
     END IF;
     WITH page AS MATERIALIZED (SELECT * FROM sluice.page('fan_out', position.after_id, size)),
     wanted AS (
-        SELECT p.stream, p.tracked, p.payload::text AS image, max(p.id) AS id
+        SELECT p.stream, p.tracked, p.only_for, p.payload::text AS image, max(p.id) AS id
         FROM page AS p
         -- Forgotten by drop_stream or untrack in the meantime.
         WHERE EXISTS (SELECT FROM sluice.stream AS s WHERE s.name = p.stream)
           AND (p.tracked IS NULL OR EXISTS (SELECT FROM sluice.tracked AS t WHERE t.id = p.tracked))
-        GROUP BY p.stream, p.tracked, p.payload::text
+        GROUP BY p.stream, p.tracked, p.only_for, p.payload::text
     ),
     inserted AS (
-        INSERT INTO sluice.expansion (stream, tracked, images, log_upto, seen)
-        SELECT w.stream, w.tracked, ('[' || string_agg(w.image, ',' ORDER BY w.id) || ']')::json, NULL, position.began
+        INSERT INTO sluice.expansion (stream, tracked, only_for, images, log_upto, seen)
+        SELECT w.stream, w.tracked, w.only_for, ('[' || string_agg(w.image, ',' ORDER BY w.id) || ']')::json, NULL, position.began
         FROM wanted AS w
-        GROUP BY w.stream, w.tracked
+        GROUP BY w.stream, w.tracked, w.only_for
         UNION ALL
-        SELECT w.stream, NULL, NULL, w.id, position.began FROM wanted AS w WHERE w.tracked IS NULL
+        SELECT w.stream, NULL, w.only_for, NULL, w.id, position.began FROM wanted AS w WHERE w.tracked IS NULL
         RETURNING 1
     )
     SELECT (SELECT max(p.id) FROM page AS p), (SELECT count(*) FROM inserted) INTO last, begun;
@@ -191,7 +191,8 @@ BEGIN
     IF job.tracked IS NOT NULL AND NOT sluice.has_one_text(known) THEN
         keys := sluice.with_found_texts(known, keys);
     END IF;
-    INSERT INTO sluice.outbox (stream, key, op) SELECT known.name, k.key, 'upsert' FROM unnest(keys) WITH ORDINALITY AS k(key, ord) ORDER BY k.ord;
+    INSERT INTO sluice.outbox (stream, key, op, only_for)
+    SELECT known.name, k.key, 'upsert', job.only_for FROM unnest(keys) WITH ORDINALITY AS k(key, ord) ORDER BY k.ord;
     IF found_now < slice THEN
         PERFORM sluice.end_expansion(job);
     ELSE
@@ -254,8 +255,8 @@ BEGIN
         PERFORM sluice.end_expansion(job);
         RETURN 0;
     END IF;
-    INSERT INTO sluice.outbox (stream, key, op, tracked)
-    SELECT known.name, missing, 'upsert', 0 FROM unnest(sluice.missing_keys(known, keys)) AS missing;
+    INSERT INTO sluice.outbox (stream, key, op, tracked, only_for)
+    SELECT known.name, missing, 'upsert', 0, job.only_for FROM unnest(sluice.missing_keys(known, keys)) AS missing;
     GET DIAGNOSTICS logged_now = ROW_COUNT;
     UPDATE sluice.expansion AS e
     SET log_after = last, logged = e.logged + logged_now, attempts = 0, error = NULL, due_at = clock_timestamp()
@@ -385,8 +386,8 @@ BEGIN
             FROM json_array_elements(job.images) WITH ORDINALITY AS i(image, n) GROUP BY 1
         ),
         second AS (
-            INSERT INTO sluice.expansion (stream, tracked, images, after_key, created_at, seen)
-            SELECT job.stream, job.tracked, h.images, job.after_key, job.created_at, job.seen FROM halves AS h WHERE h.is_second
+            INSERT INTO sluice.expansion (stream, tracked, only_for, images, after_key, created_at, seen)
+            SELECT job.stream, job.tracked, job.only_for, h.images, job.after_key, job.created_at, job.seen FROM halves AS h WHERE h.is_second
         )
         UPDATE sluice.expansion AS e SET images = h.images FROM halves AS h WHERE e.id = job.id AND NOT h.is_second;
     END IF;
@@ -402,37 +403,48 @@ BEGIN
     END IF;
 END $$;
 
--- Logs every key of the stream's source, for a table that already held rows, or an index that was lost. The drain works
--- it off in slices, so it may be called in a migration, is resumed after any interruption, and races with nothing: what
--- is written is read when it is drained. Progress: sluice.expansion.
-CREATE OR REPLACE FUNCTION sluice.resync(stream text) RETURNS void
-LANGUAGE plpgsql VOLATILE AS $$
+-- The stream, if its documents can be read again, and go to this target (NULL: to whichever).
+CREATE OR REPLACE FUNCTION sluice.resyncable(stream text, target text) RETURNS sluice.stream
+LANGUAGE plpgsql STABLE AS $$
 DECLARE
     known sluice.stream;
 BEGIN
-    SELECT * INTO known FROM sluice.stream AS s WHERE s.name = resync.stream;
+    SELECT * INTO known FROM sluice.stream AS s WHERE s.name = resyncable.stream;
     IF known.name IS NULL THEN
         RAISE EXCEPTION 'there is no stream %', quote_ident(stream);
     END IF;
     IF known.source IS NULL THEN
         RAISE EXCEPTION 'resync of stream %: it has no source to read, and is fed by sluice.emit', stream USING HINT = 'Emit its payloads again.';
     END IF;
-    INSERT INTO sluice.outbox (stream, op) VALUES (stream, 'fan_out');
+    IF target IS NOT NULL AND NOT EXISTS (SELECT FROM sluice.target AS t WHERE t.stream = known.name AND t.subscription = resyncable.target) THEN
+        RAISE EXCEPTION 'resync of stream %: it does not go to %', stream, quote_ident(target)
+            USING HINT = coalesce((SELECT 'It goes to ' || string_agg(t.subscription, ', ' ORDER BY 1) || '.' FROM sluice.target AS t WHERE t.stream = known.name), 'It goes nowhere.');
+    END IF;
+    RETURN known;
 END $$;
 
--- Logs these keys of the stream, and the text that its source has for each, where that is another.
-CREATE OR REPLACE FUNCTION sluice.resync(stream text, keys text[]) RETURNS void
+-- Logs every key of the stream's source, for a table that already held rows, or an index that was lost; `target`: for this one
+-- alone. The drain works it off in slices, so it may be called in a migration, is resumed after any interruption, and races
+-- with nothing: what is written is read when it is drained. Progress: sluice.expansion.
+--
+-- PostgreSQL takes an untyped literal for `target`, and not for the `keys` of the function below: what looks like an array is
+-- given to that.
+CREATE OR REPLACE FUNCTION sluice.resync(stream text, target text DEFAULT NULL) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    IF starts_with(target, '{') THEN
+        PERFORM sluice.resync(stream, target::text[]);
+        RETURN;
+    END IF;
+    INSERT INTO sluice.outbox (stream, op, only_for) SELECT r.name, 'fan_out', resync.target FROM sluice.resyncable(stream, target) AS r;
+END $$;
+
+-- Logs these keys of the stream, and the text that its source has for each, where that is another; `target`: for this one alone.
+CREATE OR REPLACE FUNCTION sluice.resync(stream text, keys text[], target text DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    known sluice.stream;
+    known CONSTANT sluice.stream := sluice.resyncable(stream, target);
 BEGIN
-    SELECT * INTO known FROM sluice.stream AS s WHERE s.name = resync.stream;
-    IF known.name IS NULL THEN
-        RAISE EXCEPTION 'there is no stream %', quote_ident(stream);
-    END IF;
-    IF known.source IS NULL THEN
-        RAISE EXCEPTION 'resync of stream %: it has no source to read, and is fed by sluice.emit', stream USING HINT = 'Emit its payloads again.';
-    END IF;
     keys := ARRAY(SELECT unnest(keys));         -- of one dimension
     IF array_position(keys, NULL) IS NOT NULL THEN
         RAISE EXCEPTION 'resync of stream %: key number % is NULL', stream, array_position(keys, NULL)
@@ -445,5 +457,6 @@ BEGIN
     EXCEPTION
         WHEN OTHERS THEN NULL;                  -- what cannot be read now is read when they are drained
     END;
-    INSERT INTO sluice.outbox (stream, key, op) SELECT known.name, k.key, 'upsert' FROM unnest(keys) WITH ORDINALITY AS k(key, ord) ORDER BY k.ord;
+    INSERT INTO sluice.outbox (stream, key, op, only_for)
+    SELECT known.name, k.key, 'upsert', resync.target FROM unnest(keys) WITH ORDINALITY AS k(key, ord) ORDER BY k.ord;
 END $$;

@@ -236,7 +236,7 @@ BEGIN
                 END IF;
                 flight.logged_to := flight.first_id - 1;
                 IF flight.first_id < (SELECT o.id FROM sluice.outbox AS o ORDER BY o.id LIMIT 1) THEN
-                    INSERT INTO sluice.outbox (stream, op) VALUES (flight.stream, 'fan_out');   -- its rows have left the log
+                    INSERT INTO sluice.outbox (stream, op, only_for) VALUES (flight.stream, 'fan_out', reader);   -- its rows have left the log
                     flight.logged_to := flight.last_id;
                 END IF;
             ELSIF flight.logged_to = flight.last_id THEN

@@ -375,7 +375,10 @@ BEGIN
     DELETE FROM sluice.waiting AS w WHERE w.stream = forget.stream AND w.key = forget.key;
     GET DIAGNOSTICS rows = ROW_COUNT;
     removed := removed + rows;
-    DELETE FROM sluice.dead_letter AS l WHERE l.stream = forget.stream AND l.key = forget.key;
+    DELETE FROM sluice.dead_letter AS l
+    WHERE l.stream = forget.stream AND l.key = forget.key
+       OR l.payload IS NOT NULL AND sluice.mentions(l.payload::text, CASE l.stream WHEN forget.stream THEN texts ELSE others END)
+       OR EXISTS (SELECT FROM unnest(CASE l.stream WHEN forget.stream THEN texts ELSE others END) AS t WHERE strpos(l.reason, t) > 0);
     GET DIAGNOSTICS rows = ROW_COUNT;
     removed := removed + rows;
     DELETE FROM sluice.difference AS d WHERE d.stream = forget.stream AND d.key = forget.key;
@@ -409,7 +412,7 @@ BEGIN
 END $$;
 
 -- Removes what has grown old, 500 rows of each kind at most: how many; 0: nothing is left. The trigger calls it each
--- minute. `keep`: for as long as rows stay in the log. The audit and the redrives stay for a year, rejects and what waits for
+-- minute. `keep`: for as long as rows stay in the log. The audit, the redrives and a direct target's letters stay for a year, rejects and what waits for
 -- an index for 30 days.
 CREATE OR REPLACE FUNCTION sluice.forget_old(keep interval DEFAULT '7 days', now timestamptz DEFAULT clock_timestamp()) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -454,9 +457,12 @@ BEGIN
     removed := removed + sluice.forget_rejects(500, now);
     DELETE FROM sluice.stream_fault AS f WHERE f.at < now - keep;   -- its words may quote a value
     DELETE FROM sluice.dead_letter AS l
-    WHERE (l.subscription, l.stream, md5(l.key)) IN (
-        SELECT first.subscription, first.stream, md5(first.key) FROM (SELECT * FROM sluice.dead_letter AS x ORDER BY x.at LIMIT 500) AS first
-        WHERE first.at < now - interval '14 days');              -- as long as the queue keeps them
+    WHERE l.id IN (
+        SELECT first.id FROM (SELECT x.id, x.at FROM sluice.dead_letter AS x WHERE x.error_type IS NULL ORDER BY x.at LIMIT 500) AS first
+        WHERE first.at < now - interval '14 days'                -- as long as the queue keeps them
+        UNION ALL
+        SELECT first.id FROM (SELECT x.id, x.at FROM sluice.dead_letter AS x WHERE x.error_type IS NOT NULL ORDER BY x.at LIMIT 500) AS first
+        WHERE first.at < now - interval '1 year');
     GET DIAGNOSTICS rows = ROW_COUNT;
     removed := removed + rows;
     DELETE FROM sluice.difference AS d

@@ -47,3 +47,39 @@ BEGIN
     DELETE FROM sluice.dead_letter AS l WHERE l.subscription = redrive.reader AND l.stream = redrive.stream AND md5(l.key) = md5(redrive.key) AND l.key = redrive.key;
     RETURN event;
 END $$;
+
+-- Has these letters of direct targets delivered again, each to its target alone, in one transaction with the audit: how many
+-- there were.
+CREATE OR REPLACE FUNCTION sluice.redrive_refusals(ids bigint[], actor text, source_ip text) RETURNS bigint
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    WITH taken AS (
+        DELETE FROM sluice.dead_letter AS l WHERE l.id = ANY (ids) AND l.error_type IS NOT NULL RETURNING *
+    ),
+    logged AS (
+        INSERT INTO sluice.outbox (stream, key, op, only_for, payload)
+        SELECT t.stream, t.key, CASE WHEN s.source IS NULL AND t.payload IS NULL THEN 'delete' ELSE 'upsert' END, t.subscription, t.payload
+        FROM taken AS t JOIN sluice.stream AS s ON s.name = t.stream ORDER BY t.id
+    ),
+    audited AS (
+        INSERT INTO sluice.audit (actor, source_ip, action, subject, result, detail)
+        SELECT redrive_refusals.actor, redrive_refusals.source_ip, 'redrive', 'letter ' || t.id, 'redriven',
+            jsonb_build_object('target', t.subscription, 'stream', t.stream, 'key', left(t.key, 1000), 'error_type', t.error_type)
+        FROM taken AS t
+    )
+    SELECT count(*) FROM taken
+$$;
+
+-- Discards these letters of direct targets, and has the audit keep that: how many there were.
+CREATE OR REPLACE FUNCTION sluice.discard_refusals(ids bigint[], actor text, source_ip text) RETURNS bigint
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    WITH taken AS (
+        DELETE FROM sluice.dead_letter AS l WHERE l.id = ANY (ids) AND l.error_type IS NOT NULL RETURNING *
+    ),
+    audited AS (
+        INSERT INTO sluice.audit (actor, source_ip, action, subject, result, detail)
+        SELECT discard_refusals.actor, discard_refusals.source_ip, 'discard', 'letter ' || t.id, 'discarded',
+            jsonb_build_object('target', t.subscription, 'stream', t.stream, 'key', left(t.key, 1000), 'error_type', t.error_type)
+        FROM taken AS t
+    )
+    SELECT count(*) FROM taken
+$$;

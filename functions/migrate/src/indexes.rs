@@ -5,6 +5,7 @@ mod index;
 use std::collections::BTreeSet;
 
 use database::streams::{Definition, Live, list_definitions};
+use database::subscriptions::ELASTICSEARCH;
 use elasticsearch::{
     Elasticsearch,
     indices::{IndicesGetIndexTemplateParts, IndicesPutIndexTemplateParts},
@@ -68,7 +69,7 @@ pub(crate) async fn make(
 }
 
 async fn streams(client: &Client, prefix: &str) -> Result<Vec<Stream>, Error> {
-    let definitions = list_definitions(client).await.map_err(query("reading the streams"))?;
+    let definitions = list_definitions(client, ELASTICSEARCH).await.map_err(query("reading the streams"))?;
     let stream = |Definition { name, has_source, mapping, settings, live }| {
         let alias = names::alias(prefix, &name);
         Stream { name, has_source, alias, mapping, settings, live }

@@ -18,11 +18,12 @@ const MIGRATIONS: [(i32, &str, &str); 4] = [
 ];
 
 /// In the order in which one needs the other.
-const FUNCTIONS: [(&str, &str); 14] = [
+const FUNCTIONS: [(&str, &str); 15] = [
     ("1_log", include_str!("../../../migrations/functions/1_log.sql")),
     ("2_sources", include_str!("../../../migrations/functions/2_sources.sql")),
     ("2_streams", include_str!("../../../migrations/functions/2_streams.sql")),
     ("3_capture", include_str!("../../../migrations/functions/3_capture.sql")),
+    ("3_targets", include_str!("../../../migrations/functions/3_targets.sql")),
     ("3_track", include_str!("../../../migrations/functions/3_track.sql")),
     ("4_fan_out", include_str!("../../../migrations/functions/4_fan_out.sql")),
     ("4_frontier", include_str!("../../../migrations/functions/4_frontier.sql")),

@@ -1,7 +1,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use drain::{Sent, Sink, Step};
+use database::Stream;
+use drain::{Outcome, Sent, Sink, Step};
 use message::{Body, Change, Packer, Part};
 use queue::{Message, Queue};
 use telemetry::Trace;
@@ -52,6 +53,8 @@ impl<Q: Queue> Sink for SqsSink<Q> {
     /// A larger one is read by the indexer.
     const DOCUMENT_BYTES: i32 = 240 * 1024;
 
+    const READS_AGAIN: bool = true;
+
     async fn has_room(&mut self) -> Result<bool, SinkError> {
         if let Some((asked_at, has_room)) = self.room
             && asked_at.elapsed() < DEPTH_INTERVAL
@@ -91,7 +94,8 @@ pub struct Packing<Q> {
 impl<Q: Queue> Step for Packing<Q> {
     type Error = SinkError;
 
-    async fn put(&mut self, stream: &str, change: &Change<'_>, document: Option<&str>) -> Result<(), SinkError> {
+    async fn put(&mut self, stream: &Stream, change: &Change<'_>, document: Option<&str>) -> Result<(), SinkError> {
+        let stream = stream.name.as_str();
         if !self.packers.contains_key(stream) {
             let packer = Packer::new(stream, self.trace.as_str(), MESSAGE_BYTES);
             self.packers.insert(stream.to_owned(), packer.from_part(Some(Part { flight: self.base, number: 1 })));
@@ -104,14 +108,15 @@ impl<Q: Queue> Step for Packing<Q> {
         }
     }
 
-    async fn finish(mut self) -> Result<Vec<Sent>, SinkError> {
+    async fn finish(mut self) -> Result<Outcome, SinkError> {
         for (stream, packer) in std::mem::take(&mut self.packers) {
             if let Some(body) = packer.finish() {
                 self.send(&stream, body).await?;
             }
         }
         self.sender.finish().await?;
-        Ok(self.sent.into_iter().map(|(stream, (messages, bytes))| Sent { stream, messages, bytes }).collect())
+        let sent = self.sent.into_iter().map(|(stream, (messages, bytes))| Sent { stream, messages, bytes }).collect();
+        Ok(Outcome { sent, ..Outcome::default() })
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use database::delivery::{DeadLetter, Departure, Landing, LostFlight};
+use database::delivery::{DeadLetter, Departure, Landing, LostFlight, Refusal};
 use database::log::{Collected, Count, Row, Sample, Slice, Versions};
 use database::{Answers, Connect, ConnectError, Read, ReadError, Session, Stream};
 use search::names;
@@ -215,6 +215,18 @@ impl Session for SimulatedSession {
 
     async fn wait(&self, _subscription: &str, ids: &[i64]) -> Result<(), Error> {
         panic!("each stream has an index, and {ids:?} wait for one")
+    }
+
+    async fn rest(&self, _subscription: &str, stream: &str, _pause: Duration) -> Result<(), Error> {
+        panic!("the queue takes whatever is sent, and {stream} rests")
+    }
+
+    async fn note_refusals(&self, _subscription: &str, refusals: &[Refusal]) -> Result<(), Error> {
+        panic!("the queue refuses nothing, and {refusals:?} are noted")
+    }
+
+    async fn forget_refusals(&self, _subscription: &str, stream: &str, keys: &[String]) -> Result<(), Error> {
+        panic!("the queue has refused nothing, and {keys:?} of {stream} are forgotten")
     }
 
     async fn note_fault(&self, subscription: &str, stream: &str, problem: Option<&str>) -> Result<(), Error> {

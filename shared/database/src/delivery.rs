@@ -167,6 +167,23 @@ pub struct DeadLetter {
     pub version: i64,
 }
 
+/// A change that a direct target refuses for its own data: its letter, in the transaction that passes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The row of the log.
+    pub change_id: i64,
+    /// Its stream.
+    pub stream: String,
+    /// The document's key as text.
+    pub key: String,
+    /// Of the write that was refused.
+    pub version: i64,
+    /// A word for the kind of it.
+    pub error_type: String,
+    /// What the target, or PostgreSQL, said; it may quote data.
+    pub reason: String,
+}
+
 /// A flight that was found lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LostFlight {

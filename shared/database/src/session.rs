@@ -11,7 +11,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Error};
 
 use crate::connect::connect_driven;
-use crate::delivery::{DeadLetter, Departure, Landing, LostFlight};
+use crate::delivery::{DeadLetter, Departure, Landing, LostFlight, Refusal};
 use crate::log::{Collected, Count, Row, Sample, Slice, Versions, milliseconds};
 use crate::source::PEER;
 use crate::{ConnectError, Documents, Read, ReadError, Settings, Stream};
@@ -68,8 +68,17 @@ pub trait Session {
     /// [`page`](Self::page) gives it. They are to be sent in this transaction, before any page.
     async fn waited(&self, subscription: &str, size: i32) -> Result<(Vec<Row>, i64), Error>;
 
-    /// Sets rows of a stream that has no index aside until it has one.
+    /// Sets rows of a stream aside: until it has an index, or its rest is over.
     async fn wait(&self, subscription: &str, ids: &[i64]) -> Result<(), Error>;
+
+    /// Lets a stream rest: what is set aside of it is not given back for so long.
+    async fn rest(&self, subscription: &str, stream: &str, pause: Duration) -> Result<(), Error>;
+
+    /// Notes what a direct target refuses, in the transaction that passes it.
+    async fn note_refusals(&self, subscription: &str, refusals: &[Refusal]) -> Result<(), Error>;
+
+    /// Removes the letters of keys that have arrived.
+    async fn forget_refusals(&self, subscription: &str, stream: &str, keys: &[String]) -> Result<(), Error>;
 
     /// Notes why a stream's documents could not be read for the subscription; `None`: they could.
     async fn note_fault(&self, subscription: &str, stream: &str, problem: Option<&str>) -> Result<(), Error>;
@@ -257,6 +266,34 @@ impl<C: Borrow<Client>> Session for C {
 
     async fn wait(&self, subscription: &str, ids: &[i64]) -> Result<(), Error> {
         call(PEER, "wait", self.borrow().execute("SELECT sluice.wait($1, $2)", &[&subscription, &ids])).await.map(drop)
+    }
+
+    async fn rest(&self, subscription: &str, stream: &str, pause: Duration) -> Result<(), Error> {
+        let statement = "SELECT sluice.rest($1, $2, make_interval(secs => $3))";
+        call(PEER, "rest", self.borrow().execute(statement, &[&subscription, &stream, &pause.as_secs_f64()]))
+            .await
+            .map(drop)
+    }
+
+    async fn note_refusals(&self, subscription: &str, refusals: &[Refusal]) -> Result<(), Error> {
+        let ids: Vec<i64> = refusals.iter().map(|refusal| refusal.change_id).collect();
+        let streams: Vec<&str> = refusals.iter().map(|refusal| refusal.stream.as_str()).collect();
+        let keys: Vec<&str> = refusals.iter().map(|refusal| refusal.key.as_str()).collect();
+        let versions: Vec<i64> = refusals.iter().map(|refusal| refusal.version).collect();
+        let error_types: Vec<&str> = refusals.iter().map(|refusal| refusal.error_type.as_str()).collect();
+        // What a target says may hold what PostgreSQL's text cannot.
+        let reasons: Vec<String> = refusals.iter().map(|refusal| refusal.reason.replace('\0', "")).collect();
+        let statement = "SELECT sluice.note_refusals($1, $2, $3, $4, $5, $6, $7)";
+        let parameters: &[&(dyn ToSql + Sync)] =
+            &[&subscription, &ids, &streams, &keys, &versions, &error_types, &reasons];
+        call(PEER, "note_refusals", self.borrow().execute(statement, parameters)).await.map(drop)
+    }
+
+    async fn forget_refusals(&self, subscription: &str, stream: &str, keys: &[String]) -> Result<(), Error> {
+        let statement = "SELECT sluice.forget_refusals($1, $2, $3)";
+        call(PEER, "forget_refusals", self.borrow().execute(statement, &[&subscription, &stream, &keys]))
+            .await
+            .map(drop)
     }
 
     async fn note_fault(&self, subscription: &str, stream: &str, problem: Option<&str>) -> Result<(), Error> {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::future::join;
 use memchr::memchr2;
+use serde_json::Value;
 use telemetry::call;
 use thiserror::Error;
 use tokio_postgres::error::{DbError, Severity, SqlState};
@@ -32,8 +33,12 @@ pub struct Stream {
     pub is_delivered: bool,
     /// The table or view that its documents are read from; `None`: it is fed by `sluice.emit` with payloads.
     pub source: Option<String>,
-    /// The index that has its live mapping; `None`: migrate has not made it yet.
+    /// The index that has its live mapping, or the table, or the topic; `None`: migrate has not made it yet.
     pub live_index: Option<String>,
+    /// What a direct target has of it.
+    pub live_definition: Option<Value>,
+    /// Whether a direct target has refused a change of it that has not arrived since.
+    pub has_refusals: bool,
     /// What reads its documents by an array of keys; `None`: there is nothing to read, or nobody can.
     pub query: Option<String>,
     /// Why nobody can read its source, with what to do.
@@ -157,7 +162,10 @@ async fn list(client: &Client, subscription: &str, name: Option<&str>) -> Result
     let query = "SELECT s.name, s.source, t.stream IS NOT NULL, t.live_index,
              CASE WHEN t.stream IS NOT NULL THEN sluice.read_query(s, sluice.fields_of(t)) END,
              CASE WHEN t.stream IS NOT NULL THEN sluice.source_problem(s, sluice.fields_of(t)) END,
-             EXISTS (SELECT FROM sluice.stream_fault AS f WHERE f.subscription = t.subscription AND f.stream = s.name)
+             EXISTS (SELECT FROM sluice.stream_fault AS f WHERE f.subscription = t.subscription AND f.stream = s.name),
+             CASE WHEN t.subscription <> 'elasticsearch' THEN t.live_mapping END,
+             t.subscription <> 'elasticsearch'
+                 AND EXISTS (SELECT FROM sluice.dead_letter AS l WHERE l.subscription = t.subscription AND l.stream = s.name)
          FROM sluice.stream AS s
          LEFT JOIN sluice.target AS t ON t.stream = s.name AND t.subscription = $1
          WHERE s.name = coalesce($2, s.name)";
@@ -171,6 +179,8 @@ async fn list(client: &Client, subscription: &str, name: Option<&str>) -> Result
         query: row.get(4),
         problem: row.get(5),
         has_fault: row.get(6),
+        live_definition: row.get(7),
+        has_refusals: row.get::<_, Option<bool>>(8).unwrap_or_default(),
     };
     Ok(rows.iter().map(stream).collect())
 }

@@ -5,8 +5,6 @@
 use serde_json::Value;
 use tokio_postgres::{Client, Error, GenericClient, Transaction};
 
-use crate::subscriptions::ELASTICSEARCH;
-
 /// A stream, as its index in Elasticsearch is made of it.
 #[derive(Clone, Debug)]
 pub struct Definition {
@@ -84,14 +82,14 @@ pub struct Pending {
     pub oldest_ms: i64,
 }
 
-/// Lists all streams that go to Elasticsearch with what their indexes are made of, by name.
-pub async fn list_definitions(client: &Client) -> Result<Vec<Definition>, Error> {
+/// Lists all streams that go there with what their indexes, tables or topics are made of, by name.
+pub async fn list_definitions(client: &Client, subscription: &str) -> Result<Vec<Definition>, Error> {
     let query = "SELECT s.name, s.source IS NOT NULL, t.mapping, t.settings, t.live_index, t.live_mapping
          FROM sluice.stream AS s
          JOIN sluice.target AS t ON t.stream = s.name
          WHERE t.subscription = $1
          ORDER BY s.name";
-    let rows = client.query(query, &[&ELASTICSEARCH]).await?;
+    let rows = client.query(query, &[&subscription]).await?;
     let definition = |row: &tokio_postgres::Row| {
         let live: (Option<String>, Option<Value>) = (row.get(4), row.get(5));
         Definition {
@@ -105,15 +103,21 @@ pub async fn list_definitions(client: &Client) -> Result<Vec<Definition>, Error>
     Ok(rows.iter().map(definition).collect())
 }
 
-/// Has the drain read for this index with this mapping, from the commit on.
-pub async fn set_live(transaction: &Transaction<'_>, stream: &str, index: &str, mapping: &Value) -> Result<(), Error> {
+/// Has the drain read for this index (or table, or topic) with this mapping, from the commit on.
+pub async fn set_live(
+    transaction: &Transaction<'_>,
+    subscription: &str,
+    stream: &str,
+    index: &str,
+    mapping: &Value,
+) -> Result<(), Error> {
     let statement = "SELECT sluice.set_live($1, $2, $3, $4)";
-    transaction.execute(statement, &[&ELASTICSEARCH, &stream, &index, mapping]).await.map(drop)
+    transaction.execute(statement, &[&subscription, &stream, &index, mapping]).await.map(drop)
 }
 
-/// Has the drain read every row of a stream's source again.
-pub async fn resync(client: &impl GenericClient, stream: &str) -> Result<(), Error> {
-    client.execute("SELECT sluice.resync($1)", &[&stream]).await.map(drop)
+/// Has the drain of this target read every row of a stream's source again.
+pub async fn resync(client: &impl GenericClient, stream: &str, subscription: &str) -> Result<(), Error> {
+    client.execute("SELECT sluice.resync($1, target => $2)", &[&stream, &subscription]).await.map(drop)
 }
 
 /// Has the drain read these keys of a stream again; one that the source has not is deleted in the index.

@@ -6,6 +6,10 @@ use crate::audit::Actor;
 
 /// The one whose changes go to Elasticsearch, by way of the queue. `define_stream` has every stream go there.
 pub const ELASTICSEARCH: &str = "elasticsearch";
+/// The one whose changes go straight to ClickHouse.
+pub const CLICKHOUSE: &str = "clickhouse";
+/// The one whose changes go straight to Kafka.
+pub const KAFKA: &str = "kafka";
 
 /// A reader of the log, and how far it is.
 #[derive(Clone, Debug)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use database::delivery::{Counts, Departure};
+use database::delivery::Departure;
 use database::log::Versions;
 use database::{Connect, Session as _};
 use futures_util::future::try_join;
@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 
 use crate::error::Error;
 use crate::guard::guard;
-use crate::page::{Drained, Outgoing};
+use crate::page::{Done, Drained, Outgoing};
 use crate::rests::Rests;
 use crate::session::Session;
 use crate::settings::Settings;
@@ -173,15 +173,21 @@ impl<D: Connect, S: Sink> Drain<D, S> {
         };
         let base = version;
         let (waited, waited_at_ms) = session.waited(&self.subscription, self.page_size).await?;
-        let step = (self.sink.begin(trace, base), S::DOCUMENT_BYTES);
+        let step = self.sink.begin(trace, base);
         let mut outgoing =
-            Outgoing::new((session, &self.subscription), stop_at, &mut self.rests, step, drained).await?;
+            Outgoing::<_, S>::new((session, &self.subscription), stop_at, &mut self.rests, step, drained).await?;
         if !waited.is_empty() {
             // By themselves, and all of them before the next page: what is in the log is newer.
             outgoing.push(waited, version, waited_at_ms).await?;
-            let (counts, flights) = outgoing.finish().await?;
-            depart(session, &self.subscription, &counts, Departure { base, has_waited: true, flights }).await?;
-            commit(session, counts, drained).await?;
+            let done = outgoing.finish().await?;
+            if !done.aside.is_empty() {
+                // They go on waiting, as they did; what was sent of others is sent again.
+                session.rollback().await?;
+                rest(session, &self.subscription, &done).await?;
+                return Ok(true);
+            }
+            store(session, &self.subscription, base, true, &done).await?;
+            commit(session, done, drained).await?;
             return Ok(true);
         }
         let (mut rows, mut read_at_ms) = session.page(&self.subscription, after, self.page_size).await?;
@@ -192,10 +198,10 @@ impl<D: Connect, S: Sink> Drain<D, S> {
             let Some(next_version) = next_version else {
                 outgoing.push(rows, version, read_at_ms).await?;
                 // Sent, then advanced: a crash in between repeats what was sent.
-                let (counts, flights) = outgoing.finish().await?;
-                depart(session, &self.subscription, &counts, Departure { base, has_waited: false, flights }).await?;
+                let done = outgoing.finish().await?;
+                store(session, &self.subscription, base, false, &done).await?;
                 session.advance(&self.subscription, after).await?;
-                commit(session, counts, drained).await?;
+                commit(session, done, drained).await?;
                 return Ok(true);
             };
             // PostgreSQL reads the next page behind this one's documents, while they are packed.
@@ -210,31 +216,53 @@ impl<D: Connect, S: Sink> Drain<D, S> {
             };
             version = next_version;
         }
-        let (counts, flights) = outgoing.finish().await?;
-        depart(session, &self.subscription, &counts, Departure { base, has_waited: false, flights }).await?;
+        let done = outgoing.finish().await?;
+        store(session, &self.subscription, base, false, &done).await?;
         session.finish(&self.subscription).await?;
-        commit(session, counts, drained).await?;
+        commit(session, done, drained).await?;
         self.stored_at = Some(Instant::now());
         Ok(has_any)
     }
 }
 
-/// Notes what was sent, while the position is still before it.
-async fn depart(
+/// Notes what was sent, and what was not, while the position is still before it.
+async fn store(
     session: &impl database::Session,
     subscription: &str,
-    counts: &Counts,
-    departure: Departure,
+    base: i64,
+    has_waited: bool,
+    done: &Done,
 ) -> Result<(), Error> {
-    if !counts.is_empty() || !departure.flights.is_empty() {
-        session.depart(subscription, &counts.rows(), &departure).await?;
+    if !done.counts.is_empty() || !done.flights.is_empty() {
+        let departure = Departure { base, has_waited, flights: done.flights.clone() };
+        session.depart(subscription, &done.counts.rows(), &departure).await?;
+    }
+    for (stream, keys) in &done.arrived {
+        session.forget_refusals(subscription, stream, keys).await?;
+    }
+    if !done.refusals.is_empty() {
+        session.note_refusals(subscription, &done.refusals).await?;
+    }
+    for aside in done.aside.values() {
+        session.wait(subscription, &aside.ids).await?;
+    }
+    rest(session, subscription, done).await
+}
+
+/// Lets streams rest whose changes are set aside, and tells why.
+async fn rest(session: &impl database::Session, subscription: &str, done: &Done) -> Result<(), Error> {
+    for (stream, aside) in &done.aside {
+        session.rest(subscription, stream, aside.pause).await?;
+        if let Some(reason) = &aside.reason {
+            session.note_fault(subscription, stream, Some(reason)).await?;
+        }
     }
     Ok(())
 }
 
 /// What is counted is counted once: with the position, or not at all.
-async fn commit(session: &impl database::Session, counts: Counts, drained: &mut Drained) -> Result<(), Error> {
+async fn commit(session: &impl database::Session, done: Done, drained: &mut Drained) -> Result<(), Error> {
     session.commit().await?;
-    drained.counts.merge(counts);
+    drained.counts.merge(done.counts);
     Ok(())
 }

@@ -35,7 +35,7 @@ pub use error::Error;
 pub use fan_out::{Expanded, FanOut};
 pub use page::Drained;
 pub use settings::Settings;
-pub use sink::{Sent, Sink, Step};
+pub use sink::{Outcome, Sent, Sink, Step, Unfit};
 
 /// Left for the answer, and for a request that was begun in the last moment.
 const MARGIN: Duration = Duration::from_secs(4);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use database::delivery::{self, Counts, Flight};
+use database::delivery::{self, Counts, Flight, Refusal};
 use database::{Answers as _, Read, Session, Stream, log};
 use message::{Change, Op};
 use serde::Serialize;
@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 
 use crate::error::Error;
 use crate::rests::Rests;
-use crate::sink::{Sent, Step};
+use crate::sink::{Sent, Sink, Step, Unfit};
 
 /// A longer key is cut, or no message could hold it, and nothing behind it would be drained. Elasticsearch takes 512
 /// bytes: what has more is a dead letter in any case.
@@ -40,8 +40,10 @@ pub struct Drained {
     pub deletes: u64,
     /// Changes sent without their document, for the indexer to read.
     pub to_read_again: u64,
-    /// Changes set aside until their stream has an index.
+    /// Changes set aside: until their stream has an index, or its rest is over.
     pub waiting: u64,
+    /// Changes that a direct target refused: letters.
+    pub refused: u64,
     /// Changes of streams that were dropped.
     pub unknown: u64,
     /// Pages of a stream whose source could not be read.
@@ -55,8 +57,34 @@ pub struct Drained {
     pub counts: Counts,
 }
 
+/// What a step of the drain came to.
+#[derive(Default)]
+pub(crate) struct Done {
+    /// By stream.
+    pub counts: Counts,
+    /// What is under way.
+    pub flights: Vec<Flight>,
+    /// What a direct target refuses.
+    pub refusals: Vec<Refusal>,
+    /// Of streams that have letters, the keys that a direct target has taken.
+    pub arrived: BTreeMap<String, Vec<String>>,
+    /// Of streams that rest, what is to be set aside.
+    pub aside: BTreeMap<String, Aside>,
+}
+
+/// Changes of a stream that rests.
+#[derive(Default)]
+pub(crate) struct Aside {
+    /// Their rows of the log.
+    pub ids: Vec<i64>,
+    /// For how long it rests.
+    pub pause: Duration,
+    /// What operators are told, where that is not noted yet.
+    pub reason: Option<String>,
+}
+
 /// Turns pages into writes.
-pub(crate) struct Outgoing<'a, S, W> {
+pub(crate) struct Outgoing<'a, S, K: Sink> {
     session: &'a S,
     subscription: &'a str,
     stop_at: Instant,
@@ -67,42 +95,38 @@ pub(crate) struct Outgoing<'a, S, W> {
     set_aside: HashSet<String>,
     rests: &'a mut Rests,
     patience: Duration,
-    step: W,
-    document_bytes: i32,
+    step: K::Step,
     counters: &'a mut Drained,
-    counts: Counts,
+    done: Done,
     /// Of each stream, the first and the last row that travel, and when the oldest was logged.
     rows: BTreeMap<String, (i64, i64, i64)>,
     traced: TracedChanges,
 }
 
-impl<'a, S: Session, W: Step> Outgoing<'a, S, W> {
+impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
     /// With a fresh look at the streams.
     pub async fn new(
         (session, subscription): (&'a S, &'a str),
         stop_at: Instant,
         rests: &'a mut Rests,
-        (step, document_bytes): (W, i32),
+        step: K::Step,
         counters: &'a mut Drained,
     ) -> Result<Self, Error> {
         let streams = session.streams(subscription).await?;
-        let (set_aside, counts) = (HashSet::new(), Counts::default());
-        let traced = TracedChanges::default();
         Ok(Self {
             session,
             subscription,
             stop_at,
             streams,
             has_looked_again: false,
-            set_aside,
+            set_aside: HashSet::new(),
             rests,
             patience: PATIENCE,
             step,
-            document_bytes,
             counters,
-            counts,
+            done: Done::default(),
             rows: BTreeMap::new(),
-            traced,
+            traced: TracedChanges::default(),
         })
     }
 
@@ -123,33 +147,49 @@ impl<'a, S: Session, W: Step> Outgoing<'a, S, W> {
                 rows.into_iter().map(|row| ((row.key.clone(), whole(&row)), row)).collect();
             let mut latest: Vec<log::Row> = latest.into_values().collect();
             latest.sort_unstable_by_key(|row| row.id);
+            if !K::READS_AGAIN {
+                latest = self.refuse_cut_keys(&name, latest, version);
+            }
             if stream.source.is_some() {
                 self.read(&stream, &latest, version, read_at_ms).await?;
             } else {
                 for row in latest {
                     let op = if row.is_delete { Op::Delete } else { Op::Upsert };
                     let payload = row.payload.as_deref();
-                    self.put(&name, &row, version, op, read_at_ms, payload).await?;
+                    self.put(&stream, &row, version, op, read_at_ms, payload).await?;
                 }
             }
         }
         Ok(())
     }
 
-    /// Waits until all of it is sent. What was done, by stream, and what is under way.
-    pub async fn finish(self) -> Result<(Counts, Vec<Flight>), Error> {
-        let Self { step, counters, mut counts, rows, .. } = self;
-        let mut flights = vec![];
-        for Sent { stream, messages, bytes } in step.finish().await.map_err(Error::of_sink)? {
+    /// Waits until all of it is sent.
+    pub async fn finish(self) -> Result<Done, Error> {
+        let Self { step, counters, mut done, rows, rests, .. } = self;
+        let outcome = step.finish().await.map_err(Error::of_sink)?;
+        for Sent { stream, messages, bytes } in outcome.sent {
             counters.messages += messages;
             counters.bytes += bytes;
-            counts.add(&stream, delivery::PUBLISHED_BYTES, i64::try_from(bytes).unwrap_or(i64::MAX));
+            done.counts.add(&stream, delivery::PUBLISHED_BYTES, i64::try_from(bytes).unwrap_or(i64::MAX));
             if let Some(&(first_id, last_id, since_ms)) = rows.get(&stream).filter(|_| messages > 0) {
                 let parts = i32::try_from(messages).unwrap_or(i32::MAX);
-                flights.push(Flight { stream, parts, first_id, last_id, since_ms });
+                done.flights.push(Flight { stream, parts, first_id, last_id, since_ms });
             }
         }
-        Ok((counts, flights))
+        done.refusals.extend(outcome.refused);
+        for Unfit { stream, reason, ids } in outcome.unfit {
+            error!(stream, reason, "the target does not take a stream as it is: its changes are set aside");
+            let pause = rests.left(&stream).unwrap_or_else(|| rests.begin(&stream));
+            counters.waiting += ids.len() as u64;
+            let aside = done.aside.entry(stream).or_default();
+            aside.ids.extend(ids);
+            (aside.pause, aside.reason) = (pause, Some(reason));
+        }
+        for refusal in &done.refusals {
+            counters.refused += 1;
+            done.counts.add(&refusal.stream, delivery::DEAD_LETTERED, 1);
+        }
+        Ok(done)
     }
 
     fn note_rows(&mut self, stream: &str, rows: &[log::Row]) {
@@ -171,14 +211,19 @@ impl<'a, S: Session, W: Step> Outgoing<'a, S, W> {
         if stream.is_some_and(|stream| !stream.is_delivered) {
             return Ok(None);
         }
-        self.counts.add(name, delivery::DRAINED, as_count(rows.len()));
+        self.done.counts.add(name, delivery::DRAINED, as_count(rows.len()));
         let Some(stream) = stream else {
             warn!(stream = name, changes = rows.len(), "passed over changes of a stream that was dropped");
             self.counters.unknown += rows.len() as u64;
             return Ok(None);
         };
         if stream.live_index.is_some() && !self.set_aside.contains(name) {
-            return Ok(Some(stream.clone()));
+            let stream = stream.clone();
+            if K::READS_AGAIN || !self.rests.is_resting(name) {
+                return Ok(Some(stream));
+            }
+            self.put_aside(name, rows.iter(), None);
+            return Ok(None);
         }
         let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
         self.session.wait(self.subscription, &ids).await?;
@@ -187,8 +232,41 @@ impl<'a, S: Session, W: Step> Outgoing<'a, S, W> {
         Ok(None)
     }
 
+    /// Sets changes of a stream that rests aside.
+    fn put_aside<'r>(&mut self, stream: &str, rows: impl Iterator<Item = &'r log::Row>, reason: Option<&str>) {
+        let pause = self.rests.left(stream).unwrap_or_default();
+        let aside = self.done.aside.entry(stream.to_owned()).or_default();
+        let before = aside.ids.len();
+        aside.ids.extend(rows.map(|row| row.id));
+        aside.pause = aside.pause.max(pause);
+        aside.reason = reason.map(str::to_owned).or(aside.reason.take());
+        self.counters.waiting += (aside.ids.len() - before) as u64;
+    }
+
+    /// Makes letters of changes whose keys may have been cut: by what is left of one nobody finds its document.
+    fn refuse_cut_keys(&mut self, stream: &str, rows: Vec<log::Row>, version: i64) -> Vec<log::Row> {
+        let (whole, cut): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.key.len() < KEY_BYTES);
+        for row in cut {
+            self.refuse(stream, &row, version, "key_too_long", format!("its key has {KEY_BYTES} bytes or more"));
+        }
+        whole
+    }
+
+    fn refuse(&mut self, stream: &str, row: &log::Row, version: i64, error_type: &str, reason: String) {
+        warn!(stream, change_id = row.id, error_type, "a change becomes a letter");
+        self.done.refusals.push(Refusal {
+            change_id: row.id,
+            stream: stream.to_owned(),
+            key: row.key.clone(),
+            version,
+            error_type: error_type.to_owned(),
+            reason,
+        });
+    }
+
     /// Reads the documents and puts them into the sink as they come. Where they cannot be read, or not soon, the changes
-    /// travel without them, and the indexer tries until the source is mended: the other streams go on, and nothing is skipped.
+    /// travel without them, and the indexer tries until the source is mended; to a direct target they do not travel, and the
+    /// stream rests. The other streams go on, and nothing is skipped.
     async fn read(&mut self, stream: &Stream, rows: &[log::Row], version: i64, read_at_ms: i64) -> Result<(), Error> {
         let mut left: Vec<usize> = (0..rows.len()).collect();
         let mut goes_on = !self.rests.is_resting(&stream.name);
@@ -199,8 +277,14 @@ impl<'a, S: Session, W: Step> Outgoing<'a, S, W> {
             }
             (left, goes_on) = self.read_within(time, stream, rows, left, version, read_at_ms).await?;
         }
+        if !K::READS_AGAIN {
+            if !left.is_empty() {
+                self.put_aside(&stream.name, left.iter().map(|&index| &rows[index]), None);
+            }
+            return Ok(());
+        }
         for index in left {
-            self.put(&stream.name, &rows[index], version, Op::Read, read_at_ms, None).await?;
+            self.put(stream, &rows[index], version, Op::Read, read_at_ms, None).await?;
         }
         Ok(())
     }
@@ -218,7 +302,7 @@ impl<'a, S: Session, W: Step> Outgoing<'a, S, W> {
     ) -> Result<(Vec<usize>, bool), Error> {
         let keys = asked.iter().map(|&index| rows[index].key.clone()).collect();
         let session = self.session;
-        let mut documents = session.read(stream, keys, self.document_bytes, Some(time));
+        let mut documents = session.read(stream, keys, K::DOCUMENT_BYTES, Some(time));
         let mut waited = Duration::ZERO;
         loop {
             let began = Instant::now();
@@ -230,14 +314,23 @@ impl<'a, S: Session, W: Step> Outgoing<'a, S, W> {
             waited += began.elapsed();
             match next {
                 Ok(Some((position, read))) => {
+                    let row = &rows[asked[position]];
                     let (op, document) = match read {
                         Read::Document(document) => (Op::Upsert, Some(document)),
                         Read::Missing => (Op::Delete, None),
                         // The indexer reads it anew, and buries it with the reason where that fails, too.
-                        Read::TooLarge { .. } | Read::Failed { .. } => (Op::Read, None),
+                        Read::TooLarge { .. } | Read::Failed { .. } if K::READS_AGAIN => (Op::Read, None),
+                        Read::TooLarge { bytes } => {
+                            let reason = format!("its document has {bytes} bytes, {} are the most", K::DOCUMENT_BYTES);
+                            self.refuse(&stream.name, row, version, "document_too_large", reason);
+                            continue;
+                        }
+                        Read::Failed { code, message } => {
+                            self.refuse(&stream.name, row, version, "unreadable", format!("{message} [{code}]"));
+                            continue;
+                        }
                     };
-                    let row = &rows[asked[position]];
-                    self.put(&stream.name, row, version, op, read_at_ms, document.as_deref()).await?;
+                    self.put(stream, row, version, op, read_at_ms, document.as_deref()).await?;
                 }
                 Ok(None) => {
                     if self.rests.end(&stream.name) || stream.has_fault {
@@ -254,7 +347,7 @@ impl<'a, S: Session, W: Step> Outgoing<'a, S, W> {
                     }
                     self.patience = self.patience.saturating_sub(waited);
                     let reason = failure.reason();
-                    error!(stream = stream.name, error = %failure, reason, "changes travel without their documents");
+                    error!(stream = stream.name, error = %failure, reason, "documents cannot be read: their changes go without them, or wait");
                     self.counters.source_errors += 1;
                     self.rests.begin(&stream.name);
                     session.note_fault(self.subscription, &stream.name, Some(&reason)).await?;
@@ -266,7 +359,7 @@ impl<'a, S: Session, W: Step> Outgoing<'a, S, W> {
 
     async fn put(
         &mut self,
-        stream: &str,
+        stream: &Stream,
         row: &log::Row,
         version: i64,
         op: Op,
@@ -278,12 +371,16 @@ impl<'a, S: Session, W: Step> Outgoing<'a, S, W> {
             Op::Delete => self.counters.deletes += 1,
             Op::Read | Op::Look => self.counters.to_read_again += 1,
         }
-        self.counts.add(stream, delivery::PUBLISHED, 1);
+        let name = &stream.name;
+        self.done.counts.add(name, delivery::PUBLISHED, 1);
+        if stream.has_refusals {
+            self.done.arrived.entry(name.clone()).or_default().push(row.key.clone());
+        }
         let trace = row.traceparent.as_deref().and_then(Trace::parse).filter(Trace::is_sampled);
         if let Some(trace) = &trace
             && self.traced.take()
         {
-            info!(trace_id = trace.id(), stream, change_id = row.id, "a traced change is sent");
+            info!(trace_id = trace.id(), stream = name, change_id = row.id, "a traced change is sent");
         }
         let key = &row.key[..row.key.floor_char_boundary(KEY_BYTES)];
         let change = Change {

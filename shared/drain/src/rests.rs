@@ -16,13 +16,22 @@ pub struct Rests(HashMap<String, (Instant, Duration)>);
 impl Rests {
     /// Whether the stream's source is not to be asked now.
     pub fn is_resting(&self, stream: &str) -> bool {
-        self.0.get(stream).is_some_and(|(until, _)| Instant::now() < *until)
+        self.left(stream).is_some()
     }
 
-    /// Its source failed, or took too long.
-    pub fn begin(&mut self, stream: &str) {
+    /// Its source failed, or took too long, or its target does not take it: for how long it rests.
+    pub fn begin(&mut self, stream: &str) -> Duration {
         let pause = self.0.get(stream).map_or(SHORTEST, |(_, last)| (*last * 2).min(LONGEST));
         self.0.insert(stream.to_owned(), (Instant::now() + pause, pause));
+        pause
+    }
+
+    /// How much longer it rests.
+    pub fn left(&self, stream: &str) -> Option<Duration> {
+        self.0
+            .get(stream)
+            .map(|(until, _)| until.saturating_duration_since(Instant::now()))
+            .filter(|left| !left.is_zero())
     }
 
     /// Its source answered: whether it had failed before.

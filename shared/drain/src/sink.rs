@@ -1,6 +1,8 @@
 use std::error::Error;
 use std::future::Future;
 
+use database::Stream;
+use database::delivery::Refusal;
 use message::Change;
 use telemetry::Trace;
 
@@ -21,7 +23,14 @@ use telemetry::Trace;
 /// - `Ok` of `finish` promises that all that was put will be there after any crash. The drainer then never sends it again by
 ///   itself.
 /// - An error promises nothing either: any part of the step may have arrived. The drainer rolls back, and the next step
-///   sends the same keys again, as they are by then, under higher versions.
+///   sends the same keys again, as they are by then, under higher versions. It is what a target that is away, slow, full or
+///   read-only answers with, and whatever else is the fault of none of the changes.
+///
+/// # A direct target
+/// Where nobody behind it reads again what could not be read ([`Sink::READS_AGAIN`] is false), the drainer decides what it does
+/// not take, and one row or stream stops no other. A change that is refused for its own data is a letter, in the transaction
+/// that passes it. A stream whose documents cannot be read, or which the target does not take as it is, rests: its changes are
+/// set aside, and sent by later steps.
 ///
 /// # What happens after a crash
 /// - A call may never return: the invocation's time ends in the middle of it, or its process does. That is the same as an
@@ -32,8 +41,12 @@ pub trait Sink: Send {
     /// A step of it.
     type Step: Step;
 
-    /// A document of more bytes travels without itself, as [`message::Op::Read`].
+    /// A document of more bytes travels without itself, as [`message::Op::Read`]; of a direct target it is a letter.
     const DOCUMENT_BYTES: i32;
+
+    /// Whether what could not be read here is read again behind it. False: a direct target, which is given none of
+    /// [`message::Op::Read`].
+    const READS_AGAIN: bool;
 
     /// Whether it takes a step now. While it does not, changes wait in the log.
     fn has_room(&mut self) -> impl Future<Output = Result<bool, <Self::Step as Step>::Error>> + Send;
@@ -51,13 +64,35 @@ pub trait Step: Send {
     /// Takes one write. `document` is there for an upsert alone; an upsert without one is a payload that is too long.
     fn put(
         &mut self,
-        stream: &str,
+        stream: &Stream,
         change: &Change<'_>,
         document: Option<&str>,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
-    /// Ends the step: all of it is there, and what it came to.
-    fn finish(self) -> impl Future<Output = Result<Vec<Sent>, Self::Error>> + Send;
+    /// Ends the step: all of it is there but for what the outcome names.
+    fn finish(self) -> impl Future<Output = Result<Outcome, Self::Error>> + Send;
+}
+
+/// What a step came to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Of each stream, what was sent.
+    pub sent: Vec<Sent>,
+    /// A direct target's: the changes that it refuses for their own data.
+    pub refused: Vec<Refusal>,
+    /// A direct target's: the streams that it does not take as they are. None of what is left of them in this step is there.
+    pub unfit: Vec<Unfit>,
+}
+
+/// A stream that a direct target does not take as it is: its table is gone, say, or has other columns.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unfit {
+    /// The stream.
+    pub stream: String,
+    /// Why, with what to do.
+    pub reason: String,
+    /// Its changes in this step that are not there: their rows of the log.
+    pub ids: Vec<i64>,
 }
 
 /// What a step came to, of one stream.

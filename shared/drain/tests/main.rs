@@ -1,14 +1,18 @@
 //! The contract of a sink: a target that fails in each way in which one may, drained into directly, against a real
 //! PostgreSQL.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+#[path = "main/direct.rs"]
+mod direct;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use config::Env;
-use database::Postgres;
-use drain::{Drain, Drained, Error, Sent, Settings, Sink, Step};
+use database::delivery::Refusal;
+use database::{Postgres, Stream};
+use drain::{Drain, Drained, Error, Expanded, FanOut, Outcome, Settings, Sink, Step, Unfit};
 use fastrand::Rng;
 use localstack::Database;
 use message::{Change, Op};
@@ -52,11 +56,16 @@ struct State {
     documents: BTreeMap<String, (i64, Option<String>)>,
     written: Vec<(String, i64)>,
     fates: VecDeque<Fate>,
+    /// Keys that it refuses for their own data.
+    refused: BTreeSet<String>,
+    /// Streams that it does not take as they are.
+    unfit: BTreeSet<String>,
 }
 
 struct Writing {
     target: Target,
     writes: Vec<(String, i64, Option<String>)>,
+    outcome: Outcome,
 }
 
 impl Target {
@@ -87,27 +96,52 @@ impl Sink for Target {
 
     const DOCUMENT_BYTES: i32 = 1_000_000;
 
+    const READS_AGAIN: bool = false;
+
     async fn has_room(&mut self) -> Result<bool, Failed> {
         Ok(true)
     }
 
     fn begin(&mut self, _: &Trace, _: i64) -> Writing {
-        Writing { target: self.clone(), writes: vec![] }
+        Writing { target: self.clone(), writes: vec![], outcome: Outcome::default() }
     }
 }
 
 impl Step for Writing {
     type Error = Failed;
 
-    async fn put(&mut self, _: &str, change: &Change<'_>, document: Option<&str>) -> Result<(), Failed> {
-        if change.op == Op::Read {
-            return Err(Failed);
+    async fn put(&mut self, stream: &Stream, change: &Change<'_>, document: Option<&str>) -> Result<(), Failed> {
+        assert_ne!(change.op, Op::Read, "nobody behind a direct target reads again");
+        let (is_unfit, is_refused) = {
+            let state = self.target.state();
+            (state.unfit.contains(&stream.name), state.refused.contains(&*change.key))
+        };
+        if is_unfit {
+            let unfit = &mut self.outcome.unfit;
+            match unfit.iter_mut().find(|unfit| unfit.stream == stream.name) {
+                Some(unfit) => unfit.ids.push(change.id),
+                None => unfit.push(Unfit {
+                    stream: stream.name.clone(),
+                    reason: "its table is gone".to_owned(),
+                    ids: vec![change.id],
+                }),
+            }
+        } else if is_refused && document.is_some() {
+            self.outcome.refused.push(Refusal {
+                change_id: change.id,
+                stream: stream.name.clone(),
+                key: change.key.to_string(),
+                version: change.version,
+                error_type: "out_of_range".to_owned(),
+                reason: "n is too large".to_owned(),
+            });
+        } else {
+            self.writes.push((change.key.to_string(), change.version, document.map(str::to_owned)));
         }
-        self.writes.push((change.key.to_string(), change.version, document.map(str::to_owned)));
         Ok(())
     }
 
-    async fn finish(mut self) -> Result<Vec<Sent>, Failed> {
+    async fn finish(mut self) -> Result<Outcome, Failed> {
         let fate = self.target.state().fates.pop_front().unwrap_or(Fate::Pass);
         match fate {
             Fate::Reject => return Err(Failed),
@@ -116,7 +150,7 @@ impl Step for Writing {
         }
         self.target.write(self.writes);
         match fate {
-            Fate::Pass => Ok(vec![]), // it has all of it
+            Fate::Pass => Ok(self.outcome),
             Fate::Hold => {
                 self.target.held.notify_one();
                 std::future::pending().await
@@ -156,11 +190,25 @@ impl World {
     }
 
     fn drainer(&self) -> Result<Drain<Postgres, Target>> {
+        self.drainer_of("elasticsearch")
+    }
+
+    fn drainer_of(&self, subscription: &str) -> Result<Drain<Postgres, Target>> {
+        let (settings, database) = self.settings(subscription)?;
+        Ok(Drain::new(&settings, database, self.target.clone()))
+    }
+
+    fn fan_out(&self) -> Result<FanOut<Postgres>> {
+        let (settings, database) = self.settings("elasticsearch")?;
+        Ok(FanOut::new(&settings, database))
+    }
+
+    fn settings(&self, subscription: &str) -> Result<(Settings, Postgres)> {
         let mut env =
             Env::from_pairs([("DATABASE_SECRET_ARN", SECRET), ("DATABASE_SSLMODE", "disable"), ("PAGE_SIZE", "5")]);
-        let settings = (Settings::from_env("elasticsearch", &mut env), database::Settings::from_env(&mut env));
+        let settings = (Settings::from_env(subscription, &mut env), database::Settings::from_env(&mut env));
         env.finish()?;
-        Ok(Drain::new(&settings.0, Postgres::new(settings.1, self.secrets.clone()), self.target.clone()))
+        Ok((settings.0, Postgres::new(settings.1, self.secrets.clone())))
     }
 
     async fn is_pending(&self) -> Result<bool> {

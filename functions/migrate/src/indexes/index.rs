@@ -1,6 +1,7 @@
 //! The index of one stream.
 
 use database::streams::{self, Live};
+use database::subscriptions::ELASTICSEARCH;
 use elasticsearch::{
     CountParts, Elasticsearch,
     indices::{
@@ -178,9 +179,9 @@ async fn set_live(client: &mut Client, stream: &Stream, index: &str, resync: boo
     let doing = error::query("making the mapping live");
     let set = async {
         let transaction = client.transaction().await?;
-        streams::set_live(&transaction, &stream.name, index, &stream.mapping).await?;
+        streams::set_live(&transaction, ELASTICSEARCH, &stream.name, index, &stream.mapping).await?;
         if resync && stream.has_source {
-            streams::resync(&transaction, &stream.name).await?;
+            streams::resync(&transaction, &stream.name, ELASTICSEARCH).await?;
         }
         transaction.commit().await
     };

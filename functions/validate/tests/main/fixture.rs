@@ -3,9 +3,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use config::Env;
-use database::Postgres;
 use database::subscriptions::ELASTICSEARCH;
-use drain::{Drain, Drained, Expanded, FanOut, Sent, Sink, Step};
+use database::{Postgres, Stream};
+use drain::{Drain, Drained, Expanded, FanOut, Outcome, Sink, Step};
 use elasticsearch::http::Method;
 use elasticsearch::http::headers::HeaderMap;
 use elasticsearch::indices::{IndicesDeleteParts, IndicesGetParts};
@@ -251,6 +251,8 @@ impl Sink for Straight {
 
     const DOCUMENT_BYTES: i32 = 20 << 20;
 
+    const READS_AGAIN: bool = false;
+
     async fn has_room(&mut self) -> Result<bool, elasticsearch::Error> {
         Ok(true)
     }
@@ -265,7 +267,7 @@ impl Step for Writes {
 
     async fn put(
         &mut self,
-        stream: &str,
+        stream: &Stream,
         change: &Change<'_>,
         document: Option<&str>,
     ) -> Result<(), elasticsearch::Error> {
@@ -273,8 +275,9 @@ impl Step for Writes {
         let mut line = String::new();
         write!(
             line,
-            r#"{{"{operation}":{{"_index":"{}{stream}","_id":{},"version":{},"version_type":"external"}}}}"#,
+            r#"{{"{operation}":{{"_index":"{}{}","_id":{},"version":{},"version_type":"external"}}}}"#,
             self.prefix,
+            stream.name,
             json!(change.key),
             change.version
         )
@@ -287,7 +290,7 @@ impl Step for Writes {
         Ok(())
     }
 
-    async fn finish(self) -> Result<Vec<Sent>, elasticsearch::Error> {
+    async fn finish(self) -> Result<Outcome, elasticsearch::Error> {
         for part in self.body.chunks(4000) {
             let answer: Value =
                 self.elasticsearch.bulk(BulkParts::None).body(part.to_vec()).send().await?.json().await?;
@@ -299,6 +302,6 @@ impl Step for Writes {
             };
             assert!(answer["items"].as_array().is_some_and(|items| items.iter().all(is_fine)), "{answer}");
         }
-        Ok(vec![])
+        Ok(Outcome::default())
     }
 }
