@@ -6,6 +6,7 @@ import platform
 import shutil
 from pathlib import Path
 
+import clickhouse
 import elasticsearch
 from console import Failure
 from layout import Stack
@@ -28,6 +29,9 @@ def check(stack: Stack) -> None:
     """Fails with all that is missing."""
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         raise Failure(f"the servers are built for Linux on x86-64, not for {platform.system()} on {platform.machine()}; {DOCKER_HINT}")
+    targets = stack.facts.get("targets", "").split(",")
+    if "clickhouse" in targets:
+        clickhouse.check()
     missing = []
     if not importlib.util.find_spec("ensurepip"):  # Debian keeps it out of python3
         missing.append(("Python's venv", f"{APT} python3-venv"))
