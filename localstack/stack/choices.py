@@ -9,6 +9,7 @@ import clickhouse
 import cloud
 import docker
 import elasticsearch
+import kafka
 import machine
 import postgres
 import process
@@ -24,7 +25,7 @@ CHOICES = {
     "DOCKER": ("docker", ""),
 }
 # What TARGETS may name: servers beside those that every stack has.
-TARGETS = {server.NAME: server for server in (clickhouse,)}
+TARGETS = {server.NAME: server for server in (clickhouse, kafka)}
 
 
 def targets(stack: Stack) -> list:

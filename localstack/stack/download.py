@@ -22,10 +22,10 @@ def digest_of(file: Path, algorithm: str = "sha512") -> str:
         return hashlib.file_digest(stream, algorithm).hexdigest()
 
 
-def maven_zip(subject: str, artifact: str, digest: str, repository: str | None = None) -> Path:
-    """An artifact `group:name:version` of Maven Central, as a zip whose SHA-512 is `digest`."""
+def maven_artifact(subject: str, artifact: str, kind: str, digest: str, repository: str | None = None) -> Path:
+    """An artifact `group:name:version` of Maven Central, as a zip or a jar whose SHA-512 is `digest`."""
     group, name, version = artifact.split(":")
-    path = f"{group.replace('.', '/')}/{name}/{version}/{name}-{version}.zip"
+    path = f"{group.replace('.', '/')}/{name}/{version}/{name}-{version}.{kind}"
     file = DOWNLOADS / Path(path).name
     with lock(DOWNLOADS, "a download"):
         if file.exists():
@@ -44,7 +44,7 @@ def maven_zip(subject: str, artifact: str, digest: str, repository: str | None =
                 ) from error
             goal = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:get"
             run(subject, f"no direct way to Maven Central ({error}); fetching {file.name} by mvn",
-                ["mvn", "-q", "-B", goal, f"-Dartifact={artifact}:zip", "-Dtransitive=false"], DOWNLOADS / "mvn.log")  # fmt: skip
+                ["mvn", "-q", "-B", goal, f"-Dartifact={artifact}:{kind}", "-Dtransitive=false"], DOWNLOADS / "mvn.log")  # fmt: skip
             shutil.copyfile(local, partial)
         if (found := digest_of(partial)) != digest:
             partial.unlink()
@@ -77,7 +77,8 @@ def _fetch_rest(subject: str, url: str, partial: Path) -> None:
         if answer.status != 206:
             done = 0
         total = done + int(answer.headers.get("Content-Length", 0))
-        say(subject, f"downloading {Path(url).name}, {total / 1e6:.0f} MB" + (f", from {done / 1e6:.0f} MB on" if done else ""))
+        if total > 5e6:  # Kafka is many small files
+            say(subject, f"downloading {Path(url).name}, {total / 1e6:.0f} MB" + (f", from {done / 1e6:.0f} MB on" if done else ""))
         told = time.monotonic()
         with partial.open("ab" if done else "wb") as out:
             while chunk := answer.read(1 << 20):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import clickhouse
 import elasticsearch
+import kafka
 from console import Failure
 from layout import Stack
 
@@ -41,8 +42,9 @@ def check(stack: Stack) -> None:
         missing.append(("a C compiler", f"{APT} build-essential"))
     if not shutil.which("openssl"):
         missing.append(("openssl", f"{APT} openssl"))
-    java = elasticsearch.release(stack).java
-    if not stack.facts.get("use_elasticsearch") and not elasticsearch.find_java(java):
+    wanted = [] if stack.facts.get("use_elasticsearch") else [elasticsearch.release(stack).java]
+    java = max(wanted + ([kafka.JAVA] if "kafka" in targets else []), default=0)
+    if java and not elasticsearch.find_java(java):
         package = "default-jre-headless" if java < 21 else "openjdk-21-jdk-headless"
         missing.append((f"Java {java} or newer" + (" (a JDK)" if java >= 21 else ""), f"{APT} {package}"))
     if missing:
