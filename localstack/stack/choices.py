@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import chdb
 import clickhouse
 import cloud
 import docker
@@ -25,7 +26,7 @@ CHOICES = {
     "DOCKER": ("docker", ""),
 }
 # What TARGETS may name: servers beside those that every stack has.
-TARGETS = {server.NAME: server for server in (clickhouse, kafka)}
+TARGETS = {server.NAME: server for server in (clickhouse, kafka, chdb)}
 
 
 def targets(stack: Stack) -> list:

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import urllib.request
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 import process
 from console import Failure
@@ -66,13 +66,7 @@ def stop(stack: Stack) -> bool:
 
 def is_healthy(stack: Stack) -> bool:
     """True when it answers its user."""
-    credentials = {"X-ClickHouse-User": USER, "X-ClickHouse-Key": stack.password(NAME)}
-    request = urllib.request.Request(f"http://127.0.0.1:{stack.port(CLICKHOUSE_PORT)}/?query=SELECT+1", headers=credentials)
-    try:
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=5) as answer:
-            return answer.read() == b"1\n"
-    except OSError:
-        return False
+    return answers(client_env(stack)["CLICKHOUSE_URL"])
 
 
 def log(stack: Stack) -> Path:
@@ -82,7 +76,24 @@ def log(stack: Stack) -> Path:
 
 def client_env(stack: Stack) -> dict[str, str]:
     """What its clients have to know."""
-    return {"CLICKHOUSE_URL": f"http://{USER}:{quote(stack.password(NAME))}@127.0.0.1:{stack.port(CLICKHOUSE_PORT)}"}
+    return {"CLICKHOUSE_URL": http_url(stack, NAME, CLICKHOUSE_PORT)}
+
+
+def http_url(stack: Stack, name: str, first_port: int) -> str:
+    """Of ClickHouse's HTTP interface, credentials included."""
+    return f"http://{USER}:{quote(stack.password(name))}@127.0.0.1:{stack.port(first_port)}"
+
+
+def answers(url: str) -> bool:
+    """True when a statement of the URL's user is executed there."""
+    parts = urlsplit(url)
+    credentials = {"X-ClickHouse-User": parts.username, "X-ClickHouse-Key": unquote(parts.password)}
+    request = urllib.request.Request(f"http://{parts.hostname}:{parts.port}/?query=SELECT+1", headers=credentials)
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=5) as answer:
+            return answer.read() == b"1\n"
+    except OSError:
+        return False
 
 
 def _write_config(stack: Stack, folder: Path) -> None:
