@@ -92,6 +92,8 @@ def _compare(stack: Stack, arguments: dict[str, str]) -> None:
 def _check(stack: Stack) -> None:
     """What was given must answer, and what is to be started needs its ports: all of it before anything is started."""
     if stack.facts["docker"]:
+        if chdb in targets(stack):
+            raise Failure("TARGETS=chdb is for stacks without Docker; with it, TARGETS=clickhouse is the ClickHouse of today")
         return docker.check()
     machine.check(stack)
     if given := stack.facts["use_database"]:
