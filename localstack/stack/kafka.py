@@ -122,6 +122,9 @@ def _settings(stack: Stack, folder: Path) -> dict[str, object]:
         "share.coordinator.state.topic.min.isr": 1,
         "share.coordinator.state.topic.num.partitions": 3,
         "group.initial.rebalance.delay.ms": 0,
+        # A broker that was killed may only come back when its session is over; by default that takes nine seconds.
+        "broker.session.timeout.ms": 3000,
+        "broker.heartbeat.interval.ms": 500,
         # A topic with a short `segment.ms` and a small `min.cleanable.dirty.ratio` is compacted within a second or two; the defaults
         # look every 15 seconds for what to compact, and after five minutes for what is too old.
         "log.cleaner.backoff.ms": 200,
