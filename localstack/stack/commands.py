@@ -48,6 +48,11 @@ def existing(arguments: dict[str, str]) -> Stack:
     return stack
 
 
+def servers_of(stack: Stack) -> list:
+    """All that the stack has."""
+    return [*SERVERS, *targets(stack)]
+
+
 def start_servers(stack: Stack, wanted: list) -> None:
     """Starts all of them at the same time, each as soon as it is installed; what LocalStack runs is built meanwhile."""
 
@@ -128,17 +133,17 @@ def clean(arguments: dict[str, str]) -> None:
 def signal(arguments: dict[str, str]) -> None:
     """A signal to one server, or to one function's processes, to see what follows. Where it ends them, that is waited for."""
     stack, service = existing(arguments), arguments.get("SERVICE")
-    servers = [server.NAME for server in (*SERVERS, *targets(stack))]
+    known = [server.NAME for server in servers_of(stack)]
     number = getattr(Signals, f"SIG{arguments.get('SIGNAL')}", None)
     if number is None:
         raise Failure("which one? SIGNAL=KILL, TERM, INT, QUIT, STOP or CONT")
     if service in functions.NAMES:
         name = functions.outputs(stack).get(f"{service.capitalize()}Function", "")
         found = process.find_all(stack, cloud.FUNCTION, AWS_LAMBDA_FUNCTION_NAME=name)
-    elif service in servers:
+    elif service in known:
         found = process.find_all(stack, service)
     else:
-        raise Failure(f"SERVICE={service} is none of {', '.join(servers + functions.NAMES)}")
+        raise Failure(f"SERVICE={service} is none of {', '.join(known + functions.NAMES)}")
     for one in found:
         one.signal(number)
     if number not in (Signals.SIGSTOP, Signals.SIGCONT) and not process.wait_for_end(found, 60):
@@ -164,7 +169,7 @@ def status(arguments: dict[str, str]) -> None:
         return docker.compose(stack, "ps")
     row = "{:<15}{:<9}{:<18}{:<9}{}".format
     print(row(stack.name, "pid", "since", "healthy", "where"))
-    for server in (*SERVERS, *targets(stack)):
+    for server in servers_of(stack):
         found = process.find(stack, server.NAME) if uses_own(stack, server) else None
         pid, since = (found.pid, time.strftime("%d %b %H:%M:%S", time.localtime(found.since))) if found else ("-", "-")
         is_up = server.is_healthy(stack) if found or not uses_own(stack, server) else False
@@ -178,7 +183,7 @@ def status(arguments: dict[str, str]) -> None:
 def health(arguments: dict[str, str]) -> None:
     """The same as an exit code."""
     stack = existing(arguments)
-    sick = [server.NAME for server in (*SERVERS, *targets(stack)) if not server.is_healthy(stack)]
+    sick = [server.NAME for server in servers_of(stack) if not server.is_healthy(stack)]
     sick += [] if stack.outputs_file.exists() else ["functions"]
     if sick:
         raise Failure(f"not healthy: {', '.join(sick)}; see make status{stack.argument}, or mend it: make up{stack.argument}")
@@ -190,7 +195,7 @@ def logs(arguments: dict[str, str]) -> None:
     stack = existing(arguments)
     if stack.facts.get("docker"):
         return docker.compose(stack, "logs", "--tail", "200", *filter(None, [arguments.get("SERVICE")]))
-    files = {server.NAME: server.log(stack) for server in (*SERVERS, *targets(stack))}
+    files = {server.NAME: server.log(stack) for server in servers_of(stack)}
     for name in functions.NAMES:
         function = functions.outputs(stack).get(f"{name.capitalize()}Function", name)
         files[name] = cloud.functions_logs(stack) / f"{function}.log"
