@@ -2,7 +2,7 @@
 
 # These are arguments of a command (`make up STACK=mine`). Of the same names in the environment nothing is taken: a shell
 # that was set up for one database must not send a test, or a deploy, to it.
-ARGUMENTS := STACK USE_DATABASE USE_ELASTICSEARCH ELASTICSEARCH_VERSION POSTGRES_BIN MAVEN_REPOSITORY DOCKER SERVICE \
+ARGUMENTS := STACK USE_DATABASE USE_ELASTICSEARCH ELASTICSEARCH_VERSION POSTGRES_BIN MAVEN_REPOSITORY TARGETS DOCKER SERVICE \
 	SIGNAL FUNCTION STACK_NAME STAGE ARCH ARTIFACTS RELEASE YES BUCKET REGION SERVERS STREAM REPAIR DRY_RUN SECONDS NAME QUICK LATENCY EVENTS_PER_DAY DOC_BYTES
 given = $(foreach v,$(ARGUMENTS),$(if $(findstring command,$(origin $v)),'$v=$(subst ','\'',$(value $v))'))
 stack = @localstack/stack/run $@ $(given)
@@ -14,7 +14,8 @@ help: ## Show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { gsub(/\$$\$$/, "$$", $$2); printf "  make %-11s %s\n", $$1, $$2 } /^##$$/ { print "" }' Makefile
 	@echo
 	@echo "  Arguments: STACK=name (its own folder and ports), ELASTICSEARCH_VERSION=8|9, POSTGRES_BIN=/usr/lib/postgresql/15/bin,"
-	@echo "  USE_DATABASE=postgres://user:password@host/db, USE_ELASTICSEARCH=http://host:9200, DOCKER=1"
+	@echo "  USE_DATABASE=postgres://user:password@host/db, USE_ELASTICSEARCH=http://host:9200, DOCKER=1,"
+	@echo "  TARGETS=clickhouse,kafka,chdb (any of them, beside the other servers)"
 ##
 demo: ## Show the main job on real data; with LATENCY=1 measure single changes, too, for a minute
 	@python3 -B examples/demo/demo.py $(given)
@@ -33,13 +34,13 @@ down: ## Stop everything; the data stays
 	$(stack)
 signal: ## Send a server or function a signal: make signal SERVICE=elasticsearch SIGNAL=KILL|TERM|INT|QUIT|STOP|CONT
 	$(stack)
-start: ## Start PostgreSQL or Elasticsearch again: make start SERVICE=elasticsearch
+start: ## Start PostgreSQL, Elasticsearch or a target again: make start SERVICE=elasticsearch
 	$(stack)
 status: ## What runs, since when, healthy or not, where
 	$(stack)
 health: ## Fail unless all is healthy
 	$(stack)
-logs: ## Show logs; of one by SERVICE=postgres|elasticsearch|localstack|trigger|indexer|migrate|admin|ingest|origin|validate
+logs: ## Show logs; of one by SERVICE=postgres|elasticsearch|localstack|clickhouse|kafka|chdb|trigger|indexer|migrate|admin|ingest|origin|validate
 	$(stack)
 psql: ## Open the stack's database
 	$(stack)
@@ -47,7 +48,7 @@ env: ## Print URLs and test credentials for any shell: eval "$$(make env)"
 	$(stack)
 clean: ## Stop everything and delete the stack's data; downloads stay
 	$(stack)
-servers: ## Start PostgreSQL and Elasticsearch alone
+servers: ## Start PostgreSQL, Elasticsearch and the targets alone
 	$(stack)
 fetch: ## Download all that the stack needs, and start nothing
 	$(stack)

@@ -5,9 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import chdb
+import clickhouse
 import cloud
 import docker
 import elasticsearch
+import kafka
 import machine
 import postgres
 import process
@@ -22,6 +25,22 @@ CHOICES = {
     "POSTGRES_BIN": ("postgres_bin", ""),
     "DOCKER": ("docker", ""),
 }
+# What TARGETS may name: servers beside those that every stack has.
+TARGETS = {server.NAME: server for server in (clickhouse, kafka, chdb)}
+
+
+def targets(stack: Stack) -> list:
+    """The targets that the stack has."""
+    return [server for name, server in TARGETS.items() if name in stack.facts.get("targets", "").split(",")]
+
+
+def add_targets(stack: Stack, arguments: dict[str, str]) -> None:
+    """What TARGETS names is added to the targets that the stack has: it changes no data of the other servers."""
+    named = [name for name in arguments.get("TARGETS", "").split(",") if name]
+    if wrong := [name for name in named if name not in TARGETS]:
+        raise Failure(f"TARGETS={','.join(wrong)}: there are {', '.join(TARGETS)}")
+    had = [server.NAME for server in targets(stack)]
+    stack.facts["targets"] = ",".join(name for name in TARGETS if name in had + named)
 
 
 @contextmanager
@@ -40,6 +59,7 @@ def made(arguments: dict[str, str]) -> Iterator[Stack]:
         stack.facts["maven_repository"] = arguments.get("MAVEN_REPOSITORY", "")
         stack.plan()
         try:
+            add_targets(stack, arguments)
             _check(stack)
         except Failure:
             if is_new:
@@ -62,7 +82,7 @@ def _compare(stack: Stack, arguments: dict[str, str]) -> None:
                 f"    Make it anew:   make clean{stack.argument}\n    or another one:  make up STACK=other {argument}=…"
             )
         say("stack", f"making `{stack.name}` anew, for another {argument}")
-        for server in (cloud, elasticsearch, postgres):
+        for server in (cloud, elasticsearch, postgres, *targets(stack)):
             server.stop(stack)
         stack.remove()
         stack.folder.mkdir()
@@ -72,6 +92,8 @@ def _compare(stack: Stack, arguments: dict[str, str]) -> None:
 def _check(stack: Stack) -> None:
     """What was given must answer, and what is to be started needs its ports: all of it before anything is started."""
     if stack.facts["docker"]:
+        if chdb in targets(stack):
+            raise Failure("TARGETS=chdb is for stacks without Docker; with it, TARGETS=clickhouse is the ClickHouse of today")
         return docker.check()
     machine.check(stack)
     if given := stack.facts["use_database"]:
@@ -81,7 +103,7 @@ def _check(stack: Stack) -> None:
         elasticsearch.wait(stack, None)
     if (given := stack.facts["postgres_bin"]) and not os.access(Path(given) / "initdb", os.X_OK):
         raise Failure(f"POSTGRES_BIN={given} holds no initdb; it should be like /usr/lib/postgresql/15/bin")
-    for server in (postgres, elasticsearch, cloud):
+    for server in (postgres, elasticsearch, cloud, *targets(stack)):
         if uses_own(stack, server) and not process.find(stack, server.NAME):
             for words, first in server.PORTS.items():
                 process.require_port(stack, words, stack.port(first))

@@ -19,11 +19,11 @@ import npm
 import packages
 import postgres
 import process
-from choices import made, uses_own
+from choices import add_targets, made, targets, uses_own
 from console import Failure, say, say_times, timed, together
 from layout import REPOSITORY, Stack, lock
 
-SERVERS = (postgres, elasticsearch, cloud)
+SERVERS = (postgres, elasticsearch, cloud)  # of every stack
 # The deploy's outputs that tests and tools want, by the names that the functions know them by.
 DEPLOYED = {
     "QUEUE_URL": "QueueUrl",
@@ -48,6 +48,11 @@ def existing(arguments: dict[str, str]) -> Stack:
     return stack
 
 
+def servers_of(stack: Stack) -> list:
+    """All that the stack has."""
+    return [*SERVERS, *targets(stack)]
+
+
 def start_servers(stack: Stack, wanted: list) -> None:
     """Starts all of them at the same time, each as soon as it is installed; what LocalStack runs is built meanwhile."""
 
@@ -70,17 +75,18 @@ def where(stack: Stack, server) -> str:
 
 
 def servers(arguments: dict[str, str]) -> None:
-    """PostgreSQL and Elasticsearch alone."""
+    """PostgreSQL, Elasticsearch and the targets alone."""
     with made(arguments) as stack:
-        start_servers(stack, [elasticsearch, postgres])
+        start_servers(stack, [elasticsearch, postgres, *targets(stack)])
 
 
 def fetch(arguments: dict[str, str]) -> None:
     """Downloads everything; starts nothing, and makes no stack."""
     stack = Stack(arguments.get("STACK", "default"))
     stack.facts = {"elasticsearch": arguments.get("ELASTICSEARCH_VERSION", "8"), "maven_repository": arguments.get("MAVEN_REPOSITORY")} | stack.facts
+    add_targets(stack, arguments)
     machine.check(stack)
-    downloads = [lambda server=server: say(server.NAME, str(server.install(stack))) for server in (postgres, elasticsearch)]
+    downloads = [lambda server=server: say(server.NAME, str(server.install(stack))) for server in (postgres, elasticsearch, *targets(stack))]
     together(packages.install, npm.install, *downloads)
 
 
@@ -89,7 +95,7 @@ def up(arguments: dict[str, str]) -> None:
     with made(arguments) as stack:
         if stack.facts.get("docker"):
             return docker.up(stack)
-        start_servers(stack, [elasticsearch, postgres, cloud])
+        start_servers(stack, [elasticsearch, postgres, cloud, *targets(stack)])
         functions.deploy(stack)
     say_times()
     say("ready", f"psql: make psql{stack.argument}   shell: eval \"$(make env{stack.argument})\"")
@@ -108,7 +114,7 @@ def stop_servers(stack: Stack) -> None:
     """Whatever runs of it."""
     if stack.facts.get("docker"):
         return docker.compose(stack, "stop")
-    for server in (cloud, elasticsearch, postgres):
+    for server in (cloud, elasticsearch, postgres, *targets(stack)):
         say(server.NAME, "stopped" if server.stop(stack) else "was not running")
 
 
@@ -127,16 +133,17 @@ def clean(arguments: dict[str, str]) -> None:
 def signal(arguments: dict[str, str]) -> None:
     """A signal to one server, or to one function's processes, to see what follows. Where it ends them, that is waited for."""
     stack, service = existing(arguments), arguments.get("SERVICE")
+    known = [server.NAME for server in servers_of(stack)]
     number = getattr(Signals, f"SIG{arguments.get('SIGNAL')}", None)
     if number is None:
         raise Failure("which one? SIGNAL=KILL, TERM, INT, QUIT, STOP or CONT")
     if service in functions.NAMES:
         name = functions.outputs(stack).get(f"{service.capitalize()}Function", "")
         found = process.find_all(stack, cloud.FUNCTION, AWS_LAMBDA_FUNCTION_NAME=name)
-    elif service in [server.NAME for server in SERVERS]:
+    elif service in known:
         found = process.find_all(stack, service)
     else:
-        raise Failure(f"SERVICE={service} is none of {', '.join([server.NAME for server in SERVERS] + functions.NAMES)}")
+        raise Failure(f"SERVICE={service} is none of {', '.join(known + functions.NAMES)}")
     for one in found:
         one.signal(number)
     if number not in (Signals.SIGSTOP, Signals.SIGCONT) and not process.wait_for_end(found, 60):
@@ -145,11 +152,12 @@ def signal(arguments: dict[str, str]) -> None:
 
 
 def start(arguments: dict[str, str]) -> None:
-    """PostgreSQL or Elasticsearch again, with the data that it had."""
+    """PostgreSQL, Elasticsearch or a target again, with the data that it had."""
     stack = existing(arguments)
-    server = {server.NAME: server for server in (postgres, elasticsearch)}.get(arguments.get("SERVICE"))
+    startable = {server.NAME: server for server in (postgres, elasticsearch, *targets(stack))}
+    server = startable.get(arguments.get("SERVICE"))
     if not server:
-        raise Failure(f"which one? SERVICE={postgres.NAME}|{elasticsearch.NAME}")
+        raise Failure(f"which one? SERVICE={'|'.join(startable)}")
     with lock(stack.folder, "this stack"):
         start_servers(stack, [server])
 
@@ -161,7 +169,7 @@ def status(arguments: dict[str, str]) -> None:
         return docker.compose(stack, "ps")
     row = "{:<15}{:<9}{:<18}{:<9}{}".format
     print(row(stack.name, "pid", "since", "healthy", "where"))
-    for server in SERVERS:
+    for server in servers_of(stack):
         found = process.find(stack, server.NAME) if uses_own(stack, server) else None
         pid, since = (found.pid, time.strftime("%d %b %H:%M:%S", time.localtime(found.since))) if found else ("-", "-")
         is_up = server.is_healthy(stack) if found or not uses_own(stack, server) else False
@@ -175,7 +183,7 @@ def status(arguments: dict[str, str]) -> None:
 def health(arguments: dict[str, str]) -> None:
     """The same as an exit code."""
     stack = existing(arguments)
-    sick = [server.NAME for server in SERVERS if not server.is_healthy(stack)]
+    sick = [server.NAME for server in servers_of(stack) if not server.is_healthy(stack)]
     sick += [] if stack.outputs_file.exists() else ["functions"]
     if sick:
         raise Failure(f"not healthy: {', '.join(sick)}; see make status{stack.argument}, or mend it: make up{stack.argument}")
@@ -187,7 +195,7 @@ def logs(arguments: dict[str, str]) -> None:
     stack = existing(arguments)
     if stack.facts.get("docker"):
         return docker.compose(stack, "logs", "--tail", "200", *filter(None, [arguments.get("SERVICE")]))
-    files = {server.NAME: server.log(stack) for server in SERVERS}
+    files = {server.NAME: server.log(stack) for server in servers_of(stack)}
     for name in functions.NAMES:
         function = functions.outputs(stack).get(f"{name.capitalize()}Function", name)
         files[name] = cloud.functions_logs(stack) / f"{function}.log"
@@ -217,6 +225,8 @@ def exports(stack: Stack) -> dict[str, str]:
         "ELASTICSEARCH_URL": stack.elasticsearch_url,
         **cloud.client_env(stack),
     }
+    for target in targets(stack):
+        found |= target.client_env(stack)
     if not stack.facts.get("docker"):
         found["POSTGRES_BIN"] = str(postgres.install(stack))
         found["FUNCTIONS_LOGS"] = str(cloud.functions_logs(stack))

@@ -10,7 +10,7 @@ import elasticsearch
 import functions
 import postgres
 from console import Failure, say
-from layout import ELASTICSEARCH_PORT, KIBANA_PORT, LOCALSTACK_PORT, POSTGRES_PORT, REPOSITORY, Stack
+from layout import CLICKHOUSE_PORT, ELASTICSEARCH_PORT, KAFKA_PORT, KIBANA_PORT, LOCALSTACK_PORT, POSTGRES_PORT, REPOSITORY, Stack
 
 PYTHON = "/opt/code/localstack/.venv/bin/python"  # LocalStack's own, which has boto3
 # The same servers as the containers see them.
@@ -29,6 +29,10 @@ def compose(stack: Stack, *arguments: str, script: str | None = None) -> None:
     """Runs Docker Compose for the stack."""
     project = f"sluice-{stack.name}"
     variables = {
+        "COMPOSE_PROFILES": stack.facts.get("targets", ""),
+        "CLICKHOUSE_PASSWORD": stack.password("clickhouse"),
+        "CLICKHOUSE_PORT": str(stack.port(CLICKHOUSE_PORT)),
+        "KAFKA_PORT": str(stack.port(KAFKA_PORT)),
         "POSTGRES_PASSWORD": stack.password("postgres"),
         "POSTGRES_PORT": str(stack.port(POSTGRES_PORT)),
         "ELASTICSEARCH_PORT": str(stack.port(ELASTICSEARCH_PORT)),

@@ -6,6 +6,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import packages
@@ -15,22 +16,22 @@ from layout import DOWNLOADS, lock
 MAVEN_CENTRAL = "https://repo.maven.apache.org/maven2"
 
 
-def sha512(file: Path) -> str:
-    """The file's SHA-512, in hex."""
+def digest_of(file: Path, algorithm: str = "sha512") -> str:
+    """The file's checksum, in hex."""
     with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha512").hexdigest()
+        return hashlib.file_digest(stream, algorithm).hexdigest()
 
 
-def maven_zip(subject: str, artifact: str, digest: str, repository: str | None = None) -> Path:
-    """An artifact `group:name:version` of Maven Central, as a zip whose SHA-512 is `digest`."""
+def maven_artifact(subject: str, artifact: str, kind: str, digest: str, repository: str | None = None) -> Path:
+    """An artifact `group:name:version` of Maven Central, as a zip or a jar whose SHA-512 is `digest`."""
     group, name, version = artifact.split(":")
-    path = f"{group.replace('.', '/')}/{name}/{version}/{name}-{version}.zip"
+    path = f"{group.replace('.', '/')}/{name}/{version}/{name}-{version}.{kind}"
     file = DOWNLOADS / Path(path).name
     with lock(DOWNLOADS, "a download"):
         if file.exists():
             return file  # it got its name after it was verified
         local = Path.home() / ".m2" / "repository" / path
-        if local.exists() and sha512(local) == digest:
+        if local.exists() and digest_of(local) == digest:
             return local
         partial = file.with_suffix(".part")
         try:
@@ -43,9 +44,9 @@ def maven_zip(subject: str, artifact: str, digest: str, repository: str | None =
                 ) from error
             goal = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:get"
             run(subject, f"no direct way to Maven Central ({error}); fetching {file.name} by mvn",
-                ["mvn", "-q", "-B", goal, f"-Dartifact={artifact}:zip", "-Dtransitive=false"], DOWNLOADS / "mvn.log")  # fmt: skip
+                ["mvn", "-q", "-B", goal, f"-Dartifact={artifact}:{kind}", "-Dtransitive=false"], DOWNLOADS / "mvn.log")  # fmt: skip
             shutil.copyfile(local, partial)
-        if (found := sha512(partial)) != digest:
+        if (found := digest_of(partial)) != digest:
             partial.unlink()
             raise Failure(f"{subject}: {file.name} is not what it should be (SHA-512 {found[:16]}…); it was thrown away")
         partial.replace(file)
@@ -76,7 +77,8 @@ def _fetch_rest(subject: str, url: str, partial: Path) -> None:
         if answer.status != 206:
             done = 0
         total = done + int(answer.headers.get("Content-Length", 0))
-        say(subject, f"downloading {Path(url).name}, {total / 1e6:.0f} MB" + (f", from {done / 1e6:.0f} MB on" if done else ""))
+        if total > 5e6:  # Kafka is many small files
+            say(subject, f"downloading {Path(url).name}, {total / 1e6:.0f} MB" + (f", from {done / 1e6:.0f} MB on" if done else ""))
         told = time.monotonic()
         with partial.open("ab" if done else "wb") as out:
             while chunk := answer.read(1 << 20):
@@ -109,3 +111,21 @@ def pip_download(subject: str, requirements: Path, into: Path) -> Path:
     command = [packages.make_venv(), "-m", "pip", "download", "--no-deps", "--require-hashes", "-r", requirements, "-d", into]
     run(subject, f"downloading {requirements.read_text().split()[0]} from PyPI", command, into / "pip.log")
     return next(into.glob("*.whl"))
+
+
+def debian_packages(subject: str, listed: Path, into: Path) -> list[Path]:
+    """The packages that a file lists, by apt, which verifies Debian's signatures. It works in `into`, on lists of its own: so it
+    needs no root, and the machine's lists may be old or missing. A line is a name, or `name=version` and the SHA-256."""
+    wanted = [line.split() for line in listed.read_text().splitlines() if not line.startswith("#")]
+    for part in ("lists/partial", "cache/archives/partial"):
+        (into / part).mkdir(parents=True, exist_ok=True)
+    apt = ["apt-get", "-q", "-o", f"Dir::State::lists={into}/lists", "-o", f"Dir::Cache={into}/cache"]
+    with suppress(Failure):  # of a source that has nothing to do with it; what is missing is missed below
+        run(subject, "reading which packages Debian has", [*apt, "update"], into / "update.log")
+    names = [name for name, *_ in wanted]
+    run(subject, f"downloading {names[0]} and {len(wanted) - 1} more from Debian", [*apt, "download", *names], into / "apt.log", cwd=into)
+    for name, *digest in wanted:
+        file = next(into.glob(f"{name.partition('=')[0]}_*.deb"))
+        if digest and digest_of(file, "sha256") != digest[0]:
+            raise Failure(f"{subject}: {file.name} is not what it should be (SHA-256 {digest_of(file, 'sha256')[:16]}…)")
+    return sorted(into.glob("*.deb"))

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 import process
 from console import Failure, say
-from download import maven_zip, unpack
+from download import maven_artifact, unpack
 from layout import ELASTICSEARCH_PORT, SERVERS, TRANSPORT_PORT, Stack, lock
 
 NAME = "elasticsearch"
@@ -82,7 +82,7 @@ def install(stack: Stack) -> Path:
     home = SERVERS / f"elasticsearch-{wanted.version}"
     with lock(SERVERS / NAME, "installing Elasticsearch"):
         if not home.exists():
-            archive = maven_zip(NAME, wanted.artifact, wanted.sha512, stack.facts.get("maven_repository"))
+            archive = maven_artifact(NAME, wanted.artifact, "zip", wanted.sha512, stack.facts.get("maven_repository"))
             say(NAME, f"unpacking {wanted.version}")
             scratch = home.with_name(home.name + ".new")
             shutil.rmtree(scratch, ignore_errors=True)

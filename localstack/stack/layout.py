@@ -34,9 +34,11 @@ SERVERS = SHARED / "servers"
 
 # First port of each server; a stack's slot is added. Below 32768, where the kernel picks ports for clients.
 POSTGRES_PORT, ELASTICSEARCH_PORT, TRANSPORT_PORT, LOCALSTACK_PORT, KIBANA_PORT = 15432, 19200, 19400, 4566, 5601
+CLICKHOUSE_PORT, CLICKHOUSE_NATIVE_PORT, KAFKA_PORT, KAFKA_SASL_PORT, KAFKA_CONTROLLER_PORT = 18123, 19000, 29092, 29192, 29292
+CHDB_PORT = 18223
 SLOTS = 100
 FIXED_SLOTS = {"default": 0, "test": 1}
-ROLES = ("postgres", "sluice_owner", "sluice_functions", "app", "elastic", "operator", "reader")
+ROLES = ("postgres", "sluice_owner", "sluice_functions", "app", "elastic", "operator", "reader", "clickhouse", "kafka", "chdb")
 
 
 class Stack:
@@ -97,7 +99,8 @@ class Stack:
         return first + self.facts["slot"]
 
     def password(self, role: str) -> str:
-        """The password of a role of PostgreSQL, or of Elasticsearch's user `elastic`; the token of a role of the admin function."""
+        """The password of a role of PostgreSQL, or of Elasticsearch's user `elastic`; the token of a role of the admin function; for
+        a target the password of its user `sluice`."""
         return self.facts["passwords"][role]
 
     @property

@@ -6,7 +6,9 @@ import platform
 import shutil
 from pathlib import Path
 
+import clickhouse
 import elasticsearch
+import kafka
 from console import Failure
 from layout import Stack
 
@@ -28,6 +30,9 @@ def check(stack: Stack) -> None:
     """Fails with all that is missing."""
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         raise Failure(f"the servers are built for Linux on x86-64, not for {platform.system()} on {platform.machine()}; {DOCKER_HINT}")
+    targets = stack.facts.get("targets", "").split(",")
+    if "clickhouse" in targets:
+        clickhouse.check()
     missing = []
     if not importlib.util.find_spec("ensurepip"):  # Debian keeps it out of python3
         missing.append(("Python's venv", f"{APT} python3-venv"))
@@ -37,8 +42,9 @@ def check(stack: Stack) -> None:
         missing.append(("a C compiler", f"{APT} build-essential"))
     if not shutil.which("openssl"):
         missing.append(("openssl", f"{APT} openssl"))
-    java = elasticsearch.release(stack).java
-    if not stack.facts.get("use_elasticsearch") and not elasticsearch.find_java(java):
+    wanted = [] if stack.facts.get("use_elasticsearch") else [elasticsearch.release(stack).java]
+    java = max(wanted + ([kafka.JAVA] if "kafka" in targets else []), default=0)
+    if java and not elasticsearch.find_java(java):
         package = "default-jre-headless" if java < 21 else "openjdk-21-jdk-headless"
         missing.append((f"Java {java} or newer" + (" (a JDK)" if java >= 21 else ""), f"{APT} {package}"))
     if missing:

@@ -52,6 +52,7 @@ def test(arguments: dict[str, str]) -> None:
     rust = rust_tests(env)
     watch = Program("the alarms", WATCH)
     processes = Program("the stack's processes", [packages.PYTHON, "-B", "localstack/tests/test_process.py"])
+    targets = Program("the targets", [packages.PYTHON, "-B", "localstack/tests/test_targets.py"])
     infra = Program("infra", [packages.PYTHON, "-B", "-m", "unittest", "discover", "-s", "infra"])
     pages = Program("the pages", [packages.PYTHON, "-B", "docs/check-commands", "run"])  # in a PostgreSQL of its own
     # What the README has a newcomer type first. The stack is there already.
@@ -64,7 +65,7 @@ def test(arguments: dict[str, str]) -> None:
         start_servers(stack, [postgres])
     on_oldest = replace(log, name=f"{log.name} on {oldest.parent.name}", env={"DATABASE_URL": stack.database_url})
     # They want servers alone, so whichever stack has time takes the next. The long ones are first.
-    rest = deque([on_oldest, log, simulation, *rust.values(), pages, processes])
+    rest = deque([on_oldest, log, simulation, *rust.values(), pages, processes, targets])
 
     def in_first() -> None:
         attempt(chain(deployed, dashboard_tests(env, chromium), [demo], taken(rest)), env, failed)

@@ -1,0 +1,156 @@
+"""Kafka: one broker that is its own controller, out of Maven Central's jars."""
+
+import base64
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import uuid
+from pathlib import Path
+
+import process
+from console import Failure, say
+from download import maven_artifact
+from elasticsearch import find_java
+from layout import KAFKA_CONTROLLER_PORT, KAFKA_PORT, KAFKA_SASL_PORT, SERVERS, Stack, lock
+
+NAME = "kafka"
+PORTS = {"Kafka": KAFKA_PORT, "Kafka (SASL)": KAFKA_SASL_PORT, "Kafka (controller)": KAFKA_CONTROLLER_PORT}
+USER = "sluice"
+VERSION = "4.1.2"
+JAVA = 17
+HEAP = "256m"
+HERE = Path(__file__).parent
+HOME = SERVERS / f"kafka-{VERSION}"
+LOGGER = ("showDateTime=true", "dateTimeFormat=yyyy-MM-dd HH:mm:ss.SSS")
+SCRAM = ("SCRAM-SHA-256", "SCRAM-SHA-512")
+
+
+def install(stack: Stack) -> Path:
+    """The folder of the jars, downloaded if need be."""
+    with lock(SERVERS / NAME, "installing Kafka"):
+        if not HOME.exists():
+            scratch = HOME.with_name(HOME.name + ".new")
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir()
+            listed = [line.split() for line in (HERE / "kafka.txt").read_text().splitlines() if not line.startswith("#")]
+            say(NAME, f"downloading {VERSION}, {len(listed)} jars of 43 MB")
+            for artifact, digest in listed:
+                shutil.copy(maven_artifact(NAME, artifact, "jar", digest, stack.facts.get("maven_repository")), scratch)
+            scratch.rename(HOME)
+    return HOME
+
+
+def start(stack: Stack) -> subprocess.Popen | None:
+    """Starts the broker unless it runs; `wait` has to follow."""
+    if process.find(stack, NAME):
+        return None
+    folder = process.own_folder(stack.folder / NAME)
+    java = [find_java(JAVA) / "bin/java", "-XX:+UseSerialGC", "-cp", f"{install(stack)}/*", *(f"-Dorg.slf4j.simpleLogger.{it}" for it in LOGGER)]
+    config = _write(folder / "server.properties", "".join(f"{name}={value}\n" for name, value in _settings(stack, folder).items()))
+    if not (folder / "data/meta.properties").exists():
+        _format(stack, folder, [*java, "-Xmx128m", "-XX:TieredStopAtLevel=1"], config)
+    command = [*java, f"-Xms{HEAP}", f"-Xmx{HEAP}", "kafka.Kafka", config]
+    return process.start(stack, NAME, command, {"HOME": str(folder)}, folder, log(stack), **process.as_server_user())
+
+
+def wait(stack: Stack, launched: subprocess.Popen | None) -> None:
+    """Waits for health."""
+    process.wait_until(lambda: is_healthy(stack), "Kafka", launched, log(stack), 240)
+
+
+def stop(stack: Stack) -> bool:
+    """The broker closes its logs, so that the next start has nothing to recover."""
+    return process.stop(stack, NAME)
+
+
+def is_healthy(stack: Stack) -> bool:
+    """True when the broker names itself as one of the cluster's, which is when it takes topics and messages."""
+    request = struct.pack(">hhihi", 3, 1, 0, -1, 0)  # Metadata, version 1, number 0, of no client's name, about no topic
+    try:
+        with socket.create_connection(("127.0.0.1", stack.port(KAFKA_PORT)), timeout=5) as connection:
+            connection.sendall(struct.pack(">i", len(request)) + request)
+            answer = connection.makefile("rb").read(12)  # its length, the request's number, and how many brokers follow
+        return len(answer) == 12 and struct.unpack(">iii", answer)[2] == 1
+    except OSError:
+        return False
+
+
+def log(stack: Stack) -> Path:
+    """The broker's log."""
+    return stack.folder / NAME / "server.log"
+
+
+def client_env(stack: Stack) -> dict[str, str]:
+    """What its clients have to know: a listener that asks nobody who he is, and one that does, by PLAIN or SCRAM."""
+    without_login = {"KAFKA_BROKERS": f"127.0.0.1:{stack.port(KAFKA_PORT)}"}
+    if stack.facts.get("docker"):  # where the other listener is missing
+        return without_login
+    return without_login | {
+        "KAFKA_SASL_BROKERS": f"127.0.0.1:{stack.port(KAFKA_SASL_PORT)}",
+        "KAFKA_SASL_USER": USER,
+        "KAFKA_SASL_PASSWORD": stack.password(NAME),
+    }
+
+
+def _settings(stack: Stack, folder: Path) -> dict[str, object]:
+    ports = {"PLAINTEXT": KAFKA_PORT, "SASL_PLAINTEXT": KAFKA_SASL_PORT, "CONTROLLER": KAFKA_CONTROLLER_PORT}
+    at = {name: f"{name}://127.0.0.1:{stack.port(first)}" for name, first in ports.items()}
+    login = "org.apache.kafka.common.security.{}LoginModule required"
+    return {
+        "process.roles": "broker,controller",
+        "node.id": 1,
+        "controller.quorum.voters": f"1@127.0.0.1:{stack.port(KAFKA_CONTROLLER_PORT)}",
+        "controller.listener.names": "CONTROLLER",
+        "listeners": ",".join(at.values()),
+        "advertised.listeners": f"{at['PLAINTEXT']},{at['SASL_PLAINTEXT']}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "inter.broker.listener.name": "PLAINTEXT",
+        "sasl.enabled.mechanisms": ",".join(["PLAIN", *SCRAM]),
+        "listener.name.sasl_plaintext.plain.sasl.jaas.config": f'{login.format("plain.Plain")} user_{USER}="{stack.password(NAME)}";',
+        **{f"listener.name.sasl_plaintext.{name.lower()}.sasl.jaas.config": login.format("scram.Scram") + ";" for name in SCRAM},
+        "log.dirs": folder / "data",
+        "auto.create.topics.enable": "false",  # a topic is made by whoever is to make it, or missed
+        # One broker holds all there is.
+        "offsets.topic.replication.factor": 1,
+        "offsets.topic.num.partitions": 3,
+        "transaction.state.log.replication.factor": 1,
+        "transaction.state.log.min.isr": 1,
+        "transaction.state.log.num.partitions": 3,
+        "share.coordinator.state.topic.replication.factor": 1,
+        "share.coordinator.state.topic.min.isr": 1,
+        "share.coordinator.state.topic.num.partitions": 3,
+        "group.initial.rebalance.delay.ms": 0,
+        # A broker that was killed may only come back when its session is over; by default that takes nine seconds.
+        "broker.session.timeout.ms": 3000,
+        "broker.heartbeat.interval.ms": 500,
+        # A topic with a short `segment.ms` and a small `min.cleanable.dirty.ratio` is compacted within a second or two; the defaults
+        # look every 15 seconds for what to compact, and after five minutes for what is too old.
+        "log.cleaner.backoff.ms": 200,
+        "log.cleaner.dedupe.buffer.size": 16 << 20,  # of the heap; 128 MiB by default
+        "log.initial.task.delay.ms": 1000,
+        "log.retention.check.interval.ms": 1000,
+    }
+
+
+def _format(stack: Stack, folder: Path, java: list, config: Path) -> None:
+    """Makes the cluster, with the user's SCRAM credentials in it; PLAIN's are in the configuration."""
+    cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    shutil.rmtree(folder / "data", ignore_errors=True)  # half of one
+    users = [part for name in SCRAM for part in ("--add-scram", f"{name}=[name={USER},password={stack.password(NAME)}]")]
+    # In a file, since everybody can read a command line.
+    arguments = _write(folder / "format.arguments", "\n".join(["kafka.tools.StorageTool", "format", "-t", cluster, "-c", f'"{config}"', *users]))
+    done = subprocess.run([*java, f"@{arguments}"], cwd=folder, env={"HOME": str(folder)}, capture_output=True, text=True, **process.as_server_user())
+    arguments.unlink()
+    if done.returncode:
+        raise Failure(f"Kafka's storage cannot be made: {(done.stderr or done.stdout).strip()}")
+
+
+def _write(file: Path, text: str) -> Path:
+    """For the servers' user alone, since there are passwords in it."""
+    file.touch(0o600)
+    file.write_text(text)
+    if os.geteuid() == 0:
+        os.chown(file, process.SERVER_USER, process.SERVER_USER)
+    return file
