@@ -145,6 +145,19 @@ LANGUAGE sql STABLE AS $$
     SELECT ARRAY(SELECT jsonb_object_keys(coalesce(target.live_mapping, target.mapping) -> 'properties'))
 $$;
 
+-- Those of them that are printed as PostgreSQL's text, and not as JSON: ClickHouse has no other type for them, and a string of
+-- JSON would be one with its text.
+CREATE OR REPLACE FUNCTION sluice.texts_of(target sluice.target) RETURNS text[]
+LANGUAGE sql STABLE AS $$
+    SELECT CASE WHEN target.subscription = 'clickhouse' THEN ARRAY(
+        SELECT p.key
+        FROM jsonb_each_text(coalesce(target.live_mapping, target.mapping) -> 'properties') AS p
+        JOIN sluice.stream AS s ON s.name = target.stream
+        JOIN pg_attribute AS a ON a.attrelid = sluice.relation_of(s.source) AND a.attname = p.key AND NOT a.attisdropped
+        JOIN pg_type AS t ON t.oid = a.atttypid AND t.typcategory <> 'S'
+        WHERE p.value ~ '^(LowCardinality\()?(Nullable\()?String') ELSE '{}' END
+$$;
+
 -- Why nobody can read the stream's documents with these fields, as far as the catalogs tell, with what to do. NULL: nothing
 -- is in the way, or there is no source.
 CREATE OR REPLACE FUNCTION sluice.source_problem(stream sluice.stream, fields text[]) RETURNS text
@@ -184,8 +197,8 @@ END $$;
 -- values of their type, never as text; `printed` is the text of the row's own key, where that is another than the one
 -- asked for. OFFSET 0 lets each document be made once. A document's line breaks are found by whoever reads it, where the
 -- search costs nothing: PostgreSQL's took a quarter of the time that a document of 1 KB takes. `f.*`: a column may be
--- named f.
-CREATE OR REPLACE FUNCTION sluice.documents_query(stream sluice.stream, fields text[]) RETURNS text
+-- named f. `texts`: fields whose value is their text, by the type's own output function.
+CREATE OR REPLACE FUNCTION sluice.documents_query(stream sluice.stream, fields text[], texts text[] DEFAULT '{}') RETURNS text
 LANGUAGE sql STABLE AS $$
     SELECT format(
         'SELECT (k.ord - 1)::integer AS index, d.found, CASE WHEN d.bytes <= $2 THEN d.document END AS document, d.bytes, '
@@ -196,14 +209,14 @@ LANGUAGE sql STABLE AS $$
                 'SELECT row_to_json(f.*)::text AS document, %s AS printed '
                 'FROM %s AS s CROSS JOIN LATERAL (SELECT %s) AS f WHERE %s OFFSET 0) AS t) AS d ON true',
         sluice.key_expression('s', stream.key), stream.source,
-        (SELECT string_agg(format('s.%I', f.name), ', ' ORDER BY f.ord) FROM unnest(fields) WITH ORDINALITY AS f(name, ord)),
+        (SELECT string_agg(format(CASE WHEN f.name = ANY (texts) THEN 'CASE WHEN s.%1$I IS DISTINCT FROM NULL THEN pg_catalog.concat(s.%1$I) END AS %1$I' ELSE 's.%I' END, f.name), ', ' ORDER BY f.ord) FROM unnest(fields) WITH ORDINALITY AS f(name, ord)),
         sluice.has_key(stream, 'k.key'))
 $$;
 
 -- The same with the reader's rights, for whoever streams the rows. NULL: nobody can read it, or there is nothing to read.
-CREATE OR REPLACE FUNCTION sluice.read_query(stream sluice.stream, fields text[]) RETURNS text
+CREATE OR REPLACE FUNCTION sluice.read_query(stream sluice.stream, fields text[], texts text[] DEFAULT '{}') RETURNS text
 LANGUAGE sql STABLE AS $$
-    SELECT sluice.as_reader(stream, sluice.documents_query(stream, fields), 'index integer, found boolean, document text, bytes integer, printed text')
+    SELECT sluice.as_reader(stream, sluice.documents_query(stream, fields, texts), 'index integer, found boolean, document text, bytes integer, printed text')
     WHERE stream.source IS NOT NULL AND sluice.source_problem(stream, fields) IS NULL
 $$;
 

@@ -74,7 +74,7 @@ LANGUAGE plpgsql STABLE AS $$
 BEGIN
     IF NOT EXISTS (
         SELECT FROM sluice.stream AS s JOIN sluice.target AS t ON t.stream = s.name
-        WHERE t.subscription = check_reading.reader AND s.name = check_reading.stream AND t.live_index = check_reading.index AND sluice.read_query(s, sluice.fields_of(t)) = query) THEN
+        WHERE t.subscription = check_reading.reader AND s.name = check_reading.stream AND t.live_index = check_reading.index AND sluice.read_query(s, sluice.fields_of(t), sluice.texts_of(t)) = query) THEN
         RAISE EXCEPTION 'stream % was defined anew', quote_ident(stream) USING ERRCODE = 'SL003';
     END IF;
 END $$;

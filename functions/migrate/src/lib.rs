@@ -10,6 +10,7 @@ mod rebase;
 mod report;
 pub mod schema;
 mod tables;
+mod targets;
 mod uninstall;
 
 use std::str::FromStr;
@@ -68,7 +69,7 @@ impl Migrate {
     /// Runs one command. Both servers must answer before anything is changed. After an error the report has what was
     /// done before it.
     pub async fn run(&self, command: Command, report: &mut Report) -> Result<(), Error> {
-        let Config { database, search, is_demo, has_ingest } = &self.config;
+        let Config { database, search, clickhouse, is_demo, has_ingest } = &self.config;
         let elasticsearch = search::connect(search, &self.secrets).await?;
         let prefix = &search.index_prefix;
         match command {
@@ -82,8 +83,12 @@ impl Migrate {
                 if *has_ingest {
                     tables::make(&mut client, &tables::PROFILES, report).await?;
                 }
-                let are_indexes_made = indexes::make(&mut client, &elasticsearch, prefix, report).await?;
-                if !is_migrated && !are_indexes_made {
+                // What fails for one target holds no other up.
+                let are_indexes_made = indexes::make(&mut client, &elasticsearch, prefix, report).await;
+                let are_tables_made =
+                    targets::make_tables(&mut client, clickhouse.as_ref(), &self.secrets, report).await;
+                let is_anything_made = both(are_indexes_made, are_tables_made)?;
+                if !is_migrated && !is_anything_made {
                     let version = schema::version(&client).await?;
                     report.say(format!("nothing to do: the schema has version {version}, every stream has its index"));
                 }
@@ -100,5 +105,17 @@ impl Migrate {
                 uninstall::uninstall(&mut client, &elasticsearch, prefix, report).await
             }
         }
+    }
+}
+
+/// Whether either did anything; what failed for streams of both, together.
+fn both(one: Result<bool, Error>, other: Result<bool, Error>) -> Result<bool, Error> {
+    match (one, other) {
+        (Ok(one), Ok(other)) => Ok(one || other),
+        (Err(Error::Streams(mut failures)), Err(Error::Streams(others))) => {
+            failures.extend(others);
+            Err(Error::Streams(failures))
+        }
+        (Err(error), _) | (_, Err(error)) => Err(error),
     }
 }

@@ -1,0 +1,141 @@
+//! What an answer of ClickHouse that is none of success means.
+
+use clickhouse::error::Error;
+
+use crate::connection::ConnectError;
+
+/// A value that no column of its type can hold, or text that is none of the type. By ClickHouse's codes of errors.
+const OF_A_ROW: [u32; 20] = [
+    6,   // CANNOT_PARSE_TEXT
+    26,  // CANNOT_PARSE_QUOTED_STRING
+    27,  // CANNOT_PARSE_INPUT_ASSERTION_FAILED
+    33,  // CANNOT_READ_ALL_DATA
+    38,  // CANNOT_PARSE_DATE
+    41,  // CANNOT_PARSE_DATETIME
+    53,  // TYPE_MISMATCH
+    69,  // ARGUMENT_OUT_OF_BOUND
+    70,  // CANNOT_CONVERT_TYPE
+    72,  // CANNOT_PARSE_NUMBER
+    117, // INCORRECT_DATA
+    128, // TOO_LARGE_ARRAY_SIZE
+    130, // CANNOT_READ_ARRAY_FROM_TEXT
+    131, // TOO_LARGE_STRING_SIZE
+    190, // SIZES_OF_ARRAYS_DONT_MATCH
+    321, // VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE
+    349, // CANNOT_INSERT_NULL_IN_ORDINARY_COLUMN
+    376, // CANNOT_PARSE_UUID
+    407, // DECIMAL_OVERFLOW
+    469, // VIOLATED_CONSTRAINT
+];
+/// The table is not what it was made as.
+const OF_A_TABLE: [u32; 5] = [
+    8,  // THERE_IS_NO_COLUMN
+    10, // NOT_FOUND_COLUMN_IN_BLOCK
+    16, // NO_SUCH_COLUMN_IN_TABLE
+    48, // NOT_IMPLEMENTED: it is a view, say
+    60, // UNKNOWN_TABLE
+];
+/// Whoever asks is not let in.
+const OF_CREDENTIALS: [u32; 4] = [
+    192, // UNKNOWN_USER
+    193, // WRONG_PASSWORD
+    194, // REQUIRED_PASSWORD
+    516, // AUTHENTICATION_FAILED
+];
+
+/// Why something was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// It is the fault of a row's own data: which one of those that were sent, counted from 1, where ClickHouse says so.
+    #[error("{reason}")]
+    Row {
+        /// ClickHouse's words; they may quote data.
+        reason: String,
+        /// Which row.
+        row: Option<usize>,
+    },
+    /// It is the fault of the table, and of none that is beside it.
+    #[error("{0}")]
+    Table(String),
+    /// The password is refused.
+    #[error("ClickHouse refuses the user or the password of its secret: {0}")]
+    Refused(String),
+    /// It is the fault of none of this: ClickHouse is away, busy, full, or read-only.
+    #[error("ClickHouse does not take it: {0}")]
+    Server(String),
+    /// There is no client.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+}
+
+impl Failure {
+    /// What a request failed with.
+    pub(crate) fn of(error: Error) -> Self {
+        let Error::BadResponse(text) = error else { return Self::Server(describe(&error)) };
+        let reason: String = text.trim().chars().take(1000).collect();
+        match code(&reason) {
+            Some(code) if OF_A_ROW.contains(&code) => Self::Row { row: row(&reason), reason },
+            Some(code) if OF_A_TABLE.contains(&code) => Self::Table(reason),
+            Some(code) if OF_CREDENTIALS.contains(&code) => Self::Refused(reason),
+            _ => Self::Server(reason),
+        }
+    }
+}
+
+/// With what is behind it: a client's error says little itself.
+fn describe(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// Of `Code: 27. DB::Exception: …`, or `Code: 27, e.displayText() = …` of older ones.
+pub(crate) fn code(text: &str) -> Option<u32> {
+    let digits = text.split_once("Code: ")?.1;
+    digits[..digits.find(|c: char| !c.is_ascii_digit())?].parse().ok()
+}
+
+/// Of `… (at row 3)`.
+fn row(text: &str) -> Option<usize> {
+    let digits = text.rsplit_once("(at row ")?.1;
+    digits[..digits.find(')')?].parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> Failure {
+        Failure::of(Error::BadResponse(text.to_owned()))
+    }
+
+    #[test]
+    fn an_answer_is_the_fault_of_a_row_a_table_a_password_or_of_none_of_them() {
+        let row = "Code: 27. DB::ParsingException: Cannot parse input: expected '\"' before: 'x\"}': (at row 3)\n. (CANNOT_PARSE_INPUT_ASSERTION_FAILED)";
+        assert!(matches!(of(row), Failure::Row { row: Some(3), .. }));
+        let old = "Code: 27, e.displayText() = DB::Exception: Cannot parse input: expected \" before: x: (at row 12)\n, e.what() = DB::Exception";
+        assert!(matches!(of(old), Failure::Row { row: Some(12), .. }));
+        let without = "Code: 69. DB::Exception: Decimal value is too big. (ARGUMENT_OUT_OF_BOUND)";
+        assert!(matches!(of(without), Failure::Row { row: None, .. }));
+        assert!(matches!(of("Code: 60. DB::Exception: Table default.x does not exist"), Failure::Table(_)));
+        assert!(matches!(of("Code: 516. DB::Exception: sluice: Authentication failed"), Failure::Refused(_)));
+        for text in [
+            "Code: 252. DB::Exception: Too many parts",
+            "Code: 243. DB::Exception: Cannot reserve 1.00 MiB, not enough space",
+            "Code: 164. DB::Exception: Cannot execute query in readonly mode",
+            "Code: 241. DB::Exception: Memory limit (total) exceeded",
+            "502 Bad Gateway",
+            "",
+        ] {
+            assert!(matches!(of(text), Failure::Server(_)), "{text}");
+        }
+        assert!(matches!(Failure::of(Error::TimedOut), Failure::Server(_)));
+    }
+}

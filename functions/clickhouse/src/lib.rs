@@ -1,0 +1,28 @@
+//! ClickHouse as a direct target: each stream is a table of rows with versions, and a view of what is there now. What draining
+//! is, [`drain`] says; here is where it goes to.
+
+mod config;
+mod connection;
+mod failure;
+mod rows;
+mod sink;
+pub mod table;
+
+use database::Postgres;
+use drain::Drainer;
+use secrets::Secrets;
+
+pub use config::Config;
+pub use connection::{ConnectError, Connection, Settings};
+pub use failure::Failure;
+pub use sink::ClickHouse;
+
+/// The function's value: a drainer straight into ClickHouse.
+pub type Target = Drainer<Postgres, ClickHouse>;
+
+/// Connects to nothing yet.
+pub fn new(config: Config, secrets: &Secrets) -> Target {
+    let database = Postgres::new(config.database, secrets.clone());
+    let clickhouse = ClickHouse::new(Connection::new(config.clickhouse, secrets.clone()));
+    Drainer::new(config.drain, config.metrics, database, clickhouse)
+}

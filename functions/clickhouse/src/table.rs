@@ -1,0 +1,319 @@
+//! The tables of one stream: its rows with their versions, a view of what is there now, and a history by choice.
+
+use serde::Deserialize;
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::connection::Connection;
+use crate::failure::{Failure, code};
+
+/// The version that a row was read under.
+pub(crate) const VERSION: &str = "_sluice_version";
+/// 1: there is no such document any more.
+pub(crate) const DELETED: &str = "_sluice_deleted";
+/// ClickHouse's code for a statement that it does not know: an old one has no CREATE OR REPLACE VIEW.
+const SYNTAX_ERROR: u32 = 62;
+
+/// What ClickHouse has of a stream, or is to have: as `sluice.deliver` stores it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Definition {
+    /// The view's name.
+    pub table: String,
+    /// The columns in their order, those of the key first.
+    pub columns: Vec<String>,
+    /// Those of them that are the key.
+    pub key: Vec<String>,
+    /// Of each column, its type in ClickHouse.
+    pub properties: std::collections::BTreeMap<String, String>,
+    /// Whether every version that is delivered is kept.
+    pub history: bool,
+}
+
+/// Why a stream has no table as it wants it. Each text ends the sentence "stream x: …".
+#[derive(Debug, Error)]
+pub enum Error {
+    /// ClickHouse did not do it, or is not there.
+    #[error(transparent)]
+    Failure(#[from] Failure),
+    /// What is stored is none of a table.
+    #[error("its definition cannot be read ({0}): call sluice.deliver again")]
+    Definition(#[from] serde_json::Error),
+    /// There is something else of that name.
+    #[error("ClickHouse has a table {0} that Sluice did not make: rename it, or give the stream another \"table\"")]
+    Taken(String),
+    /// A column has another type there.
+    #[error(
+        "its column {column} is {found} in ClickHouse, and {wanted} is wanted: withhold the stream, drop {table} and \
+         deliver it again with a resync, or keep the type by \"columns\""
+    )]
+    Type {
+        /// Which.
+        column: String,
+        /// What it is.
+        found: String,
+        /// What the definition says.
+        wanted: String,
+        /// The table to be dropped.
+        table: String,
+    },
+    /// Rows are kept apart by other columns.
+    #[error(
+        "ClickHouse keeps the rows of {table} by ({found}), and ({wanted}) is the key: drop {table}, and resync the stream"
+    )]
+    Key {
+        /// Which table.
+        table: String,
+        /// What it is kept by.
+        found: String,
+        /// The key.
+        wanted: String,
+    },
+}
+
+/// A name as ClickHouse quotes it.
+pub(crate) fn quoted(name: &str) -> String {
+    format!("`{}`", name.replace('\\', "\\\\").replace('`', "\\`"))
+}
+
+fn text(value: &str) -> String {
+    format!("'{}'", value.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
+impl Definition {
+    /// What is stored of a stream.
+    ///
+    /// # Errors
+    /// It is none of a table.
+    pub fn of(stored: &Value) -> Result<Self, serde_json::Error> {
+        Self::deserialize(stored)
+    }
+
+    /// The table that rows are written to.
+    pub fn rows_table(&self) -> String {
+        format!("_sluice_{}", self.table)
+    }
+
+    fn history_table(&self) -> String {
+        format!("{}_history", self.table)
+    }
+
+    /// The type of a column.
+    pub fn type_of(&self, column: &str) -> &str {
+        self.properties.get(column).map_or("", String::as_str)
+    }
+
+    fn names(&self) -> String {
+        self.columns.iter().map(|column| quoted(column)).collect::<Vec<_>>().join(", ")
+    }
+
+    fn key_names(&self) -> String {
+        self.key.iter().map(|column| quoted(column)).collect::<Vec<_>>().join(", ")
+    }
+
+    fn create_table(&self, name: &str, order_by: &str) -> String {
+        let columns = self.columns.iter().map(|column| format!("{} {}, ", quoted(column), self.type_of(column)));
+        format!(
+            "CREATE TABLE IF NOT EXISTS {} ({}{VERSION} UInt64, {DELETED} UInt8) \
+             ENGINE = ReplacingMergeTree({VERSION}) ORDER BY ({order_by})",
+            quoted(name),
+            columns.collect::<String>(),
+        )
+    }
+
+    fn create_view(&self, verb: &str) -> String {
+        format!(
+            "{verb} {} AS SELECT {} FROM {} FINAL WHERE {DELETED} = 0",
+            quoted(&self.table),
+            self.names(),
+            quoted(&self.rows_table())
+        )
+    }
+}
+
+/// A column of a table.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+struct Column {
+    name: String,
+    #[serde(rename = "type")]
+    kind: String,
+    is_in_sorting_key: u8,
+}
+
+/// The columns of a table; none: there is no such table.
+async fn columns(connection: &Connection, table: &str) -> Result<Vec<Column>, Error> {
+    let query = format!(
+        "SELECT name, type, is_in_sorting_key FROM system.columns WHERE database = currentDatabase() AND table = {} ORDER BY position",
+        text(table)
+    );
+    // Of 2018: no position, and keys of another name.
+    let old = format!(
+        "SELECT name, type, toUInt8(0) AS is_in_sorting_key FROM system.columns WHERE database = currentDatabase() AND table = {}",
+        text(table)
+    );
+    let found = match connection.read(&query, "JSONEachRow").await {
+        Err(Failure::Server(_) | Failure::Table(_)) => connection.read(&old, "JSONEachRow").await?,
+        found => found?,
+    };
+    found.lines().filter(|line| !line.is_empty()).map(|line| Ok(serde_json::from_str(line)?)).collect()
+}
+
+/// What was done to the tables of a stream.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Done {
+    /// In words.
+    pub what: String,
+    /// The table is new, or has new columns: what was written before is not there.
+    pub lacks_rows: bool,
+}
+
+/// Makes the tables of a stream, or brings them to what is wanted. `None`: nothing was to be done.
+///
+/// # Errors
+/// Nothing is half made that the same call does not finish.
+pub async fn bring(connection: &Connection, wanted: &Definition) -> Result<Option<Done>, Error> {
+    let name = wanted.rows_table();
+    let found = columns(connection, &name).await?;
+    let mut done = vec![];
+    let mut lacks_rows = false;
+    if found.is_empty() {
+        if !columns(connection, &wanted.table).await?.is_empty() {
+            return Err(Error::Taken(wanted.table.clone()));
+        }
+        connection.execute(&wanted.create_table(&name, &wanted.key_names())).await?;
+        lacks_rows = true;
+        done.push(format!("made the table {name}"));
+    } else {
+        for added in extend(connection, wanted, &name, &found).await? {
+            lacks_rows = true;
+            done.push(format!("added the column {added} to {name}"));
+        }
+    }
+    if wanted.history {
+        bring_history(connection, wanted, &mut done).await?;
+    }
+    let of_view: Vec<String> =
+        columns(connection, &wanted.table).await?.into_iter().map(|column| column.name).collect();
+    if of_view.is_empty() {
+        connection.execute(&wanted.create_view("CREATE VIEW")).await?;
+        done.push(format!("made the view {}", wanted.table));
+    } else if of_view != wanted.columns {
+        match connection.execute(&wanted.create_view("CREATE OR REPLACE VIEW")).await {
+            Err(Failure::Server(reason)) if code(&reason) == Some(SYNTAX_ERROR) => {
+                connection.execute(&format!("DROP TABLE {}", quoted(&wanted.table))).await?;
+                connection.execute(&wanted.create_view("CREATE VIEW")).await?;
+            }
+            replaced => replaced?,
+        }
+        done.push(format!("made the view {} anew", wanted.table));
+    }
+    Ok((!done.is_empty()).then(|| Done { what: done.join(", "), lacks_rows }))
+}
+
+/// Adds the columns that a table lacks, once it is known that the others are as they should be: which.
+async fn extend(
+    connection: &Connection,
+    wanted: &Definition,
+    name: &str,
+    found: &[Column],
+) -> Result<Vec<String>, Error> {
+    let find = |column: &str| found.iter().find(|found| found.name == column);
+    if find(VERSION).is_none() || find(DELETED).is_none() {
+        return Err(Error::Taken(name.to_owned()));
+    }
+    let sorted: Vec<&str> =
+        found.iter().filter(|column| column.is_in_sorting_key == 1).map(|column| column.name.as_str()).collect();
+    if !sorted.is_empty() && sorted.iter().any(|column| !wanted.key.iter().any(|key| key == column)) {
+        let (found, wanted) = (sorted.join(", "), wanted.key.join(", "));
+        return Err(Error::Key { table: name.to_owned(), found, wanted });
+    }
+    for column in &wanted.columns {
+        let kind = wanted.type_of(column);
+        if let Some(found) = find(column).filter(|found| !is_same_type(&found.kind, kind)) {
+            return Err(Error::Type {
+                column: column.clone(),
+                found: found.kind.clone(),
+                wanted: kind.to_owned(),
+                table: name.to_owned(),
+            });
+        }
+    }
+    let mut added = vec![];
+    for column in wanted.columns.iter().filter(|column| find(column).is_none()) {
+        let statement =
+            format!("ALTER TABLE {} ADD COLUMN {} {}", quoted(name), quoted(column), wanted.type_of(column));
+        connection.execute(&statement).await?;
+        added.push(column.clone());
+    }
+    Ok(added)
+}
+
+/// Every version that is delivered from now on, each once, in a table of its own that a view fills.
+async fn bring_history(connection: &Connection, wanted: &Definition, done: &mut Vec<String>) -> Result<(), Error> {
+    let (history, filler) = (wanted.history_table(), format!("_sluice_{}_to_history", wanted.table));
+    let found = columns(connection, &history).await?;
+    let fills = format!(
+        "CREATE MATERIALIZED VIEW {} TO {} AS SELECT {}, {VERSION}, {DELETED} FROM {}",
+        quoted(&filler),
+        quoted(&history),
+        wanted.names(),
+        quoted(&wanted.rows_table())
+    );
+    if found.is_empty() {
+        let order_by = format!("{}, {VERSION}", wanted.key_names());
+        connection.execute(&wanted.create_table(&history, &order_by)).await?;
+        done.push(format!("made the table {history}"));
+    } else if extend_history(connection, wanted, &history, &found).await? {
+        // What it selects is fixed when it is made.
+        connection.execute(&format!("DROP TABLE IF EXISTS {}", quoted(&filler))).await?;
+        done.push(format!("extended the table {history}"));
+    }
+    if columns(connection, &filler).await?.is_empty() {
+        connection.execute(&fills).await?;
+    }
+    Ok(())
+}
+
+async fn extend_history(
+    connection: &Connection,
+    wanted: &Definition,
+    history: &str,
+    found: &[Column],
+) -> Result<bool, Error> {
+    let known: Vec<Column> = found
+        .iter()
+        .map(|column| Column { name: column.name.clone(), kind: column.kind.clone(), is_in_sorting_key: 0 })
+        .collect();
+    Ok(!extend(connection, wanted, history, &known).await?.is_empty())
+}
+
+/// ClickHouse prints types in its own way: `Decimal(18,4)` of old, `Decimal(18, 4)` now.
+fn is_same_type(one: &str, other: &str) -> bool {
+    let letters = |text: &str| text.chars().filter(|c| !c.is_whitespace()).collect::<String>();
+    letters(one) == letters(other)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_definition_becomes_a_table_that_is_kept_by_the_key_and_a_view_of_what_is_there() {
+        let stored = json!({
+            "table": "stays", "columns": ["room", "day", "it's`"], "key": ["room", "day"], "history": false,
+            "properties": {"room": "Int32", "day": "Date32", "it's`": "Nullable(String)"},
+        });
+        let definition = Definition::of(&stored).unwrap();
+        assert_eq!(
+            definition.create_table(&definition.rows_table(), &definition.key_names()),
+            "CREATE TABLE IF NOT EXISTS `_sluice_stays` (`room` Int32, `day` Date32, `it's\\`` Nullable(String), \
+             _sluice_version UInt64, _sluice_deleted UInt8) ENGINE = ReplacingMergeTree(_sluice_version) ORDER BY (`room`, `day`)"
+        );
+        assert_eq!(
+            definition.create_view("CREATE VIEW"),
+            "CREATE VIEW `stays` AS SELECT `room`, `day`, `it's\\`` FROM `_sluice_stays` FINAL WHERE _sluice_deleted = 0"
+        );
+        assert!(is_same_type("Decimal(18,4)", "Decimal(18, 4)") && !is_same_type("Int32", "Int64"));
+    }
+}
