@@ -5,7 +5,7 @@ use clickhouse::error::Error;
 use crate::connection::ConnectError;
 
 /// A value that no column of its type can hold, or text that is none of the type. By ClickHouse's codes of errors.
-const OF_A_ROW: [u32; 20] = [
+const OF_A_ROW: [u32; 21] = [
     6,   // CANNOT_PARSE_TEXT
     26,  // CANNOT_PARSE_QUOTED_STRING
     27,  // CANNOT_PARSE_INPUT_ASSERTION_FAILED
@@ -26,6 +26,7 @@ const OF_A_ROW: [u32; 20] = [
     376, // CANNOT_PARSE_UUID
     407, // DECIMAL_OVERFLOW
     469, // VIOLATED_CONSTRAINT
+    691, // UNKNOWN_ELEMENT_OF_ENUM
 ];
 /// The table is not what it was made as.
 const OF_A_TABLE: [u32; 5] = [

@@ -130,31 +130,44 @@ impl Definition {
     }
 }
 
-/// A column of a table.
+/// A table, or a view, as ClickHouse has it.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+struct Found {
+    create_table_query: String,
+    /// The columns that keep its rows apart.
+    sorting_key: String,
+    /// Of each column, its name and its type.
+    #[serde(skip)]
+    columns: Vec<Column>,
+}
+
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 struct Column {
     name: String,
     #[serde(rename = "type")]
     kind: String,
-    is_in_sorting_key: u8,
 }
 
-/// The columns of a table; none: there is no such table.
-async fn columns(connection: &Connection, table: &str) -> Result<Vec<Column>, Error> {
-    let query = format!(
-        "SELECT name, type, is_in_sorting_key FROM system.columns WHERE database = currentDatabase() AND table = {} ORDER BY position",
-        text(table)
-    );
-    // Of 2018: no position, and keys of another name.
-    let old = format!(
-        "SELECT name, type, toUInt8(0) AS is_in_sorting_key FROM system.columns WHERE database = currentDatabase() AND table = {}",
-        text(table)
-    );
-    let found = match connection.read(&query, "JSONEachRow").await {
-        Err(Failure::Server(_) | Failure::Table(_)) => connection.read(&old, "JSONEachRow").await?,
-        found => found?,
-    };
-    found.lines().filter(|line| !line.is_empty()).map(|line| Ok(serde_json::from_str(line)?)).collect()
+impl Found {
+    fn type_of(&self, column: &str) -> Option<&str> {
+        self.columns.iter().find(|found| found.name == column).map(|found| found.kind.as_str())
+    }
+}
+
+/// What there is of this name.
+async fn find(connection: &Connection, name: &str) -> Result<Option<Found>, Error> {
+    let here = "database = currentDatabase()";
+    let query =
+        format!("SELECT create_table_query, sorting_key FROM system.tables WHERE {here} AND name = {}", text(name));
+    let Some(mut found) = rows::<Found>(connection, &query).await?.pop() else { return Ok(None) };
+    let query = format!("SELECT name, type FROM system.columns WHERE {here} AND table = {}", text(name));
+    found.columns = rows(connection, &query).await?;
+    Ok(Some(found))
+}
+
+async fn rows<T: for<'de> Deserialize<'de>>(connection: &Connection, query: &str) -> Result<Vec<T>, Error> {
+    let text = connection.read(query, "JSONEachRow").await?;
+    text.lines().filter(|line| !line.is_empty()).map(|line| Ok(serde_json::from_str(line)?)).collect()
 }
 
 /// What was done to the tables of a stream.
@@ -172,39 +185,43 @@ pub struct Done {
 /// Nothing is half made that the same call does not finish.
 pub async fn bring(connection: &Connection, wanted: &Definition) -> Result<Option<Done>, Error> {
     let name = wanted.rows_table();
-    let found = columns(connection, &name).await?;
+    let view = find(connection, &wanted.table).await?;
+    if view.as_ref().is_some_and(|view| !view.create_table_query.contains(&name)) {
+        return Err(Error::Taken(wanted.table.clone()));
+    }
     let mut done = vec![];
-    let mut lacks_rows = false;
-    if found.is_empty() {
-        if !columns(connection, &wanted.table).await?.is_empty() {
-            return Err(Error::Taken(wanted.table.clone()));
+    let mut lacks_rows = true;
+    match find(connection, &name).await? {
+        None => {
+            connection.execute(&wanted.create_table(&name, &wanted.key_names())).await?;
+            done.push(format!("made the table {name}"));
         }
-        connection.execute(&wanted.create_table(&name, &wanted.key_names())).await?;
-        lacks_rows = true;
-        done.push(format!("made the table {name}"));
-    } else {
-        for added in extend(connection, wanted, &name, &found).await? {
-            lacks_rows = true;
-            done.push(format!("added the column {added} to {name}"));
+        Some(found) => {
+            let added = extend(connection, wanted, &name, &wanted.key, &found).await?;
+            lacks_rows = !added.is_empty();
+            done.extend(added.iter().map(|column| format!("added the column {column} to {name}")));
         }
     }
     if wanted.history {
         bring_history(connection, wanted, &mut done).await?;
     }
-    let of_view: Vec<String> =
-        columns(connection, &wanted.table).await?.into_iter().map(|column| column.name).collect();
-    if of_view.is_empty() {
-        connection.execute(&wanted.create_view("CREATE VIEW")).await?;
-        done.push(format!("made the view {}", wanted.table));
-    } else if of_view != wanted.columns {
-        match connection.execute(&wanted.create_view("CREATE OR REPLACE VIEW")).await {
-            Err(Failure::Server(reason)) if code(&reason) == Some(SYNTAX_ERROR) => {
-                connection.execute(&format!("DROP TABLE {}", quoted(&wanted.table))).await?;
-                connection.execute(&wanted.create_view("CREATE VIEW")).await?;
-            }
-            replaced => replaced?,
+    let is_of_these = |view: Found| view.columns.iter().map(|column| &column.name).eq(&wanted.columns);
+    match view.map(is_of_these) {
+        Some(true) => {}
+        None => {
+            connection.execute(&wanted.create_view("CREATE VIEW")).await?;
+            done.push(format!("made the view {}", wanted.table));
         }
-        done.push(format!("made the view {} anew", wanted.table));
+        Some(false) => {
+            match connection.execute(&wanted.create_view("CREATE OR REPLACE VIEW")).await {
+                Err(Failure::Server(reason)) if code(&reason) == Some(SYNTAX_ERROR) => {
+                    connection.execute(&format!("DROP TABLE {}", quoted(&wanted.table))).await?;
+                    connection.execute(&wanted.create_view("CREATE VIEW")).await?;
+                }
+                replaced => replaced?,
+            }
+            done.push(format!("made the view {} anew", wanted.table));
+        }
     }
     Ok((!done.is_empty()).then(|| Done { what: done.join(", "), lacks_rows }))
 }
@@ -214,76 +231,69 @@ async fn extend(
     connection: &Connection,
     wanted: &Definition,
     name: &str,
-    found: &[Column],
+    key: &[String],
+    found: &Found,
 ) -> Result<Vec<String>, Error> {
-    let find = |column: &str| found.iter().find(|found| found.name == column);
-    if find(VERSION).is_none() || find(DELETED).is_none() {
+    if found.type_of(VERSION).is_none() || found.type_of(DELETED).is_none() {
         return Err(Error::Taken(name.to_owned()));
     }
-    let sorted: Vec<&str> =
-        found.iter().filter(|column| column.is_in_sorting_key == 1).map(|column| column.name.as_str()).collect();
-    if !sorted.is_empty() && sorted.iter().any(|column| !wanted.key.iter().any(|key| key == column)) {
-        let (found, wanted) = (sorted.join(", "), wanted.key.join(", "));
-        return Err(Error::Key { table: name.to_owned(), found, wanted });
+    // Newer ones print parentheses around it.
+    let sorted = found.sorting_key.trim_start_matches('(').trim_end_matches(')').replace('`', "");
+    if sorted != key.join(", ") {
+        return Err(Error::Key { table: name.to_owned(), found: sorted, wanted: key.join(", ") });
     }
+    let mut missing = vec![];
     for column in &wanted.columns {
         let kind = wanted.type_of(column);
-        if let Some(found) = find(column).filter(|found| !is_same_type(&found.kind, kind)) {
-            return Err(Error::Type {
-                column: column.clone(),
-                found: found.kind.clone(),
-                wanted: kind.to_owned(),
-                table: name.to_owned(),
-            });
+        match found.type_of(column) {
+            None => missing.push(column.clone()),
+            Some(found) if is_same_type(found, kind) => {}
+            Some(found) => {
+                let (found, wanted) = (found.to_owned(), kind.to_owned());
+                return Err(Error::Type { column: column.clone(), found, wanted, table: name.to_owned() });
+            }
         }
     }
-    let mut added = vec![];
-    for column in wanted.columns.iter().filter(|column| find(column).is_none()) {
+    for column in &missing {
         let statement =
             format!("ALTER TABLE {} ADD COLUMN {} {}", quoted(name), quoted(column), wanted.type_of(column));
         connection.execute(&statement).await?;
-        added.push(column.clone());
     }
-    Ok(added)
+    Ok(missing)
 }
 
 /// Every version that is delivered from now on, each once, in a table of its own that a view fills.
 async fn bring_history(connection: &Connection, wanted: &Definition, done: &mut Vec<String>) -> Result<(), Error> {
     let (history, filler) = (wanted.history_table(), format!("_sluice_{}_to_history", wanted.table));
-    let found = columns(connection, &history).await?;
-    let fills = format!(
+    match find(connection, &history).await? {
+        None => {
+            let order_by = format!("{}, {VERSION}", wanted.key_names());
+            connection.execute(&wanted.create_table(&history, &order_by)).await?;
+            done.push(format!("made the table {history}"));
+        }
+        Some(found) => {
+            let key: Vec<String> = wanted.key.iter().cloned().chain([VERSION.to_owned()]).collect();
+            if !extend(connection, wanted, &history, &key, &found).await?.is_empty() {
+                done.push(format!("extended the table {history}"));
+            }
+        }
+    }
+    // What it selects is fixed when it is made.
+    let filling = find(connection, &filler).await?;
+    if filling.as_ref().is_some_and(|filling| wanted.columns.iter().all(|column| filling.type_of(column).is_some())) {
+        return Ok(());
+    }
+    if filling.is_some() {
+        connection.execute(&format!("DROP TABLE {}", quoted(&filler))).await?;
+    }
+    let statement = format!(
         "CREATE MATERIALIZED VIEW {} TO {} AS SELECT {}, {VERSION}, {DELETED} FROM {}",
         quoted(&filler),
         quoted(&history),
         wanted.names(),
         quoted(&wanted.rows_table())
     );
-    if found.is_empty() {
-        let order_by = format!("{}, {VERSION}", wanted.key_names());
-        connection.execute(&wanted.create_table(&history, &order_by)).await?;
-        done.push(format!("made the table {history}"));
-    } else if extend_history(connection, wanted, &history, &found).await? {
-        // What it selects is fixed when it is made.
-        connection.execute(&format!("DROP TABLE IF EXISTS {}", quoted(&filler))).await?;
-        done.push(format!("extended the table {history}"));
-    }
-    if columns(connection, &filler).await?.is_empty() {
-        connection.execute(&fills).await?;
-    }
-    Ok(())
-}
-
-async fn extend_history(
-    connection: &Connection,
-    wanted: &Definition,
-    history: &str,
-    found: &[Column],
-) -> Result<bool, Error> {
-    let known: Vec<Column> = found
-        .iter()
-        .map(|column| Column { name: column.name.clone(), kind: column.kind.clone(), is_in_sorting_key: 0 })
-        .collect();
-    Ok(!extend(connection, wanted, history, &known).await?.is_empty())
+    Ok(connection.execute(&statement).await?)
 }
 
 /// ClickHouse prints types in its own way: `Decimal(18,4)` of old, `Decimal(18, 4)` now.
