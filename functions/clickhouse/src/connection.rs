@@ -8,13 +8,12 @@ use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::{client::legacy::Client as HttpClient, rt::TokioExecutor};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use rustls::{ClientConfig, RootCertStore};
-use secrets::{SecretError, Secrets};
+use secrets::Secrets;
 use serde::Deserialize;
-use thiserror::Error;
 use tokio::sync::Mutex;
 use url::Url;
 
-use crate::failure::Failure;
+use crate::failure::{ConnectError, Failure};
 
 /// What a statement that changes or reads the schema may take.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -35,22 +34,6 @@ impl Settings {
     pub fn from_env_if_any(env: &Env) -> Option<Self> {
         env.optional("CLICKHOUSE_SECRET_ARN").map(|secret_arn| Self { secret_arn })
     }
-}
-
-/// Why there is no client.
-#[derive(Debug, Error)]
-pub enum ConnectError {
-    /// The secret cannot be had, or is malformed.
-    #[error(transparent)]
-    Secret(#[from] SecretError),
-    /// It is there, and cannot be used. None of its values are told.
-    #[error("the secret {secret_arn} cannot be used: {problem}")]
-    Credentials {
-        /// Which.
-        secret_arn: String,
-        /// What is wrong with it, and what it should be.
-        problem: &'static str,
-    },
 }
 
 /// The secret: `{"url","username","password"}`, and perhaps `database` and `ca`, the PEM of an authority.

@@ -1,8 +1,7 @@
 //! What an answer of ClickHouse that is none of success means.
 
 use clickhouse::error::Error;
-
-use crate::connection::ConnectError;
+use secrets::SecretError;
 
 /// A value that no column of its type can hold, or text that is none of the type. By ClickHouse's codes of errors.
 const OF_A_ROW: [u32; 21] = [
@@ -43,6 +42,22 @@ const OF_CREDENTIALS: [u32; 4] = [
     194, // REQUIRED_PASSWORD
     516, // AUTHENTICATION_FAILED
 ];
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The secret cannot be had, or is malformed.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// It is there, and cannot be used. None of its values are told.
+    #[error("the secret {secret_arn} cannot be used: {problem}")]
+    Credentials {
+        /// Which.
+        secret_arn: String,
+        /// What is wrong with it, and what it should be.
+        problem: &'static str,
+    },
+}
 
 /// Why something was not done.
 #[derive(Debug, thiserror::Error)]

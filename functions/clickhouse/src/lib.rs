@@ -13,8 +13,8 @@ use drain::Drainer;
 use secrets::Secrets;
 
 pub use config::Config;
-pub use connection::{ConnectError, Connection, Settings};
-pub use failure::Failure;
+pub use connection::{Connection, Settings};
+pub use failure::{ConnectError, Failure};
 pub use sink::ClickHouse;
 
 /// The function's value: a drainer straight into ClickHouse.
