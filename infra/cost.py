@@ -86,6 +86,9 @@ COMPARED, SIDES, ROUNDS_A_DAY = 1e6, 2, 2
 
 # Of an ingest, whose rounds tell zeros, too.
 INGEST_METRICS = ("ProfilesFetched", "ProfilesSynced", "ProfilesSkipped", "ProfilesRejected", "IngestFailures", "RejectsDropped")
+# Of a direct target: the trigger's own once more, told apart by the service, and those that are now and then.
+TARGET_METRICS = ("Drained", "Backlog", "Lag", "WaitingRows", "StreamProblems")
+OTHER_TARGET_METRICS = ("Published", "PublishedBytes", "Refused", "SourceErrors", "SampleFailures", "SecretRefreshes")
 
 ZONES = 2  # of a private network
 DISK_GB = 20
@@ -106,10 +109,12 @@ def validate_rate() -> float:
     return float(re.search(r"^  ValidateRate: .*?Default: (\d+)", TEMPLATE, re.M)[1])
 
 
-def alarms(is_of_ingest: bool) -> tuple[int, int]:
-    """How many there are, and of how many metrics."""
+def alarms(condition: str = "") -> tuple[int, int]:
+    """How many there are where it holds, and of how many metrics; without one, those that are always there, or with the dashboard's URL."""
     found = re.findall(r"^  \w+:\n    Type: AWS::CloudWatch::Alarm\n(?:    .*\n)+", TEMPLATE, re.M)
-    found = [text for text in found if ("Condition: HasIngest" in text) == is_of_ingest]
+    apart = {f"Condition: {one}\n" for one in ("HasIngest", "HasClickhouse")}
+    wanted = {f"Condition: {condition}\n"} & apart
+    found = [text for text in found if {one for one in apart if one in text} == wanted]
     return len(found), sum(text.count("MetricName: ") for text in found)
 
 
@@ -190,9 +195,10 @@ def told(names: tuple[str, ...]) -> str:
 
 def apart() -> list[tuple[str, float]]:
     """What an installation has besides, whatever its load."""
-    (count, metrics), (ingests, ingest_metrics) = alarms(False), alarms(True)
+    (count, metrics), (ingests, ingest_metrics), (targets, target_metrics) = alarms(), alarms("HasIngest"), alarms("HasClickhouse")
     compared_s = DAYS * ROUNDS_A_DAY * SIDES * COMPARED / validate_rate()
-    ingest = MINUTES * (stay() * memory("Ingest") * PRICE["lambda_gb_s"] + PRICE["lambda_request"])
+    ingest, target = (MINUTES * (stay() * memory(one) * PRICE["lambda_gb_s"] + PRICE["lambda_request"]) for one in ("Ingest", "Clickhouse"))
+    target_once = MINUTES * (ONCE_S * memory("Clickhouse") * PRICE["lambda_gb_s"] + PRICE["lambda_request"])
     return [
         (f"{SECRETS} secrets", SECRETS * PRICE["secret"]),
         (f"{count} alarms, of {metrics} metrics", metrics * PRICE["alarm"]),
@@ -203,9 +209,16 @@ def apart() -> list[tuple[str, float]]:
         (f"each {COMPARED:,.0f} documents that are compared with the index, twice a day, {validate_rate():,.0f} a second", compared_s * memory("Validate") * PRICE["lambda_gb_s"]),
         (f"an ingest: its function, {stay():g} seconds of each minute", ingest),
         (f"its {ingests} alarms, of {ingest_metrics} metrics", ingest_metrics * PRICE["alarm"]),
+        (f"its {len(INGEST_METRICS)} custom metrics: {told(INGEST_METRICS)}", len(INGEST_METRICS) * PRICE["metric"]),
+        (f"each direct target, as ClickHouse: its function, {stay():g} seconds of each minute", target),
+        ("the same with `DRAIN=once`, idle", target_once),
+        ("its lines in the log", MINUTES * TRIGGER_LOG_BYTES / GB * (PRICE["logs_gb"] + PRICE["logs_gb_month"])),
+        ("its secret", PRICE["secret"]),
+        (f"its {targets} alarms, of {target_metrics} metrics", target_metrics * PRICE["alarm"]),
+        (f"its {len(TARGET_METRICS)} custom metrics, told apart by the service: {told(TARGET_METRICS)}", len(TARGET_METRICS) * PRICE["metric"]),
+        (f"{len(OTHER_TARGET_METRICS)} more, if every hour has all of them: {told(OTHER_TARGET_METRICS)}", len(OTHER_TARGET_METRICS) * PRICE["metric"]),
         ("X-Ray, if `Tracing` is `Active`: four invocations of each minute", 4 * MINUTES * PRICE["trace"]),
         ("and one of each second, which is what X-Ray takes of a busy function, besides one in twenty", SECONDS * PRICE["trace"]),
-        (f"its {len(INGEST_METRICS)} custom metrics: {told(INGEST_METRICS)}", len(INGEST_METRICS) * PRICE["metric"]),
     ]
 
 

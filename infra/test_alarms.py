@@ -17,9 +17,10 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 ALARMS = alarms.load()
 MINUTE = 60
 KEPT = "as it was"
+TARGETS = ("Clickhouse",)  # direct targets, as the template's names begin with them
 
 # For each alarm, a period's values just past the threshold and just below it; after how many minutes past it it fires; and
-# its state where nothing is printed. A name with a `/` is of a function or queue of the template.
+# its state where nothing is printed. A name with a `/` is of a function or queue of the template, or of a service.
 CASES = {
     "OriginFailsAlarm": ({"IngestFailures": 1}, {"IngestFailures": 0}, 10, KEPT),
     "IngestDiesAlarm": ({"IngestFunction/Errors": 1}, {"IngestFunction/Errors": 0}, 10, OK),
@@ -58,19 +59,27 @@ CASES = {
     "UnauthorizedAlarm": ({"Unauthorized": 1_001}, {"Unauthorized": 1_000}, 5, OK),
     "RefusedTokensAlarm": ({"RefusedTokens": 11}, {"RefusedTokens": 10}, 5, OK),
 }  # fmt: skip
+for target in TARGETS:
+    CASES |= {
+        f"{target}SilentAlarm": ({f"{target.lower()}/Drained": 0}, {f"{target.lower()}/Drained": 1}, 12, ALARM),
+        f"{target}LagAlarm": ({f"{target.lower()}/Lag": 600_001}, {f"{target.lower()}/Lag": 600_000}, 3, KEPT),
+        f"{target}StreamsAlarm": ({f"{target.lower()}/StreamProblems": 1}, {f"{target.lower()}/StreamProblems": 0}, 15, KEPT),
+        f"{target}LettersAlarm": ({f"{target.lower()}/Refused": 1}, {}, 5, OK),
+    }
 
 # A period has many values. These are some that make the one that is given.
 SPREAD = {
     "Sum": lambda value: [value // 2, value - value // 2],
     "Maximum": lambda value: [0, value],
     "Minimum": lambda value: [value, 2 * value + 1],
+    "SampleCount": lambda count: [0] * count,
 }
 
 
-def line(at: float, **metrics: float | dict) -> str:
-    """As a function prints it."""
-    directive = {"Namespace": "Sluice", "Dimensions": [["stack"]], "Metrics": [{"Name": name} for name in metrics]}
-    return json.dumps({"_aws": {"Timestamp": at * 1000, "CloudWatchMetrics": [directive]}, "stack": alarms.STACK, **metrics})
+def line(at: float, service: str = "", **metrics: float | dict) -> str:
+    """As a function prints it; a direct target's with its service."""
+    directive = {"Namespace": "Sluice", "Dimensions": [["stack", "service"] if service else ["stack"]], "Metrics": [{"Name": name} for name in metrics]}
+    return json.dumps({"_aws": {"Timestamp": at * 1000, "CloudWatchMetrics": [directive]}, "stack": alarms.STACK, "service": service, **metrics})
 
 
 def measured(at: float, values: dict[str, float]) -> list[Point]:
@@ -78,7 +87,9 @@ def measured(at: float, values: dict[str, float]) -> list[Point]:
     found = alarms.points([line(at, **{name: value for name, value in values.items() if "/" not in name})])
     for name, value in values.items():
         resource, _, metric = name.rpartition("/")
-        if resource:
+        if resource.islower():
+            found += alarms.points([line(at, resource, **{metric: value})])
+        elif resource:
             namespace, dimension = ("AWS/Lambda", "FunctionName") if resource.endswith("Function") else ("AWS/SQS", "QueueName")
             found.append(Point(at, Metric(namespace, metric, ((dimension, resource),)), value))
     return found
@@ -107,10 +118,12 @@ def validated(minute: int, **metrics: int) -> list[str]:
 
 
 def states(minutes: int, at: Callable[[int], list[str]], of_validator: Callable[[int], list[str]] = validated) -> dict[str, set[str]]:
-    """All states that each alarm had over the lines that `at` and the validator have for each minute."""
+    """All states that each alarm had over the lines that `at` and the validator have for each minute; those of a target where one has."""
     points = alarms.points(text for minute in range(minutes) for text in [*at(minute), *of_validator(minute)])
     points += [point for minute in range(minutes) for point in measured(minute * MINUTE, {"TriggerFunction/Invocations": 1})]
-    return {name: {state for _, state in alarm.history(points, 0, minutes * MINUTE)} for name, alarm in ALARMS.items()}
+    services = {value for point in points for name, value in point.metric.dimensions if name == "service"}
+    there = {name: alarm for name, alarm in ALARMS.items() if all(name.startswith(target) <= (target.lower() in services) for target in TARGETS)}
+    return {name: {state for _, state in alarm.history(points, 0, minutes * MINUTE)} for name, alarm in there.items()}
 
 
 def a_round(at: float, **metrics: int) -> str:
@@ -127,6 +140,16 @@ def idle(minute: int, lag_minutes: int = 0) -> list[str]:
         line(at + 6, Written=1, HeartbeatAge=200, CommitToIndexed={"Values": [200], "Counts": [1]}),
         a_round(at + 7),
     ]
+
+
+def section(name: str) -> str:
+    """Of the runbooks, for an alarm: all direct targets share theirs."""
+    return re.sub(f"^({'|'.join(TARGETS)})", "Target", name).lower()
+
+
+def drained(minute: int, service: str, **metrics: int) -> str:
+    """What a direct target's function prints each minute."""
+    return line(minute * MINUTE + 9, service, **{"Drained": 1, "Backlog": 0, "Lag": 0, "WaitingRows": 0, "StreamProblems": 0} | metrics)
 
 
 class Thresholds(unittest.TestCase):
@@ -174,7 +197,6 @@ class Thresholds(unittest.TestCase):
         went = [{"HeartbeatAge": 200}] * 20
         self.assertEqual(run("HeartbeatAlarm", went + [{}] * 6), OK)
         self.assertEqual(run("HeartbeatAlarm", went + [{}] * 10), ALARM)
-
 
     def test_a_log_that_nothing_leaves_is_told_of(self):
         stopped = states(60, lambda minute: [line(minute * MINUTE + 5, Drained=0, Backlog=5_000, Lag=0), *idle(minute)[1:]])
@@ -256,6 +278,20 @@ class Silence(unittest.TestCase):
 
     def test_a_validator_that_is_away_for_half_an_hour(self):
         self.assert_silent(states(180, idle, lambda minute: [] if 60 <= minute < 90 else validated(minute)))
+
+    def test_targets_that_have_nothing_to_do_or_a_load(self):
+        for metrics in ({}, {"Drained": 100_000, "Backlog": 40_000, "Lag": 90_000}):
+            self.assert_silent(states(120, lambda minute: [*idle(minute), *(drained(minute, target.lower(), **metrics) for target in TARGETS)]))
+
+    def test_targets_to_which_no_stream_goes_yet(self):
+        self.assert_silent(states(60, lambda minute: [*idle(minute), *(line(minute * MINUTE + 9, target.lower(), Drained=0) for target in TARGETS)]))
+
+    def test_targets_that_are_away_for_some_minutes(self):
+        def at(minute):
+            lag = max(0, minute - 30) * MINUTE * 1000 if minute <= 39 else 0
+            return [*idle(minute), *(drained(minute, target.lower(), Lag=lag) for target in TARGETS)]
+
+        self.assert_silent(states(60, at))
 
     def test_second_looks_and_pauses_in_the_queue(self):
         self.assertEqual(run("OldestMessageAlarm", [{"Queue/ApproximateAgeOfOldestMessage": age} for age in (900, 1_200, 1_800, 900)] * 5), OK)
@@ -342,6 +378,33 @@ class Faults(unittest.TestCase):
         found = states(120, lambda minute: [*idle(minute), *([line(minute * MINUTE, ConfigurationErrors=3)] if minute % 15 == 0 else [])])
         self.assertEqual(self.wakes(found), {"ConfigurationErrorsAlarm"})
 
+    def test_a_target_that_is_away_is_told_of_and_touches_no_other_alarm(self):
+        for target in TARGETS:
+            def at(minute):
+                lag = max(0, minute - 20) * MINUTE * 1000
+                return [*idle(minute), *(drained(minute, one.lower(), **{"Lag": lag, "Backlog": 50_000} if one == target else {}) for one in TARGETS)]
+
+            found = states(60, at)
+            self.assertEqual({name for name, had in found.items() if ALARM in had}, {f"{target}LagAlarm"})
+            self.assertEqual(self.wakes(found), set())
+
+    def test_a_stream_at_fault_in_a_target_and_letters_are_told_of(self):
+        for target in TARGETS:
+            found = states(60, lambda minute: [*idle(minute), *(drained(minute, one.lower(), **{"StreamProblems": 1, "Refused": 3} if one == target else {}) for one in TARGETS)])
+            self.assertEqual({name for name, had in found.items() if ALARM in had}, {f"{target}StreamsAlarm", f"{target}LettersAlarm"})
+
+    def test_a_target_whose_function_dies_is_told_of_after_ten_to_twelve_minutes(self):
+        for target in TARGETS:
+            went = [{f"{target.lower()}/Drained": 5}] * 20
+            self.assertEqual(run(f"{target}SilentAlarm", went + [{}] * 9), OK)
+            self.assertEqual(run(f"{target}SilentAlarm", went + [{}] * 12), ALARM)
+
+    def test_what_waits_for_elasticsearch_is_told_of_while_a_target_goes_on(self):
+        def at(minute):
+            return [line(minute * MINUTE + 5, Drained=0, Backlog=5_000, Lag=0), *idle(minute)[1:], *(drained(minute, target.lower(), Drained=9_000) for target in TARGETS)]
+
+        self.assertIn(ALARM, states(60, at)["LowThroughputAlarm"])
+
     def test_old_heartbeats_after_an_outage_do_not_prolong_it(self):
         def at(minute):
             if minute < 30:
@@ -397,7 +460,7 @@ class Told(unittest.TestCase):
             with self.subTest(name):
                 told = re.fullmatch(r"([A-Z][^#]{20,}\.) What to do: docs/runbooks\.md#(\w+)", description)
                 self.assertTrue(told, description)
-                self.assertEqual(told[2], name.lower())
+                self.assertEqual(told[2], section(name))
                 self.assertIn(told[2], anchors)
 
     def test_each_alarm_tells_somebody_by_one_way(self):
@@ -408,7 +471,7 @@ class Told(unittest.TestCase):
 
     def test_each_metric_is_one_that_a_function_prints(self):
         printed = set(telemetry.printed())
-        charts = self.widgets(has_ingest=True)
+        charts = self.widgets("HasIngest", *(f"Has{target}" for target in TARGETS))
         shown = {row[1] for chart in charts for row in chart["properties"].get("metrics", []) if row[0] == "Sluice"}
         watched = {metric.name for alarm in ALARMS.values() for metric in alarm.metrics if metric.namespace == "Sluice"}
         self.assertEqual((shown | watched) - printed, set())
@@ -425,7 +488,7 @@ class Told(unittest.TestCase):
             with self.subTest(what):
                 self.assertTrue(names, "a row names the metric that tells of it")
                 self.assertTrue(linked or re.match(r"none[^:]*: .{10,}", alarm), "it has an alarm, or says why not: `none: …`")
-                self.assertEqual([name.lower() for name, _ in linked], [anchor for _, anchor in linked])
+                self.assertEqual([section(name) for name, _ in linked], [anchor for _, anchor in linked])
             for name, _ in linked:
                 of_an_alarm.setdefault(name, set()).update(names)
         self.assertEqual({name for name in told if "/" not in name}, set(telemetry.printed()))
@@ -436,7 +499,7 @@ class Told(unittest.TestCase):
         self.assertEqual(of_an_alarm, meant)
 
     def test_each_metric_is_in_the_bill(self):
-        self.assertEqual({*cost.ALWAYS_METRICS, *cost.OTHER_METRICS, *cost.INGEST_METRICS}, set(telemetry.printed()))
+        self.assertEqual({*cost.ALWAYS_METRICS, *cost.OTHER_METRICS, *cost.INGEST_METRICS, *cost.OTHER_TARGET_METRICS}, set(telemetry.printed()))
 
     def test_what_is_counted_up_to_a_bound_can_reach_its_threshold(self):
         operations = (REPOSITORY / "migrations" / "functions" / "5_operations.sql").read_text()
@@ -450,16 +513,27 @@ class Told(unittest.TestCase):
         self.assertEqual({text for text in wanted if not any(f'"{text}"' in source for source in sources)}, set())
 
     def test_the_dashboard_shows_each_alarm_that_is_always_there_and_with_an_ingest_its_own(self):
-        for has_ingest, conditions in ((False, [None]), (True, [None, "HasIngest"])):
-            arns = [arn for chart in self.widgets(has_ingest) for arn in chart["properties"].get("alarms", [])]
-            there = {name for name, one in self.resources.items() if one["Type"].endswith("Alarm") and one.get("Condition") in conditions}
+        targets = [f"Has{target}" for target in TARGETS]
+        for conditions in ([], ["HasIngest"], targets):
+            arns = [arn for chart in self.widgets(*conditions) for arn in chart["properties"].get("alarms", [])]
+            there = {name for name, one in self.resources.items() if one["Type"].endswith("Alarm") and one.get("Condition") in {None, *conditions} - {*targets}}
             self.assertEqual({re.fullmatch(r"\$\{(\w+)\.Arn\}", arn)[1] for arn in arns}, there)
 
-    def widgets(self, has_ingest: bool) -> list[dict]:
+    def test_of_a_target_the_dashboard_shows_what_its_alarms_look_at(self):
+        for target in TARGETS:
+            text = json.dumps(self.widgets(f"Has{target}")[len(self.widgets()) :])
+            for name, alarm in ALARMS.items():
+                if name.startswith(target) and name != f"{target}SilentAlarm":
+                    self.assertIn(f'"{alarm.metrics[0].name}"', text)
+            self.assertEqual(text.count('"service", '), 3)
+
+    def widgets(self, *conditions: str) -> list[dict]:
         """Of the dashboard in CloudWatch."""
         body, parts = self.resources["WatchDashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
-        _, its_own, nothing = parts["Ingest"]["Fn::If"]
-        return json.loads(body.replace("${Ingest}", its_own["Fn::Sub"] if has_ingest else nothing))["widgets"]
+        for name, part in parts.items():
+            condition, its_own, nothing = part["Fn::If"]
+            body = body.replace(f"${{{name}}}", its_own["Fn::Sub"] if condition in conditions else nothing)
+        return json.loads(body)["widgets"]
 
 
 if __name__ == "__main__":

@@ -113,6 +113,7 @@ impl<D: Connect + Clone, S: Sink> Drainer<D, S> {
             to_read_again = drained.to_read_again,
             waiting = drained.waiting,
             unknown = drained.unknown,
+            refused = drained.refused,
             source_errors = drained.source_errors,
             messages = drained.messages,
             bytes = drained.bytes,
@@ -125,27 +126,36 @@ impl<D: Connect + Clone, S: Sink> Drainer<D, S> {
         outcome.map(|()| summary)
     }
 
+    /// Two lines: what is this subscription's own, and what is the whole database's, whichever drainer sees it. Of a direct target
+    /// the first is told apart from the trigger's: each of them has a lag.
     fn measure(&self, Summary { drained, expanded }: &Summary) {
         let Some(metrics) = &self.metrics else { return };
-        let mut line = metrics.line();
+        let own = if S::READS_AGAIN { metrics.clone() } else { metrics.clone().by_service() };
+        let mut line = own.line();
         // Its zeros, too: a log that nothing leaves is what an alarm looks for.
         line.gauge("Drained", "Count", drained.changes)
             .count("Published", drained.documents + drained.deletes + drained.to_read_again)
             .count("PublishedBytes", drained.bytes)
+            .count("Refused", drained.refused)
             .count("SourceErrors", drained.source_errors + expanded.parked)
-            .count("LostFlights", expanded.lost_flights);
-        line.count("SampleFailures", expanded.sample_failures);
+            .count("SampleFailures", expanded.sample_failures);
         if let Some(sample) = expanded.sample {
             line.gauge("Backlog", "Count", sample.pending_rows.unsigned_abs())
                 .gauge("Lag", "Milliseconds", sample.lag_ms.unsigned_abs())
-                .gauge("LogBytes", "Bytes", sample.log_bytes.unsigned_abs())
-                .gauge("FanOutBacklog", "Count", sample.fan_out_rows.unsigned_abs())
-                .gauge("FanOutOldestPendingAge", "Milliseconds", sample.fan_out_oldest_ms.unsigned_abs())
-                .gauge("ExpansionsFailing", "Count", sample.expansions_failing.unsigned_abs())
                 .gauge("WaitingRows", "Count", sample.waiting_rows.unsigned_abs())
                 .gauge("StreamProblems", "Count", sample.stream_problems.unsigned_abs());
         }
         line.fact("streams", drained.counts.by_stream());
+        line.print(SystemTime::now());
+
+        let mut line = metrics.line();
+        line.count("LostFlights", expanded.lost_flights);
+        if let Some(sample) = expanded.sample {
+            line.gauge("LogBytes", "Bytes", sample.log_bytes.unsigned_abs())
+                .gauge("FanOutBacklog", "Count", sample.fan_out_rows.unsigned_abs())
+                .gauge("FanOutOldestPendingAge", "Milliseconds", sample.fan_out_oldest_ms.unsigned_abs())
+                .gauge("ExpansionsFailing", "Count", sample.expansions_failing.unsigned_abs());
+        }
         line.print(SystemTime::now());
     }
 }

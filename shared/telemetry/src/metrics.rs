@@ -20,25 +20,33 @@ pub fn count_secret_refresh() {
     SECRET_REFRESHES.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Whose metrics: CloudWatch tells them apart by the stack and nothing else, since it bills each combination.
+/// Whose metrics: CloudWatch tells them apart by the stack and, where several services measure the same of different things, by
+/// the service. By nothing else, since it bills each combination.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     service: &'static str,
     stack: String,
+    dimensions: &'static [&'static str],
 }
 
 impl Metrics {
     /// STACK_NAME: the deployed stack, so that two of an account are told apart. `None`: it is not set, and nobody reads
     /// metrics.
     pub fn from_env(env: &mut Env, service: &'static str) -> Option<Self> {
-        env.optional("STACK_NAME").map(|stack| Self { service, stack })
+        env.optional("STACK_NAME").map(|stack| Self { service, stack, dimensions: &["stack"] })
+    }
+
+    /// The same, told apart from those of other services.
+    #[must_use]
+    pub fn by_service(self) -> Self {
+        Self { dimensions: &["stack", "service"], ..self }
     }
 
     /// A line with no metric yet but of credentials that were refused and looked up anew.
     pub fn line(&self) -> Line {
         let fields = [("service", self.service), ("stack", self.stack.as_str())];
         let fields = fields.map(|(name, value)| (name.to_owned(), Value::from(value)));
-        let mut line = Line { fields: Map::from_iter(fields), metrics: vec![] };
+        let mut line = Line { fields: Map::from_iter(fields), dimensions: self.dimensions, metrics: vec![] };
         line.count("SecretRefreshes", SECRET_REFRESHES.swap(0, Ordering::Relaxed));
         line
     }
@@ -48,6 +56,7 @@ impl Metrics {
 #[derive(Debug)]
 pub struct Line {
     fields: Map<String, Value>,
+    dimensions: &'static [&'static str],
     metrics: Vec<Value>,
 }
 
@@ -103,7 +112,7 @@ impl Line {
             return None;
         }
         let ms = u64::try_from(now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
-        let directive = json!({"Namespace": NAMESPACE, "Dimensions": [["stack"]], "Metrics": self.metrics});
+        let directive = json!({"Namespace": NAMESPACE, "Dimensions": [self.dimensions], "Metrics": self.metrics});
         self.fields.insert("_aws".to_owned(), json!({"Timestamp": ms, "CloudWatchMetrics": [directive]}));
         Some(Value::Object(self.fields))
     }
@@ -126,8 +135,12 @@ mod tests {
 
     use super::*;
 
+    fn metrics() -> Metrics {
+        Metrics::from_env(&mut Env::from_pairs([("STACK_NAME", "sluice-prod")]), "indexer").unwrap()
+    }
+
     fn line() -> Line {
-        Metrics::from_env(&mut Env::from_pairs([("STACK_NAME", "sluice-prod")]), "indexer").unwrap().line()
+        metrics().line()
     }
 
     /// What the specification of the embedded metric format demands of a line.
@@ -165,6 +178,16 @@ mod tests {
         );
         assert_eq!((&line["Written"], &line["Backlog"]), (&json!(3), &json!(0)));
         assert_eq!(line["CommitToIndexed"], json!({"Values": [7, 120], "Counts": [1, 2]}));
+        assert_eq!(line["_aws"]["CloudWatchMetrics"][0]["Dimensions"], json!([["stack"]]));
+    }
+
+    #[test]
+    fn a_service_can_be_told_apart_from_others_that_measure_the_same() {
+        let mut line = metrics().by_service().line();
+        line.gauge("Lag", "Milliseconds", 0);
+        let line = line.json(UNIX_EPOCH).unwrap();
+        check(&line);
+        assert_eq!(line["_aws"]["CloudWatchMetrics"][0]["Dimensions"], json!([["stack", "service"]]));
     }
 
     #[test]
