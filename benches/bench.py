@@ -22,12 +22,13 @@ import goals  # noqa: E402
 import held  # noqa: E402
 import index  # noqa: E402
 import ingest  # noqa: E402
+import targets  # noqa: E402
 import validate  # noqa: E402
 from peers import NotRun  # noqa: E402
 from plot import bars, figure  # noqa: E402
 from world import World  # noqa: E402
 
-BENCHES = {"cold": cold.benches, "capture": capture.benches, "drain": drain.benches, "held": held.benches, "index": index.benches, "ingest": ingest.benches, "validate": validate.benches, "end-to-end": end_to_end.benches}
+BENCHES = {"cold": cold.benches, "capture": capture.benches, "drain": drain.benches, "held": held.benches, "index": index.benches, "ingest": ingest.benches, "validate": validate.benches, "end-to-end": end_to_end.benches, "targets": targets.benches}
 RESULTS = HERE / "results"
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import clickhouse
 import commands
 import elasticsearch
 import postgres
@@ -43,6 +44,9 @@ class World:
         where = {"host": connection["PGHOST"], "port": int(connection["PGPORT"]), "dbname": DATABASE}
         secrets = {name: {"username": f"sluice_{name}", "password": self.stack.password(f"sluice_{name}"), **where} for name in ("owner", "functions")}
         secrets["elasticsearch"] = {"url": url, "username": user, "password": password}
+        self.clickhouse_url = clickhouse.client_env(self.stack)["CLICKHOUSE_URL"]  # whoever wants it starts it
+        url, user, password = elasticsearch.split_credentials(self.clickhouse_url)
+        secrets["clickhouse"] = {"url": url, "username": user, "password": password, "database": DATABASE}
         env = os.environ | {f"SECRET_{name}": json.dumps(secret) for name, secret in secrets.items()}
         env |= {"ORIGIN_PROFILES": str(PROFILES), "ORIGIN_BATCH": "5000", "ORIGIN_INVALID": "0", "ORIGIN_DUPLICATE": "0", "ORIGIN_OUTDATED": "0"}
         self.server = subprocess.Popen([bench, "serve", "8"], env=env, stdout=subprocess.PIPE, text=True)

@@ -403,49 +403,32 @@ BEGIN
     END IF;
 END $$;
 
--- The stream, if its documents can be read again, and go to this target (NULL: to whichever).
-CREATE OR REPLACE FUNCTION sluice.resyncable(stream text, target text) RETURNS sluice.stream
-LANGUAGE plpgsql STABLE AS $$
+-- Logs every key of the stream's source, for a table that already held rows, or an index that was lost. The drain works it off
+-- in slices, so it may be called in a migration, is resumed after any interruption, and races with nothing: what is written is
+-- read when it is drained. Progress: sluice.expansion. With `keys`, those alone, and the text that the source has for each,
+-- where that is another. With `target`, for this one alone.
+CREATE OR REPLACE FUNCTION sluice.resync(stream text, keys text[] DEFAULT '{{"the whole source"}}', target text DEFAULT NULL) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     known sluice.stream;
 BEGIN
-    SELECT * INTO known FROM sluice.stream AS s WHERE s.name = resyncable.stream;
+    SELECT * INTO known FROM sluice.stream AS s WHERE s.name = resync.stream;
     IF known.name IS NULL THEN
         RAISE EXCEPTION 'there is no stream %', quote_ident(stream);
     END IF;
     IF known.source IS NULL THEN
         RAISE EXCEPTION 'resync of stream %: it has no source to read, and is fed by sluice.emit', stream USING HINT = 'Emit its payloads again.';
     END IF;
-    IF target IS NOT NULL AND NOT EXISTS (SELECT FROM sluice.target AS t WHERE t.stream = known.name AND t.subscription = resyncable.target) THEN
+    IF target IS NOT NULL AND NOT EXISTS (SELECT FROM sluice.target AS t WHERE t.stream = known.name AND t.subscription = resync.target) THEN
         RAISE EXCEPTION 'resync of stream %: it does not go to %', stream, quote_ident(target)
-            USING HINT = coalesce((SELECT 'It goes to ' || string_agg(t.subscription, ', ' ORDER BY 1) || '.' FROM sluice.target AS t WHERE t.stream = known.name), 'It goes nowhere.');
+            USING HINT = coalesce((SELECT format('It goes to %s.', string_agg(t.subscription, ', ' ORDER BY t.subscription)) FROM sluice.target AS t WHERE t.stream = known.name), 'It goes nowhere.');
     END IF;
-    RETURN known;
-END $$;
-
--- Logs every key of the stream's source, for a table that already held rows, or an index that was lost; `target`: for this one
--- alone. The drain works it off in slices, so it may be called in a migration, is resumed after any interruption, and races
--- with nothing: what is written is read when it is drained. Progress: sluice.expansion.
---
--- PostgreSQL takes an untyped literal for `target`, and not for the `keys` of the function below: what looks like an array is
--- given to that.
-CREATE OR REPLACE FUNCTION sluice.resync(stream text, target text DEFAULT NULL) RETURNS void
-LANGUAGE plpgsql VOLATILE AS $$
-BEGIN
-    IF starts_with(target, '{') THEN
-        PERFORM sluice.resync(stream, target::text[]);
+    -- An array of keys has one dimension, whatever is in it; and NULL is none of them.
+    IF keys = '{{"the whole source"}}' THEN
+        INSERT INTO sluice.outbox (stream, op, only_for) VALUES (stream, 'fan_out', target);
         RETURN;
     END IF;
-    INSERT INTO sluice.outbox (stream, op, only_for) SELECT r.name, 'fan_out', resync.target FROM sluice.resyncable(stream, target) AS r;
-END $$;
-
--- Logs these keys of the stream, and the text that its source has for each, where that is another; `target`: for this one alone.
-CREATE OR REPLACE FUNCTION sluice.resync(stream text, keys text[], target text DEFAULT NULL) RETURNS void
-LANGUAGE plpgsql VOLATILE AS $$
-DECLARE
-    known CONSTANT sluice.stream := sluice.resyncable(stream, target);
-BEGIN
-    keys := ARRAY(SELECT unnest(keys));         -- of one dimension
+    keys := ARRAY(SELECT unnest(keys));
     IF array_position(keys, NULL) IS NOT NULL THEN
         RAISE EXCEPTION 'resync of stream %: key number % is NULL', stream, array_position(keys, NULL)
             USING ERRCODE = 'null_value_not_allowed', HINT = 'A document has a key. Leave it out: array_agg(key) FILTER (WHERE key IS NOT NULL).';

@@ -471,6 +471,15 @@ BEGIN
         WHERE first.state = 'repaired' AND first.found_at < now - keep);
     GET DIAGNOSTICS rows = ROW_COUNT;
     removed := removed + rows;
+    -- A direct target that no stream goes to any more: nobody may be there who drains it, and it would keep the log.
+    PERFORM FROM sluice.roles FOR UPDATE SKIP LOCKED;           -- nobody defines a stream meanwhile
+    IF FOUND THEN
+        DELETE FROM sluice.subscription AS s
+        WHERE s.name IN (
+            SELECT x.name FROM sluice.subscription AS x
+            WHERE x.name = ANY (sluice.direct_targets()) AND NOT EXISTS (SELECT FROM sluice.target AS t WHERE t.subscription = x.name)
+            FOR UPDATE SKIP LOCKED);
+    END IF;
     -- Of tables that are not tracked any more.
     DELETE FROM sluice.expansion_turn AS t
     WHERE (t.stream, t.tracked) IN (

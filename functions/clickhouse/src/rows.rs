@@ -96,10 +96,7 @@ impl Rows {
     fn check_key(&self, key: &str, document: &str) -> Result<(), Refused> {
         let fields: Value = serde_json::from_str(document).unwrap_or_default();
         let Some((column, _)) = self.key.first() else { return Ok(()) };
-        let found = match &fields[column] {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
+        let found = fields[column].as_str().map_or_else(|| fields[column].to_string(), str::to_owned);
         if found == key {
             return Ok(());
         }

@@ -195,7 +195,7 @@ impl Inserting {
         }
         self.shared.pace(&table.name).await;
         let until = Instant::now() + TELLING_APART;
-        let mut todo = vec![0..writes.len()];
+        let mut todo: Vec<Range<usize>> = std::iter::once(0..writes.len()).collect();
         while let Some(asked) = todo.pop() {
             if asked.is_empty() {
                 continue;

@@ -98,6 +98,10 @@ pub(crate) struct Outgoing<'a, S, K: Sink> {
     step: K::Step,
     counters: &'a mut Drained,
     done: Done,
+    /// When the step began.
+    began: Instant,
+    /// Of a direct target, by stream: when each change that was put was logged, in milliseconds since the step began.
+    logged: BTreeMap<String, Vec<i64>>,
     /// Of each stream, the first and the last row that travel, and when the oldest was logged.
     rows: BTreeMap<String, (i64, i64, i64)>,
     traced: TracedChanges,
@@ -125,6 +129,8 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
             step,
             counters,
             done: Done::default(),
+            began: Instant::now(),
+            logged: BTreeMap::new(),
             rows: BTreeMap::new(),
             traced: TracedChanges::default(),
         })
@@ -165,8 +171,9 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
 
     /// Waits until all of it is sent.
     pub async fn finish(self) -> Result<Done, Error> {
-        let Self { step, counters, mut done, rows, rests, .. } = self;
+        let Self { step, counters, mut done, rows, rests, began, logged, .. } = self;
         let outcome = step.finish().await.map_err(Error::of_sink)?;
+        count_written(&mut done.counts, &logged, as_milliseconds(began.elapsed()));
         for Sent { stream, messages, bytes } in outcome.sent {
             counters.messages += messages;
             counters.bytes += bytes;
@@ -176,15 +183,19 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
                 done.flights.push(Flight { stream, parts, first_id, last_id, since_ms });
             }
         }
-        done.refusals.extend(outcome.refused);
         for Unfit { stream, reason, ids } in outcome.unfit {
             error!(stream, reason, "the target does not take a stream as it is: its changes are set aside");
+            done.counts.add(&stream, delivery::WRITTEN, -as_count(ids.len()));
             let pause = rests.left(&stream).unwrap_or_else(|| rests.begin(&stream));
             counters.waiting += ids.len() as u64;
             let aside = done.aside.entry(stream).or_default();
             aside.ids.extend(ids);
             (aside.pause, aside.reason) = (pause, Some(reason));
         }
+        for refusal in &outcome.refused {
+            done.counts.add(&refusal.stream, delivery::WRITTEN, -1);
+        }
+        done.refusals.extend(outcome.refused);
         for refusal in &done.refusals {
             counters.refused += 1;
             done.counts.add(&refusal.stream, delivery::DEAD_LETTERED, 1);
@@ -373,6 +384,10 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
         }
         let name = &stream.name;
         self.done.counts.add(name, delivery::PUBLISHED, 1);
+        if !K::READS_AGAIN {
+            let logged = as_milliseconds(self.began.elapsed()) - (read_at_ms - row.logged_ms);
+            self.logged.entry(name.clone()).or_default().push(logged);
+        }
         if stream.has_refusals {
             self.done.arrived.entry(name.clone()).or_default().push(row.key.clone());
         }
@@ -394,6 +409,27 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
         };
         self.step.put(stream, &change, document).await.map_err(Error::of_sink)
     }
+}
+
+/// What a direct target has, now that the step has ended: how many changes of each stream, and how old they were.
+fn count_written(counts: &mut Counts, logged: &BTreeMap<String, Vec<i64>>, now: i64) {
+    for (stream, logged) in logged {
+        let mut buckets: BTreeMap<&'static str, i64> = BTreeMap::new();
+        let mut sum = 0;
+        for age in logged.iter().map(|logged| (now - logged).max(0)) {
+            *buckets.entry(delivery::latency_bucket(age)).or_default() += 1;
+            sum += age;
+        }
+        for (bucket, changes) in buckets {
+            counts.add(stream, bucket, changes);
+        }
+        counts.add(stream, delivery::LATENCY_SUM_MS, sum);
+        counts.add(stream, delivery::WRITTEN, as_count(logged.len()));
+    }
+}
+
+fn as_milliseconds(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn as_count(number: usize) -> i64 {

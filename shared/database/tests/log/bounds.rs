@@ -49,6 +49,8 @@ const ROWS: &str = "
         SELECT 'elasticsearch', CASE WHEN n % 2 = 0 THEN 'items' ELSE 'unborn' END, n % 50000, 1 + n / 50000, false FROM generate_series(1, 75000) AS n;
     INSERT INTO sluice.dead_letter (subscription, stream, key, version, at)
         SELECT 'elasticsearch', 'items', n, n, now() - interval '40 days' FROM generate_series(1, 50000) AS n;
+    INSERT INTO sluice.dead_letter (subscription, stream, key, version, change_id, error_type, reason, at)
+        SELECT 'other', 'items', n, n, n, 'refused', 'too long', now() - interval '2 years' FROM generate_series(1, 50000) AS n;
     INSERT INTO sluice.difference (subscription, stream, key, class, state, seen, until, digest, found_at)
         SELECT 'elasticsearch', 'items', n, CASE WHEN n % 5 = 0 THEN 'extra' ELSE 'stale' END,
             CASE WHEN n % 3 = 0 THEN 'candidate' WHEN n % 3 = 1 THEN 'confirmed' ELSE 'repaired' END,
@@ -72,7 +74,7 @@ const ROWS: &str = "
     INSERT INTO sluice.outbox (stream, key, op) SELECT 'unborn', n, 'upsert' FROM generate_series(1, 2000) AS n";
 
 /// How each function is called as its caller calls it, or in a harder way. One that has no line here fails the test.
-const CALLS: [(&str, &str); 120] = [
+const CALLS: [(&str, &str); 127] = [
     ("advance", "SELECT sluice.advance('elasticsearch', 1)"),
     ("answers_for_another", "SELECT sluice.answers_for_another('elasticsearch', 'items', '7')"),
     ("as_reader", "SELECT sluice.as_reader(s, 'SELECT', 'n integer') FROM sluice.stream AS s"),
@@ -91,6 +93,25 @@ const CALLS: [(&str, &str); 120] = [
     ("count_ingest", "SELECT sluice.count_ingest('{rounds}', '{1}')"),
     ("counted_rows", "SELECT sluice.counted_rows()"),
     ("covers", "SELECT sluice.covers(s.seen, pg_current_snapshot()) FROM sluice.subscription AS s"),
+    ("direct_targets", "SELECT sluice.direct_targets()"),
+    (
+        "discard_refusals",
+        "SELECT sluice.discard_refusals(ARRAY(SELECT id FROM sluice.dead_letter WHERE error_type IS NOT NULL ORDER BY id LIMIT 1000), 'operator', NULL)",
+    ),
+    (
+        "forget_refusals",
+        "SELECT sluice.forget_refusals('other', 'items', ARRAY(SELECT n::text FROM generate_series(49001, 51000) AS n))",
+    ),
+    (
+        "note_refusals",
+        "SELECT sluice.note_refusals('other', ARRAY(SELECT (SELECT max(id) FROM sluice.outbox) - n FROM generate_series(0, 99) AS n), array_fill('items'::text, '{100}'), ARRAY(SELECT n::text FROM generate_series(49951, 50050) AS n), array_fill(7::bigint, '{100}'), array_fill('refused'::text, '{100}'), array_fill('too long'::text, '{100}'))",
+    ),
+    (
+        "redrive_refusals",
+        "SELECT sluice.redrive_refusals(ARRAY(SELECT id FROM sluice.dead_letter WHERE error_type IS NOT NULL ORDER BY id LIMIT 1000), 'operator', NULL)",
+    ),
+    ("rest", "SELECT sluice.rest('other', 'items', '5 s')"),
+    ("texts_of", "SELECT sluice.texts_of(t) FROM sluice.target AS t"),
     ("depart", "SELECT sluice.depart('elasticsearch', 60000, false, '{items}', '{1}', '{1}', '{2}', ARRAY[now()])"),
     (
         "documents_query",

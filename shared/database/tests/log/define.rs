@@ -27,7 +27,7 @@ async fn bad_input_is_refused_with_its_name_and_a_remedy() -> Result<()> {
             "mapping",
             "properties",
         ),
-        ("sluice.define_stream('a', source => 'demo.item', key => 'id', mapping => NULL)", "mapping", "properties"),
+        ("sluice.define_stream('a', source => 'demo.item', key => 'id', mapping => '[]')", "mapping", "properties"),
         (
             "sluice.define_stream('a', source => 'demo.item', key => 'id', mapping => '{\"dynamic\": true, \"properties\": {}}')",
             "dynamic",

@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result, bail};
 use database::log::Count;
 use database::{Read, Session as _};
 use localstack::Database;
+use std::time::Duration;
 use tokio_postgres::Client;
 
 use crate::support::{Drainer, World, keys, one};
@@ -163,5 +164,109 @@ async fn a_row_for_a_subscription_that_is_not_there_waits_for_nobody() -> Result
     world.owner.batch_execute(row).await?;
     assert_eq!(passed(&world.owner).await?, "{}");
     assert!(world.drain().await?.is_empty());
+    Ok(())
+}
+
+/// An untyped literal is an array of keys, and no keys are not all of them.
+#[tokio::test]
+async fn a_resync_is_for_one_target_or_all_and_of_all_keys_or_some() -> Result<()> {
+    let world = world_of_two().await?;
+    world.app.batch_execute("INSERT INTO demo.item VALUES (1, 'a'), (2, 'b')").await?;
+    world.drain().await?;
+    other(&world.database).await?.drain().await?;
+    for (call, first, second) in [
+        ("'items', '{1}'", "1", "1"),
+        ("'items', ARRAY['1'], 'other'", "", "1"),
+        ("'items', keys => '{2,3}', target => 'elasticsearch'", "2 3", ""),
+        // With it the key of the log that the source has not.
+        ("'items', target => 'other'", "", "1 2 3"),
+        ("'items', target => 'elasticsearch'", "1 2 3", ""),
+        ("'items'", "1 2 3", "1 2 3"),
+        ("'items', NULL", "", ""),
+        ("'items', '{}'", "", ""),
+    ] {
+        world.owner.batch_execute(&format!("SELECT sluice.resync({call})")).await?;
+        world.fan_out(100).await?;
+        assert_eq!(keys(&world.drain().await?).join(" "), first, "{call}");
+        assert_eq!(keys(&other(&world.database).await?.drain().await?).join(" "), second, "{call}");
+    }
+    for (call, words) in [
+        ("'items', target => 'nobody'", "does not go to nobody (It goes to elasticsearch, other.)"),
+        ("'items', ARRAY['1'], 'nobody'", "does not go to nobody"),
+        ("'nobody', target => 'other'", "there is no stream nobody"),
+    ] {
+        let refused = world.owner.batch_execute(&format!("SELECT sluice.resync({call})")).await.unwrap_err();
+        assert!(database::describe(&refused).contains(words), "{call}: {}", database::describe(&refused));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stream_goes_where_deliver_says_until_it_is_withheld() -> Result<()> {
+    let world = World::new().await?;
+    let refused = async |call: &str| -> Result<String> {
+        let error = world.owner.batch_execute(&format!("SELECT sluice.{call}")).await.unwrap_err();
+        Ok(database::describe(&error))
+    };
+    for (call, words) in [
+        ("deliver('items', target => 'elasticsearch')", "by the mapping that define_stream is given"),
+        ("deliver('items', target => NULL)", "NULL is no direct target"),
+        ("deliver('items', target => 'kafka', settings => '[]')", "not a JSON object"),
+        ("deliver('items', target => 'kafka', settings => '{\"topic\": \"a b\"}')", "a topic cannot be named 'a b'"),
+        ("deliver('items', target => 'kafka', settings => '{\"partitions\": 0}')", "partitions is a number"),
+        ("deliver('items', target => 'kafka', settings => '{\"envelope\": \"xml\"}')", "there is no envelope 'xml'"),
+        ("deliver('items', target => 'kafka', settings => '{\"table\": \"t\"}')", "kafka has no setting \"table\""),
+        ("withhold('items', 'kafka')", "stream items does not go to kafka"),
+        ("define_stream('items', source => 'demo.item', key => 'id')", "its mapping is missing"),
+        ("define_stream('bare', settings => '{}')", "the settings are those of an index"),
+    ] {
+        let told = refused(call).await?;
+        assert!(told.contains(words), "{call}: {told}");
+    }
+    world
+        .owner
+        .batch_execute(
+            "SELECT sluice.define_stream('bare', source => 'demo.item', key => 'id');
+             SELECT sluice.deliver('items', target => 'kafka', settings => '{\"topic\": \"shop.items\", \"partitions\": 3, \"fields\": [\"value\"]}')",
+        )
+        .await?;
+    let told = refused("deliver('bare', target => 'kafka', settings => '{\"topic\": \"shop.items\"}')").await?;
+    assert!(told.contains("another one goes to shop.items of kafka"), "{told}");
+    let targets = "SELECT string_agg(subscription || ' ' || stream, '; ' ORDER BY subscription, stream) FROM sluice.target WHERE stream <> 'sluice_heartbeat'";
+    assert_eq!(one::<String>(&world.owner, targets).await?, "elasticsearch items; kafka items");
+    let wanted = "SELECT mapping::text FROM sluice.target WHERE subscription = 'kafka'";
+    assert_eq!(
+        one::<String>(&world.owner, wanted).await?,
+        r#"{"topic": "shop.items", "envelope": "cloudevents", "partitions": 3, "properties": {"id": {}, "value": {}}}"#
+    );
+    world.owner.batch_execute("SELECT sluice.withhold('items', 'elasticsearch')").await?;
+    assert_eq!(one::<String>(&world.owner, targets).await?, "kafka items");
+    Ok(())
+}
+
+/// Nobody has to drain what no stream goes to, and it keeps no row of the log.
+#[tokio::test]
+async fn a_direct_target_without_streams_is_idle_and_a_subscription_that_is_not_there_is_told() -> Result<()> {
+    let world = World::new().await?;
+    let client = world.database.functions().await?;
+    assert!(!client.is_pending("clickhouse").await?);
+    let is_there = "SELECT EXISTS (SELECT FROM sluice.subscription WHERE name = 'kafka')";
+    world.owner.batch_execute("SELECT sluice.deliver('items', target => 'kafka')").await?;
+    client.forget_old(Duration::from_secs(3600)).await?;
+    assert!(one::<bool>(&world.owner, is_there).await?);
+    world
+        .owner
+        .batch_execute(
+            "SELECT sluice.withhold('items', 'kafka'); BEGIN; SELECT sluice.deliver('items', target => 'kafka')",
+        )
+        .await?;
+    client.forget_old(Duration::from_secs(3600)).await?;
+    world.owner.batch_execute("COMMIT").await?;
+    assert!(one::<bool>(&world.owner, is_there).await?, "a stream was about to go there");
+    world.owner.batch_execute("SELECT sluice.drop_stream('items')").await?;
+    client.forget_old(Duration::from_secs(3600)).await?;
+    assert!(!one::<bool>(&world.owner, is_there).await?);
+    let error = client.is_pending("nobody").await.unwrap_err();
+    assert!(database::describe(&error).contains("there is no subscription nobody"), "{error}");
     Ok(())
 }

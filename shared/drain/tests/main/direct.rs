@@ -67,6 +67,9 @@ async fn a_change_that_a_direct_target_refuses_is_one_letter_and_its_neighbours_
     world.pass(&mut drainer).await?;
     assert_eq!(world.keys(), "1 3");
     assert_eq!(text(&world.owner, LETTERS).await?, "clickhouse item 2 out_of_range: n is too large");
+    let counted = "SELECT string_agg(measure || ' ' || value, ', ' ORDER BY measure) FROM sluice.delivery_stats
+        WHERE subscription = 'clickhouse' AND measure IN ('published', 'written', 'dead_lettered')";
+    assert_eq!(text(&world.owner, counted).await?, "dead_lettered 1, published 3, written 2");
     // Refused once more, it is the same letter.
     world.owner.batch_execute("UPDATE item SET n = 20 WHERE id = 2").await?;
     world.pass(&mut drainer).await?;
