@@ -41,7 +41,9 @@ async fn clickhouse_and_elasticsearch_both_get_a_stream_and_neither_waits_for_th
         .await?;
     stack.converges("e2e_clickhouse", "SELECT id::text FROM item").await?;
     Service::Clickhouse.start()?;
-    has_all(&stack).await
+    has_all(&stack).await?;
+    // The subscription ends with its last stream.
+    stack.execute("SELECT sluice.withhold('e2e_clickhouse', 'clickhouse')").await
 }
 
 async fn has_all(stack: &Stack) -> Result<()> {
