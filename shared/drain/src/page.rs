@@ -79,7 +79,7 @@ pub(crate) struct Aside {
     pub ids: Vec<i64>,
     /// For how long it rests.
     pub pause: Duration,
-    /// What operators are told, where that is not noted yet.
+    /// What operators are told of a target that does not take them; of a source it is noted.
     pub reason: Option<String>,
 }
 
@@ -159,6 +159,9 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
             if stream.source.is_some() {
                 self.read(&stream, &latest, version, read_at_ms).await?;
             } else {
+                if !K::READS_AGAIN && stream.has_fault {
+                    self.session.note_fault(self.subscription, &name, None).await?;
+                }
                 for row in latest {
                     let op = if row.is_delete { Op::Delete } else { Op::Upsert };
                     let payload = row.payload.as_deref();
@@ -188,6 +191,8 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
             done.counts.add(&stream, delivery::WRITTEN, -as_count(ids.len()));
             let pause = rests.left(&stream).unwrap_or_else(|| rests.begin(&stream));
             counters.waiting += ids.len() as u64;
+            // Nobody knows which of them have.
+            done.arrived.remove(&stream);
             let aside = done.aside.entry(stream).or_default();
             aside.ids.extend(ids);
             (aside.pause, aside.reason) = (pause, Some(reason));
@@ -233,7 +238,7 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
             if K::READS_AGAIN || !self.rests.is_resting(name) {
                 return Ok(Some(stream));
             }
-            self.put_aside(name, rows.iter(), None);
+            self.put_aside(name, rows.iter());
             return Ok(None);
         }
         let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
@@ -244,13 +249,12 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
     }
 
     /// Sets changes of a stream that rests aside.
-    fn put_aside<'r>(&mut self, stream: &str, rows: impl Iterator<Item = &'r log::Row>, reason: Option<&str>) {
+    fn put_aside<'r>(&mut self, stream: &str, rows: impl Iterator<Item = &'r log::Row>) {
         let pause = self.rests.left(stream).unwrap_or_default();
         let aside = self.done.aside.entry(stream.to_owned()).or_default();
         let before = aside.ids.len();
         aside.ids.extend(rows.map(|row| row.id));
         aside.pause = aside.pause.max(pause);
-        aside.reason = reason.map(str::to_owned).or(aside.reason.take());
         self.counters.waiting += (aside.ids.len() - before) as u64;
     }
 
@@ -290,7 +294,7 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
         }
         if !K::READS_AGAIN {
             if !left.is_empty() {
-                self.put_aside(&stream.name, left.iter().map(|&index| &rows[index]), None);
+                self.put_aside(&stream.name, left.iter().map(|&index| &rows[index]));
             }
             return Ok(());
         }
