@@ -11,6 +11,8 @@ pub enum Service {
     Postgres,
     /// The index.
     Elasticsearch,
+    /// The server of a direct target.
+    Clickhouse,
     /// The queues, the secrets, and whatever starts functions.
     LocalStack,
     /// The function that drains the log.
@@ -38,6 +40,7 @@ impl Service {
         match self {
             Self::Postgres => "postgres",
             Self::Elasticsearch => "elasticsearch",
+            Self::Clickhouse => "clickhouse",
             Self::LocalStack => "localstack",
             Self::Trigger => "trigger",
             Self::Indexer => "indexer",
