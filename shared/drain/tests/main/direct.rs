@@ -103,7 +103,7 @@ async fn a_letter_goes_when_its_key_arrives_later_and_stays_discarded_when_someb
         "SELECT sluice.discard_refusals(array_agg(id), 'operator', '127.0.0.1')::text FROM sluice.dead_letter";
     assert_eq!(text(&world.owner, discard).await?, "1");
     assert_eq!(text(&world.owner, LETTERS).await?, "");
-    assert_eq!(text(&world.owner, "SELECT action || ' ' || subject FROM sluice.audit").await?, "discard letter 2");
+    assert_eq!(text(&world.owner, "SELECT action || ' ' || subject FROM sluice.audit").await?, "discard clickhouse-2");
     assert_eq!(world.keys(), "1");
     Ok(())
 }
