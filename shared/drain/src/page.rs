@@ -100,6 +100,8 @@ pub(crate) struct Outgoing<'a, S, K: Sink> {
     done: Done,
     /// Of each stream, the first and the last row that travel, and when the oldest was logged.
     rows: BTreeMap<String, (i64, i64, i64)>,
+    /// A direct target's: of each stream, the keys that were put, each with its newest version.
+    written: BTreeMap<String, HashMap<String, i64>>,
     traced: TracedChanges,
 }
 
@@ -126,6 +128,7 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
             counters,
             done: Done::default(),
             rows: BTreeMap::new(),
+            written: BTreeMap::new(),
             traced: TracedChanges::default(),
         })
     }
@@ -165,7 +168,7 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
 
     /// Waits until all of it is sent.
     pub async fn finish(self) -> Result<Done, Error> {
-        let Self { step, counters, mut done, rows, rests, .. } = self;
+        let Self { step, streams, counters, mut done, rows, mut written, rests, .. } = self;
         let outcome = step.finish().await.map_err(Error::of_sink)?;
         for Sent { stream, messages, bytes } in outcome.sent {
             counters.messages += messages;
@@ -177,6 +180,16 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
             }
         }
         done.refusals.extend(outcome.refused);
+        // A page behind it had the key once more, and that was written: there is nothing to be told.
+        done.refusals.retain(|refusal| {
+            let newest = written.get(&refusal.stream).and_then(|keys| keys.get(&refusal.key));
+            newest.is_none_or(|newest| *newest <= refusal.version)
+        });
+        for refusal in &done.refusals {
+            written.get_mut(&refusal.stream).and_then(|keys| keys.remove(&refusal.key));
+        }
+        written.retain(|stream, _| streams.get(stream).is_some_and(|stream| stream.has_refusals));
+        done.arrived = written.into_iter().map(|(stream, keys)| (stream, keys.into_keys().collect())).collect();
         for Unfit { stream, reason, ids } in outcome.unfit {
             error!(stream, reason, "the target does not take a stream as it is: its changes are set aside");
             let pause = rests.left(&stream).unwrap_or_else(|| rests.begin(&stream));
@@ -373,8 +386,8 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
         }
         let name = &stream.name;
         self.done.counts.add(name, delivery::PUBLISHED, 1);
-        if stream.has_refusals {
-            self.done.arrived.entry(name.clone()).or_default().push(row.key.clone());
+        if !K::READS_AGAIN {
+            self.written.entry(name.clone()).or_default().insert(row.key.clone(), version);
         }
         let trace = row.traceparent.as_deref().and_then(Trace::parse).filter(Trace::is_sampled);
         if let Some(trace) = &trace

@@ -68,7 +68,8 @@ impl Scheduler {
 
     pub(super) fn drain_targets(&mut self) {
         if self.has_targets {
-            TARGETS.map(|target| self.drain_into(target));
+            self.drain_into(TABLE);
+            self.drain_into(TOPIC);
         }
     }
 
