@@ -104,6 +104,8 @@ pub(crate) struct Outgoing<'a, S, K: Sink> {
     logged: BTreeMap<String, Vec<i64>>,
     /// Of each stream, the first and the last row that travel, and when the oldest was logged.
     rows: BTreeMap<String, (i64, i64, i64)>,
+    /// A direct target's: of each stream, the keys that were put, each with its newest version.
+    written: BTreeMap<String, HashMap<String, i64>>,
     traced: TracedChanges,
 }
 
@@ -132,6 +134,7 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
             began: Instant::now(),
             logged: BTreeMap::new(),
             rows: BTreeMap::new(),
+            written: BTreeMap::new(),
             traced: TracedChanges::default(),
         })
     }
@@ -174,7 +177,7 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
 
     /// Waits until all of it is sent.
     pub async fn finish(self) -> Result<Done, Error> {
-        let Self { step, counters, mut done, rows, rests, began, logged, .. } = self;
+        let Self { step, streams, counters, mut done, rows, mut written, rests, began, logged, .. } = self;
         let outcome = step.finish().await.map_err(Error::of_sink)?;
         count_written(&mut done.counts, &logged, as_milliseconds(began.elapsed()));
         for Sent { stream, messages, bytes } in outcome.sent {
@@ -186,6 +189,20 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
                 done.flights.push(Flight { stream, parts, first_id, last_id, since_ms });
             }
         }
+        for refusal in &outcome.refused {
+            done.counts.add(&refusal.stream, delivery::WRITTEN, -1);
+        }
+        done.refusals.extend(outcome.refused);
+        // A page behind it had the key once more, and that was written: there is nothing to be told.
+        done.refusals.retain(|refusal| {
+            let newest = written.get(&refusal.stream).and_then(|keys| keys.get(&refusal.key));
+            newest.is_none_or(|newest| *newest <= refusal.version)
+        });
+        for refusal in &done.refusals {
+            written.get_mut(&refusal.stream).and_then(|keys| keys.remove(&refusal.key));
+        }
+        written.retain(|stream, _| streams.get(stream).is_some_and(|stream| stream.has_refusals));
+        done.arrived = written.into_iter().map(|(stream, keys)| (stream, keys.into_keys().collect())).collect();
         for Unfit { stream, reason, ids } in outcome.unfit {
             error!(stream, reason, "the target does not take a stream as it is: its changes are set aside");
             done.counts.add(&stream, delivery::WRITTEN, -as_count(ids.len()));
@@ -197,10 +214,6 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
             aside.ids.extend(ids);
             (aside.pause, aside.reason) = (pause, Some(reason));
         }
-        for refusal in &outcome.refused {
-            done.counts.add(&refusal.stream, delivery::WRITTEN, -1);
-        }
-        done.refusals.extend(outcome.refused);
         for refusal in &done.refusals {
             counters.refused += 1;
             done.counts.add(&refusal.stream, delivery::DEAD_LETTERED, 1);
@@ -391,9 +404,7 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
         if !K::READS_AGAIN {
             let logged = as_milliseconds(self.began.elapsed()) - (read_at_ms - row.logged_ms);
             self.logged.entry(name.clone()).or_default().push(logged);
-        }
-        if stream.has_refusals {
-            self.done.arrived.entry(name.clone()).or_default().push(row.key.clone());
+            self.written.entry(name.clone()).or_default().insert(row.key.clone(), version);
         }
         let trace = row.traceparent.as_deref().and_then(Trace::parse).filter(Trace::is_sampled);
         if let Some(trace) = &trace
