@@ -38,7 +38,7 @@ DEPLOYED = {
     "DATABASE_SECRET_ARN": "DatabaseSecretArn",
     "DATABASE_OWNER_SECRET_ARN": "DatabaseOwnerSecretArn",
     "ELASTICSEARCH_SECRET_ARN": "ElasticsearchSecretArn",
-    "CLICKHOUSE_SECRET_ARN": "ClickhouseSecretArn",
+    "CLICKHOUSE_SECRET_ARN": "ClickHouseSecretArn",
 }
 # The functions by what SERVICE calls them: a target's own name is its server's.
 FUNCTIONS = {f"{name}-function" if name in TARGETS else name: name for name in functions.NAMES}

@@ -117,7 +117,7 @@ def run_migrate(stack: Stack, command: str) -> None:
     env = cloud.clean_env(stack) | {
         "DATABASE_SECRET_ARN": deployed["DatabaseOwnerSecretArn"],
         "ELASTICSEARCH_SECRET_ARN": deployed["ElasticsearchSecretArn"],
-        "CLICKHOUSE_SECRET_ARN": deployed.get("ClickhouseSecretArn", ""),
+        "CLICKHOUSE_SECRET_ARN": deployed.get("ClickHouseSecretArn", ""),
         "DATABASE_SSLMODE": deployed.get("DatabaseSslmode", ""),
         "DATABASE_CA": deployed.get("DatabaseCa", ""),
         "DEMO": deployed.get("Demo", "false"),
@@ -227,5 +227,5 @@ def secrets(stack: Stack, database: dict, elasticsearch_url: str, clickhouse_url
         "AdminSecretArn": {role: stack.password(role) for role in ("operator", "reader")},
     }
     if clickhouse.NAME in stack.targets:
-        found["ClickhouseSecretArn"] = {"url": clickhouse_url, "username": clickhouse.USER, "password": stack.password(clickhouse.NAME)}
+        found["ClickHouseSecretArn"] = {"url": clickhouse_url, "username": clickhouse.USER, "password": stack.password(clickhouse.NAME)}
     return found

@@ -180,7 +180,7 @@ $$;
 -- A line for each stream and each subscription that it goes to: its index (NULL: run migrate), what waits for it and
 -- expansions that are under way (`counted_rows` of each are looked at at most), what the newest one that is parked failed
 -- with, the tables that its view reads but nobody tracks, and why it does not keep up:
--- nobody can read its source, reading it failed just now, it has no index, or its changed documents cannot be found out.
+-- nobody can read its source, reading it failed just now, the target did not take it, it has no index, table or topic, or its changed documents cannot be found out.
 -- `problem` NULL: nothing is in its way.
 CREATE OR REPLACE FUNCTION sluice.stream_status()
 RETURNS TABLE (
@@ -196,8 +196,8 @@ SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off S
             WHERE NOT EXISTS (SELECT FROM sluice.tracked AS k WHERE k.relation = r AND k.stream = s.name)),
         coalesce(
             sluice.source_problem(s, sluice.fields_of(t)),
-            (SELECT 'its documents cannot be read: ' || f.problem FROM sluice.stream_fault AS f WHERE f.stream = s.name AND f.subscription = t.subscription),
-            CASE WHEN t.live_index IS NULL THEN 'it has no index yet: run migrate' END,
+            (SELECT CASE WHEN t.subscription = ANY (sluice.direct_targets()) THEN 'its changes wait: ' ELSE 'its documents cannot be read: ' END || f.problem FROM sluice.stream_fault AS f WHERE f.stream = s.name AND f.subscription = t.subscription),
+            CASE WHEN t.live_index IS NULL THEN format('it has no %s yet: run migrate', CASE t.subscription WHEN 'clickhouse' THEN 'table' WHEN 'kafka' THEN 'topic' ELSE 'index' END) END,
             (SELECT m.problem
              FROM (SELECT * FROM sluice.tracked AS n WHERE n.stream = s.name LIMIT 500) AS k
              CROSS JOIN LATERAL (SELECT CASE

@@ -31,7 +31,7 @@ GRANT EXECUTE ON FUNCTION
     sluice.answers_for_another(text, text, text), sluice.wait(text, bigint[]), sluice.waited(text, integer), sluice.note_fault(text, text, text),
     sluice.direct_targets(), sluice.rest(text, text, interval), sluice.forget_refusals(text, text, text[]),
     sluice.note_refusals(text, bigint[], text[], text[], bigint[], text[], text[]),
-    sluice.redrive_refusals(bigint[], text, text), sluice.discard_refusals(bigint[], text, text),
+    sluice.redrive_refusals(bigint[], text, text), sluice.discard_refusals(bigint[], text, text, text),
     sluice.relation_of(text), sluice.equality(regclass, text), sluice.key_values(sluice.stream, text), sluice.has_key(sluice.stream, text), sluice.is_no_key(text, text), sluice.source_problem(sluice.stream, text[]),
     sluice.columns_now(sluice.tracked), sluice.image_columns(text), sluice.affects_query(text, text), sluice.tables_of(regclass), sluice.behind(regclass),
     sluice.collect(integer), sluice.due_expansions(boolean), sluice.take_expansion(bigint), sluice.expand(integer, boolean, boolean),

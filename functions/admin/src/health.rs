@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 
 use crate::access::{Caller, Role};
 use crate::config::VERSION;
+use crate::letters::direct;
 use crate::pipeline::streams::{self, Held};
 use crate::services::Admin;
 
@@ -77,16 +78,16 @@ impl Part {
     }
 }
 
-/// How far behind the index is.
+/// How far behind the targets are.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Pipeline {
-    /// Rows of the log that wait.
+    /// Rows of the log that wait, of all subscriptions.
     pending_rows: i64,
-    /// For how long the oldest change that is not in the index has been in the log, sent or not.
+    /// For how long the oldest change that has not arrived at one of its targets has been in the log, sent or not.
     lag_ms: i64,
     /// Messages in the queue.
     queue_depth: i64,
-    /// Letters in the dead-letter queue.
+    /// Letters in the dead-letter queue, and those of direct targets.
     dead_letters: i64,
 }
 
@@ -175,12 +176,13 @@ async fn part(name: &'static str, check: impl Future<Output = Result<(), String>
 }
 
 async fn pipeline(admin: &Admin) -> Result<Pipeline, crate::problem::Problem> {
-    let subscriptions = subscriptions::list(&*admin.database().await?).await?;
+    let database = admin.database().await?;
+    let subscriptions = subscriptions::list(&database).await?;
     let services = admin.services().await;
     Ok(Pipeline {
         pending_rows: subscriptions.iter().map(|subscription| subscription.pending_rows).sum(),
         lag_ms: subscriptions.iter().map(|subscription| subscription.lag_ms).max().unwrap_or(0),
         queue_depth: services.queue.depth().await?,
-        dead_letters: services.letters.depth().await?.all(),
+        dead_letters: services.letters.depth().await?.all() + direct::depth(&database, None).await?,
     })
 }

@@ -20,9 +20,9 @@ use database::ingest::{
     self, DURATION_BUCKETS, DURATION_SUM_MS, FETCHED, REJECTED_CONFLICT, REJECTED_INVALID, SKIPPED_DUPLICATE,
     SKIPPED_OUTDATED, SYNCED,
 };
-use database::streams;
-use database::subscriptions::{self, Subscription};
+use database::subscriptions::{self, ELASTICSEARCH, Subscription};
 use database::validation::{self, Status};
+use database::{refusals, streams};
 use queue::Queue as _;
 
 use crate::metrics::stats::Totals;
@@ -86,7 +86,9 @@ pub async fn metrics(State(admin): State<Admin>) -> Result<impl IntoResponse, Pr
     let validations = validation::list(&database).await?;
     let profiles = Totals::new(ingest::read_totals(&database).await?);
     let services = admin.services().await;
-    let (queue, letters) = (services.queue.depth().await?, services.letters.depth().await?);
+    let queue = services.queue.depth().await?;
+    let mut letters = refusals::count(&database).await?;
+    letters.insert(ELASTICSEARCH.to_owned(), services.letters.depth().await?.all());
 
     let mut text = Exposition::default();
     deliveries(&mut text, &targets);
@@ -109,8 +111,14 @@ pub async fn metrics(State(admin): State<Admin>) -> Result<impl IntoResponse, Pr
     differences(&mut text, &validations);
     text.family("sluice_queue_messages", "gauge", "Messages in the queue: visible, delayed and in flight.");
     text.sample("sluice_queue_messages", &[], queue);
-    text.family("sluice_dead_letters", "gauge", "Letters in the dead-letter queue.");
-    text.sample("sluice_dead_letters", &[], letters.all());
+    text.family(
+        "sluice_dead_letters",
+        "gauge",
+        "Letters of a target that nobody redrove or discarded; of a direct one 50000 at most.",
+    );
+    for (subscription, count) in &letters {
+        text.sample("sluice_dead_letters", &[("subscription", subscription)], count);
+    }
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text.0))
 }
 
@@ -180,7 +188,7 @@ fn deliveries(text: &mut Exposition, targets: &BTreeMap<(String, String), Totals
     };
     counters(
         "sync_processed_total",
-        "Changes that came to their end in the index: written, overtaken by a newer write, or gone already.",
+        "Changes that came to their end in the target: written, overtaken by a newer write, or gone already.",
         &[WRITTEN, STALE, GONE],
     );
     counters(
@@ -189,12 +197,12 @@ fn deliveries(text: &mut Exposition, targets: &BTreeMap<(String, String), Totals
         &[RETRIED, CONFIGURATION, DEAD_LETTERED],
     );
     for (name, measure, help) in [
-        ("sync_dlq_total", DEAD_LETTERED, "Letters put into the dead-letter queue."),
+        ("sync_dlq_total", DEAD_LETTERED, "Changes that became dead letters."),
         ("sluice_drained_rows_total", DRAINED, "Rows of the log that were drained."),
         (
             "sluice_published_changes_total",
             PUBLISHED,
-            "Changes sent to the queue; many rows of one document become one.",
+            "Changes sent to the queue, or to a direct target; many rows of one document become one.",
         ),
         ("sluice_published_bytes_total", PUBLISHED_BYTES, "Bytes of their messages."),
         (
@@ -212,7 +220,7 @@ fn deliveries(text: &mut Exposition, targets: &BTreeMap<(String, String), Totals
         }
     }
     let name = "sluice_commit_to_indexed_seconds";
-    text.family(name, "histogram", "From the row of the log to the write in the index.");
+    text.family(name, "histogram", "From the row of the log to the write in the target.");
     for ((subscription, stream), totals) in targets {
         text.histogram(name, &labels(subscription, stream), totals, LATENCY_BUCKETS, LATENCY_SUM_MS);
     }

@@ -7,6 +7,8 @@
 mod access;
 #[path = "main/audit.rs"]
 mod audit;
+#[path = "main/direct.rs"]
+mod direct;
 #[path = "main/fixture.rs"]
 mod fixture;
 #[path = "main/lists.rs"]

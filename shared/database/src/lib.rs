@@ -9,6 +9,7 @@ pub mod letters;
 pub mod log;
 pub mod outbox;
 pub mod rebase;
+pub mod refusals;
 pub mod schema;
 mod session;
 mod source;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
+use database::refusals::Search;
 use database::subscriptions::ELASTICSEARCH;
 use database::{audit, letters, validation};
 use serde::{Deserialize, Serialize};
@@ -14,11 +15,12 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::access::Caller;
 use crate::extract::{Body, Params};
+use crate::letters::direct;
 use crate::letters::lease::Lease;
+use crate::letters::listed::{DeadLetter, List, Looked, Target};
 use crate::letters::pass::Pass;
-use crate::letters::queue::{DeadLetter, Facts, Letter, Letters};
+use crate::letters::queue::{Facts, Letter, Letters};
 use crate::letters::redrive::{Fate, Redrive, detail};
-use crate::newest;
 use crate::problem::Problem;
 use crate::services::Admin;
 
@@ -31,8 +33,6 @@ const LIST_TIMEOUT: Duration = Duration::from_millis(2500);
 /// A pass that looks for one letter.
 pub const PASS_HIDES_FOR: Duration = Duration::from_secs(30);
 const PASS_TIMEOUT: Duration = Duration::from_secs(25);
-/// The documents of a list share half of an answer. The rest of a hundred letters is less than the other half.
-const LISTED_BYTES: usize = newest::ANSWER_BYTES / 2;
 const LISTED_DOCUMENT_BYTES: usize = 256 << 10;
 
 /// Which letters.
@@ -42,20 +42,34 @@ const LISTED_DOCUMENT_BYTES: usize = 256 << 10;
 pub struct Which {
     /// At most so many; 100 unless told, and at most.
     limit: Option<usize>,
+    /// Only of this target.
+    target: Option<Target>,
     /// Only of this stream.
     stream: Option<String>,
     /// Only with this word for the reason.
     error_type: Option<String>,
 }
 
-/// Letters, as SQS gave them: in no order.
+/// Letters: those of direct targets, the newest first, and then the queue's, as SQS gave them.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct DeadLetters {
     letters: Vec<DeadLetter>,
-    /// How many are in the queue, approximately.
+    /// How many there are, of the target that was asked for or of all. In the queue approximately; of a direct target 50,000 at
+    /// most.
     depth: i64,
     /// There are letters that were not looked at.
     is_sample: bool,
+}
+
+impl Which {
+    fn search(&self) -> Search<'_> {
+        Search {
+            target: self.target.map(Target::name),
+            stream: self.stream.as_deref(),
+            error_type: self.error_type.as_deref(),
+            ..Search::default()
+        }
+    }
 }
 
 /// What became of one letter.
@@ -91,7 +105,9 @@ pub struct Discarded {
     result: &'static str,
 }
 
-/// What could not be written, and why. Looking consumes nothing, and hides a letter from others for a moment only.
+/// What could not be written, and why. Looking consumes nothing, and hides a letter of the queue from others for a moment only.
+///
+/// Where no target is asked for, half of the places are for the queue's letters.
 #[utoipa::path(get, path = "/api/dlq", operation_id = "list_dead_letters", params(Which), tag = "dead letters",
     responses((status = OK, body = DeadLetters), (status = BAD_REQUEST, body = Problem)))]
 pub async fn list(
@@ -99,61 +115,73 @@ pub async fn list(
     Extension(caller): Extension<Caller>,
     Params(which): Params<Which>,
 ) -> Result<Json<DeadLetters>, Problem> {
-    let sees = caller.role.sees_contents();
-    let letters = &admin.services().await.letters;
-    // Without its turn, or while PostgreSQL is away, it looks all the same, and may see a part only.
-    let Ok(database) = admin.database().await else { return Ok(Json(look(letters, &which, sees).await?)) };
-    let lease = Lease::take(&database, LIST_TIMEOUT).await?;
-    let listed = look(letters, &which, sees).await;
-    if let Some(lease) = lease {
-        lease.release(&database).await;
+    let limit = which.limit.unwrap_or(LIMIT).clamp(1, LIMIT);
+    let mut list = List::new(limit, caller.role.sees_contents());
+    let (mut depth, mut is_sample) = (0, false);
+    let database = admin.database().await;
+    if which.target != Some(Target::Elasticsearch) {
+        match &database {
+            Ok(database) => {
+                let places = if which.target.is_none() { limit.div_ceil(2) } else { limit };
+                let looked = direct::list(database, &which.search(), places, LISTED_DOCUMENT_BYTES, &mut list).await?;
+                (depth, is_sample) = (looked.depth, looked.is_sample);
+            }
+            Err(_) => is_sample = true,
+        }
     }
-    Ok(Json(listed?))
+    if which.target.is_none_or(|target| target == Target::Elasticsearch) {
+        let looked = look_into_queue(&admin, database.as_deref().ok(), &which, &mut list).await?;
+        depth += looked.depth;
+        is_sample |= looked.is_sample;
+    } else {
+        database?;
+    }
+    Ok(Json(DeadLetters { letters: list.into_letters(), depth, is_sample }))
 }
 
-async fn look(letters: &Letters, which: &Which, sees: bool) -> Result<DeadLetters, queue::Error> {
+/// Without its turn, or while PostgreSQL is away, it looks all the same, and may see a part only.
+async fn look_into_queue(
+    admin: &Admin,
+    database: Option<&Client>,
+    which: &Which,
+    list: &mut List,
+) -> Result<Looked, Problem> {
+    let letters = &admin.services().await.letters;
+    let Some(database) = database else { return Ok(look(letters, which, list).await?) };
+    let lease = Lease::take(database, LIST_TIMEOUT).await?;
+    let looked = look(letters, which, list).await;
+    if let Some(lease) = lease {
+        lease.release(database).await;
+    }
+    Ok(looked?)
+}
+
+async fn look(letters: &Letters, which: &Which, list: &mut List) -> Result<Looked, queue::Error> {
     let depth = letters.depth().await?;
-    let limit = which.limit.unwrap_or(LIMIT).clamp(1, LIMIT);
     let mut pass = Pass::new(letters, LISTED_FOR, Instant::now() + LIST_TIMEOUT);
-    let found = collect(&mut pass, which, limit, usize::try_from(depth.visible).unwrap_or(0), sees).await;
+    let collected = collect(&mut pass, which, usize::try_from(depth.visible).unwrap_or(0), list).await;
     let seen = i64::try_from(pass.seen()).unwrap_or(i64::MAX);
     pass.end().await;
-    Ok(DeadLetters { letters: found?, depth: depth.all().max(seen), is_sample: seen < depth.all() })
+    collected?;
+    Ok(Looked { depth: depth.all().max(seen), is_sample: seen < depth.all() })
 }
 
-async fn collect(
-    pass: &mut Pass<'_>,
-    which: &Which,
-    limit: usize,
-    visible: usize,
-    sees: bool,
-) -> Result<Vec<DeadLetter>, queue::Error> {
-    let mut found = vec![];
-    let mut room = LISTED_BYTES;
-    while found.len() < limit && pass.seen() < visible.min(LOOKED_AT) {
+async fn collect(pass: &mut Pass<'_>, which: &Which, visible: usize, list: &mut List) -> Result<(), queue::Error> {
+    while !list.is_full() && pass.seen() < visible.min(LOOKED_AT) {
         let Some(letters) = pass.next().await? else { break };
         for letter in &letters {
             pass.hold(letter);
-            if found.len() < limit && letter.matches(which.stream.as_deref(), which.error_type.as_deref()) {
-                let mut listed = letter.listed(LISTED_DOCUMENT_BYTES);
-                let content = newest::bytes(&(&listed.document, &listed.body));
-                if !sees {
-                    listed = listed.without_contents();
-                } else if content <= room {
-                    room -= content;
-                } else {
-                    (listed.document, listed.body) = (None, None);
-                }
-                found.push(listed);
+            if !list.is_full() && letter.matches(which.stream.as_deref(), which.error_type.as_deref()) {
+                list.push(letter.listed(LISTED_DOCUMENT_BYTES));
             }
         }
     }
-    Ok(found)
+    Ok(())
 }
 
-/// Redrives one letter, by its message id or change id.
+/// Redrives one letter, for its target alone: by its message id, or one of the queue by its change id.
 ///
-/// What fails again is in the dead-letter queue again, as a new letter.
+/// What fails again is a new letter.
 #[utoipa::path(post, path = "/api/dlq/{id}/redrive", params(("id" = String, Path)), tag = "dead letters",
     responses((status = OK, body = Outcome), (status = NOT_FOUND, body = Problem), (status = CONFLICT, body = Problem)))]
 pub async fn redrive(
@@ -162,6 +190,10 @@ pub async fn redrive(
     Path(id): Path<String>,
 ) -> Result<Json<Outcome>, Problem> {
     let database = admin.database().await?;
+    if let Some(name) = direct::Name::parse(&id) {
+        let fate = direct::redrive(&database, &caller, name).await?;
+        return outcome(&database, &id, fate).await.map(Json);
+    }
     let services = admin.services().await;
     let redrive = Redrive::new(services, &database, &caller, None).await?;
     let found = with_letter(&services.letters, &database, &id, async |letter| {
@@ -199,11 +231,16 @@ pub async fn discard(
     if reason.is_empty() || reason.chars().count() > 500 {
         return Err(Problem::bad_request("give a reason of 1 to 500 characters; it is kept in the audit"));
     }
+    let reason = reason.replace('\0', "\u{2400}");
     let database = admin.database().await?;
+    if let Some(name) = direct::Name::parse(&id) {
+        let (stream, key) = direct::discard(&database, &caller, name, &reason).await?.ok_or_else(|| absent(&id))?;
+        return Ok(Json(Discarded { message_id: id, stream: Some(stream), key: Some(key), result: "discarded" }));
+    }
     let letters = &admin.services().await.letters;
     with_letter(letters, &database, &id, async |letter| {
         let mut detail = detail(letter);
-        detail["reason"] = reason.replace('\0', "\u{2400}").into();
+        detail["reason"] = reason.into();
         // Noted first: nothing may vanish without a trace.
         audit::note(&database, caller.as_actor(), "discard", &letter.message_id, "discarded", &detail).await?;
         if !matches!(letters.delete(&[&letter.receipt]).await, Ok(1)) {
@@ -249,7 +286,7 @@ async fn with_letter<T>(
             }
             outcome
         }
-        Ok(None) => Err(absent(&pass, id).await),
+        Ok(None) => Err(not_found(&pass, id).await),
         Err(failure) => Err(failure.into()),
     };
     pass.end().await;
@@ -274,9 +311,13 @@ async fn find(pass: &mut Pass<'_>, id: &str) -> Result<Option<Letter>, queue::Er
     Ok(None)
 }
 
-async fn absent(pass: &Pass<'_>, id: &str) -> Problem {
+fn absent(id: &str) -> Problem {
+    Problem::not_found(format!("there is no dead letter {id}"))
+}
+
+async fn not_found(pass: &Pass<'_>, id: &str) -> Problem {
     match pass.has_seen_all().await {
-        Ok(true) => Problem::not_found(format!("there is no dead letter {id}")),
+        Ok(true) => absent(id),
         Ok(false) => Problem::conflict(format!(
             "{id} is not among the letters that can be seen; others are in flight, try again in half a minute"
         )),
@@ -287,7 +328,7 @@ async fn absent(pass: &Pass<'_>, id: &str) -> Problem {
 /// What the audit knows of a redrive. `fate`: what was done just now.
 async fn outcome(database: &Client, id: &str, fate: Option<Fate>) -> Result<Outcome, Problem> {
     let redriven = letters::find_redriven(database, id).await?;
-    let redriven = redriven.ok_or_else(|| Problem::not_found(format!("there is no dead letter {id}")))?;
+    let redriven = redriven.ok_or_else(|| absent(id))?;
     Ok(Outcome {
         message_id: redriven.message_id,
         stream: redriven.stream,

@@ -8,18 +8,12 @@ use std::time::Duration;
 
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, MessageSystemAttributeName, QueueAttributeName};
-use database::subscriptions::ELASTICSEARCH;
 use message::{Message, Op};
 use queue::{BATCH_MESSAGES, Error, Queue as _, Sqs};
-use serde::Serialize;
-use serde_json::value::RawValue;
 use tokio::task::JoinSet;
-use utoipa::ToSchema;
 
-/// Of a key, which has 512 bytes or is a letter by that, or of a reason.
-const SHOWN_CHARS: usize = 1000;
-/// Of a stream or a word to group by.
-const SHOWN_NAME_CHARS: usize = 100;
+use crate::letters::listed::{DeadLetter, SHOWN_CHARS, SHOWN_NAME_CHARS, Target, beginning, document};
+
 /// Of a message that cannot be read, which may be anything.
 const SHOWN_BYTES: usize = 16 << 10;
 /// Requests that release letters, side by side.
@@ -57,43 +51,6 @@ pub struct Letter {
     /// What it is about. `None`: it cannot be read, or is a whole message that SQS itself moved here.
     pub facts: Option<Facts>,
     attributes: HashMap<String, String>,
-}
-
-/// A change that could not be written.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct DeadLetter {
-    /// SQS's id, by which it is redriven or discarded.
-    pub message_id: String,
-    /// Where the change could not be delivered.
-    pub subscription: &'static str,
-    /// The stream; none where the message could not be read.
-    pub stream: Option<String>,
-    /// The document's key as text, 1,000 characters at most.
-    pub key: Option<String>,
-    /// The version of the write that failed.
-    pub version: Option<i64>,
-    /// The row of the log.
-    pub change_id: Option<i64>,
-    /// upsert, delete, read or look.
-    #[schema(value_type = Option<String>)]
-    pub op: Option<Op>,
-    /// A word to group by.
-    pub error_type: String,
-    /// Why, in a sentence, which may quote the document. Null: the caller is no operator.
-    pub reason: Option<String>,
-    /// When the change was first put on the queue.
-    pub first_seen: Option<String>,
-    /// When it was given up.
-    pub failed_at: Option<String>,
-    /// How often it was received.
-    pub attempts: Option<u32>,
-    /// The document that travelled, unless it is too long to be listed, or the caller is no operator.
-    #[schema(value_type = Option<serde_json::Value>)]
-    pub document: Option<Box<RawValue>>,
-    /// The length of the document in bytes.
-    pub document_bytes: Option<usize>,
-    /// The message as it came, where it could not be read; its beginning, if it is long. Null, too, for who is no operator.
-    pub body: Option<String>,
 }
 
 /// The one change of a letter that could be read.
@@ -139,15 +96,11 @@ impl Letter {
     pub fn listed(&self, room: usize) -> DeadLetter {
         let facts = self.facts.as_ref();
         let attribute = |name| self.attribute(name).map(|text| beginning(text, SHOWN_CHARS));
-        let document = facts.and_then(|facts| facts.document.as_deref());
-        // What is no JSON, though it came as a document, is shown as the text that it is.
-        let shown = document.filter(|document| document.len() <= room).and_then(|document| {
-            RawValue::from_string(document.to_owned()).or_else(|_| serde_json::value::to_raw_value(document)).ok()
-        });
+        let travelled = facts.and_then(|facts| facts.document.as_deref());
         let body = facts.is_none().then(|| cut(&self.body, room.min(SHOWN_BYTES)));
         DeadLetter {
             message_id: self.message_id.clone(),
-            subscription: ELASTICSEARCH,
+            target: Target::Elasticsearch.name().to_owned(),
             version: facts.map(|facts| facts.version),
             change_id: facts.map(|facts| facts.change_id),
             op: facts.map(|facts| facts.op),
@@ -160,24 +113,13 @@ impl Letter {
             first_seen: attribute("first_seen").filter(|it| it != "-"),
             failed_at: attribute("failed_at").filter(|it| it != "-"),
             attempts: self.attribute("attempts").and_then(|attempts| attempts.parse().ok()),
-            document_bytes: document.map(str::len),
-            document: shown,
+            document_bytes: travelled.map(str::len),
+            document: travelled.filter(|text| text.len() <= room).and_then(document),
             body,
             stream: self.stream().map(|stream| beginning(stream, SHOWN_NAME_CHARS)),
             key: self.key().map(|key| beginning(key, SHOWN_CHARS)),
         }
     }
-}
-
-impl DeadLetter {
-    /// Without what may have something of the document in it.
-    pub fn without_contents(self) -> Self {
-        Self { reason: None, document: None, body: None, ..self }
-    }
-}
-
-fn beginning(text: &str, chars: usize) -> String {
-    text.chars().take(chars).collect()
 }
 
 fn cut(text: &str, bytes: usize) -> String {

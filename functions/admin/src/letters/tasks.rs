@@ -18,9 +18,9 @@ use utoipa::ToSchema;
 use crate::access::Caller;
 use crate::extract::Body;
 use crate::letters::dead_letters::PASS_HIDES_FOR;
+use crate::letters::direct;
 use crate::letters::lease::Lease;
 use crate::letters::pass::Pass;
-use crate::letters::queue::Letters;
 use crate::letters::work::{Selection, go_on, running};
 use crate::problem::Problem;
 use crate::services::Admin;
@@ -47,7 +47,7 @@ pub struct Task {
     /// By which it is asked for.
     task: String,
     state: TaskState,
-    /// Letters in the queue when it began.
+    /// Letters that there were when it began, of the target that is meant or of all.
     total: i64,
     /// Redriven by it.
     redriven: i64,
@@ -102,7 +102,7 @@ impl From<letters::Task> for Task {
     }
 }
 
-/// Redrives all letters that are in the queue now, or a selection.
+/// Redrives all letters that there are now, or a selection, each for its target alone.
 ///
 /// Works for up to 20 s; what is left is gone on with by the minute, or at once by a POST to the task. Letters that fail
 /// again are not redriven again.
@@ -116,12 +116,17 @@ pub async fn begin(
 ) -> Result<(StatusCode, Json<Answer>), Problem> {
     let until = Instant::now() + REQUEST_TIME;
     let database = admin.database().await?;
-    let letters = &admin.services().await.letters;
     if selection.dry_run {
-        let dry_run = dry_run(&database, letters, &selection, until).await?;
+        let dry_run = dry_run(&admin, &database, &selection, until).await?;
         return Ok((StatusCode::OK, Json(Answer::DryRun(dry_run))));
     }
-    let total = letters.depth().await?.all();
+    let mut total = 0;
+    if let Some(search) = selection.direct(None) {
+        total += direct::depth(&database, search.target).await?;
+    }
+    if selection.is_of_queue() {
+        total += admin.services().await.letters.depth().await?.all();
+    }
     let id = letters::begin_task(&database, caller.as_actor(), &json!(selection), total).await?;
     go_on_until(&admin, &database, id, until).await
 }
@@ -150,8 +155,8 @@ pub async fn go_on_now(
     go_on_until(&admin, &database, number, until).await
 }
 
-/// Ends a task that is running: what is left stays in the dead-letter queue. At most the ten letters that are in its hands
-/// are still redriven.
+/// Ends a task that is running: what is left stays where it is. What is in its hands, ten letters of the queue or a thousand
+/// of direct targets, is still redriven.
 #[utoipa::path(delete, path = "/api/dlq/redrive/{task}", params(("task" = String, Path)), tag = "dead letters",
     responses((status = OK, body = Task, description = "it is cancelled"), (status = NOT_FOUND, body = Problem),
         (status = CONFLICT, body = Problem, description = "it is done")))]
@@ -220,19 +225,22 @@ async fn answer(database: &Client, id: i64) -> Result<(StatusCode, Json<Answer>)
     Ok((status, Json(Answer::Task(task))))
 }
 
-async fn dry_run(
-    database: &Client,
-    letters: &Letters,
-    selection: &Selection,
-    until: Instant,
-) -> Result<DryRun, Problem> {
-    let lease = Lease::wait(database).await?;
-    let mut pass = Pass::new(letters, PASS_HIDES_FOR, until);
-    let matched = count(&mut pass, selection).await;
-    let is_complete = pass.has_seen_all().await;
-    pass.end().await;
-    lease.release(database).await;
-    Ok(DryRun { dry_run: true, matched: matched?, is_sample: !is_complete? })
+async fn dry_run(admin: &Admin, database: &Client, selection: &Selection, until: Instant) -> Result<DryRun, Problem> {
+    let (mut matched, mut is_complete) = match selection.direct(None) {
+        Some(search) => direct::count(database, &search, until).await?,
+        None => (0, true),
+    };
+    if selection.is_of_queue() {
+        let lease = Lease::wait(database).await?;
+        let mut pass = Pass::new(&admin.services().await.letters, PASS_HIDES_FOR, until);
+        let counted = count(&mut pass, selection).await;
+        let has_seen_all = pass.has_seen_all().await;
+        pass.end().await;
+        lease.release(database).await;
+        matched += counted?;
+        is_complete &= has_seen_all?;
+    }
+    Ok(DryRun { dry_run: true, matched, is_sample: !is_complete })
 }
 
 async fn count(pass: &mut Pass<'_>, selection: &Selection) -> Result<usize, queue::Error> {

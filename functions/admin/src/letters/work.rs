@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use database::letters::{self, RunningTask};
+use database::refusals::Search;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::Client;
@@ -10,7 +11,9 @@ use tracing::{error, info, warn};
 use utoipa::ToSchema;
 
 use crate::access::{Caller, Role};
+use crate::letters::direct;
 use crate::letters::lease::{Lease, PATIENCE};
+use crate::letters::listed::Target;
 use crate::letters::pass::Pass;
 use crate::letters::queue::Letter;
 use crate::letters::redrive::{Fate, Redrive};
@@ -32,6 +35,9 @@ const TASKS: i64 = 100;
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Selection {
+    /// Of this target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    target: Option<Target>,
     /// Of this stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     stream: Option<String>,
@@ -43,14 +49,43 @@ pub struct Selection {
     key: Option<String>,
     /// These.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub message_ids: Option<Vec<String>>,
+    message_ids: Option<Vec<String>>,
     /// Only tells how many would be redriven.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
 }
 
 impl Selection {
-    /// Whether this letter is one of them.
+    /// How many letters of the queue it may mean; `None`: any number.
+    fn of_queue(&self) -> Option<usize> {
+        if self.target.is_some_and(|target| target != Target::Elasticsearch) {
+            return Some(0);
+        }
+        self.message_ids.as_ref().map(|ids| ids.len() - direct::named(ids).len())
+    }
+
+    /// Whether it may mean letters of the queue.
+    pub fn is_of_queue(&self) -> bool {
+        self.of_queue() != Some(0)
+    }
+
+    /// Which letters of direct targets it means, of those that were there when the task began. `None`: it means none.
+    pub fn direct(&self, task: Option<i64>) -> Option<Search<'_>> {
+        let ids = self.message_ids.as_ref().map(|ids| direct::named(ids));
+        if self.target == Some(Target::Elasticsearch) || ids.as_ref().is_some_and(Vec::is_empty) {
+            return None;
+        }
+        Some(Search {
+            target: self.target.map(Target::name),
+            stream: self.stream.as_deref(),
+            error_type: self.error_type.as_deref(),
+            key: self.key.as_deref(),
+            ids,
+            task,
+        })
+    }
+
+    /// Whether this letter of the queue is one of them.
     pub fn has(&self, letter: &Letter) -> bool {
         letter.matches(self.stream.as_deref(), self.error_type.as_deref())
             && (self.key.is_none() || letter.key() == self.key.as_deref())
@@ -83,17 +118,18 @@ pub async fn running(database: &Client, id: Option<i64>) -> Result<Vec<Stored>, 
 
 /// Works on a task until it is done or it is time to stop. What goes wrong is noted in the task: it is tried again.
 pub async fn go_on(admin: &Admin, database: &Client, stored: &Stored, until: Instant) -> Result<(), Problem> {
-    let left = || until.saturating_duration_since(Instant::now());
-    let Some(mut lease) = Lease::take(database, PATIENCE.min(left())).await? else { return Ok(()) };
-    if left() < SHORTEST_PASS {
-        lease.release(database).await;
-        return Ok(());
-    }
-    let mut pass = Pass::new(&admin.services().await.letters, HIDDEN_FOR, until);
-    let outcome = timeout_at(until + GRACE, work(admin, database, stored, &mut lease, &mut pass)).await;
-    let outcome = outcome.unwrap_or_else(|_| Err(Problem::unavailable("PostgreSQL or SQS did not answer in time")));
-    pass.end().await;
-    lease.release(database).await;
+    // Those of direct targets first, which take no turn.
+    let direct =
+        timeout_at(until + GRACE, redrive_direct(database, stored, until)).await.unwrap_or_else(|_| Err(late()));
+    let outcome = match direct {
+        Ok(true) if stored.selection.is_of_queue() => {
+            let Some(outcome) = go_through_queue(admin, database, stored, until).await? else { return Ok(()) };
+            outcome
+        }
+        Ok(true) => Ok(Pause::Done(None)),
+        Ok(false) => Ok(Pause::Running(None)),
+        Err(problem) => Err(problem),
+    };
     let (state, error) = match outcome {
         Ok(Pause::Done(left_over)) => ("done", left_over),
         Ok(Pause::Running(failed)) => ("running", failed),
@@ -105,6 +141,36 @@ pub async fn go_on(admin: &Admin, database: &Client, stored: &Stored, until: Ins
     letters::store_task(database, stored.id, state, error.as_deref()).await?;
     info!(task = stored.id, state, "redrive");
     Ok(())
+}
+
+/// Whether it came to the end of those of direct targets.
+async fn redrive_direct(database: &Client, stored: &Stored, until: Instant) -> Result<bool, Problem> {
+    let Some(search) = stored.selection.direct(Some(stored.id)) else { return Ok(true) };
+    Ok(direct::redrive_all(database, &stored.caller, stored.id, &search, until).await?)
+}
+
+/// One pass through the queue. `None`: it had no turn, or no time.
+async fn go_through_queue(
+    admin: &Admin,
+    database: &Client,
+    stored: &Stored,
+    until: Instant,
+) -> Result<Option<Result<Pause, Problem>>, Problem> {
+    let left = || until.saturating_duration_since(Instant::now());
+    let Some(mut lease) = Lease::take(database, PATIENCE.min(left())).await? else { return Ok(None) };
+    if left() < SHORTEST_PASS {
+        lease.release(database).await;
+        return Ok(None);
+    }
+    let mut pass = Pass::new(&admin.services().await.letters, HIDDEN_FOR, until);
+    let outcome = timeout_at(until + GRACE, work(admin, database, stored, &mut lease, &mut pass)).await;
+    pass.end().await;
+    lease.release(database).await;
+    Ok(Some(outcome.unwrap_or_else(|_| Err(late()))))
+}
+
+fn late() -> Problem {
+    Problem::unavailable("PostgreSQL or SQS did not answer in time")
 }
 
 /// How a pass ended for its task, and what is to be told.
@@ -151,7 +217,7 @@ async fn work(
                 }
             }
         }
-        if stored.selection.message_ids.as_ref().is_some_and(|ids| ids.len() <= redriven) {
+        if stored.selection.of_queue().is_some_and(|ids| ids <= redriven) {
             return Ok(Pause::Done(failed));
         }
     }

@@ -1,4 +1,4 @@
-//! The last hour of Elasticsearch's subscription, as the trigger has sampled it.
+//! The last hour of a subscription, as its drainer has sampled it.
 
 use axum::Json;
 use axum::extract::State;
@@ -19,6 +19,8 @@ use crate::services::Admin;
 pub struct Which {
     /// 60 unless told, and at most.
     minutes: Option<i32>,
+    /// Of this subscription; elasticsearch unless told.
+    subscription: Option<String>,
 }
 
 /// A moment, and what was done since the one before.
@@ -36,7 +38,7 @@ pub struct Sample {
     failed: i64,
     /// Letters.
     dead_lettered: i64,
-    /// From log to index, half of the changes took no longer.
+    /// From log to target, half of the changes took no longer.
     p50_ms: Option<i64>,
     /// And nineteen of twenty.
     p95_ms: Option<i64>,
@@ -54,7 +56,8 @@ pub struct History {
 pub async fn list(State(admin): State<Admin>, Params(which): Params<Which>) -> Result<Json<History>, Problem> {
     let minutes = which.minutes.unwrap_or(60).clamp(1, 60);
     let database = admin.database().await?;
-    let moments = delivery::read_history(&database, ELASTICSEARCH, minutes).await?;
+    let moments =
+        delivery::read_history(&database, which.subscription.as_deref().unwrap_or(ELASTICSEARCH), minutes).await?;
     let totals: Vec<Totals> = moments.iter().map(|moment| Totals::of(moment.totals.clone())).collect();
     let samples = moments.into_iter().skip(1).zip(totals.windows(2)).map(|(moment, pair)| {
         let added = pair[1].since(&pair[0]);

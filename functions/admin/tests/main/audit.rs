@@ -15,6 +15,7 @@ const STATE: &str = "SELECT concat(
     (SELECT string_agg(u::text, ',' ORDER BY id) FROM demo.users AS u),
     (SELECT string_agg(v::text, ',' ORDER BY stream) FROM sluice.validation AS v),
     (SELECT string_agg(d::text, ',' ORDER BY id) FROM sluice.difference AS d),
+    (SELECT string_agg(l::text, ',' ORDER BY id) FROM sluice.dead_letter AS l),
     (SELECT count(*) FROM sluice.outbox))";
 const BEGIN_TASK: &str =
     "INSERT INTO sluice.redrive_task (selection, actor, total) VALUES ('{}', 'operator', 1) RETURNING id::text";
@@ -27,7 +28,8 @@ async fn a_mutation_that_cannot_be_put_on_record_is_not_carried_out() {
         .owner
         .batch_execute(
             "INSERT INTO sluice.ingest_position (origin) VALUES ('example.org/profiles');
-             INSERT INTO sluice.difference (subscription, stream, key, class, state) VALUES ('elasticsearch', 'item', '1', 'missing', 'confirmed')",
+             INSERT INTO sluice.difference (subscription, stream, key, class, state) VALUES ('elasticsearch', 'item', '1', 'missing', 'confirmed');
+             SELECT sluice.note_refusals('kafka', '{1,2}', '{item,item}', '{1,2}', '{1,1}', '{strict,strict}', '{no,no}')",
         )
         .await
         .unwrap();
@@ -48,7 +50,9 @@ async fn a_mutation_that_cannot_be_put_on_record_is_not_carried_out() {
         (Method::POST, format!("/api/dlq/redrive/{task}"), None),
         (Method::POST, format!("/api/dlq/{letter}/redrive"), None),
         (Method::DELETE, format!("/api/dlq/{letter}"), discard.clone()),
-        (Method::DELETE, format!("/api/dlq/{another}"), discard),
+        (Method::DELETE, format!("/api/dlq/{another}"), discard.clone()),
+        (Method::POST, "/api/dlq/kafka-1/redrive".to_owned(), None),
+        (Method::DELETE, "/api/dlq/kafka-2".to_owned(), discard),
     ];
     fixture
         .owner

@@ -33,6 +33,7 @@ export type {
   Streams,
   Subscription,
   Subscriptions,
+  Target,
   Task as RedriveTask,
   Validation,
   Validations,

@@ -5,9 +5,10 @@ import type { Letter, Letters } from '../api/types';
 import { count, plural } from '../format';
 import { formatRoute, replaceRoute, useRoute } from '../route';
 import { useToast } from '../shell/toasts';
+import { isTarget, TARGETS } from '../targets';
 import { Action } from '../ui/action';
 import { Badge } from '../ui/badge';
-import { StreamFilter, TextFilter } from '../ui/filters';
+import { StreamFilter, TargetFilter, TextFilter } from '../ui/filters';
 import { RefreshToggle } from '../ui/refresh';
 import { useSelection } from '../ui/selection';
 import { Empty, Loaded } from '../ui/states';
@@ -23,7 +24,9 @@ import { useSingleRedrive } from './single-redrive';
 const EVERY_MS = 5_000;
 
 export function DeadLetters() {
-  const { stream = '', error_type = '', text = '' } = useRoute().filters;
+  const { target: named = '', stream = '', error_type = '', text = '' } = useRoute().filters;
+  // What is listed is what "redrive all" means: an unknown name is no filter of either.
+  const target = isTarget(named) ? named : '';
   const [isPaused, setPaused] = useState(false);
   const [opened, setOpened] = useState<Letter | null>(null);
   const [discarded, setDiscarded] = useState<Letter[] | null>(null);
@@ -31,14 +34,14 @@ export function DeadLetters() {
   const { isRunning, start } = useRedrive();
   const toast = useToast();
 
-  const list = useLive<Letters>(url('/api/dlq', { limit: 100, stream, error_type }), isPaused ? 0 : EVERY_MS);
+  const list = useLive<Letters>(url('/api/dlq', { limit: 100, target, stream, error_type }), isPaused ? 0 : EVERY_MS);
   const loaded = ordered(list.data?.letters ?? []);
   const shown = matching(loaded, text);
   const { selected, rows: chosen, select, clear } = useSelection(shown, ({ message_id }) => message_id);
 
   const filter = (changed: Record<string, string>) =>
-    replaceRoute(formatRoute('dead-letters', { stream, error_type, text, ...changed }));
-  const isFiltered = stream !== '' || error_type !== '' || text !== '';
+    replaceRoute(formatRoute('dead-letters', { target, stream, error_type, text, ...changed }));
+  const isFiltered = target !== '' || stream !== '' || error_type !== '' || text !== '';
 
   const hide = (ids: string[]) => list.update((data) => without(data, ids));
   const redriveOne = useSingleRedrive(hide);
@@ -56,6 +59,12 @@ export function DeadLetters() {
         <RefreshToggle isPaused={isPaused} every="5 s" onToggle={() => setPaused(!isPaused)} />
       </div>
       <div className="toolbar" role="search" aria-label="Dead letters">
+        <TargetFilter
+          value={target}
+          targets={Object.keys(TARGETS)}
+          all="All targets"
+          onChange={(value) => filter({ target: value })}
+        />
         <StreamFilter value={stream} onChange={(value) => filter({ stream: value })} />
         <TextFilter
           label="Error type"
@@ -75,7 +84,7 @@ export function DeadLetters() {
           <button
             type="button"
             className="button quiet"
-            onClick={() => filter({ stream: '', error_type: '', text: '' })}
+            onClick={() => filter({ target: '', stream: '', error_type: '', text: '' })}
           >
             Clear
           </button>
@@ -108,12 +117,12 @@ export function DeadLetters() {
               />
             ) : loaded.length > 0 ? (
               <Empty title="Nothing loaded has this text">
-                The search looks at what is loaded, not at the whole queue.
+                The search looks at what is loaded, not at all letters.
               </Empty>
             ) : depth === 0 ? (
-              <Empty title="No dead letters">Every change was written to the index, or is on its way.</Empty>
+              <Empty title="No dead letters">Every change was written to its targets, or is on its way.</Empty>
             ) : is_sample ? (
-              <Empty title="None among those that were looked at">There are more letters in the queue.</Empty>
+              <Empty title="None among those that were looked at">There are more letters.</Empty>
             ) : isFiltered ? (
               <Empty title="No dead letter matches" />
             ) : (
@@ -124,7 +133,7 @@ export function DeadLetters() {
             {depth > 0 && (
               <div className="table-foot">
                 <span role="status">
-                  {plural(shown.length, 'letter')} shown of about {count(depth)} in the queue
+                  {plural(shown.length, 'letter')} shown of about {count(depth)}
                 </span>
                 {is_sample && <Badge tone="warn">A sample: there are letters that were not looked at</Badge>}
               </div>
@@ -158,7 +167,7 @@ export function DeadLetters() {
       )}
       {isAllAsked && (
         <RedriveAll
-          filter={{ ...(stream && { stream }), ...(error_type && { error_type }) }}
+          filter={{ ...(target && { target }), ...(stream && { stream }), ...(error_type && { error_type }) }}
           isSearched={text !== ''}
           onClose={() => setAllAsked(false)}
         />

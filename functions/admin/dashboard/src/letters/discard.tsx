@@ -45,7 +45,7 @@ export function Discard({ letters, onDiscarded, onClose }: Props) {
       onClose={onClose}
     >
       <p>
-        {letters.length === 1 ? 'The letter is' : 'The letters are'} deleted for good, and not written to the index. The
+        {letters.length === 1 ? 'The letter is' : 'The letters are'} deleted for good, and not written to the target. The
         reason is kept in the audit.
       </p>
       <label className="field">

@@ -2,6 +2,7 @@ import type { Letter } from '../api/types';
 import { count } from '../format';
 import { formatRoute } from '../route';
 import { useSession } from '../session';
+import { titleOf } from '../targets';
 import { Action, useRequest } from '../ui/action';
 import { CopyButton } from '../ui/copy';
 import { Dialog } from '../ui/dialog';
@@ -47,6 +48,7 @@ export function LetterDrawer({ letter, onRedrive, onDiscard, onClose }: Props) {
         <p className="reason">{reason ?? 'The operator sees why: it may quote the document.'}</p>
       </section>
       <dl className="facts">
+        <Fact name="Target">{titleOf(letter.target)}</Fact>
         <Fact name="Stream">{stream}</Fact>
         <Fact name="Key">{key !== null && <code className="wrap">{key}</code>}</Fact>
         <Fact name="Operation">{letter.op}</Fact>

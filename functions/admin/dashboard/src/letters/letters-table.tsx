@@ -1,4 +1,5 @@
 import type { Letter } from '../api/types';
+import { titleOf } from '../targets';
 import { Action, useRequest } from '../ui/action';
 import { SelectAll } from '../ui/select-all';
 import { type Column, Table } from '../ui/table';
@@ -49,6 +50,7 @@ export function LettersTable({ letters, selected, onSelect, onOpen, onRedrive }:
         </button>
       ),
     },
+    { name: 'Target', cell: ({ target }) => titleOf(target) },
     { name: 'Error', cell: ({ error_type }) => <code>{error_type}</code> },
     { name: 'Reason', cell: ({ reason }) => <span className="clamp">{reason}</span> },
     { name: 'Failed', cell: ({ failed_at }) => <Time at={failed_at} /> },

@@ -5,7 +5,7 @@ import { content, errorTypes, matching, nameOf, ordered, without } from './lette
 function letter(changes: Partial<Letter>): Letter {
   return {
     message_id: 'a',
-    subscription: 'elasticsearch',
+    target: 'elasticsearch',
     stream: 'users',
     key: '7',
     version: 1,
@@ -55,6 +55,13 @@ describe('a search', () => {
 it('a letter that is gone is not counted any more', () => {
   const list = { letters: [letter({ message_id: 'a' }), letter({ message_id: 'b' })], depth: 40, is_sample: true };
   expect(without(list, ['b', 'never loaded'])).toEqual({ letters: [list.letters[0]], depth: 39, is_sample: true });
+});
+
+it('a letter of a direct target is found by its target, and told apart from the same document of another one', () => {
+  const letters = [letter({}), letter({ message_id: 'clickhouse-7', target: 'clickhouse', op: null, attempts: null })];
+  expect(letters.map(nameOf)).toEqual(['users 7', 'users 7 for ClickHouse']);
+  expect(nameOf(letter({ target: 'a later one' }))).toBe('users 7 for a later one');
+  expect(ids(matching(letters, 'clickhouse lovelace'))).toEqual(['clickhouse-7']);
 });
 
 it('error types are named once', () => {

@@ -1,7 +1,9 @@
 import type { Letter, Letters } from '../api/types';
 import { json } from '../format';
+import { titleOf } from '../targets';
 
-/** The queue gives its letters in any order: without one of our own, rows would change places at each refresh. */
+/** Of all targets together. The queue gives its letters in any order: without one of our own, rows would change places at
+ *  each refresh. */
 export function ordered(letters: Letter[]): Letter[] {
   return [...letters].sort(
     (a, b) => (b.failed_at ?? '').localeCompare(a.failed_at ?? '') || a.message_id.localeCompare(b.message_id),
@@ -29,8 +31,10 @@ export function errorTypes(letters: Letter[]): string[] {
   return [...new Set(letters.map(({ error_type }) => error_type))].sort();
 }
 
-export function nameOf({ stream, key, message_id }: Pick<Letter, 'stream' | 'key' | 'message_id'>): string {
-  return stream === null ? `message ${message_id.slice(0, 8)}` : `${stream} ${key ?? ''}`.trim();
+/** The same document may be a letter of several targets. */
+export function nameOf({ stream, key, message_id, target }: Letter): string {
+  const name = stream === null ? `message ${message_id.slice(0, 8)}` : `${stream} ${key ?? ''}`.trim();
+  return target === 'elasticsearch' ? name : `${name} for ${titleOf(target)}`;
 }
 
 /** The document with its indents, or what came if that could not be read. */
@@ -42,8 +46,9 @@ export function content({ document, body }: Letter): string | null {
 }
 
 function textOf(letter: Letter): string {
-  const { stream, key, message_id, error_type, reason, op, change_id, document, body } = letter;
+  const { target, stream, key, message_id, error_type, reason, op, change_id, document, body } = letter;
   return [
+    target,
     stream,
     key,
     message_id,

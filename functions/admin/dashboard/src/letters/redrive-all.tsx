@@ -2,6 +2,7 @@ import useSWR from 'swr';
 import type { RedriveFilter, RedriveMatch } from '../api/types';
 import { plural } from '../format';
 import { useApi } from '../session';
+import { TARGETS } from '../targets';
 import { Confirm } from '../ui/confirm';
 import { Failure, Skeleton } from '../ui/states';
 import { useRedrive } from './redrive-provider';
@@ -34,9 +35,10 @@ export function RedriveAll({ filter, isSearched, onClose }: Props) {
     >
       <p>
         All dead letters
+        {filter.target && <strong> of {TARGETS[filter.target]}</strong>}
         {filter.stream && <strong> of stream {filter.stream}</strong>}
-        {filter.error_type && <strong> with error type {filter.error_type}</strong>}: the key of each is read anew, and
-        the letter leaves the queue. It comes back if its cause is not mended before.
+        {filter.error_type && <strong> with error type {filter.error_type}</strong>}: the key of each is read anew for
+        its target, and the letter goes. It comes back if its cause is not mended before.
       </p>
       {isSearched && <p>The text search does not count here: to redrive what it found, select the rows.</p>}
       {match.error && <Failure error={match.error} onRetry={() => void match.mutate()} />}
@@ -49,7 +51,7 @@ function Matched({ match: { matched, is_sample } }: { match: RedriveMatch }) {
   return (
     <p role="status">
       <strong>{plural(matched, 'letter matches', 'letters match')}</strong>
-      {is_sample && ' among those that were looked at; there are more in the queue'}.
+      {is_sample && ' among those that were looked at; there are more'}.
     </p>
   );
 }

@@ -57,5 +57,5 @@ function headline(task: RedriveTask | null, error: Error | null): string {
 
 function progress({ redriven, already_redriven, total }: RedriveTask): string {
   const before = already_redriven > 0 ? `, ${count(already_redriven)} were redriven before` : '';
-  return `${plural(redriven, 'letter')} redriven${before}; ${count(total)} in the queue when it began`;
+  return `${plural(redriven, 'letter')} redriven${before}; there were ${count(total)} when it began`;
 }

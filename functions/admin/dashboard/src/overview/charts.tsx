@@ -1,17 +1,25 @@
+import { useState } from 'react';
+import { url } from '../api/client';
 import { useLive } from '../api/live';
-import type { History, Sample } from '../api/types';
+import type { History, Sample, Subscriptions } from '../api/types';
 import { count, duration } from '../format';
+import { isTarget } from '../targets';
+import { TargetFilter } from '../ui/filters';
 import { Empty, Loaded } from '../ui/states';
 import { Chart } from './chart';
 import { perMinute } from './geometry';
 
 export function Charts() {
-  const history = useLive<History>('/api/history?minutes=60', 5_000);
+  const [subscription, setSubscription] = useState('elasticsearch');
+  const history = useLive<History>(url('/api/history', { minutes: 60, subscription }), 5_000);
+  const known = useLive<Subscriptions>('/api/subscriptions', 5_000).data?.subscriptions ?? [];
+  const names = known.map(({ name }) => name).filter(isTarget);
   return (
     <section className="panel" aria-labelledby="charts-heading">
       <div className="panel-head">
         <h2 id="charts-heading">Last hour</h2>
         <p className="hint">A sample about each 15 s</p>
+        {names.length > 1 && <TargetFilter value={subscription} targets={names} onChange={setSubscription} />}
       </div>
       <Loaded of={history} lines={6}>
         {({ samples }) =>
@@ -40,7 +48,7 @@ function Drawn({ samples }: { samples: Sample[] }) {
   return (
     <div className="charts">
       <Chart
-        title="Lag, commit to indexed"
+        title="Lag, commit to written"
         at={at}
         least={100}
         format={duration}

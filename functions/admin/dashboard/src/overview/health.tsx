@@ -65,7 +65,9 @@ function Tiles({ pipeline: { pending_rows, lag_ms, queue_depth, dead_letters } }
         <dd>{count(pending_rows)}</dd>
       </div>
       <div>
-        <dt title="For how long the oldest change that is not in the index has been in the log, sent or not">Lag</dt>
+        <dt title="For how long the oldest change that has not arrived at a target has been in the log, sent or not">
+          Lag
+        </dt>
         <dd>{lag_ms === 0 ? 'none' : duration(lag_ms)}</dd>
       </div>
       <div>

@@ -2,6 +2,7 @@ import { useLive } from '../api/live';
 import type { Stream, Streams } from '../api/types';
 import { count, plural } from '../format';
 import { formatRoute } from '../route';
+import { placeAt } from '../targets';
 import { Badge } from '../ui/badge';
 import { Empty, Loaded } from '../ui/states';
 import { type Column, Table } from '../ui/table';
@@ -16,7 +17,7 @@ const COLUMNS: Column<Stream>[] = [
   { name: 'Source', cell: ({ source }) => (source === null ? 'emitted' : <code>{source}</code>) },
   { name: 'Rows', kind: 'number', cell: (stream) => <SourceCount stream={stream} /> },
   { name: 'Indexed', kind: 'number', cell: ({ index_count }) => <Count value={index_count} /> },
-  { name: 'Index', cell: ({ index }) => (index === null ? <Unknown /> : <code>{index}</code>) },
+  { name: 'Index, table or topic', cell: ({ index }) => (index === null ? <Unknown /> : <code>{index}</code>) },
   { name: 'Tables', cell: ({ tables }) => <code className="wrap">{tables.join(', ') || '–'}</code> },
   { name: 'State', cell: (stream) => <State stream={stream} /> },
 ];
@@ -69,7 +70,7 @@ function State({ stream }: { stream: Stream }) {
     difference === 0;
   return (
     <span className="badges">
-      {index === null && <Badge tone="warn">no index yet</Badge>}
+      {index === null && <Badge tone="warn">no {placeAt(stream.subscription)} yet</Badge>}
       {index !== null && !is_current && <Badge tone="warn">mapping not applied yet</Badge>}
       {difference > 0 && <Badge tone="wait">{plural(difference, 'document')} not in the index</Badge>}
       {difference < 0 && <Badge tone="wait">{plural(-difference, 'document')} too many in the index</Badge>}

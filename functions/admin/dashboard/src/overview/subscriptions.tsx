@@ -48,7 +48,7 @@ export function SubscriptionsPanel() {
           onClose={() => setAsked(null)}
         >
           {asked.paused ? (
-            <p>It goes on where it was. Rows that wait for it are read as fast as the queue takes them.</p>
+            <p>It goes on where it was. Rows that wait for it are read as fast as its target takes them.</p>
           ) : (
             <p>
               It reads nothing until it is resumed. Writes go on and wait in the log, which keeps all rows as long as it

@@ -1,6 +1,7 @@
 import { useEffect, useRef, useState } from 'react';
 import { useLive } from '../api/live';
 import type { Streams } from '../api/types';
+import { titleOf } from '../targets';
 
 interface FieldProps {
   label: string;
@@ -75,6 +76,30 @@ export function StreamFilter({ value, onChange }: { value: string; onChange: (va
         <option value="">All streams</option>
         {names.map((name) => (
           <option key={name}>{name}</option>
+        ))}
+      </select>
+    </label>
+  );
+}
+
+interface TargetProps {
+  value: string;
+  targets: string[];
+  /** What it says where none is chosen; without it one always is. */
+  all?: string;
+  onChange: (value: string) => void;
+}
+
+export function TargetFilter({ value, targets, all, onChange }: TargetProps) {
+  return (
+    <label className="field">
+      <span>Target</span>
+      <select value={value} onChange={(event) => onChange(event.target.value)}>
+        {all && <option value="">{all}</option>}
+        {targets.map((target) => (
+          <option key={target} value={target}>
+            {titleOf(target)}
+          </option>
         ))}
       </select>
     </label>

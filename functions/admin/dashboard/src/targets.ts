@@ -1,0 +1,21 @@
+import type { Target } from './api/types';
+
+/** Where changes are delivered: each has a subscription of its name. */
+export const TARGETS: Record<Target, string> = {
+  elasticsearch: 'Elasticsearch',
+  clickhouse: 'ClickHouse',
+  kafka: 'Kafka',
+};
+
+export function isTarget(name: string): name is Target {
+  return Object.hasOwn(TARGETS, name);
+}
+
+export function titleOf(target: string): string {
+  return isTarget(target) ? TARGETS[target] : target;
+}
+
+/** What a stream has there. */
+export function placeAt(target: string): string {
+  return target === 'clickhouse' ? 'table' : target === 'kafka' ? 'topic' : 'index';
+}
