@@ -13,6 +13,8 @@ pub enum Service {
     Elasticsearch,
     /// The queues, the secrets, and whatever starts functions.
     LocalStack,
+    /// The broker of the target.
+    Kafka,
     /// The function that drains the log.
     Trigger,
     /// The function that writes the index.
@@ -39,6 +41,7 @@ impl Service {
             Self::Postgres => "postgres",
             Self::Elasticsearch => "elasticsearch",
             Self::LocalStack => "localstack",
+            Self::Kafka => "kafka",
             Self::Trigger => "trigger",
             Self::Indexer => "indexer",
             Self::Admin => "admin",
