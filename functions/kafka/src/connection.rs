@@ -28,8 +28,6 @@ pub struct Settings {
     pub secret_arn: Option<String>,
     /// KAFKA_TRANSACTIONS: whether a step is a transaction.
     pub has_transactions: bool,
-    /// AWS_REGION, for the mechanism AWS_MSK_IAM.
-    pub region: Option<String>,
 }
 
 impl Settings {
@@ -43,8 +41,12 @@ impl Settings {
             brokers,
             secret_arn: env.optional("KAFKA_SECRET_ARN"),
             has_transactions: env.parsed("KAFKA_TRANSACTIONS", true, "true or false", |_| true),
-            region: env.optional("AWS_REGION"),
         }
+    }
+
+    /// The same where KAFKA_BROKERS may be absent: there is no Kafka.
+    pub fn from_env_if_any(env: &mut Env) -> Option<Self> {
+        env.optional("KAFKA_BROKERS").map(|_| Self::from_env(env))
     }
 }
 
@@ -97,9 +99,9 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects to nothing yet. `aws` has the credentials of the function's role.
+    /// Connects to nothing yet. `aws` has the credentials of the function's role, and its region, for MSK.
     pub fn new(settings: Settings, secrets: Secrets, aws: &SdkConfig) -> Self {
-        let iam = Iam { provider: aws.credentials_provider(), region: settings.region.clone() };
+        let iam = Iam { provider: aws.credentials_provider(), region: aws.region().map(ToString::to_string) };
         Self { settings, secrets, iam }
     }
 

@@ -72,7 +72,7 @@ impl Credentials {
 /// Signed anew for each connection, as the credentials of the function's role change.
 fn iam_auth(iam: &Iam) -> Result<AuthConfig, String> {
     let Iam { provider: Some(provider), region: Some(region) } = iam.clone() else {
-        return Err("its mechanism AWS_MSK_IAM needs AWS_REGION and the credentials of a role".to_owned());
+        return Err("its mechanism AWS_MSK_IAM needs a region of AWS and the credentials of a role".to_owned());
     };
     Ok(AuthConfig::aws_msk_iam_provider(move || {
         let (provider, region) = (provider.clone(), region.clone());
@@ -142,7 +142,7 @@ mod tests {
             assert!(!told.contains("s3cret"), "{secret}: {told}");
         }
         let secret: Credentials = serde_json::from_value(json!({"mechanism": "AWS_MSK_IAM"})).unwrap();
-        assert!(secret.auth(&Iam::default()).unwrap_err().contains("AWS_REGION"));
+        assert!(secret.auth(&Iam::default()).unwrap_err().contains("a region of AWS"));
         assert!(
             !format!("{:?}", serde_json::from_value::<Credentials>(json!({"password": "s3cret"})).unwrap())
                 .contains("s3cret")

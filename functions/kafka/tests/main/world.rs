@@ -33,7 +33,18 @@ pub struct World {
     pub owner: tokio_postgres::Client,
     pub manager: SecretsManager,
     pub secrets: Secrets,
+    /// KAFKA_TRANSACTIONS.
+    has_transactions: bool,
     kafka: krafka::Kafka,
+}
+
+/// Runs a test with transactions, and without them.
+pub async fn both(test: impl AsyncFn(&World) -> Result<()>) -> Result<()> {
+    for has_transactions in [true, false] {
+        let world = World { has_transactions, ..World::create().await? };
+        test(&world).await.with_context(|| format!("KAFKA_TRANSACTIONS={has_transactions}"))?;
+    }
+    Ok(())
 }
 
 impl World {
@@ -45,15 +56,19 @@ impl World {
         let manager = SecretsManager::start().await?;
         manager.put(SECRET, &database.secret("functions"));
         let kafka = krafka::Kafka::builder(localstack::variable("KAFKA_BROKERS")).connect().await?;
-        Ok(Self { database, owner, secrets: Secrets::new(manager.client()), manager, kafka })
+        Ok(Self { database, owner, secrets: Secrets::new(manager.client()), manager, has_transactions: true, kafka })
     }
 
     /// With the stream `item`, and its topic.
     pub async fn with_item() -> Result<Self> {
         let world = Self::create().await?;
-        world.owner.batch_execute(ITEM).await?;
-        world.deliver("item", "").await?;
+        world.define_item().await?;
         Ok(world)
+    }
+
+    pub async fn define_item(&self) -> Result<()> {
+        self.owner.batch_execute(ITEM).await?;
+        self.deliver("item", "").await
     }
 
     pub fn topic(&self, stream: &str) -> String {
@@ -78,7 +93,8 @@ impl World {
 
     pub fn connection(&self, variables: &[(&str, &str)]) -> Result<Connection> {
         let brokers = localstack::variable("KAFKA_BROKERS");
-        let mut all: HashMap<&str, &str> = HashMap::from([("KAFKA_BROKERS", brokers.as_str())]);
+        let has_transactions = self.has_transactions.to_string();
+        let mut all = HashMap::from([("KAFKA_BROKERS", &*brokers), ("KAFKA_TRANSACTIONS", &*has_transactions)]);
         all.extend(variables.iter().copied());
         let mut env = Env::from_pairs(all);
         let settings = Settings::from_env(&mut env);
