@@ -15,6 +15,8 @@ pub enum Service {
     Clickhouse,
     /// The queues, the secrets, and whatever starts functions.
     LocalStack,
+    /// The broker of the target.
+    Kafka,
     /// The function that drains the log.
     Trigger,
     /// The function that writes the index.
@@ -42,6 +44,7 @@ impl Service {
             Self::Elasticsearch => "elasticsearch",
             Self::Clickhouse => "clickhouse",
             Self::LocalStack => "localstack",
+            Self::Kafka => "kafka",
             Self::Trigger => "trigger",
             Self::Indexer => "indexer",
             Self::Admin => "admin",
