@@ -34,7 +34,7 @@ pub enum Defect {
     NoFencing,
     /// A drainer shuts its predecessor out with its first write, and not before it reads.
     FencedByTheFirstWrite,
-    /// A letter of a direct target is noted by another session, whatever becomes of the transaction.
+    /// A letter of a direct target is noted by another session, when the target refuses its change.
     LetterOutsideTheTransaction,
     /// It is noted behind the transaction that passes its change.
     LetterAfterTheTransaction,

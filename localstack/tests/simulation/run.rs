@@ -69,12 +69,7 @@ pub fn run_all_day(seed: u64, defect: Option<Defect>) -> Result<Outcome> {
     }))
 }
 
-async fn simulate(
-    seed: u64,
-    defect: Option<Defect>,
-    real: Option<Arc<Real>>,
-    has_targets: bool,
-) -> Result<Outcome> {
+async fn simulate(seed: u64, defect: Option<Defect>, real: Option<Arc<Real>>, has_targets: bool) -> Result<Outcome> {
     fastrand::seed(seed);
     let world = World::new(seed, defect, has_targets);
     let mut scheduler = Scheduler::new(world.clone(), real, has_targets)?;

@@ -275,14 +275,8 @@ impl Session for SimulatedSession {
     }
 
     async fn note_refusals(&self, subscription: &str, refusals: &[Refusal]) -> Result<(), Error> {
-        let defect = self.world.state().defect;
-        if defect == Some(Defect::LetterOutsideTheTransaction) {
-            self.world.turn().await;
-            self.world.state().log.note_refusals_at_once(reader(subscription), refusals);
-            return Ok(());
-        }
         self.begin_request().await?;
-        if defect == Some(Defect::LetterAfterTheTransaction) {
+        if self.world.state().defect == Some(Defect::LetterAfterTheTransaction) {
             self.late_letters.set(Some((reader(subscription), refusals.to_vec())));
             return Ok(());
         }
@@ -392,7 +386,9 @@ impl Session for SimulatedSession {
                 .map(|(name, stream)| (name, Stream { has_fault: false, ..stream }))
                 .collect(),
             None => STREAMS
-                .map(|name| (name.to_owned(), Stream { has_refusals: has_refusals(name), ..stream(subscription, name) }))
+                .map(|name| {
+                    (name.to_owned(), Stream { has_refusals: has_refusals(name), ..stream(subscription, name) })
+                })
                 .into_iter()
                 .collect(),
         };

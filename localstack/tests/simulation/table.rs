@@ -13,7 +13,7 @@ use telemetry::Trace;
 use crate::defects::Defect;
 use crate::log::TABLE;
 use crate::targets::{Failed, Write};
-use crate::world::{State, World};
+use crate::world::World;
 
 /// So many rows are sent at once, before the step ends.
 const MOST_ROWS: usize = 3;
@@ -102,7 +102,8 @@ impl Step for Inserting {
         let write = {
             let state = &mut *self.world.state();
             let write = state.targets.judge(TABLE, &mut self.outcome, stream, change, document);
-            write.map(|write| Write { version: version_of(state, change), ..write })
+            let is_by_id = state.defect == Some(Defect::VersionIsTheRowsId);
+            write.map(|write| if is_by_id { Write { version: change.id, ..write } } else { write })
         };
         self.writes.extend(write);
         if self.writes.len() >= MOST_ROWS {
@@ -113,24 +114,17 @@ impl Step for Inserting {
 
     async fn finish(mut self) -> Result<Outcome, Failed> {
         self.send().await?;
-        Ok(self.outcome)
-    }
-}
-
-fn version_of(state: &mut State, change: &Change<'_>) -> i64 {
-    match state.defect {
-        Some(Defect::VersionIsTheRowsId) => change.id,
-        Some(Defect::VersionDrawnAfterTheRead) => {
-            state.table.drawn += 1;
-            state.table.drawn
+        let state = &mut *self.world.state();
+        if state.defect == Some(Defect::LetterOutsideTheTransaction) {
+            state.log.note_refusals_at_once(TABLE, &std::mem::take(&mut self.outcome.refused));
         }
-        _ => change.version,
+        Ok(self.outcome)
     }
 }
 
 impl Inserting {
     async fn send(&mut self) -> Result<(), Failed> {
-        let writes = std::mem::take(&mut self.writes);
+        let mut writes = std::mem::take(&mut self.writes);
         if writes.is_empty() {
             return Ok(());
         }
@@ -140,6 +134,10 @@ impl Inserting {
             let state = &mut *self.world.state();
             if state.fails(30) {
                 return Err(Failed);
+            }
+            if state.defect == Some(Defect::VersionDrawnAfterTheRead) {
+                state.table.drawn += 1;
+                writes.iter_mut().for_each(|write| write.version = state.table.drawn);
             }
             // A part of it may be on its way by itself, or once more.
             if state.fails(60) {

@@ -41,7 +41,6 @@ pub struct Targets {
 pub struct Told {
     /// Steps that passed something.
     pub steps: usize,
-    pub failed_steps: usize,
     pub letters: usize,
     pub redrives: usize,
     pub rests: usize,
@@ -66,7 +65,6 @@ pub struct Write {
 impl Told {
     pub fn add(&mut self, other: Self) {
         self.steps += other.steps;
-        self.failed_steps += other.failed_steps;
         self.letters += other.letters;
         self.redrives += other.redrives;
         self.rests += other.rests;

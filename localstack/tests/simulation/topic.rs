@@ -97,6 +97,15 @@ impl Topic {
             .collect()
     }
 
+    /// Nobody is at work any more: what was left open is in time aborted by itself.
+    pub fn abort_open(&mut self) {
+        for producers in self.producers.values_mut() {
+            if let Some(open) = producers.open.take() {
+                self.transactions[open] = Fate::Aborted;
+            }
+        }
+    }
+
     /// The epoch of whoever begins with this transactional id.
     fn initialize(&mut self, id: u64) -> Producer {
         let producers = self.producers.entry(id).or_default();

@@ -118,7 +118,7 @@ impl World {
         self.turn().await;
         let frozen = {
             let state = &mut *self.state();
-            state.fails(20).then(|| Duration::from_secs(state.random.u64(1..120)))
+            state.fails(20).then(|| Duration::from_secs(state.random.u64(10..600)))
         };
         if let Some(time) = frozen {
             sleep(time).await;

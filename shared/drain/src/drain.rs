@@ -135,9 +135,6 @@ impl<D: Connect, S: Sink> Drain<D, S> {
         if !session.is_pending(&self.subscription).await? && is_stored {
             return Ok(false);
         }
-        if !self.sink.has_room().await.map_err(Error::of_sink)? {
-            return Ok(false);
-        }
         let versions = match &mut self.versions {
             Some(versions) => versions,
             none => {
@@ -158,6 +155,9 @@ impl<D: Connect, S: Sink> Drain<D, S> {
                 none.insert(versions)
             }
         };
+        if !self.sink.has_room().await.map_err(Error::of_sink)? {
+            return Ok(false);
+        }
 
         session.begin().await?;
         let Some(mut after) = session.hold(&self.subscription, versions).await? else {

@@ -57,6 +57,10 @@ pub trait Sink: Send {
     }
 
     /// Whether it takes a step now. While it does not, changes wait in the log.
+    ///
+    /// Only the drainer that has taken over asks, and it asks before the step's versions are drawn. So a sink that fences
+    /// shuts its predecessor out here: in [`begin`](Self::begin) or later, one that had been frozen behind its read would shut out
+    /// the successor that has read later.
     fn has_room(&mut self) -> impl Future<Output = Result<bool, <Self::Step as Step>::Error>> + Send;
 
     /// Begins a step; `trace` is the invocation's. `base` is the step's first version: whoever carries out what is only sent

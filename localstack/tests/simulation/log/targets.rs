@@ -131,7 +131,8 @@ impl Log {
     pub fn redrive_refusal(&mut self, reader: &'static str, stream: &'static str, key: &str) -> bool {
         let place = (stream.to_owned(), key.to_owned());
         let letter = self.aside(reader).letters.get(&place).copied();
-        if letter.is_none() || self.committed_aside(reader).is_some_and(|it| it.letters.get(&place) != letter.as_ref()) {
+        if letter.is_none() || self.committed_aside(reader).is_some_and(|it| it.letters.get(&place) != letter.as_ref())
+        {
             return false;
         }
         self.aside(reader).letters.remove(&place);
@@ -142,10 +143,9 @@ impl Log {
         true
     }
 
-    /// The session that drains is disconnected, as that of a frozen drainer is.
-    pub fn cut_off(&mut self, reader: &'static str) {
-        if let Some(holder) = self.subscriptions[reader].holder {
-            self.disconnect(holder);
-        }
+    /// Disconnects a session that is in the middle of a step, as that of a frozen drainer is: whether there was one.
+    pub fn cut_off(&mut self, reader: &'static str) -> bool {
+        let holder = self.subscriptions[reader].locked_by;
+        holder.inspect(|holder| self.disconnect(*holder)).is_some()
     }
 }
