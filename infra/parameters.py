@@ -18,6 +18,8 @@ WITHOUT_FUNCTION_URLS = {
     "ap-east-2", "ap-south-2", "ap-southeast-4", "ap-southeast-5", "ap-southeast-6", "ap-southeast-7", "ca-west-1", "eu-central-2", "eu-south-2",
     "il-central-1", "me-central-1",
 }  # fmt: skip
+# A word that has more than one capital letter.
+WORDS = {"CLICKHOUSE": "ClickHouse"}
 
 
 def read(file: Path | None) -> dict[str, str]:
@@ -35,7 +37,7 @@ def read(file: Path | None) -> dict[str, str]:
             sys.exit(f"{file}, line {number}: expected NAME=value")
         value = value.strip().strip("'\"")
         if value:
-            parameters["".join(word.capitalize() for word in name.strip().split("_"))] = (
+            parameters["".join(WORDS.get(word, word.capitalize()) for word in name.strip().split("_"))] = (
                 Path(value[1:]).read_text() if value.startswith("@") else value
             )
     return parameters
@@ -43,6 +45,8 @@ def read(file: Path | None) -> dict[str, str]:
 
 def as_written(name: str) -> str:
     """`DatabaseSecretArn` as .env has it."""
+    for written, word in WORDS.items():
+        name = name.replace(word, written.capitalize())
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).upper()
 
 

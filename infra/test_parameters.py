@@ -63,6 +63,13 @@ class Problems(unittest.TestCase):
             found = parameters.read(Path(folder) / ".env")
         self.assertEqual(found, {"DatabaseSecretArn": ARN, "OriginUrl": "https://profiles.example.com"})
 
+    def test_a_name_is_the_parameters_and_back(self):
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / ".env").write_text("CLICKHOUSE_SECRET_ARN=a\nPAGER_TOPIC_ARN=b\n")
+            found = parameters.read(Path(folder) / ".env")
+        self.assertEqual(list(found), ["ClickHouseSecretArn", "PagerTopicArn"])
+        self.assertEqual([parameters.as_written(name) for name in found], ["CLICKHOUSE_SECRET_ARN", "PAGER_TOPIC_ARN"])
+
 
 if __name__ == "__main__":
     unittest.main()

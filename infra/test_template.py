@@ -22,7 +22,7 @@ TOPIC = (["", "arn:aws:sns:eu-central-1:123456789012:pager"], ["pager", ARN])
 VALUES = {
     "DatabaseSecretArn": SECRET, "DatabaseOwnerSecretArn": SECRET, "ElasticsearchSecretArn": SECRET,
     "AdminSecretArn": OPTIONAL_SECRET, "OriginSecretArn": OPTIONAL_SECRET,
-    "ClickhouseSecretArn": OPTIONAL_SECRET, "PagerTopicArn": TOPIC, "NoticeTopicArn": TOPIC,
+    "ClickHouseSecretArn": OPTIONAL_SECRET, "PagerTopicArn": TOPIC, "NoticeTopicArn": TOPIC,
     "Stay": DURATION, "PollInterval": DURATION, "Retention": DURATION, "ReReadAfter": DURATION, "SecondLookAfter": DURATION, "SyncInterval": DURATION,
     "ValidateWithin": DURATION,
     "DatabasePort": (["", "5432"], ["postgres", "-1"]),

@@ -84,9 +84,10 @@ CREATE TABLE sluice.dead_letter (
     stream text NOT NULL,
     key text NOT NULL,
     version bigint NOT NULL,                    -- of the write that failed
-    change_id bigint,                           -- the row of the log; NULL in a copy, as are the next three
+    change_id bigint,                           -- the row of the log; NULL in a copy, as are the next four
     error_type text,
     reason text,                                -- may quote data
+    op text,                                    -- as the log has it; NULL: the row had left the log
     payload json,                               -- of an emit, which nobody can read again
     at timestamptz NOT NULL DEFAULT clock_timestamp()
 );

@@ -11,8 +11,12 @@ pub enum Service {
     Postgres,
     /// The index.
     Elasticsearch,
+    /// The server of a direct target.
+    Clickhouse,
     /// The queues, the secrets, and whatever starts functions.
     LocalStack,
+    /// The broker of the target.
+    Kafka,
     /// The function that drains the log.
     Trigger,
     /// The function that writes the index.
@@ -38,7 +42,9 @@ impl Service {
         match self {
             Self::Postgres => "postgres",
             Self::Elasticsearch => "elasticsearch",
+            Self::Clickhouse => "clickhouse",
             Self::LocalStack => "localstack",
+            Self::Kafka => "kafka",
             Self::Trigger => "trigger",
             Self::Indexer => "indexer",
             Self::Admin => "admin",

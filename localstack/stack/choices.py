@@ -31,7 +31,7 @@ TARGETS = {server.NAME: server for server in (clickhouse, kafka, chdb)}
 
 def targets(stack: Stack) -> list:
     """The targets that the stack has."""
-    return [server for name, server in TARGETS.items() if name in stack.facts.get("targets", "").split(",")]
+    return [server for name, server in TARGETS.items() if name in stack.targets]
 
 
 def add_targets(stack: Stack, arguments: dict[str, str]) -> None:
@@ -39,8 +39,7 @@ def add_targets(stack: Stack, arguments: dict[str, str]) -> None:
     named = [name for name in arguments.get("TARGETS", "").split(",") if name]
     if wrong := [name for name in named if name not in TARGETS]:
         raise Failure(f"TARGETS={','.join(wrong)}: there are {', '.join(TARGETS)}")
-    had = [server.NAME for server in targets(stack)]
-    stack.facts["targets"] = ",".join(name for name in TARGETS if name in had + named)
+    stack.facts["targets"] = ",".join(name for name in TARGETS if name in stack.targets + named)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ import npm
 import packages
 import postgres
 import process
-from choices import add_targets, made, targets, uses_own
+from choices import TARGETS, add_targets, made, targets, uses_own
 from console import Failure, say, say_times, timed, together
 from layout import REPOSITORY, Stack, lock
 
@@ -34,10 +34,14 @@ DEPLOYED = {
     "ADMIN_FUNCTION": "AdminFunction",
     "INGEST_FUNCTION": "IngestFunction",
     "VALIDATE_FUNCTION": "ValidateFunction",
+    "CLICKHOUSE_FUNCTION": "ClickhouseFunction",
     "DATABASE_SECRET_ARN": "DatabaseSecretArn",
     "DATABASE_OWNER_SECRET_ARN": "DatabaseOwnerSecretArn",
     "ELASTICSEARCH_SECRET_ARN": "ElasticsearchSecretArn",
+    "CLICKHOUSE_SECRET_ARN": "ClickHouseSecretArn",
 }
+# The functions by what SERVICE calls them: a target's own name is its server's.
+FUNCTIONS = {f"{name}-function" if name in TARGETS else name: name for name in functions.NAMES}
 
 
 def existing(arguments: dict[str, str]) -> Stack:
@@ -137,13 +141,13 @@ def signal(arguments: dict[str, str]) -> None:
     number = getattr(Signals, f"SIG{arguments.get('SIGNAL')}", None)
     if number is None:
         raise Failure("which one? SIGNAL=KILL, TERM, INT, QUIT, STOP or CONT")
-    if service in functions.NAMES:
-        name = functions.outputs(stack).get(f"{service.capitalize()}Function", "")
+    if service in FUNCTIONS:
+        name = functions.outputs(stack).get(f"{FUNCTIONS[service].capitalize()}Function", "")
         found = process.find_all(stack, cloud.FUNCTION, AWS_LAMBDA_FUNCTION_NAME=name)
     elif service in known:
         found = process.find_all(stack, service)
     else:
-        raise Failure(f"SERVICE={service} is none of {', '.join(known + functions.NAMES)}")
+        raise Failure(f"SERVICE={service} is none of {', '.join([*known, *FUNCTIONS])}")
     for one in found:
         one.signal(number)
     if number not in (Signals.SIGSTOP, Signals.SIGCONT) and not process.wait_for_end(found, 60):
@@ -196,9 +200,9 @@ def logs(arguments: dict[str, str]) -> None:
     if stack.facts.get("docker"):
         return docker.compose(stack, "logs", "--tail", "200", *filter(None, [arguments.get("SERVICE")]))
     files = {server.NAME: server.log(stack) for server in servers_of(stack)}
-    for name in functions.NAMES:
+    for service, name in FUNCTIONS.items():
         function = functions.outputs(stack).get(f"{name.capitalize()}Function", name)
-        files[name] = cloud.functions_logs(stack) / f"{function}.log"
+        files[service] = cloud.functions_logs(stack) / f"{function}.log"
     service = arguments.get("SERVICE")
     if service and service not in files:
         raise Failure(f"SERVICE={service} is none of {', '.join(files)}")

@@ -7,13 +7,14 @@ import subprocess
 from pathlib import Path
 
 import artifacts
+import clickhouse
 import cloud
 import elasticsearch
 import npm
 import packages
 import postgres
 from console import Failure, run, say, timed, together
-from layout import CACHE, REPOSITORY, TARGET, Stack, lock
+from layout import CACHE, CLICKHOUSE_PORT, REPOSITORY, TARGET, Stack, lock
 
 NAMES = sorted(folder.name for folder in (REPOSITORY / "functions").iterdir() if (folder / "Cargo.toml").exists())
 PLACE = TARGET / "lambda"
@@ -63,7 +64,12 @@ def deploy(stack: Stack, release: Path | None = None) -> None:
         code = ["--template", template]
     else:
         code = ["--functions", PLACE, *settings(artifacts.own_architecture())]
-    files = write_parameters(stack, _parameters(stack), _secrets(stack))
+    wanted = _secrets(stack)
+    if (deployed := outputs(stack)) and wanted.keys() - deployed.keys():
+        say("localstack", "begins anew: it cannot add a target's function to what it has deployed")
+        cloud.stop(stack)
+        cloud.wait(stack, cloud.start(stack))
+    files = write_parameters(stack, _parameters(stack), wanted)
     _run_deploy(stack, "deploy", "migrate", *files, *code, "--outputs", stack.outputs_file)
     postgres.psql(stack, GRANT)
     _run_deploy(stack, "start")
@@ -111,6 +117,7 @@ def run_migrate(stack: Stack, command: str) -> None:
     env = cloud.clean_env(stack) | {
         "DATABASE_SECRET_ARN": deployed["DatabaseOwnerSecretArn"],
         "ELASTICSEARCH_SECRET_ARN": deployed["ElasticsearchSecretArn"],
+        "CLICKHOUSE_SECRET_ARN": deployed.get("ClickHouseSecretArn", ""),
         "DATABASE_SSLMODE": deployed.get("DatabaseSslmode", ""),
         "DATABASE_CA": deployed.get("DatabaseCa", ""),
         "DEMO": deployed.get("Demo", "false"),
@@ -206,16 +213,19 @@ def _secrets(stack: Stack) -> dict[str, dict]:
     where = {"host": connection["PGHOST"], "port": int(connection["PGPORT"]), "dbname": connection["PGDATABASE"]}
     if not stack.facts.get("use_database") and stack.facts["tls"]:
         where["ca"] = (stack.tls / "ca.pem").read_text()
-    return secrets(stack, where, stack.elasticsearch_url)
+    return secrets(stack, where, stack.elasticsearch_url, f"http://127.0.0.1:{stack.port(CLICKHOUSE_PORT)}")
 
 
-def secrets(stack: Stack, database: dict, elasticsearch_url: str) -> dict[str, dict]:
+def secrets(stack: Stack, database: dict, elasticsearch_url: str, clickhouse_url: str) -> dict[str, dict]:
     """What a person keeps in Secrets Manager on AWS, by the parameter that takes the ARN."""
     url, user, password = elasticsearch.split_credentials(elasticsearch_url)
-    return {
+    found = {
         "DatabaseSecretArn": {"username": "sluice_functions", "password": stack.password("sluice_functions"), **database},
         "DatabaseOwnerSecretArn": {"username": "sluice_owner", "password": stack.password("sluice_owner"), **database},
         # Without security Elasticsearch looks at no credentials, but the secret has to hold some.
         "ElasticsearchSecretArn": {"url": url, "username": user or "elastic", "password": password or "unused"},
         "AdminSecretArn": {role: stack.password(role) for role in ("operator", "reader")},
     }
+    if clickhouse.NAME in stack.targets:
+        found["ClickHouseSecretArn"] = {"url": clickhouse_url, "username": clickhouse.USER, "password": stack.password(clickhouse.NAME)}
+    return found

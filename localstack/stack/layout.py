@@ -62,6 +62,11 @@ class Stack:
         """Its data is thrown away, so it may be quick instead of durable."""
         return self.name in ("test", "test-faults", "test-oldest")
 
+    @property
+    def targets(self) -> list[str]:
+        """The names of the servers that it has beside those that every stack has."""
+        return [name for name in self.facts.get("targets", "").split(",") if name]
+
     def plan(self) -> None:
         """Chooses ports and passwords, once; `remember` makes it lasting."""
         if not self.exists:

@@ -58,7 +58,8 @@ def test(arguments: dict[str, str]) -> None:
     # What the README has a newcomer type first. The stack is there already.
     demo = Program("the demo", [sys.executable, "-B", "examples/demo/demo.py", "STACK=test"])
     faults, simulation, log = (rust.pop(name) for name in ("localstack faults", "localstack simulation", "database log"))
-    deployed = [rust.pop(name) for name in list(rust) if name.startswith("localstack ")]
+    # What is deployed, and what wants a target: the first stack alone has one.
+    deployed = [rust.pop(name) for name in list(rust) if name.startswith("localstack ") or name == "clickhouse main"]
     failed: list[str] = []
 
     with made({"STACK": "test-oldest", "POSTGRES_BIN": str(oldest)}) as stack:
@@ -166,7 +167,7 @@ def tests_environment(arguments: dict[str, str]) -> dict[str, str]:
     """Brings the stack `test` up. What an earlier run left, perhaps of another branch, must not decide over this one."""
     for name in ("test", "test-faults", "test-oldest"):
         clean({"STACK": name})
-    up(arguments | {"STACK": "test"})
+    up(arguments | {"STACK": "test", "TARGETS": "clickhouse,chdb"})
     return stack_environment("test")
 
 

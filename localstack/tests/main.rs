@@ -1,4 +1,4 @@
-//! End to end: what is written to PostgreSQL is in Elasticsearch, through the functions as the template deploys them.
+//! End to end: what is written to PostgreSQL is in Elasticsearch, and in ClickHouse, through the functions as the template deploys them.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,6 +12,8 @@ mod account;
 mod bad_input;
 #[path = "main/changes.rs"]
 mod changes;
+#[path = "main/clickhouse.rs"]
+mod clickhouse;
 #[path = "main/faults.rs"]
 mod faults;
 #[allow(dead_code, reason = "the handler is given more than a queue can hold")]

@@ -172,7 +172,7 @@ class Watched:
             at, ticks = self.clock.at, self.clock.ticks
             points = [Point(at(one.at), one.metric, one.value) for one in points]
             start, end = at(start), at(ticks[max(len(ticks) - 1 - LATE, 0)])
-        return {name: alarm.history(points, start, end) for name, alarm in ALARMS.items() if name not in NOT_HERE}
+        return {name: alarm.history(points, start, end) for name, alarm in ALARMS.items() if name in self.names.keys() - NOT_HERE}
 
     def in_alarm(self) -> set[str]:
         """Those that are in it now."""

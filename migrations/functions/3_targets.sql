@@ -211,15 +211,15 @@ $$;
 -- Notes the changes that a direct target refuses, in the transaction that passes them: of each key the newest.
 CREATE OR REPLACE FUNCTION sluice.note_refusals(reader text, change_ids bigint[], streams text[], keys text[], versions bigint[], error_types text[], reasons text[]) RETURNS void
 LANGUAGE sql VOLATILE AS $$
-    INSERT INTO sluice.dead_letter AS l (subscription, stream, key, version, change_id, error_type, reason, payload)
-    SELECT DISTINCT ON (n.stream, md5(n.key)) note_refusals.reader, n.stream, n.key, n.version, n.change_id, n.error_type, left(n.reason, 2000), o.payload
+    INSERT INTO sluice.dead_letter AS l (subscription, stream, key, version, change_id, error_type, reason, op, payload)
+    SELECT DISTINCT ON (n.stream, md5(n.key)) note_refusals.reader, n.stream, n.key, n.version, n.change_id, n.error_type, left(n.reason, 2000), o.op, o.payload
     FROM unnest(change_ids, streams, keys, versions, error_types, reasons) AS n(change_id, stream, key, version, error_type, reason)
     JOIN sluice.stream AS s ON s.name = n.stream
     LEFT JOIN sluice.outbox AS o ON o.id = n.change_id
     ORDER BY n.stream, md5(n.key), n.version DESC
     ON CONFLICT (subscription, stream, md5(key)) DO UPDATE
     SET key = excluded.key, version = excluded.version, change_id = excluded.change_id, error_type = excluded.error_type, reason = excluded.reason,
-        payload = excluded.payload, at = excluded.at
+        op = excluded.op, payload = excluded.payload, at = excluded.at
 $$;
 
 -- Removes the letters of keys that arrived later.

@@ -49,16 +49,18 @@ BEGIN
 END $$;
 
 -- Has these letters of direct targets delivered again, each to its target alone, in one transaction with the audit, which knows
--- each by its target and id, as the API does: how many there were.
+-- each by its target and id, as the API does: how many there were. An emit whose row had left the log before it was refused
+-- stays a letter: nobody knows its payload any more.
 CREATE OR REPLACE FUNCTION sluice.redrive_refusals(ids bigint[], actor text, source_ip text) RETURNS bigint
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     WITH taken AS (
-        DELETE FROM sluice.dead_letter AS l WHERE l.id = ANY (ids) AND l.error_type IS NOT NULL RETURNING *
+        DELETE FROM sluice.dead_letter AS l USING sluice.stream AS s
+        WHERE l.id = ANY (ids) AND l.error_type IS NOT NULL AND s.name = l.stream AND (s.source IS NOT NULL OR l.op IS NOT NULL)
+        RETURNING l.*
     ),
     logged AS (
         INSERT INTO sluice.outbox (stream, key, op, only_for, payload)
-        SELECT t.stream, t.key, CASE WHEN s.source IS NULL AND t.payload IS NULL THEN 'delete' ELSE 'upsert' END, t.subscription, t.payload
-        FROM taken AS t JOIN sluice.stream AS s ON s.name = t.stream ORDER BY t.id
+        SELECT t.stream, t.key, coalesce(t.op, 'upsert'), t.subscription, t.payload FROM taken AS t ORDER BY t.id
         RETURNING id, stream, key, only_for
     ),
     audited AS (

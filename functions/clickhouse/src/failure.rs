@@ -27,13 +27,32 @@ const OF_A_ROW: [u32; 21] = [
     469, // VIOLATED_CONSTRAINT
     691, // UNKNOWN_ELEMENT_OF_ENUM
 ];
-/// The table is not what it was made as.
-const OF_A_TABLE: [u32; 5] = [
-    8,  // THERE_IS_NO_COLUMN
-    10, // NOT_FOUND_COLUMN_IN_BLOCK
-    16, // NO_SUCH_COLUMN_IN_TABLE
-    48, // NOT_IMPLEMENTED: it is a view, say
-    60, // UNKNOWN_TABLE
+/// It is no table's fault: none could be written to.
+const OF_THE_SERVER: [u32; 24] = [
+    74,   // CANNOT_READ_FROM_FILE_DESCRIPTOR
+    75,   // CANNOT_WRITE_TO_FILE_DESCRIPTOR
+    76,   // CANNOT_OPEN_FILE
+    81,   // UNKNOWN_DATABASE
+    115,  // UNKNOWN_SETTING
+    159,  // TIMEOUT_EXCEEDED
+    164,  // READONLY
+    201,  // QUOTA_EXCEEDED
+    202,  // TOO_MANY_SIMULTANEOUS_QUERIES
+    209,  // SOCKET_TIMEOUT
+    210,  // NETWORK_ERROR
+    225,  // NO_ZOOKEEPER
+    236,  // ABORTED
+    241,  // MEMORY_LIMIT_EXCEEDED
+    243,  // NOT_ENOUGH_SPACE
+    279,  // ALL_CONNECTION_TRIES_FAILED
+    319,  // UNKNOWN_STATUS_OF_INSERT
+    394,  // QUERY_WAS_CANCELLED
+    425,  // SYSTEM_ERROR
+    439,  // CANNOT_SCHEDULE_TASK
+    745,  // SERVER_OVERLOADED
+    999,  // KEEPER_EXCEPTION
+    1000, // POCO_EXCEPTION
+    1001, // STD_EXCEPTION
 ];
 /// Whoever asks is not let in.
 const OF_CREDENTIALS: [u32; 4] = [
@@ -91,9 +110,11 @@ impl Failure {
         let reason: String = text.trim().chars().take(1000).collect();
         match code(&reason) {
             Some(code) if OF_A_ROW.contains(&code) => Self::Row { row: row(&reason), reason },
-            Some(code) if OF_A_TABLE.contains(&code) => Self::Table(reason),
             Some(code) if OF_CREDENTIALS.contains(&code) => Self::Refused(reason),
-            _ => Self::Server(reason),
+            Some(code) if OF_THE_SERVER.contains(&code) => Self::Server(reason),
+            // It is gone, has other columns, or whatever else is wrong with it alone: it holds up no other.
+            Some(_) => Self::Table(reason),
+            None => Self::Server(reason),
         }
     }
 }
@@ -140,10 +161,15 @@ mod tests {
         assert!(matches!(of(old), Failure::Row { row: Some(12), .. }));
         let without = "Code: 69. DB::Exception: Decimal value is too big. (ARGUMENT_OUT_OF_BOUND)";
         assert!(matches!(of(without), Failure::Row { row: None, .. }));
-        assert!(matches!(of("Code: 60. DB::Exception: Table default.x does not exist"), Failure::Table(_)));
+        for text in [
+            "Code: 60. DB::Exception: Table default.x does not exist",
+            "Code: 252. DB::Exception: Too many parts",
+            "Code: 1. DB::Exception",
+        ] {
+            assert!(matches!(of(text), Failure::Table(_)), "{text}");
+        }
         assert!(matches!(of("Code: 516. DB::Exception: sluice: Authentication failed"), Failure::Refused(_)));
         for text in [
-            "Code: 252. DB::Exception: Too many parts",
             "Code: 243. DB::Exception: Cannot reserve 1.00 MiB, not enough space",
             "Code: 164. DB::Exception: Cannot execute query in readonly mode",
             "Code: 241. DB::Exception: Memory limit (total) exceeded",

@@ -17,7 +17,7 @@ use tracing::warn;
 
 use crate::connection::Connection;
 use crate::failure::{Failure, code};
-use crate::rows::Rows;
+use crate::rows::{Refused, Rows};
 use crate::table::{Definition, quoted};
 
 /// Between two inserts into one table: each makes a part, and ClickHouse merges a few of them a second.
@@ -43,14 +43,14 @@ const CHUNK_BYTES: usize = 256 << 10;
 /// stays, so that whatever is written twice, late or again is right.
 pub struct ClickHouse {
     shared: Arc<Shared>,
-    /// The last step took its time: there is more than it could take, and nobody has to wait for the pace.
-    was_busy: bool,
 }
 
 struct Shared {
     connection: Connection,
     /// When the last insert into each table began.
     inserted_at: Mutex<HashMap<String, Instant>>,
+    /// The last step took its time to be gathered: the next one need not wait for the pace.
+    is_busy: AtomicBool,
     /// Whether the server has told that it does not know newer settings.
     is_old: AtomicBool,
 }
@@ -58,8 +58,8 @@ struct Shared {
 impl ClickHouse {
     /// Connects to nothing yet.
     pub fn new(connection: Connection) -> Self {
-        let shared = Shared { connection, inserted_at: Mutex::default(), is_old: AtomicBool::new(false) };
-        Self { shared: Arc::new(shared), was_busy: false }
+        let (inserted_at, is_busy, is_old) = Default::default();
+        Self { shared: Arc::new(Shared { connection, inserted_at, is_busy, is_old }) }
     }
 }
 
@@ -74,20 +74,27 @@ impl Sink for ClickHouse {
     /// A step that is begun later takes more: where little is to be done, one begins when the last insert is a second old.
     async fn has_room(&mut self) -> Result<bool, Failure> {
         let last = self.shared.inserted_at.lock().await.values().max().copied();
-        if let Some(last) = last.filter(|_| !self.was_busy) {
+        if let Some(last) = last.filter(|_| !self.shared.is_busy.load(Ordering::Relaxed)) {
             sleep_until(last + PACE).await;
         }
         Ok(true)
     }
 
     fn begin(&mut self, _: &Trace, _: i64) -> Inserting {
-        Inserting { shared: self.shared.clone(), tables: BTreeMap::new(), bytes: 0, outcome: Outcome::default() }
+        Inserting {
+            shared: self.shared.clone(),
+            began: Instant::now(),
+            tables: BTreeMap::new(),
+            bytes: 0,
+            outcome: Outcome::default(),
+        }
     }
 }
 
 /// Rows on their way.
 pub struct Inserting {
     shared: Arc<Shared>,
+    began: Instant,
     tables: BTreeMap<String, Table>,
     /// Of the rows of all tables that are not sent.
     bytes: usize,
@@ -133,7 +140,9 @@ impl Step for Inserting {
         let written = match (change.op, document) {
             (Op::Delete, _) => table.rows.delete(&mut table.bytes, &change.key, change.version),
             (_, Some(document)) => table.rows.upsert(&mut table.bytes, &change.key, document, change.version),
-            (_, None) => return Ok(()),
+            (_, None) => {
+                Err(Refused { error_type: "no_document", reason: "its row of the log has no document".to_owned() })
+            }
         };
         let write =
             Write { end: table.bytes.len(), id: change.id, key: change.key.to_string(), version: change.version };
@@ -158,6 +167,7 @@ impl Step for Inserting {
     }
 
     async fn finish(mut self) -> Result<Outcome, Failure> {
+        self.shared.is_busy.store(self.began.elapsed() > PACE / 2, Ordering::Relaxed);
         for stream in self.tables.keys().cloned().collect::<Vec<_>>() {
             self.send(&stream).await?;
         }

@@ -214,7 +214,7 @@ pub async fn bring(connection: &Connection, wanted: &Definition) -> Result<Optio
         }
         Some(false) => {
             match connection.execute(&wanted.create_view("CREATE OR REPLACE VIEW")).await {
-                Err(Failure::Server(reason)) if code(&reason) == Some(SYNTAX_ERROR) => {
+                Err(Failure::Table(reason)) if code(&reason) == Some(SYNTAX_ERROR) => {
                     connection.execute(&format!("DROP TABLE {}", quoted(&wanted.table))).await?;
                     connection.execute(&wanted.create_view("CREATE VIEW")).await?;
                 }

@@ -11,6 +11,8 @@ pub struct Config {
     pub search: search::Settings,
     /// CLICKHOUSE_SECRET_ARN: where the tables are made of streams that go to ClickHouse.
     pub clickhouse: Option<sluice_clickhouse::Settings>,
+    /// KAFKA_BROKERS: where the topics are made of streams that go to Kafka.
+    pub kafka: Option<kafka::Settings>,
     /// DEMO: whether the demo's tables are made, too.
     pub is_demo: bool,
     /// INGEST: whether the table of the ingest's profiles is made, too.
@@ -23,9 +25,10 @@ impl Config {
         let database = database::Settings::from_env(&mut env);
         let search = search::Settings::from_env(&mut env);
         let clickhouse = sluice_clickhouse::Settings::from_env_if_any(&env);
+        let kafka = kafka::Settings::from_env_if_any(&mut env);
         let is_demo = env.parsed("DEMO", false, "true or false", |_| true);
         let has_ingest = env.parsed("INGEST", false, "true or false", |_| true);
         env.finish()?;
-        Ok(Self { database, search, clickhouse, is_demo, has_ingest })
+        Ok(Self { database, search, clickhouse, kafka, is_demo, has_ingest })
     }
 }

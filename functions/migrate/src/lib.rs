@@ -11,6 +11,7 @@ mod report;
 pub mod schema;
 mod tables;
 mod targets;
+mod topics;
 mod uninstall;
 
 use std::str::FromStr;
@@ -69,7 +70,7 @@ impl Migrate {
     /// Runs one command. Both servers must answer before anything is changed. After an error the report has what was
     /// done before it.
     pub async fn run(&self, command: Command, report: &mut Report) -> Result<(), Error> {
-        let Config { database, search, clickhouse, is_demo, has_ingest } = &self.config;
+        let Config { database, search, clickhouse, kafka, is_demo, has_ingest } = &self.config;
         let elasticsearch = search::connect(search, &self.secrets).await?;
         let prefix = &search.index_prefix;
         match command {
@@ -87,7 +88,8 @@ impl Migrate {
                 let are_indexes_made = indexes::make(&mut client, &elasticsearch, prefix, report).await;
                 let are_tables_made =
                     targets::make_tables(&mut client, clickhouse.as_ref(), &self.secrets, report).await;
-                let is_anything_made = both(are_indexes_made, are_tables_made)?;
+                let are_topics_made = topics::make(&mut client, kafka.as_ref(), &self.secrets, report).await;
+                let is_anything_made = both(both(are_indexes_made, are_tables_made), are_topics_made)?;
                 if !is_migrated && !is_anything_made {
                     let version = schema::version(&client).await?;
                     report.say(format!("nothing to do: the schema has version {version}, every stream has its index"));

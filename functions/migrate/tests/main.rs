@@ -10,3 +10,5 @@ mod indexes;
 mod operations;
 #[path = "main/schema.rs"]
 mod schema;
+#[path = "main/topics.rs"]
+mod topics;

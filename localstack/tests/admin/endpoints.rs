@@ -136,7 +136,7 @@ async fn the_log_is_told_newest_first_page_by_page_and_with_filters() -> Result<
         facts.iter().map(|(key, op)| ((*key).to_owned(), (*op).to_owned())).collect()
     };
     assert_eq!(facts(&newest), wanted(&[("2", "delete"), ("5", "upsert")]));
-    assert_eq!(newest["rows"][0]["published"], json!({"elasticsearch": true}));
+    assert_eq!(newest["rows"][0]["published"]["elasticsearch"], true);
     assert!(newest["rows"][0]["created_at"].as_str().is_some_and(|at| at.ends_with('Z')), "{newest}");
     let older = admin.get(&format!("/api/outbox?limit=2&stream=admin_outbox&before={}", newest["next_before"])).await?;
     assert_eq!(facts(&older), wanted(&[("4", "upsert"), ("3", "upsert")]));
@@ -182,7 +182,7 @@ async fn a_paused_subscription_says_so_and_its_changes_wait() -> Result<()> {
         "{list}"
     );
     let row = admin.get("/api/outbox?stream=admin_pause").await?["rows"][0].clone();
-    assert_eq!(row["published"], json!({"elasticsearch": false}));
+    assert_eq!(row["published"]["elasticsearch"], false);
     let resumed = admin.post("/api/subscriptions/elasticsearch/resume", json!({})).await?;
     assert_eq!(resumed["paused"], json!(false));
     assert_eq!(stack.converges("admin_pause", "SELECT id::text FROM item").await?, 1);

@@ -50,7 +50,9 @@ impl Stack {
             elasticsearch,
             schema: schema.to_owned(),
         };
-        let streams = "SELECT stream, live_index FROM sluice.target WHERE stream LIKE $1 || '%'";
+        let streams = "SELECT s.name, t.live_index FROM sluice.stream AS s
+             LEFT JOIN sluice.target AS t ON t.stream = s.name AND t.subscription = 'elasticsearch'
+             WHERE s.name LIKE $1 || '%'";
         for row in stack.owner.query(streams, &[&schema]).await? {
             stack.owner.execute("SELECT sluice.drop_stream($1)", &[&row.get::<_, String>(0)]).await?;
             if let Some(index) = row.get::<_, Option<String>>(1) {
@@ -148,7 +150,7 @@ impl Stack {
     pub async fn source(&self, stream: &str, keys: &str) -> Result<BTreeMap<String, String>> {
         let row = self
             .owner
-            .query_one("SELECT sluice.read_query(s, sluice.fields_of(t)) FROM sluice.stream AS s JOIN sluice.target AS t ON t.stream = s.name WHERE s.name = $1", &[&stream])
+            .query_one("SELECT sluice.read_query(s, sluice.fields_of(t)) FROM sluice.stream AS s JOIN sluice.target AS t ON t.stream = s.name WHERE s.name = $1 AND t.subscription = 'elasticsearch'", &[&stream])
             .await?;
         let query: String = row.get::<_, Option<String>>(0).context("the stream has no source")?;
         let keys: Vec<String> = self.owner.query(keys, &[]).await?.iter().map(|row| row.get(0)).collect();

@@ -24,6 +24,24 @@ pub enum Defect {
     ResultsByPosition,
     /// The position is stored before the page is sent.
     AdvanceBeforeSend,
+    /// The same where the page goes straight to a target: before the target has answered.
+    PositionBeforeTheAnswer,
+    /// The version of a row in a target's table is the id of its row of the log.
+    VersionIsTheRowsId,
+    /// It is drawn when the row is written, behind the read.
+    VersionDrawnAfterTheRead,
+    /// Nothing keeps a drainer that was frozen from the topic.
+    NoFencing,
+    /// A drainer shuts its predecessor out with its first write, and not before it reads.
+    FencedByTheFirstWrite,
+    /// A letter of a direct target is noted by another session, whatever becomes of the transaction.
+    LetterOutsideTheTransaction,
+    /// It is noted behind the transaction that passes its change.
+    LetterAfterTheTransaction,
+    /// A letter stays when its key arrives.
+    LetterOutlivesItsReason,
+    /// What was set aside is taken back at once, whatever becomes of the transaction that sends it.
+    LostWhenItsRestIsOver,
     /// What was sent is taken for what has arrived.
     SettledWithoutLandings,
     /// What a change of another row means for a document is left out of account.
@@ -43,7 +61,7 @@ pub enum Defect {
 
 impl Defect {
     /// Those that one of many seeds shows. The others have a test of their own.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 25] = [
         Self::PositionById,
         Self::VersionIsTheEventsId,
         Self::VersionFromASequence,
@@ -60,5 +78,30 @@ impl Defect {
         Self::ConfirmedByAClock,
         Self::ConfirmedThoughTouched,
         Self::ConfirmedBeforeTheFanOut,
+        Self::PositionBeforeTheAnswer,
+        Self::VersionIsTheRowsId,
+        Self::VersionDrawnAfterTheRead,
+        Self::NoFencing,
+        Self::FencedByTheFirstWrite,
+        Self::LetterOutsideTheTransaction,
+        Self::LetterAfterTheTransaction,
+        Self::LetterOutlivesItsReason,
+        Self::LostWhenItsRestIsOver,
     ];
+
+    /// Whether it is one of the direct targets'.
+    pub fn is_of_a_target(self) -> bool {
+        matches!(
+            self,
+            Self::PositionBeforeTheAnswer
+                | Self::VersionIsTheRowsId
+                | Self::VersionDrawnAfterTheRead
+                | Self::NoFencing
+                | Self::FencedByTheFirstWrite
+                | Self::LetterOutsideTheTransaction
+                | Self::LetterAfterTheTransaction
+                | Self::LetterOutlivesItsReason
+                | Self::LostWhenItsRestIsOver
+        )
+    }
 }

@@ -1,11 +1,14 @@
 //! A model of the log: transactions, snapshots, subscriptions.
 
+mod targets;
 mod validation;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use database::delivery::{Departure, Landed, Landing};
 
+use self::targets::Aside;
+pub use self::targets::{Letter, TABLE, TARGETS, TOPIC};
 pub use self::validation::Known;
 use self::validation::Validation;
 use crate::defects::Defect;
@@ -74,6 +77,8 @@ pub struct Row {
     xid: Xid,
     pub stream: &'static str,
     pub event: Event,
+    /// No other subscription reads it.
+    only_for: Option<&'static str>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -89,6 +94,7 @@ struct Subscription {
     locked_by: Option<SessionId>,
     /// Of the defect that takes an id for a position.
     high_id: i64,
+    aside: Aside,
 }
 
 #[derive(Debug, Default)]
@@ -132,9 +138,11 @@ pub struct Log {
 }
 
 impl Log {
-    pub fn new(defect: Option<Defect>) -> Self {
+    pub fn new(defect: Option<Defect>, has_targets: bool) -> Self {
         let begin = Subscription { seen: Snapshot { xmax: 1, ..Snapshot::default() }, ..Subscription::default() };
-        let subscriptions = BTreeMap::from([(DRAIN, begin.clone()), (FAN_OUT, begin)]);
+        let targets: &[&str] = if has_targets { &TARGETS } else { &[] };
+        let readers = [DRAIN, FAN_OUT].into_iter().chain(targets.iter().copied());
+        let subscriptions = readers.map(|reader| (reader, begin.clone())).collect();
         let history = vec![Tables::default()];
         Self { defect, subscriptions, next_id: 1, next_xid: 1, next_expansion: 1, history, ..Self::default() }
     }
@@ -221,9 +229,13 @@ impl Log {
     }
 
     fn add(&mut self, session: SessionId, stream: &'static str, event: Event) {
+        self.add_for(None, session, stream, event);
+    }
+
+    fn add_for(&mut self, only_for: Option<&'static str>, session: SessionId, stream: &'static str, event: Event) {
         let (id, xid) = (self.next_id, self.xid(session));
         self.next_id += 1;
-        self.rows.insert(id, Row { id, xid, stream, event });
+        self.rows.insert(id, Row { id, xid, stream, event, only_for });
     }
 
     // What applications do.
@@ -263,22 +275,27 @@ impl Log {
 
     /// `sluice.resync(stream, keys)`, committed.
     pub fn emit(&mut self, stream: &'static str, key: &str) {
+        self.emit_for(None, stream, key);
+    }
+
+    fn emit_for(&mut self, only_for: Option<&'static str>, stream: &'static str, key: &str) {
         let session = self.connect();
-        self.add(session, stream, Event::Upsert(key.to_owned()));
+        self.add_for(only_for, session, stream, Event::Upsert(key.to_owned()));
         self.commit(session);
         self.sessions.remove(&session);
     }
 
-    /// Whether the drain or the fan-out has anything left to do.
+    /// Whether no drain and no fan-out has anything left to do.
     pub fn is_drained(&self) -> bool {
         let nobody = 0;
-        self.expansions.is_empty() && !self.is_pending(nobody, FAN_OUT) && !self.is_pending(nobody, DRAIN)
+        let is_left = |reader: &&'static str| self.is_pending(nobody, reader) || self.has_waiting(reader);
+        self.expansions.is_empty() && !self.subscriptions.keys().any(|reader| is_left(&reader))
     }
 
     // What the trigger asks.
 
     fn reads(reader: &str, row: &Row) -> bool {
-        matches!(row.event, Event::FanOut(_)) == (reader == FAN_OUT)
+        matches!(row.event, Event::FanOut(_)) == (reader == FAN_OUT) && row.only_for.is_none_or(|only| only == reader)
     }
 
     /// The subscription's row as a session sees it: another's transaction has not changed it before it commits.
@@ -299,6 +316,7 @@ impl Log {
                     .any(|(_, row)| Self::reads(reader, row) && self.is_visible(row, session));
         }
         position.target.is_some()
+            || position.aside.is_due()
             || self.rows.values().any(|row| {
                 let is_new = row.xid >= position.seen.xmax || position.seen.running.contains(&row.xid);
                 is_new && Self::reads(reader, row) && self.is_visible(row, session)
@@ -401,6 +419,7 @@ impl Log {
             let first = self.rows.values().filter(waits).map(|row| row.xid).min().unwrap_or(now.xmax);
             Snapshot { xmax: first, running: now.running.range(..first).copied().collect() }
         });
+        let is_early = self.is_advanced_early(reader);
         let stored = self.subscriptions.get_mut(reader).unwrap();
         if let Some(before_first) = before_first {
             (stored.began, stored.after_id) = (before_first, 0);
@@ -408,13 +427,22 @@ impl Log {
         (stored.target, stored.first_id) = (Some(target), first_id);
         if let Some(last) = rows.last() {
             stored.high_id = if self.defect == Some(Defect::PositionById) { last.id } else { 0 };
-            if self.defect == Some(Defect::AdvanceBeforeSend) {
+            if is_early {
                 stored.after_id = last.id;
                 let advanced = Subscription { locked_by: None, ..stored.clone() };
                 self.transaction(session).before = Some((reader, advanced));
             }
         }
         rows
+    }
+
+    /// The position is stored before what was read has arrived.
+    fn is_advanced_early(&self, reader: &str) -> bool {
+        match self.defect {
+            Some(Defect::AdvanceBeforeSend) => !TARGETS.contains(&reader),
+            Some(Defect::PositionBeforeTheAnswer) => TARGETS.contains(&reader),
+            _ => false,
+        }
     }
 
     pub fn advance(&mut self, reader: &'static str, id: i64) {
@@ -592,7 +620,7 @@ impl Log {
                         }
                         let stream = if id.1 == "items" { "items" } else { "projects" };
                         for key in keys {
-                            self.add(session, stream, Event::Upsert(key));
+                            self.add_for(Some(DRAIN), session, stream, Event::Upsert(key));
                         }
                         flight.logged_to = Some(flight.last_id);
                     }

@@ -17,7 +17,10 @@ mod run;
 mod scheduler;
 mod session;
 mod sqs;
+mod table;
 mod tables;
+mod targets;
+mod topic;
 mod validator;
 mod world;
 
@@ -29,11 +32,14 @@ use localstack::{parameter, variable};
 
 use crate::defects::Defect;
 use crate::run::{run, run_all_day, run_on_postgres};
+use crate::targets::Told;
 
 /// Seeds of one run, unless SEEDS says otherwise.
 const SEEDS: u64 = 5000;
 /// Of these, the first are run on a real PostgreSQL, too.
 const SEEDS_ON_POSTGRES: u64 = 50;
+/// Seeds with direct targets.
+const SEEDS_WITH_TARGETS: u64 = 1500;
 /// A defect is caught by one of so many seeds.
 const SEEDS_FOR_A_DEFECT: u64 = 20_000;
 const SEEDS_TWICE: u64 = 20;
@@ -42,7 +48,7 @@ const SEEDS_OF_A_DAY: u64 = 3;
 #[test]
 fn the_index_equals_the_source_whatever_happens() -> Result<()> {
     if let Some(seed) = parameter("SEED") {
-        let outcome = run(seed, None).with_context(|| format!("SEED={seed}"))?;
+        let outcome = run(seed, None, false).with_context(|| format!("SEED={seed}"))?;
         eprintln!("{outcome:?}");
         return Ok(());
     }
@@ -50,7 +56,7 @@ fn the_index_equals_the_source_whatever_happens() -> Result<()> {
     let (begun, mut faults, mut invocations) = (Instant::now(), 0, 0);
     let (mut looked_again, mut confirmed, mut repaired) = (0, 0, 0);
     for seed in 0..seeds {
-        let outcome = run(seed, None).with_context(|| format!("repeat with SEED={seed}"))?;
+        let outcome = run(seed, None, false).with_context(|| format!("repeat with SEED={seed}"))?;
         faults += outcome.faults;
         invocations += outcome.invocations;
         looked_again += outcome.looked_again;
@@ -68,9 +74,27 @@ fn the_index_equals_the_source_whatever_happens() -> Result<()> {
 }
 
 #[test]
+fn each_direct_target_equals_the_source_but_for_letters_whatever_happens() -> Result<()> {
+    let seeds = match parameter("SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..parameter("SEEDS").unwrap_or(SEEDS_WITH_TARGETS),
+    };
+    let (begun, count, mut told) = (Instant::now(), seeds.end - seeds.start, Told::default());
+    for seed in seeds {
+        told.add(run(seed, None, true).with_context(|| format!("repeat with SEED={seed}"))?.targets);
+    }
+    eprintln!("{count} seeds with direct targets in {:?}: {told:?}", begun.elapsed());
+    let Told { steps, failed_steps, letters, redrives, rests, set_aside, fenced, cut_off } = told;
+    let all = [steps, failed_steps, letters, redrives, rests, set_aside, fenced, cut_off];
+    ensure!(count == 1 || !all.contains(&0), "nothing happened");
+    Ok(())
+}
+
+#[test]
 fn a_seed_tells_the_same_story_each_time() -> Result<()> {
     for seed in 0..SEEDS_TWICE {
-        assert_eq!(run(seed, None)?, run(seed, None)?, "SEED={seed}");
+        let has_targets = seed % 2 == 0;
+        assert_eq!(run(seed, None, has_targets)?, run(seed, None, has_targets)?, "SEED={seed}");
     }
     Ok(())
 }
@@ -92,8 +116,9 @@ fn the_log_in_postgresql_gives_the_same_results_as_the_model() -> Result<()> {
 
 fn compare_with_postgres(seed: u64) -> Result<()> {
     eprintln!("SEED={seed} on PostgreSQL");
-    let real = run_on_postgres(seed).with_context(|| format!("repeat with SEED={seed}"))?;
-    assert_eq!(real, run(seed, None)?, "SEED={seed}");
+    let has_targets = seed % 3 == 0;
+    let real = run_on_postgres(seed, has_targets).with_context(|| format!("repeat with SEED={seed}"))?;
+    assert_eq!(real, run(seed, None, has_targets)?, "SEED={seed}");
     Ok(())
 }
 
@@ -112,9 +137,11 @@ fn a_day_of_deletes_is_no_loop_that_lambda_stops() -> Result<()> {
 fn each_deliberate_defect_is_caught() {
     for defect in Defect::ALL {
         let begun = Instant::now();
-        let caught = (0..SEEDS_FOR_A_DEFECT).find_map(|seed| Some((seed, run(seed, Some(defect)).err()?)));
+        let has_targets = defect.is_of_a_target();
+        let caught =
+            (0..SEEDS_FOR_A_DEFECT).find_map(|seed| Some((seed, run(seed, Some(defect), has_targets).err()?)));
         let (seed, failure) = caught.unwrap_or_else(|| panic!("{defect:?} was not caught"));
         eprintln!("{defect:?}: caught by seed {seed} after {:.1?}: {failure:#}", begun.elapsed());
-        run(seed, None).unwrap_or_else(|error| panic!("SEED={seed} fails without {defect:?}, too: {error:#}"));
+        run(seed, None, has_targets).unwrap_or_else(|error| panic!("SEED={seed} fails without {defect:?}, too: {error:#}"));
     }
 }

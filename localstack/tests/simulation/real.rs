@@ -9,7 +9,7 @@ use search::names;
 use serde_json::json;
 use tokio_postgres::Client;
 
-use crate::log::SessionId;
+use crate::log::{STREAMS, SessionId, TARGETS};
 use crate::tables::Change;
 
 /// The tables, streams and triggers that the model has.
@@ -42,11 +42,14 @@ pub struct Real {
 }
 
 impl Real {
-    pub async fn create() -> Result<Self> {
+    pub async fn create(has_targets: bool) -> Result<Self> {
         let database = Database::create().await?;
         let owner = database.owner().await?;
         owner.batch_execute(TABLES).await?;
-        for stream in ["items", "projects"] {
+        for stream in STREAMS {
+            for target in if has_targets { &TARGETS[..] } else { &[] } {
+                owner.execute("SELECT sluice.deliver($1, $2)", &[&stream, target]).await?;
+            }
             let index = names::index(stream, &json!({}));
             let live = "SELECT sluice.set_live(subscription, stream, $2, mapping) FROM sluice.target WHERE stream = $1";
             owner.execute(live, &[&stream, &index]).await?;
@@ -86,6 +89,27 @@ impl Real {
                       WHERE datname = current_database() AND pid <> pg_backend_pid() AND pid <> $1";
         let own: i32 = self.owner.query_one("SELECT pg_backend_pid()", &[]).await?.get(0);
         self.database.superuser().await?.query(others, &[&own]).await?;
+        Ok(())
+    }
+
+    /// Ends the session of whoever drains.
+    pub async fn cut_off(&self, target: &str) -> Result<()> {
+        let holder = "SELECT pg_terminate_backend(s.holder_pid, 10000) FROM sluice.subscription AS s \
+                      JOIN pg_stat_activity AS a ON (a.pid, a.backend_start) = (s.holder_pid, s.holder_start) WHERE s.name = $1";
+        self.database.superuser().await?.query(holder, &[&target]).await?;
+        Ok(())
+    }
+
+    pub async fn end_rest(&self, target: &str, stream: &str) -> Result<()> {
+        let over = "UPDATE sluice.target SET rests_until = NULL WHERE subscription = $1 AND stream = $2";
+        self.owner.execute(over, &[&target, &stream]).await?;
+        Ok(())
+    }
+
+    pub async fn redrive_refusal(&self, target: &str, stream: &str, key: &str) -> Result<()> {
+        let query = "SELECT sluice.redrive_refusals(array_agg(id), 'operator', NULL) FROM sluice.dead_letter \
+                     WHERE subscription = $1 AND stream = $2 AND key = $3";
+        self.owner.execute(query, &[&target, &stream, &key]).await?;
         Ok(())
     }
 

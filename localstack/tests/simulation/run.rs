@@ -14,6 +14,7 @@ use crate::log::STREAMS;
 use crate::real::Real;
 use crate::scheduler::Scheduler;
 use crate::sqs::Refused;
+use crate::targets::Told;
 use crate::validator::{Validated, class};
 use crate::world::{State, World};
 
@@ -36,22 +37,23 @@ pub struct Outcome {
     pub looked_again: usize,
     pub confirmed: usize,
     pub repaired: usize,
+    pub targets: Told,
 }
 
-/// On the model of the log.
-pub fn run(seed: u64, defect: Option<Defect>) -> Result<Outcome> {
+/// On the model of the log. `has_targets`: the streams go straight to targets, too.
+pub fn run(seed: u64, defect: Option<Defect>, has_targets: bool) -> Result<Outcome> {
     Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()?
-        .block_on(LocalSet::new().run_until(simulate(seed, defect, None)))
+        .block_on(LocalSet::new().run_until(simulate(seed, defect, None, has_targets)))
 }
 
 /// On the log in PostgreSQL, with the model beside it.
-pub fn run_on_postgres(seed: u64) -> Result<Outcome> {
+pub fn run_on_postgres(seed: u64, has_targets: bool) -> Result<Outcome> {
     Builder::new_current_thread().enable_all().start_paused(true).build()?.block_on(LocalSet::new().run_until(async {
-        let real = Arc::new(Real::create().await?);
-        simulate(seed, None, Some(real)).await
+        let real = Arc::new(Real::create(has_targets).await?);
+        simulate(seed, None, Some(real), has_targets).await
     }))
 }
 
@@ -59,21 +61,27 @@ pub fn run_on_postgres(seed: u64) -> Result<Outcome> {
 pub fn run_all_day(seed: u64, defect: Option<Defect>) -> Result<Outcome> {
     Builder::new_current_thread().enable_time().start_paused(true).build()?.block_on(LocalSet::new().run_until(async {
         fastrand::seed(seed);
-        let world = World::new(seed, defect);
-        let mut scheduler = Scheduler::new(world.clone(), None)?;
+        let world = World::new(seed, defect, false);
+        let mut scheduler = Scheduler::new(world.clone(), None, false)?;
         scheduler.go_on_all_day().await?;
         scheduler.come_to_rest().await?;
         check(&world.state())
     }))
 }
 
-async fn simulate(seed: u64, defect: Option<Defect>, real: Option<Arc<Real>>) -> Result<Outcome> {
+async fn simulate(
+    seed: u64,
+    defect: Option<Defect>,
+    real: Option<Arc<Real>>,
+    has_targets: bool,
+) -> Result<Outcome> {
     fastrand::seed(seed);
-    let world = World::new(seed, defect);
-    let mut scheduler = Scheduler::new(world.clone(), real)?;
+    let world = World::new(seed, defect, has_targets);
+    let mut scheduler = Scheduler::new(world.clone(), real, has_targets)?;
     scheduler.happen(STEPS).await?;
     scheduler.come_to_rest().await?;
     scheduler.validate_at_rest().await?;
+    scheduler.redrive_at_rest().await?;
     let mut outcome = check(&world.state())?;
     outcome.invocations = scheduler.invocations;
     Ok(outcome)
@@ -157,5 +165,6 @@ fn check(state: &State) -> Result<Outcome> {
         state.dead_letters.all().map(|(_, l)| (letter("stream", l), letter("key", l), letter("error_type", l)));
     let Validated { looked_again, confirmed, repaired, .. } = state.validated;
     let (letters, changes, faults) = (letters.collect(), keys.len(), state.faults);
-    Ok(Outcome { indexed, letters, changes, faults, invocations: 0, looked_again, confirmed, repaired })
+    let targets = state.targets.told;
+    Ok(Outcome { indexed, letters, changes, faults, invocations: 0, looked_again, confirmed, repaired, targets })
 }

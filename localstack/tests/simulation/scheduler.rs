@@ -1,6 +1,7 @@
 //! Who does what next: chance decides, and the seed decides over chance.
 
 mod rounds;
+mod targets;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,6 +19,7 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, advance};
 use trigger::{Config, SqsSink};
 
+use self::targets::{CHANCES, Drainers};
 use crate::defects::Defect;
 use crate::elastic::{SimulatedCluster, carry_out};
 use crate::log::{SessionId, Snapshot};
@@ -54,6 +56,9 @@ pub struct Scheduler {
     config: Config,
     settings: Settings,
     drainers: Vec<Process<Drain<Postgres, SqsSink<SimulatedQueue>>>>,
+    targets: Drainers,
+    /// Streams go straight to targets, too.
+    has_targets: bool,
     fan_outs: Vec<Process<FanOut<Postgres>>>,
     indexers: Vec<Process<SimulatedIndexer, Invocation>>,
     validator: Process<()>,
@@ -83,7 +88,7 @@ struct Observation {
 }
 
 impl Scheduler {
-    pub fn new(world: Arc<World>, real: Option<Arc<Real>>) -> Result<Self> {
+    pub fn new(world: Arc<World>, real: Option<Arc<Real>>, has_targets: bool) -> Result<Self> {
         let page_size = world.state().random.u32(1..6).to_string();
         let depth = ["4", "50000"][world.state().random.usize(..2)];
         let delete_share = 0.05 + 0.5 * world.state().random.f32();
@@ -118,6 +123,8 @@ impl Scheduler {
             config,
             settings,
             drainers,
+            targets: Drainers::new(),
+            has_targets,
             fan_outs,
             indexers,
             validator: Process::new(),
@@ -136,7 +143,8 @@ impl Scheduler {
     /// So many steps of whatever may happen.
     pub async fn happen(&mut self, steps: usize) -> Result<()> {
         for _ in 0..steps {
-            let chance = self.world.state().random.u32(..1000);
+            let chances = if self.has_targets { 1000 + CHANCES } else { 1000 };
+            let chance = self.world.state().random.u32(..chances);
             match chance {
                 0..120 => self.write().await?,
                 120..698 => {
@@ -157,7 +165,8 @@ impl Scheduler {
                 989..992 => self.watch_flights().await?,
                 992..997 => self.restart_postgres().await?,
                 997..999 => self.observe().await?,
-                _ => self.purge(),
+                999 => self.purge(),
+                _ => self.happen_to_targets(chance - 1000).await?,
             }
             if chance.is_multiple_of(8) {
                 self.look(false).await?;
@@ -200,6 +209,7 @@ impl Scheduler {
         {
             let state = &mut *self.world.state();
             (state.is_calm, state.elastic.is_away, state.is_postgres_away) = (true, false, false);
+            state.targets.unfit.clear();
         }
         for writer in std::mem::take(&mut self.writers) {
             self.end(writer).await?;
@@ -227,10 +237,14 @@ impl Scheduler {
             } else if !is_drained && self.world.state().random.u8(..4) > 0 {
                 self.drain();
                 self.fan_out();
+                self.drain_targets();
             } else if let Some(visible_ms) = next_visible_ms {
                 self.pass(Duration::from_millis(u64::try_from(visible_ms - now_ms)?)).await;
             } else if !is_drained {
-                self.pass(Duration::from_secs(1)).await;
+                // A stream that rests is waited for.
+                self.pass(Duration::from_secs(if self.has_targets { 30 } else { 1 })).await;
+            } else if self.carry_out_orphans_of_targets(usize::MAX) {
+                continue;
             } else if !self.redrive_unexplained() && self.world.state().elastic.orphans(i64::MAX).is_empty() {
                 if !self.world.state().log.has_flights() {
                     if self.finish_rounds() {
@@ -253,6 +267,7 @@ impl Scheduler {
             || self.fan_outs.iter().any(Process::is_at_work)
             || self.indexers.iter().any(Process::is_at_work)
             || self.validator.is_at_work()
+            || self.targets.is_at_work()
     }
 
     /// Takes back what has ended. What the indexer acknowledges is deleted.
@@ -282,13 +297,14 @@ impl Scheduler {
             }
         }
         self.validator.finished().await;
+        self.targets.reap().await;
         if let Some(alarm) = self.world.state().validated.false_alarm.take() {
             bail!(alarm);
         }
         if let Some(real) = &self.real {
             self.world.ask_without_rest(real.wait()).await?;
         }
-        Ok(())
+        self.end_rests().await
     }
 
     fn drain(&mut self) {

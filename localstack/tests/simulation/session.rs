@@ -1,5 +1,6 @@
 //! Sessions of the model, and of a real PostgreSQL beside it: what one answers, the other must answer, too.
 
+mod reading;
 mod validation;
 
 use std::cell::Cell;
@@ -9,12 +10,14 @@ use std::time::Duration;
 
 use database::delivery::{DeadLetter, Departure, Landing, LostFlight, Refusal};
 use database::log::{Collected, Count, Row, Sample, Slice, Versions};
-use database::{Answers, Connect, ConnectError, Read, ReadError, Session, Stream};
+use database::{Answers, Connect, ConnectError, Session, Stream};
 use search::names;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio_postgres::{Client, Error};
 
-use crate::log::{DRAIN, Event, FAN_OUT, SessionId};
+use self::reading::Reading;
+use crate::defects::Defect;
+use crate::log::{DRAIN, Event, FAN_OUT, Letter, STREAMS, SessionId, TARGETS};
 use crate::real::Real;
 use crate::world::World;
 
@@ -32,6 +35,8 @@ pub struct SimulatedSession {
     twin: Option<Client>,
     real: Option<Arc<Real>>,
     is_lost: Cell<bool>,
+    /// Of the defect that notes letters behind the transaction.
+    late_letters: Cell<Option<(&'static str, Vec<Refusal>)>>,
 }
 
 impl Connect for Postgres {
@@ -53,7 +58,14 @@ impl Connect for Postgres {
             Some(real) => Some(self.world.ask(real.functions()).await),
             None => None,
         };
-        Ok(SimulatedSession { world: self.world.clone(), id, twin, real: self.real.clone(), is_lost: Cell::new(false) })
+        Ok(SimulatedSession {
+            world: self.world.clone(),
+            id,
+            twin,
+            real: self.real.clone(),
+            is_lost: Cell::new(false),
+            late_letters: Cell::default(),
+        })
     }
 }
 
@@ -107,7 +119,33 @@ impl SimulatedSession {
 
 /// What is known of a reader by its name.
 fn reader(name: &str) -> &'static str {
-    if name == FAN_OUT { FAN_OUT } else { DRAIN }
+    *[DRAIN, FAN_OUT].iter().chain(&TARGETS).find(|reader| **reader == name).unwrap()
+}
+
+/// So long that only the scheduler ends it.
+const REST: Duration = Duration::from_secs(365 * 24 * 3600);
+
+impl SimulatedSession {
+    /// The letters of a target after a statement.
+    async fn compare_letters(
+        &self,
+        what: &str,
+        subscription: &str,
+        twin: impl AsyncFnOnce(&Client) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let model = if self.twin.is_some() { self.letters(subscription) } else { vec![] };
+        let twin = async |client: &Client| {
+            twin(client).await?;
+            let query = "SELECT stream, key, version, change_id FROM sluice.dead_letter WHERE subscription = $1 AND error_type IS NOT NULL ORDER BY 1, 2";
+            let rows = client.query(query, &[&subscription]).await?;
+            Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))).collect())
+        };
+        self.compare(what, model, twin).await.map(drop)
+    }
+
+    fn letters(&self, subscription: &str) -> Vec<Letter> {
+        self.world.state().log.refusals(self.id, reader(subscription))
+    }
 }
 
 impl Session for SimulatedSession {
@@ -123,7 +161,13 @@ impl Session for SimulatedSession {
     async fn commit(&self) -> Result<(), Error> {
         self.begin_request().await?;
         self.world.state().log.commit(self.id);
-        self.compare("COMMIT", (), async |client| client.commit().await).await
+        self.compare("COMMIT", (), async |client| client.commit().await).await?;
+        let late = self.late_letters.take();
+        if let Some((subscription, refusals)) = late {
+            self.begin_request().await?;
+            self.world.state().log.note_refusals(subscription, &refusals);
+        }
+        Ok(())
     }
 
     async fn rollback(&self) -> Result<(), Error> {
@@ -182,15 +226,6 @@ impl Session for SimulatedSession {
             Ok(rows.into_iter().map(|row| (row.id, row.stream, row.key, row.is_delete)).collect())
         };
         let rows = self.compare("page", rows, twin).await?;
-        let row = |(id, stream, key, is_delete)| Row {
-            id,
-            stream,
-            key,
-            is_delete,
-            payload: None,
-            logged_ms: 0,
-            traceparent: None,
-        };
         Ok((rows.into_iter().map(row).collect(), self.world.now_ms()))
     }
 
@@ -208,31 +243,69 @@ impl Session for SimulatedSession {
 
     async fn waited(&self, subscription: &str, size: i32) -> Result<(Vec<Row>, i64), Error> {
         self.begin_request().await?;
-        let twin = async |client: &Client| Ok(client.waited(subscription, size).await?.0.len());
-        self.compare("waited", 0, twin).await?;
-        Ok((vec![], 0))
+        let rows = self.world.state().log.waited(reader(subscription), usize::try_from(size).unwrap());
+        let twin = async |client: &Client| {
+            let (rows, _) = client.waited(subscription, size).await?;
+            Ok(rows.into_iter().map(|row| (row.id, row.stream, row.key, row.is_delete)).collect())
+        };
+        let rows = self.compare("waited", rows, twin).await?;
+        Ok((rows.into_iter().map(row).collect(), self.world.now_ms()))
     }
 
-    async fn wait(&self, _subscription: &str, ids: &[i64]) -> Result<(), Error> {
-        panic!("each stream has an index, and {ids:?} wait for one")
+    async fn wait(&self, subscription: &str, ids: &[i64]) -> Result<(), Error> {
+        self.begin_request().await?;
+        {
+            let state = &mut *self.world.state();
+            state.log.wait(reader(subscription), ids);
+            state.targets.told.set_aside += ids.len();
+        }
+        self.compare("wait", (), async |client| client.wait(subscription, ids).await).await
     }
 
-    async fn rest(&self, _subscription: &str, stream: &str, _pause: Duration) -> Result<(), Error> {
-        panic!("the queue takes whatever is sent, and {stream} rests")
+    /// PostgreSQL's clock is another one: there it rests until the scheduler says that it is over.
+    async fn rest(&self, subscription: &str, stream: &str, pause: Duration) -> Result<(), Error> {
+        self.begin_request().await?;
+        let until_ms = self.world.now_ms() + i64::try_from(pause.as_millis()).unwrap();
+        {
+            let state = &mut *self.world.state();
+            state.log.rest(reader(subscription), stream, until_ms);
+            state.targets.told.rests += 1;
+        }
+        self.compare("rest", (), async |client| client.rest(subscription, stream, REST).await).await
     }
 
-    async fn note_refusals(&self, _subscription: &str, refusals: &[Refusal]) -> Result<(), Error> {
-        panic!("the queue refuses nothing, and {refusals:?} are noted")
+    async fn note_refusals(&self, subscription: &str, refusals: &[Refusal]) -> Result<(), Error> {
+        let defect = self.world.state().defect;
+        if defect == Some(Defect::LetterOutsideTheTransaction) {
+            self.world.turn().await;
+            self.world.state().log.note_refusals_at_once(reader(subscription), refusals);
+            return Ok(());
+        }
+        self.begin_request().await?;
+        if defect == Some(Defect::LetterAfterTheTransaction) {
+            self.late_letters.set(Some((reader(subscription), refusals.to_vec())));
+            return Ok(());
+        }
+        {
+            let state = &mut *self.world.state();
+            state.log.note_refusals(reader(subscription), refusals);
+            state.targets.told.letters += refusals.len();
+        }
+        let twin = async |client: &Client| client.note_refusals(subscription, refusals).await;
+        self.compare_letters("note_refusals", subscription, twin).await
     }
 
-    async fn forget_refusals(&self, _subscription: &str, stream: &str, keys: &[String]) -> Result<(), Error> {
-        panic!("the queue has refused nothing, and {keys:?} of {stream} are forgotten")
+    async fn forget_refusals(&self, subscription: &str, stream: &str, keys: &[String]) -> Result<(), Error> {
+        self.begin_request().await?;
+        self.world.state().log.forget_refusals(reader(subscription), stream, keys);
+        let twin = async |client: &Client| client.forget_refusals(subscription, stream, keys).await;
+        self.compare_letters("forget_refusals", subscription, twin).await
     }
 
     async fn note_fault(&self, subscription: &str, stream: &str, problem: Option<&str>) -> Result<(), Error> {
-        // No source fails. But a drainer that was frozen, or cut off, while it read cannot know that.
+        // No source fails. But a drainer that was frozen, or cut off, while it read cannot know that; and a target may tell.
         assert!(
-            problem.is_none_or(|problem| problem.contains("did not answer")),
+            TARGETS.contains(&subscription) || problem.is_none_or(|problem| problem.contains("did not answer")),
             "the stream {stream} has a fault: {problem:?}"
         );
         self.begin_request().await?;
@@ -307,7 +380,9 @@ impl Session for SimulatedSession {
 
     async fn streams(&self, subscription: &str) -> Result<HashMap<String, Stream>, Error> {
         self.begin_request().await?;
-        let streams = match &self.twin {
+        let letters = self.letters(subscription);
+        let has_refusals = |name: &str| letters.iter().any(|(stream, ..)| stream == name);
+        let streams: HashMap<String, Stream> = match &self.twin {
             // The model knows no faults, and would go on in another way.
             Some(client) => self
                 .world
@@ -316,8 +391,14 @@ impl Session for SimulatedSession {
                 .into_iter()
                 .map(|(name, stream)| (name, Stream { has_fault: false, ..stream }))
                 .collect(),
-            None => ["items", "projects"].map(|name| stream(subscription, name)).into_iter().collect(),
+            None => STREAMS
+                .map(|name| (name.to_owned(), Stream { has_refusals: has_refusals(name), ..stream(subscription, name) }))
+                .into_iter()
+                .collect(),
         };
+        for stream in streams.values().filter(|stream| STREAMS.contains(&stream.name.as_str())) {
+            assert_eq!(stream.has_refusals, has_refusals(&stream.name), "{}: has it letters?", stream.name);
+        }
         self.end_request(streams)
     }
 
@@ -332,80 +413,18 @@ impl Session for SimulatedSession {
     }
 }
 
-fn stream(subscription: &str, name: &str) -> (String, Stream) {
-    let stream = Stream {
+fn stream(subscription: &str, name: &str) -> Stream {
+    Stream {
         name: name.to_owned(),
         subscription: subscription.to_owned(),
         is_delivered: true,
         source: Some(format!("demo.{name}")),
         live_index: Some(names::index(name, &json!({}))),
         ..Stream::default()
-    };
-    (name.to_owned(), stream)
-}
-
-/// Documents, of which the last ones may be lost with the connection.
-struct Reading<'a> {
-    session: &'a SimulatedSession,
-    stream: &'a Stream,
-    keys: Vec<String>,
-    limit_bytes: i32,
-    in_transaction: Option<Duration>,
-    answers: Option<Vec<Read>>,
-    answered: usize,
-}
-
-impl Answers for Reading<'_> {
-    async fn next(&mut self) -> Result<Option<(usize, Read)>, ReadError> {
-        let lost = |source| ReadError::Query { name: self.stream.name.clone(), source };
-        if self.answers.is_none() {
-            self.session.begin_request().await.map_err(lost)?;
-            // One statement, one snapshot.
-            let read = |key: &String| {
-                self.session.world.state().log.document(&self.stream.name, key).map_or(Read::Missing, Read::Document)
-            };
-            let model: Vec<Read> = self.keys.iter().map(read).collect();
-            if let Some(client) = &self.session.twin {
-                let real = self.session.world.ask(all(client, self)).await?;
-                let parsed = |reads: &[Read]| reads.iter().map(parse).collect::<Vec<_>>();
-                assert_eq!(
-                    parsed(&real),
-                    parsed(&model),
-                    "documents of {}: PostgreSQL's and the model's",
-                    self.stream.name
-                );
-            }
-            self.answers = Some(model);
-        }
-        let index = self.answered;
-        let Some(read) = self.answers.as_ref().and_then(|answers| answers.get(index)) else { return Ok(None) };
-        if self.session.world.state().fails(1) {
-            self.session.is_lost.set(true);
-            return Err(lost(Error::__private_api_timeout()));
-        }
-        self.answered += 1;
-        Ok(Some((index, read.clone())))
-    }
-
-    fn into_unanswered(self) -> Vec<usize> {
-        (self.answered..self.keys.len()).collect()
     }
 }
 
-/// What the real one reads, in the order of the keys.
-async fn all(client: &Client, reading: &Reading<'_>) -> Result<Vec<Read>, ReadError> {
-    let mut documents = client.read(reading.stream, reading.keys.clone(), reading.limit_bytes, reading.in_transaction);
-    let mut reads = vec![Read::Missing; reading.keys.len()];
-    while let Some((index, read)) = documents.next().await? {
-        reads[index] = read;
-    }
-    Ok(reads)
-}
-
-fn parse(read: &Read) -> Option<Value> {
-    match read {
-        Read::Document(text) => Some(serde_json::from_str(text).unwrap()),
-        Read::Missing => None,
-        Read::TooLarge { .. } | Read::Failed { .. } => panic!("{read:?}"),
-    }
+/// As the drain is given it.
+fn row((id, stream, key, is_delete): (i64, String, String, bool)) -> Row {
+    Row { id, stream, key, is_delete, payload: None, logged_ms: 0, traceparent: None }
 }

@@ -9,12 +9,15 @@ use fastrand::Rng;
 use message::{Message, Op};
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::defects::Defect;
 use crate::elastic::Elastic;
 use crate::log::Log;
 use crate::sqs::{Messages, Refused};
+use crate::table::Table;
+use crate::targets::Targets;
+use crate::topic::Topic;
 use crate::validator::Validated;
 
 /// Whether the template lets the indexer send to its own queue: Lambda's own default is to stop it.
@@ -55,6 +58,9 @@ pub struct State {
     /// Of each stream and key, the highest version that was ever on its way.
     pub newest: BTreeMap<(String, String), i64>,
     pub validated: Validated,
+    pub table: Table,
+    pub topic: Topic,
+    pub targets: Targets,
     turns: Vec<oneshot::Sender<()>>,
 }
 
@@ -68,12 +74,12 @@ impl Drop for Asking<'_> {
 }
 
 impl World {
-    pub fn new(seed: u64, defect: Option<Defect>) -> Arc<Self> {
+    pub fn new(seed: u64, defect: Option<Defect>, has_targets: bool) -> Arc<Self> {
         let state = State {
             random: Rng::with_seed(seed),
             is_calm: false,
             defect,
-            log: Log::new(defect),
+            log: Log::new(defect, has_targets),
             is_postgres_away: false,
             elastic: Elastic::default(),
             queue: Messages::default(),
@@ -83,6 +89,9 @@ impl World {
             faults: 0,
             newest: BTreeMap::new(),
             validated: Validated::default(),
+            table: Table::default(),
+            topic: Topic::default(),
+            targets: Targets::default(),
             turns: vec![],
         };
         Arc::new(Self { state: Mutex::new(state), begun: Instant::now(), asking: AtomicUsize::new(0) })
@@ -102,6 +111,19 @@ impl World {
         let (go, gone) = oneshot::channel();
         self.state().turns.push(go);
         let _ = gone.await;
+    }
+
+    /// The same for who asks a direct target, and may be frozen for a while, as its process is or the network.
+    pub async fn reach(&self) {
+        self.turn().await;
+        let frozen = {
+            let state = &mut *self.state();
+            state.fails(20).then(|| Duration::from_secs(state.random.u64(1..120)))
+        };
+        if let Some(time) = frozen {
+            sleep(time).await;
+            self.turn().await;
+        }
     }
 
     /// Waits for a real server. Nothing else happens until it has answered.

@@ -64,6 +64,13 @@ pub async fn list(client: &Client) -> Result<Vec<Subscription>, Error> {
     Ok(rows.iter().map(subscription).collect())
 }
 
+/// What all drainers of a subscription have in common, and no others: `sluice-{cluster}-{database}-{subscription}`, where the
+/// cluster is PostgreSQL's system identifier. By this a target that compares no versions fences one that was overtaken.
+pub async fn drainer_name(client: &Client, subscription: &str) -> Result<String, Error> {
+    let query = "SELECT format('sluice-%s-%s-%s', system_identifier, current_database(), $1::text) FROM pg_control_system()";
+    Ok(client.query_one(query, &[&subscription]).await?.get(0))
+}
+
 /// Stops draining, if there is such a subscription; changes wait in the log.
 pub async fn pause(client: &Client, actor: Actor<'_>, name: &str) -> Result<(), Error> {
     call(client, "pause", actor, name).await

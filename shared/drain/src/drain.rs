@@ -146,6 +146,7 @@ impl<D: Connect, S: Sink> Drain<D, S> {
                     self.stored_at = Some(Instant::now());
                     return Ok(false);
                 };
+                self.sink.take_over().await.map_err(Error::of_sink)?;
                 info!(subscription = self.subscription, "took over");
                 if versions.timeline_changed {
                     error!(

@@ -79,7 +79,7 @@ pub(crate) struct Aside {
     pub ids: Vec<i64>,
     /// For how long it rests.
     pub pause: Duration,
-    /// What operators are told, where that is not noted yet.
+    /// What operators are told of a target that does not take them; of a source it is noted.
     pub reason: Option<String>,
 }
 
@@ -104,6 +104,8 @@ pub(crate) struct Outgoing<'a, S, K: Sink> {
     logged: BTreeMap<String, Vec<i64>>,
     /// Of each stream, the first and the last row that travel, and when the oldest was logged.
     rows: BTreeMap<String, (i64, i64, i64)>,
+    /// A direct target's: of each stream, the keys that were put, each with its newest version.
+    written: BTreeMap<String, HashMap<String, i64>>,
     traced: TracedChanges,
 }
 
@@ -132,6 +134,7 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
             began: Instant::now(),
             logged: BTreeMap::new(),
             rows: BTreeMap::new(),
+            written: BTreeMap::new(),
             traced: TracedChanges::default(),
         })
     }
@@ -159,6 +162,9 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
             if stream.source.is_some() {
                 self.read(&stream, &latest, version, read_at_ms).await?;
             } else {
+                if !K::READS_AGAIN && stream.has_fault {
+                    self.session.note_fault(self.subscription, &name, None).await?;
+                }
                 for row in latest {
                     let op = if row.is_delete { Op::Delete } else { Op::Upsert };
                     let payload = row.payload.as_deref();
@@ -171,7 +177,7 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
 
     /// Waits until all of it is sent.
     pub async fn finish(self) -> Result<Done, Error> {
-        let Self { step, counters, mut done, rows, rests, began, logged, .. } = self;
+        let Self { step, streams, counters, mut done, rows, mut written, rests, began, logged, .. } = self;
         let outcome = step.finish().await.map_err(Error::of_sink)?;
         count_written(&mut done.counts, &logged, as_milliseconds(began.elapsed()));
         for Sent { stream, messages, bytes } in outcome.sent {
@@ -183,19 +189,31 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
                 done.flights.push(Flight { stream, parts, first_id, last_id, since_ms });
             }
         }
+        for refusal in &outcome.refused {
+            done.counts.add(&refusal.stream, delivery::WRITTEN, -1);
+        }
+        done.refusals.extend(outcome.refused);
+        // A page behind it had the key once more, and that was written: there is nothing to be told.
+        done.refusals.retain(|refusal| {
+            let newest = written.get(&refusal.stream).and_then(|keys| keys.get(&refusal.key));
+            newest.is_none_or(|newest| *newest <= refusal.version)
+        });
+        for refusal in &done.refusals {
+            written.get_mut(&refusal.stream).and_then(|keys| keys.remove(&refusal.key));
+        }
+        written.retain(|stream, _| streams.get(stream).is_some_and(|stream| stream.has_refusals));
+        done.arrived = written.into_iter().map(|(stream, keys)| (stream, keys.into_keys().collect())).collect();
         for Unfit { stream, reason, ids } in outcome.unfit {
             error!(stream, reason, "the target does not take a stream as it is: its changes are set aside");
             done.counts.add(&stream, delivery::WRITTEN, -as_count(ids.len()));
             let pause = rests.left(&stream).unwrap_or_else(|| rests.begin(&stream));
             counters.waiting += ids.len() as u64;
+            // Nobody knows which of them have.
+            done.arrived.remove(&stream);
             let aside = done.aside.entry(stream).or_default();
             aside.ids.extend(ids);
             (aside.pause, aside.reason) = (pause, Some(reason));
         }
-        for refusal in &outcome.refused {
-            done.counts.add(&refusal.stream, delivery::WRITTEN, -1);
-        }
-        done.refusals.extend(outcome.refused);
         for refusal in &done.refusals {
             counters.refused += 1;
             done.counts.add(&refusal.stream, delivery::DEAD_LETTERED, 1);
@@ -233,7 +251,7 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
             if K::READS_AGAIN || !self.rests.is_resting(name) {
                 return Ok(Some(stream));
             }
-            self.put_aside(name, rows.iter(), None);
+            self.put_aside(name, rows.iter());
             return Ok(None);
         }
         let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
@@ -244,13 +262,12 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
     }
 
     /// Sets changes of a stream that rests aside.
-    fn put_aside<'r>(&mut self, stream: &str, rows: impl Iterator<Item = &'r log::Row>, reason: Option<&str>) {
+    fn put_aside<'r>(&mut self, stream: &str, rows: impl Iterator<Item = &'r log::Row>) {
         let pause = self.rests.left(stream).unwrap_or_default();
         let aside = self.done.aside.entry(stream.to_owned()).or_default();
         let before = aside.ids.len();
         aside.ids.extend(rows.map(|row| row.id));
         aside.pause = aside.pause.max(pause);
-        aside.reason = reason.map(str::to_owned).or(aside.reason.take());
         self.counters.waiting += (aside.ids.len() - before) as u64;
     }
 
@@ -290,7 +307,7 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
         }
         if !K::READS_AGAIN {
             if !left.is_empty() {
-                self.put_aside(&stream.name, left.iter().map(|&index| &rows[index]), None);
+                self.put_aside(&stream.name, left.iter().map(|&index| &rows[index]));
             }
             return Ok(());
         }
@@ -387,9 +404,7 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
         if !K::READS_AGAIN {
             let logged = as_milliseconds(self.began.elapsed()) - (read_at_ms - row.logged_ms);
             self.logged.entry(name.clone()).or_default().push(logged);
-        }
-        if stream.has_refusals {
-            self.done.arrived.entry(name.clone()).or_default().push(row.key.clone());
+            self.written.entry(name.clone()).or_default().insert(row.key.clone(), version);
         }
         let trace = row.traceparent.as_deref().and_then(Trace::parse).filter(Trace::is_sampled);
         if let Some(trace) = &trace

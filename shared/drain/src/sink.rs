@@ -36,7 +36,8 @@ use telemetry::Trace;
 /// - A call may never return: the invocation's time ends in the middle of it, or its process does. That is the same as an
 ///   error. A step that is dropped stops what it has under way.
 /// - A drainer may be frozen within a step, while another takes over, and may go on when it is thawed. Its versions are
-///   lower than those of its successor, and its commit fails. A sink that cannot compare versions has to fence it.
+///   lower than those of its successor, and its commit fails. A sink that cannot compare versions has to fence it, by
+///   [`Sink::take_over`].
 pub trait Sink: Send {
     /// A step of it.
     type Step: Step;
@@ -47,6 +48,13 @@ pub trait Sink: Send {
     /// Whether what could not be read here is read again behind it. False: a direct target, which is given none of
     /// [`message::Op::Read`].
     const READS_AGAIN: bool;
+
+    /// This drainer has taken the subscription over. From `Ok` on nothing arrives any more of what others, or this one before,
+    /// have under way. Only after it does the drainer make certain that nobody has overtaken it, and begins steps: of two
+    /// drainers the one that fences last is the one that goes on, or neither does.
+    fn take_over(&mut self) -> impl Future<Output = Result<(), <Self::Step as Step>::Error>> + Send {
+        async { Ok(()) }
+    }
 
     /// Whether it takes a step now. While it does not, changes wait in the log.
     fn has_room(&mut self) -> impl Future<Output = Result<bool, <Self::Step as Step>::Error>> + Send;

@@ -15,6 +15,8 @@ use tracing_subscriber::{
 };
 
 const DEFAULT_LEVEL: Level = Level::INFO;
+/// A library that has a line for each of its transactions. LOG_LEVEL may name it.
+const TALKATIVE: &str = "krafka";
 
 /// Starts logging for a function: JSON lines that begin with `service`, `version` and `commit`, from LOG_LEVEL (`info` when
 /// it is absent) up.
@@ -26,7 +28,7 @@ pub fn init(service: &'static str) {
     let wanted = env.optional("LOG_LEVEL");
     let parsed = wanted.as_deref().map(str::parse::<Targets>);
     let is_malformed = matches!(parsed, Some(Err(_)));
-    let filter = parsed.and_then(Result::ok).unwrap_or_else(|| Targets::new().with_default(DEFAULT_LEVEL));
+    let filter = quiet(parsed.and_then(Result::ok).unwrap_or_else(|| Targets::new().with_default(DEFAULT_LEVEL)));
 
     let started = tracing_subscriber::fmt()
         .with_max_level(Level::TRACE) // the filter decides
@@ -38,6 +40,11 @@ pub fn init(service: &'static str) {
     if started.is_ok() && is_malformed {
         tracing::warn!(default = %DEFAULT_LEVEL, "LOG_LEVEL cannot be read as a level, the default is used");
     }
+}
+
+fn quiet(filter: Targets) -> Targets {
+    let is_named = filter.iter().any(|(target, _)| target == TALKATIVE);
+    if is_named { filter } else { filter.with_target(TALKATIVE, Level::WARN) }
 }
 
 /// The JSON format with the function's name in each line, and which code it runs.
@@ -99,6 +106,13 @@ mod tests {
         assert!(filter.would_enable("indexer::alias", &Level::INFO));
         assert!(!filter.would_enable("indexer::alias", &Level::DEBUG));
         assert!("info,call=loud".parse::<Targets>().is_err());
+    }
+
+    #[test]
+    fn a_talkative_library_is_heard_by_its_warnings_unless_it_is_named() {
+        let would = |filter: &str| quiet(filter.parse().unwrap()).would_enable("krafka::producer", &Level::INFO);
+        assert!(!would("info") && !would("debug,call=debug") && would("info,krafka=info"));
+        assert!(quiet("info".parse().unwrap()).would_enable("krafka::producer", &Level::WARN));
     }
 
     #[test]

@@ -5,7 +5,8 @@ use anyhow::Result;
 use crate::world::{World, each};
 
 async fn refused(world: &World, statement: &str) -> String {
-    database::describe(&world.owner.batch_execute(statement).await.unwrap_err())
+    let outcome = world.owner.batch_execute(statement).await;
+    outcome.err().map(|error| database::describe(&error)).unwrap_or_default()
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use database::delivery::DeadLetter;
 use database::validation::{Due, Judged, Page, Phase, Round};
 
-use super::{Event, FAN_OUT, Log, Row, SessionId, Snapshot};
+use super::{DRAIN, Event, FAN_OUT, Log, Row, SessionId, Snapshot};
 use crate::defects::Defect;
 
 /// So old a candidate is confirmed by the clock, where that is the defect.
@@ -227,7 +227,7 @@ impl Log {
             BTreeSet::new()
         } else {
             let is_new = |row: &&Row| row.stream == stream && now.sees(row.xid) && !validation.scanned.sees(row.xid);
-            self.rows.values().filter(is_new).filter_map(key).collect()
+            self.rows.values().filter(is_new).filter(|row| Self::reads(DRAIN, row)).filter_map(key).collect()
         };
         let validation = self.validation(stream);
         validation.scanned = now.clone();
@@ -282,7 +282,7 @@ impl Log {
         let count = keys.len();
         self.statement(session, |log, session| {
             for key in keys {
-                log.add(session, stream, Event::Upsert(key));
+                log.add_for(Some(DRAIN), session, stream, Event::Upsert(key));
             }
         });
         count
@@ -326,7 +326,7 @@ impl Log {
 
     /// `sluice.redrive`
     pub fn redrive(&mut self, stream: &'static str, key: &str) {
-        self.emit(stream, key);
+        self.emit_for(Some(DRAIN), stream, key);
         self.letters.remove(&(stream.to_owned(), key.to_owned()));
     }
 }

@@ -206,3 +206,64 @@ async fn a_target_that_is_added_later_is_filled_by_a_resync_of_its_own() -> Resu
     assert_eq!(world.target.state().written.len(), written + 7, "what is withheld is left as it is");
     Ok(())
 }
+
+/// Payloads cannot be read again: they are set aside as they are, of each key the newest, and a letter keeps its own.
+#[tokio::test]
+async fn payloads_are_set_aside_and_kept_in_letters_and_none_overwrites_a_newer_one() -> Result<()> {
+    let world = World::create().await?;
+    world
+        .owner
+        .batch_execute(
+            "SELECT sluice.define_stream('event');
+             SELECT sluice.deliver('event', target => 'clickhouse', settings => '{\"columns\": {\"id\": \"String\"}, \"key\": \"id\"}');
+             SELECT sluice.set_live(subscription, stream, stream, mapping) FROM sluice.target WHERE subscription = 'clickhouse'",
+        )
+        .await?;
+    let emit = async |key: &str, n: i32| -> Result<()> {
+        let payload = format!("{{\"n\":{n}}}");
+        world.owner.execute("SELECT sluice.emit('event', $1, payload => $2::text::json)", &[&key, &payload]).await?;
+        Ok(())
+    };
+    let mut drainer = world.direct()?;
+    world.target.state().refused.insert("a".to_owned());
+    emit("a", 1).await?;
+    world.pass(&mut drainer).await?;
+    world.target.state().unfit.insert("event".to_owned());
+    emit("b", 1).await?;
+    world.pass(&mut drainer).await?;
+    emit("b", 2).await?;
+    emit("c", 1).await?;
+    world.pass(&mut drainer).await?;
+    assert_eq!((world.keys(), text(&world.owner, FAULT).await?), (String::new(), "its table is gone".to_owned()));
+    assert_eq!(text(&world.owner, LETTERS).await?, "clickhouse event a out_of_range: n is too large");
+    world.target.state().unfit.clear();
+    let mut drainer = world.rest_is_over().await?;
+    emit("b", 3).await?;
+    world.pass(&mut drainer).await?;
+    assert_eq!((world.keys(), text(&world.owner, FAULT).await?), ("b c".to_owned(), String::new()));
+
+    world.target.state().refused.clear();
+    let redrive = "SELECT sluice.redrive_refusals(array_agg(id), 'operator', NULL)::text FROM sluice.dead_letter";
+    assert_eq!(text(&world.owner, redrive).await?, "1");
+    world.pass(&mut drainer).await?;
+    let wanted = [("a", 1), ("b", 3), ("c", 1)].map(|(key, n)| (key.to_owned(), format!("{{\"n\":{n}}}")));
+    assert_eq!(world.target.documents().into_iter().collect::<Vec<_>>(), wanted);
+    Ok(())
+}
+
+/// Of a row that had left the log nobody knows the payload.
+#[tokio::test]
+async fn a_letter_whose_payload_is_not_known_is_not_redriven_as_a_delete() -> Result<()> {
+    let world = World::create().await?;
+    world
+        .owner
+        .batch_execute(
+            "SELECT sluice.define_stream('event');
+             SELECT sluice.note_refusals('clickhouse', '{999}', '{event}', '{a}', '{1}', '{refused}', '{too long}')",
+        )
+        .await?;
+    let redrive = "SELECT sluice.redrive_refusals(array_agg(id), 'operator', NULL)::text FROM sluice.dead_letter";
+    assert_eq!(text(&world.owner, redrive).await?, "0");
+    assert_eq!(text(&world.owner, LETTERS).await?, "clickhouse event a refused: too long");
+    Ok(())
+}

@@ -1,0 +1,42 @@
+//! Topics as migrate makes them.
+
+use anyhow::Result;
+use kafka::topics::{Ensured, Topics};
+use krafka::admin::{ConfigResource, DescribeConfigsOptions};
+
+use crate::world::World;
+
+#[tokio::test]
+async fn a_missing_topic_is_made_compacted_and_one_that_is_there_is_left_and_told_of() -> Result<()> {
+    let world = World::create().await?;
+    let topics = Topics::connect(&world.connection(&[])?).await?;
+    let name = world.topic("made");
+    assert_eq!(topics.ensure(&name, Some(5)).await?, Ensured { is_made: true, warning: None });
+    let resource = ConfigResource::topic(&name);
+    let mut found = world.admin().describe_configs([resource.clone()], DescribeConfigsOptions::default()).await?;
+    let settings = found.remove(&resource).unwrap()?;
+    let policy = settings.into_iter().find(|entry| entry.name == "cleanup.policy").and_then(|entry| entry.value);
+    assert_eq!(policy.as_deref(), Some("compact"));
+    assert_eq!(topics.ensure(&name, Some(5)).await?, Ensured::default());
+    assert_eq!(topics.ensure(&name, None).await?, Ensured::default());
+    let warning = topics.ensure(&name, Some(6)).await?.warning.unwrap_or_default();
+    assert!(warning.contains("5 partitions, not 6"), "{warning}");
+    world.set_topic("made", "cleanup.policy", "compact,delete").await?;
+    assert_eq!(topics.ensure(&name, Some(5)).await?, Ensured::default());
+    world.set_topic("made", "cleanup.policy", "delete").await?;
+    let warning = topics.ensure(&name, Some(5)).await?.warning.unwrap_or_default();
+    assert!(warning.contains("cleanup.policy=delete"), "{warning}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn why_there_is_no_topic_is_told_by_name() -> Result<()> {
+    let world = World::create().await?;
+    let topics = Topics::connect(&world.connection(&[])?).await?;
+    let told = topics.ensure("no topic", None).await.unwrap_err().to_string();
+    assert!(told.contains("no topic"), "{told}");
+    let away = world.connection(&[("KAFKA_BROKERS", "127.0.0.1:1")])?;
+    let told = Topics::connect(&away).await.err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(told.contains("127.0.0.1:1") && told.contains("KAFKA_BROKERS"), "{told}");
+    Ok(())
+}

@@ -1,0 +1,151 @@
+//! What direct targets do not take: rows that wait, streams that rest, letters. As `3_targets.sql` has it.
+
+use std::collections::BTreeMap;
+
+use database::delivery::Refusal;
+
+use super::{Event, Log, SessionId};
+use crate::defects::Defect;
+
+/// The subscriptions that are drained straight into a target.
+pub const TABLE: &str = "clickhouse";
+pub const TOPIC: &str = "kafka";
+pub const TARGETS: [&str; 2] = [TABLE, TOPIC];
+
+/// A stream, and a key of it.
+type Key = (String, String);
+/// A row that waits: its id, stream and key, and whether it is a delete.
+pub type Waiting = (i64, String, String, bool);
+/// A letter: its stream and key, its version, and the row of the log.
+pub type Letter = (String, String, i64, i64);
+
+/// Of one subscription.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Aside {
+    /// The newest row of each key, and whether it is a delete.
+    waiting: BTreeMap<Key, (i64, bool)>,
+    /// Until when: it is over when somebody says so, not when the clock does.
+    rests: BTreeMap<String, i64>,
+    letters: BTreeMap<Key, (i64, i64)>,
+}
+
+impl Aside {
+    /// Whether any waits whose stream does not rest.
+    pub fn is_due(&self) -> bool {
+        self.waiting.keys().any(|(stream, _)| !self.rests.contains_key(stream))
+    }
+
+    fn note(&mut self, refusals: &[Refusal]) {
+        for Refusal { stream, key, version, change_id, .. } in refusals {
+            self.letters.insert((stream.clone(), key.clone()), (*version, *change_id));
+        }
+    }
+}
+
+impl Log {
+    fn aside(&mut self, reader: &'static str) -> &mut Aside {
+        &mut self.subscriptions.get_mut(reader).unwrap().aside
+    }
+
+    /// As others see it, where a transaction has the subscription.
+    fn committed_aside(&mut self, reader: &'static str) -> Option<&mut Aside> {
+        let mut before = self.sessions.values_mut().filter_map(|transaction| transaction.before.as_mut());
+        before.find(|(name, _)| *name == reader).map(|(_, committed)| &mut committed.aside)
+    }
+
+    pub fn has_waiting(&self, reader: &'static str) -> bool {
+        !self.subscriptions[reader].aside.waiting.is_empty()
+    }
+
+    pub fn wait(&mut self, reader: &'static str, ids: &[i64]) {
+        for id in ids {
+            let row = self.rows[id].clone();
+            let (Event::Upsert(key) | Event::Delete(key)) = &row.event else { continue };
+            let waits = self.aside(reader).waiting.entry((row.stream.to_owned(), key.clone())).or_insert((0, false));
+            if row.id > waits.0 {
+                *waits = (row.id, matches!(row.event, Event::Delete(_)));
+            }
+        }
+    }
+
+    /// Takes them back, the oldest first.
+    pub fn waited(&mut self, reader: &'static str, size: usize) -> Vec<Waiting> {
+        let Aside { waiting, rests, .. } = self.aside(reader);
+        let due = waiting.iter().filter(|((stream, _), _)| !rests.contains_key(stream));
+        let mut due: Vec<Waiting> =
+            due.map(|((stream, key), (id, is_delete))| (*id, stream.clone(), key.clone(), *is_delete)).collect();
+        due.sort();
+        due.truncate(size);
+        let is_lost = self.defect == Some(Defect::LostWhenItsRestIsOver);
+        for (_, stream, key, _) in &due {
+            let key = (stream.clone(), key.clone());
+            self.aside(reader).waiting.remove(&key);
+            if let Some(committed) = self.committed_aside(reader).filter(|_| is_lost) {
+                committed.waiting.remove(&key);
+            }
+        }
+        due
+    }
+
+    pub fn rest(&mut self, reader: &'static str, stream: &str, until_ms: i64) {
+        self.aside(reader).rests.insert(stream.to_owned(), until_ms);
+    }
+
+    /// The rests that are over, but for those of a subscription that a transaction has.
+    pub fn end_rests(&mut self, now_ms: i64) -> Vec<(&'static str, String)> {
+        let mut over = vec![];
+        for (reader, subscription) in self.subscriptions.iter_mut().filter(|(_, position)| position.locked_by.is_none())
+        {
+            let ended = subscription.aside.rests.extract_if(.., |_, until_ms| *until_ms <= now_ms);
+            over.extend(ended.map(|(stream, _)| (*reader, stream)));
+        }
+        over
+    }
+
+    pub fn note_refusals(&mut self, reader: &'static str, refusals: &[Refusal]) {
+        self.aside(reader).note(refusals);
+    }
+
+    /// By another session, and for good.
+    pub fn note_refusals_at_once(&mut self, reader: &'static str, refusals: &[Refusal]) {
+        self.aside(reader).note(refusals);
+        if let Some(committed) = self.committed_aside(reader) {
+            committed.note(refusals);
+        }
+    }
+
+    pub fn forget_refusals(&mut self, reader: &'static str, stream: &str, keys: &[String]) {
+        if self.defect != Some(Defect::LetterOutlivesItsReason) {
+            self.aside(reader).letters.retain(|(other, key), _| other != stream || !keys.contains(key));
+        }
+    }
+
+    /// The letters of a target, as a session sees them; nobody's is 0.
+    pub fn refusals(&self, session: SessionId, reader: &'static str) -> Vec<Letter> {
+        let letter = |((stream, key), (version, id)): (&Key, &(i64, i64))| (stream.clone(), key.clone(), *version, *id);
+        self.position(session, reader).aside.letters.iter().map(letter).collect()
+    }
+
+    /// `sluice.redrive_refusals`, of one letter: whether it was there. One that a transaction has changed would have to be
+    /// waited for.
+    pub fn redrive_refusal(&mut self, reader: &'static str, stream: &'static str, key: &str) -> bool {
+        let place = (stream.to_owned(), key.to_owned());
+        let letter = self.aside(reader).letters.get(&place).copied();
+        if letter.is_none() || self.committed_aside(reader).is_some_and(|it| it.letters.get(&place) != letter.as_ref()) {
+            return false;
+        }
+        self.aside(reader).letters.remove(&place);
+        if let Some(committed) = self.committed_aside(reader) {
+            committed.letters.remove(&place);
+        }
+        self.emit_for(Some(reader), stream, key);
+        true
+    }
+
+    /// The session that drains is disconnected, as that of a frozen drainer is.
+    pub fn cut_off(&mut self, reader: &'static str) {
+        if let Some(holder) = self.subscriptions[reader].holder {
+            self.disconnect(holder);
+        }
+    }
+}
