@@ -8,7 +8,7 @@ use tokio_postgres::{Client, Error};
 
 use crate::audit::Actor;
 
-/// Letters that a list looks through, the newest of all; and of a target's, those that are counted.
+/// Letters that a list looks through, the newest of its target or of all; and of a target's, those that are counted.
 pub const LOOKED_THROUGH: i64 = 50_000;
 /// Letters that [`find`] looks at, and so the most that are redriven at once.
 const PAGE: i64 = 1000;
@@ -66,11 +66,11 @@ pub struct Page {
     pub next: Option<i64>,
 }
 
-/// Of [`Search`], all but its ids.
-const MEANT: &str =
-    "l.error_type IS NOT NULL AND ($3::text IS NULL OR l.subscription = $3) AND ($4::text IS NULL OR l.stream = $4)
+/// Of [`Search`], all but its ids and its target.
+const MEANT: &str = "l.error_type IS NOT NULL AND ($4::text IS NULL OR l.stream = $4)
      AND ($5::text IS NULL OR l.error_type = $5) AND ($6::text IS NULL OR l.key = $6)
      AND ($7::bigint IS NULL OR l.at <= (SELECT t.started_at FROM sluice.redrive_task AS t WHERE t.id = $7))";
+const OF_TARGET: &str = "($3::text IS NULL OR l.subscription = $3)";
 /// By the primary key, where they are named.
 const NAMED: &str =
     "($1::bigint[] IS NULL OR l.id = ANY ($1)) AND ($2::text[] IS NULL OR l.subscription || '-' || l.id = ANY ($2))";
@@ -81,7 +81,7 @@ pub async fn list(client: &Client, search: &Search<'_>, limit: i64, payload_byte
         "SELECT l.id, l.subscription, l.stream, l.key, l.version, l.change_id, l.error_type, l.reason, sluice.rfc3339(l.at),
              octet_length(l.payload::text), CASE WHEN octet_length(l.payload::text) <= $10 THEN l.payload::text END
          FROM (
-             SELECT * FROM sluice.dead_letter AS l WHERE l.error_type IS NOT NULL AND {NAMED}
+             SELECT * FROM sluice.dead_letter AS l WHERE l.error_type IS NOT NULL AND {OF_TARGET} AND {NAMED}
              ORDER BY l.at DESC, l.id DESC LIMIT $8) AS l
          WHERE {MEANT}
          ORDER BY l.at DESC, l.id DESC
@@ -108,7 +108,7 @@ pub async fn list(client: &Client, search: &Search<'_>, limit: i64, payload_byte
 pub async fn find(client: &Client, search: &Search<'_>, after: i64) -> Result<Page, Error> {
     let query = format!(
         "WITH looked AS MATERIALIZED (
-             SELECT l.id, {MEANT} AS is_meant FROM sluice.dead_letter AS l WHERE l.id > $8 AND {NAMED} ORDER BY l.id LIMIT $9)
+             SELECT l.id, {MEANT} AND {OF_TARGET} AS is_meant FROM sluice.dead_letter AS l WHERE l.id > $8 AND {NAMED} ORDER BY l.id LIMIT $9)
          SELECT coalesce(array_agg(id ORDER BY id) FILTER (WHERE is_meant), '{{}}'), CASE WHEN count(*) = $9 THEN max(id) END FROM looked"
     );
     let rows = query_with(client, &query, search, &[&after, &PAGE]).await?;

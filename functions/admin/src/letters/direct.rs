@@ -58,15 +58,13 @@ pub async fn list(
     document_bytes: usize,
     list: &mut List,
 ) -> Result<Looked, Error> {
-    let counts = refusals::count(database).await?;
-    let all: i64 = counts.values().sum();
-    let depth = search.target.map_or(all, |target| counts.get(target).copied().unwrap_or(0));
+    let depth = depth(database, search.target).await?;
     let limit = i64::try_from(places).unwrap_or(i64::MAX).saturating_add(1);
     let found = refusals::list(database, search, limit, i32::try_from(document_bytes).unwrap_or(i32::MAX)).await?;
     let is_cut = found.len() > places;
     let shown = i64::try_from(found.len().min(places)).unwrap_or(i64::MAX);
     found.into_iter().take(places).for_each(|letter| list.push(letter.into()));
-    Ok(Looked { depth, is_sample: is_cut || (all >= LOOKED_THROUGH && shown < depth) })
+    Ok(Looked { depth, is_sample: is_cut || (depth >= LOOKED_THROUGH && shown < depth) })
 }
 
 /// Redrives one. `None`: it is not there, or not any more.

@@ -354,3 +354,23 @@ async fn health_metrics_and_subscriptions_tell_of_direct_targets_by_what_postgre
         assert_eq!(history["samples"].as_array().unwrap().len(), samples, "{query}");
     }
 }
+
+#[tokio::test]
+async fn the_letters_of_one_target_are_found_however_many_another_has_had_since() {
+    let fixture = targets().await;
+    fixture.refuse("kafka", "item", "1 2").await;
+    fixture
+        .owner
+        .batch_execute(
+            "INSERT INTO sluice.dead_letter (subscription, stream, key, version, error_type)
+                 SELECT 'clickhouse', 'item', n, 1, 'strict' FROM generate_series(1, 51000) AS n;
+             ANALYZE sluice.dead_letter",
+        )
+        .await
+        .unwrap();
+    assert_eq!(fixture.list("?target=kafka").await, (vec!["kafka-2".to_owned(), "kafka-1".to_owned()], 2, false));
+    let (ids, depth, is_sample) = fixture.list("?target=clickhouse&error_type=out_of_range").await;
+    assert_eq!((ids.len(), depth, is_sample), (0, 50_000, true), "they may be behind those that were looked through");
+    let task = fixture.call(Method::POST, "/api/dlq/redrive", Some(json!({"target": "kafka"}))).await.1;
+    assert_eq!((&task["state"], &task["redriven"]), (&json!("done"), &json!(2)), "{task}");
+}
