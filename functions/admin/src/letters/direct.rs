@@ -10,6 +10,7 @@ use tokio_postgres::{Client, Error};
 use crate::access::Caller;
 use crate::letters::listed::{List, Looked, Target};
 use crate::letters::redrive::Fate;
+use crate::problem::Problem;
 
 /// What a letter is called: `clickhouse-7`. No id of SQS looks like that, since those are of hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,10 +69,17 @@ pub async fn list(
 }
 
 /// Redrives one. `None`: it is not there, or not any more.
-pub async fn redrive(database: &Client, caller: &Caller, name: Name) -> Result<Option<Fate>, Error> {
+pub async fn redrive(database: &Client, caller: &Caller, name: Name) -> Result<Option<Fate>, Problem> {
     let found = refusals::find(database, &name.search(), 0).await?;
-    let redriven = refusals::redrive(database, caller.as_actor(), None, &found.ids).await?;
-    Ok((redriven > 0).then_some(Fate::Redriven))
+    if refusals::redrive(database, caller.as_actor(), None, &found.ids).await? > 0 {
+        return Ok(Some(Fate::Redriven));
+    }
+    if refusals::find(database, &name.search(), 0).await?.ids.is_empty() {
+        return Ok(None);
+    }
+    Err(Problem::conflict(format!(
+        "{name} was emitted, and nobody knows its payload any more: emit it again, or discard the letter"
+    )))
 }
 
 /// Discards one: its stream and its key. `None`: it is not there, or not any more.

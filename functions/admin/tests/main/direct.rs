@@ -100,9 +100,9 @@ async fn one_list_has_the_letters_of_all_targets_and_each_is_found_by_its_target
 #[tokio::test]
 async fn what_was_emitted_is_in_its_letter_for_operators_and_is_delivered_by_the_redrive() {
     let fixture = targets().await;
-    fixture.owner.batch_execute("SELECT sluice.emit('event', 'a', 'upsert', '{\"n\": 1.10}')").await.unwrap();
+    fixture.owner.batch_execute("SELECT sluice.emit('event', 'gone', 'delete'); SELECT sluice.emit('event', 'a', 'upsert', '{\"n\": 1.10}')").await.unwrap();
     let emitted: i64 = fixture.one("SELECT max(id) FROM sluice.outbox").await;
-    let refuse = "SELECT sluice.note_refusals('kafka', ARRAY[$1::bigint, 0], '{event,event}', '{a,gone}', '{5,5}', '{too_large,strict}', '{\"it is secret\",no}')";
+    let refuse = "SELECT sluice.note_refusals('kafka', ARRAY[$1::bigint, $1 - 1, 0], '{event,event,event}', '{a,gone,lost}', '{5,5,5}', '{too_large,strict,strict}', '{\"it is secret\",no,no}')";
     fixture.owner.execute(refuse, &[&emitted]).await.unwrap();
     let letters = fixture.get("/api/dlq?stream=event&error_type=too_large").await;
     assert_eq!(
@@ -117,6 +117,11 @@ async fn what_was_emitted_is_in_its_letter_for_operators_and_is_delivered_by_the
     let (_, task) = fixture.call(Method::POST, "/api/dlq/redrive", Some(json!({"target": "kafka"}))).await;
     assert_eq!((&task["state"], &task["redriven"]), (&json!("done"), &json!(2)), "{task}");
     assert_eq!(fixture.logged().await, "event a upsert kafka {\"n\": 1.10}, event gone delete kafka");
+    // Nobody knows what was emitted of this one any more.
+    assert_eq!(fixture.left().await, "kafka lost");
+    let id = fixture.list("?target=kafka").await.0.remove(0);
+    let (status, problem) = fixture.call(Method::POST, &format!("/api/dlq/{id}/redrive"), None).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{problem}");
 }
 
 #[tokio::test]
@@ -185,14 +190,14 @@ async fn a_redrive_of_a_selection_takes_the_letters_that_are_meant_and_no_others
     };
     fixture.refuse("clickhouse", "item", "1 2 3").await;
     fixture.refuse("kafka", "item", "1").await;
-    fixture.refuse("kafka", "event", "a").await;
+    fixture.refuse("kafka", "item", "a").await;
     let queued = fixture.letters.put_letter("item", "9", None);
     let in_queue = || fixture.letters.with_queue(|queue| queue.messages.len());
     for (selection, matched) in [
         (json!({}), 6),
         (json!({"target": "elasticsearch"}), 1),
         (json!({"target": "kafka"}), 2),
-        (json!({"stream": "item"}), 5),
+        (json!({"stream": "item"}), 6),
         (json!({"stream": "item", "key": "1"}), 2),
         (json!({"error_type": "strict"}), 1),
         (json!({"message_ids": ["clickhouse-2", "kafka-2", queued]}), 2),
