@@ -40,7 +40,7 @@ status: ## What runs, since when, healthy or not, where
 	$(stack)
 health: ## Fail unless all is healthy
 	$(stack)
-logs: ## Show logs; of one by SERVICE=postgres|elasticsearch|localstack|clickhouse|kafka|chdb|clickhouse-function|trigger|indexer|migrate|admin|ingest|origin|validate
+logs: ## Show logs; of one by SERVICE=postgres|elasticsearch|localstack|clickhouse|kafka|chdb|clickhouse-function|kafka-function|trigger|indexer|migrate|admin|ingest|origin|validate
 	$(stack)
 psql: ## Open the stack's database
 	$(stack)

@@ -112,7 +112,7 @@ def validate_rate() -> float:
 def alarms(condition: str = "") -> tuple[int, int]:
     """How many there are where it holds, and of how many metrics; without one, those that are always there, or with the dashboard's URL."""
     found = re.findall(r"^  \w+:\n    Type: AWS::CloudWatch::Alarm\n(?:    .*\n)+", TEMPLATE, re.M)
-    apart = {f"Condition: {one}\n" for one in ("HasIngest", "HasClickhouse")}
+    apart = {f"Condition: {one}\n" for one in ("HasIngest", "HasClickhouse", "HasKafka")}
     wanted = {f"Condition: {condition}\n"} & apart
     found = [text for text in found if {one for one in apart if one in text} == wanted]
     return len(found), sum(text.count("MetricName: ") for text in found)

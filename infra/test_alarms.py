@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 ALARMS = alarms.load()
 MINUTE = 60
 KEPT = "as it was"
-TARGETS = ("Clickhouse",)  # direct targets, as the template's names begin with them
+TARGETS = ("Clickhouse", "Kafka")  # direct targets, as the template's names begin with them
 
 # For each alarm, a period's values just past the threshold and just below it; after how many minutes past it it fires; and
 # its state where nothing is printed. A name with a `/` is of a function or queue of the template, or of a service.

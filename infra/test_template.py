@@ -22,9 +22,10 @@ TOPIC = (["", "arn:aws:sns:eu-central-1:123456789012:pager"], ["pager", ARN])
 VALUES = {
     "DatabaseSecretArn": SECRET, "DatabaseOwnerSecretArn": SECRET, "ElasticsearchSecretArn": SECRET,
     "AdminSecretArn": OPTIONAL_SECRET, "OriginSecretArn": OPTIONAL_SECRET,
-    "ClickHouseSecretArn": OPTIONAL_SECRET, "PagerTopicArn": TOPIC, "NoticeTopicArn": TOPIC,
+    "ClickHouseSecretArn": OPTIONAL_SECRET, "KafkaSecretArn": OPTIONAL_SECRET, "PagerTopicArn": TOPIC, "NoticeTopicArn": TOPIC,
     "Stay": DURATION, "PollInterval": DURATION, "Retention": DURATION, "ReReadAfter": DURATION, "SecondLookAfter": DURATION, "SyncInterval": DURATION,
     "ValidateWithin": DURATION,
+    "KafkaBrokers": (["", "b-1:9092", "b-1.example.com:9098,b-2.example.com:9098", "[::1]:9092, b:1"], ["b-1", "b-1:", "b-1:9092,", "https://b-1:9092", "u@b-1:9092"]),
     "DatabasePort": (["", "5432"], ["postgres", "-1"]),
     "AdminConcurrency": (["", "5", "1000"], ["0", "-1", "many"]),
     "IndexPrefix": (["", "prod-", "stage_2"], ["Prod", "-prod", "2nd"]),
@@ -132,6 +133,23 @@ class Told(unittest.TestCase):
     def test_tokens_need_their_secret(self):
         self.assertRegex("".join(refusals()), "AdminSecretArn is needed")
         self.assertEqual(refusals(AdminSecretArn=ARN), [])
+
+
+class Targets(unittest.TestCase):
+    """What stands in the template once for each direct target."""
+
+    def test_all_of_a_target_is_there_with_it_alone(self):
+        for target in ("Clickhouse", "Kafka"):
+            for kind in ("Resources", "Outputs"):
+                own = {name: one.get("Condition") for name, one in WHOLE[kind].items() if name.startswith(target)}
+                self.assertEqual(set(own.values()), {f"Has{target}"})
+
+    def test_what_stands_twice_is_the_same_but_for_the_targets_name(self):
+        text, place = template.FILE.read_text(), re.compile(r"^  # The log -> (ClickHouse|Kafka), without a queue\.\n(.*?)\n\n", re.MULTILINE | re.DOTALL)
+        parts = [[re.sub(name, "TARGET", line, flags=re.IGNORECASE) for line in part.splitlines()] for name, part in place.findall(text)]
+        clickhouse, kafka = ([line for line in part if not line.strip().startswith(("#", "TARGET_", "MemorySize", "Resource:"))] for part in parts)
+        self.assertGreater(len(clickhouse), 80)
+        self.assertEqual(clickhouse, kafka)
 
 
 class Loops(unittest.TestCase):

@@ -35,6 +35,7 @@ DEPLOYED = {
     "INGEST_FUNCTION": "IngestFunction",
     "VALIDATE_FUNCTION": "ValidateFunction",
     "CLICKHOUSE_FUNCTION": "ClickhouseFunction",
+    "KAFKA_FUNCTION": "KafkaFunction",
     "DATABASE_SECRET_ARN": "DatabaseSecretArn",
     "DATABASE_OWNER_SECRET_ARN": "DatabaseOwnerSecretArn",
     "ELASTICSEARCH_SECRET_ARN": "ElasticsearchSecretArn",

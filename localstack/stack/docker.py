@@ -17,6 +17,7 @@ PYTHON = "/opt/code/localstack/.venv/bin/python"  # LocalStack's own, which has 
 DATABASE = {"host": "postgres", "port": 5432, "dbname": "sluice"}
 ELASTICSEARCH = "http://elasticsearch:9200"
 CLICKHOUSE = "http://clickhouse:8123"
+KAFKA = "kafka:9094"
 
 
 def check() -> None:
@@ -72,7 +73,8 @@ def deploy(stack: Stack) -> None:
     """Builds in a container, deploys from LocalStack's."""
     compose(stack, "run", "--rm", "dashboard")
     compose(stack, "run", "--rm", "build")
-    functions.write_parameters(stack, {"DatabaseSslmode": "disable"}, functions.secrets(stack, DATABASE, ELASTICSEARCH, CLICKHOUSE))
+    brokers = {"KafkaBrokers": KAFKA} if "kafka" in stack.targets else {}
+    functions.write_parameters(stack, {"DatabaseSslmode": "disable"} | brokers, functions.secrets(stack, DATABASE, ELASTICSEARCH, CLICKHOUSE))
     files = [part for name in ("parameters", "secrets", "outputs") for part in (f"--{name}", f"/sluice/stack/localstack/{name}.json")]
     _run_deploy(stack, "deploy", "migrate", "--functions", "/sluice/lambda", *functions.settings(artifacts.own_architecture()), *files)
     psql(stack, functions.GRANT)

@@ -10,6 +10,7 @@ import artifacts
 import clickhouse
 import cloud
 import elasticsearch
+import kafka
 import npm
 import packages
 import postgres
@@ -64,12 +65,12 @@ def deploy(stack: Stack, release: Path | None = None) -> None:
         code = ["--template", template]
     else:
         code = ["--functions", PLACE, *settings(artifacts.own_architecture())]
-    wanted = _secrets(stack)
-    if (deployed := outputs(stack)) and wanted.keys() - deployed.keys():
+    given, wanted = _parameters(stack), _secrets(stack)
+    if (deployed := outputs(stack)) and (given | wanted).keys() - deployed.keys():
         say("localstack", "begins anew: it cannot add a target's function to what it has deployed")
         cloud.stop(stack)
         cloud.wait(stack, cloud.start(stack))
-    files = write_parameters(stack, _parameters(stack), wanted)
+    files = write_parameters(stack, given, wanted)
     _run_deploy(stack, "deploy", "migrate", *files, *code, "--outputs", stack.outputs_file)
     postgres.psql(stack, GRANT)
     _run_deploy(stack, "start")
@@ -118,6 +119,7 @@ def run_migrate(stack: Stack, command: str) -> None:
         "DATABASE_SECRET_ARN": deployed["DatabaseOwnerSecretArn"],
         "ELASTICSEARCH_SECRET_ARN": deployed["ElasticsearchSecretArn"],
         "CLICKHOUSE_SECRET_ARN": deployed.get("ClickHouseSecretArn", ""),
+        "KAFKA_BROKERS": deployed.get("KafkaBrokers", ""),
         "DATABASE_SSLMODE": deployed.get("DatabaseSslmode", ""),
         "DATABASE_CA": deployed.get("DatabaseCa", ""),
         "DEMO": deployed.get("Demo", "false"),
@@ -200,6 +202,11 @@ def _run_deploy(stack: Stack, *arguments) -> None:
 
 
 def _parameters(stack: Stack) -> dict[str, str]:
+    brokers = {"KafkaBrokers": kafka.client_env(stack)["KAFKA_BROKERS"]} if kafka.NAME in stack.targets else {}
+    return _database_parameters(stack) | brokers
+
+
+def _database_parameters(stack: Stack) -> dict[str, str]:
     if not stack.facts.get("use_database"):
         return {} if stack.facts["tls"] else {"DatabaseSslmode": "disable"}
     connection = postgres.connection(stack.database_url)

@@ -18,7 +18,7 @@ import machine
 import npm
 import packages
 import postgres
-from choices import made
+from choices import TARGETS, made
 from commands import DEPLOYED, clean, down, existing, exports, start_servers, up
 from console import Failure, run, say, say_times, timed, together
 from layout import CACHE, REPOSITORY, TARGET
@@ -26,6 +26,8 @@ from layout import CACHE, REPOSITORY, TARGET
 WATCH = [str(packages.PYTHON), "-B", "localstack/tests/test_watch.py"]
 SAID = CACHE / "tests"  # what each program of the last run said
 LONG_FAULTS = {"OUTAGE_SECONDS": "120", "FREEZE_SECONDS": "60", "KILL_CHANGES": "20000"}
+# What wants a target's server, beside the end-to-end tests.
+NEAR_TARGETS = ("clickhouse main", "kafka main", "kafka faults", "migrate main")
 # For the browser's tests: a date that PostgreSQL knows and Elasticsearch does not makes a hackathon a dead letter.
 POISON = "UPDATE demo.hackathons SET ends_at = 'infinity'"
 MEND = "UPDATE demo.hackathons SET ends_at = starts_at + interval '2 days'"
@@ -59,7 +61,7 @@ def test(arguments: dict[str, str]) -> None:
     demo = Program("the demo", [sys.executable, "-B", "examples/demo/demo.py", "STACK=test"])
     faults, simulation, log = (rust.pop(name) for name in ("localstack faults", "localstack simulation", "database log"))
     # What is deployed, and what wants a target: the first stack alone has one.
-    deployed = [rust.pop(name) for name in list(rust) if name.startswith("localstack ") or name == "clickhouse main"]
+    deployed = [rust.pop(name) for name in list(rust) if name.startswith("localstack ") or name in NEAR_TARGETS]
     failed: list[str] = []
 
     with made({"STACK": "test-oldest", "POSTGRES_BIN": str(oldest)}) as stack:
@@ -167,7 +169,7 @@ def tests_environment(arguments: dict[str, str]) -> dict[str, str]:
     """Brings the stack `test` up. What an earlier run left, perhaps of another branch, must not decide over this one."""
     for name in ("test", "test-faults", "test-oldest"):
         clean({"STACK": name})
-    up(arguments | {"STACK": "test", "TARGETS": "clickhouse,chdb"})
+    up(arguments | {"STACK": "test", "TARGETS": ",".join(TARGETS)})
     return stack_environment("test")
 
 

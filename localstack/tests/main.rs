@@ -1,4 +1,4 @@
-//! End to end: what is written to PostgreSQL is in Elasticsearch, and in ClickHouse, through the functions as the template deploys them.
+//! End to end: what is written to PostgreSQL is in Elasticsearch, ClickHouse and Kafka, through the functions as the template deploys them.
 
 #![allow(
     clippy::unwrap_used,
@@ -19,6 +19,8 @@ mod faults;
 #[allow(dead_code, reason = "the handler is given more than a queue can hold")]
 #[path = "bad_input/generator.rs"]
 mod generator;
+#[path = "main/kafka.rs"]
+mod kafka;
 #[path = "main/refused.rs"]
 mod refused;
 #[allow(dead_code, reason = "shared with the other end-to-end tests, which use the rest of it")]
