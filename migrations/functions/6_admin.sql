@@ -50,12 +50,23 @@ END $$;
 
 -- Has these letters of direct targets delivered again, each to its target alone, in one transaction with the audit, which knows
 -- each by its target and id, as the API does: how many there were. An emit whose row had left the log before it was refused
--- stays a letter: nobody knows its payload any more.
+-- stays a letter: nobody knows its payload any more. So does one while anything of its stream waits for the target: it would be
+-- delivered behind what was emitted since.
 CREATE OR REPLACE FUNCTION sluice.redrive_refusals(ids bigint[], actor text, source_ip text) RETURNS bigint
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    WITH taken AS (
+    WITH busy AS MATERIALIZED (
+        SELECT s.name, array_agg(DISTINCT p.stream) AS streams, count(*) >= sluice.counted_rows() AS is_full
+        FROM sluice.subscription AS s CROSS JOIN LATERAL sluice.pending_rows(s, sluice.counted_rows()) AS p
+        WHERE s.name = ANY (sluice.direct_targets())
+        GROUP BY s.name
+    ),
+    taken AS (
         DELETE FROM sluice.dead_letter AS l USING sluice.stream AS s
-        WHERE l.id = ANY (ids) AND l.error_type IS NOT NULL AND s.name = l.stream AND (s.source IS NOT NULL OR l.op IS NOT NULL)
+        WHERE l.id = ANY (ids) AND l.error_type IS NOT NULL AND s.name = l.stream
+          AND (s.source IS NOT NULL OR (
+              l.op IS NOT NULL
+              AND NOT EXISTS (SELECT FROM sluice.waiting AS w WHERE w.subscription = l.subscription AND w.stream = l.stream AND md5(w.key) = md5(l.key))
+              AND NOT EXISTS (SELECT FROM busy AS b WHERE b.name = l.subscription AND (b.is_full OR l.stream = ANY (b.streams)))))
         RETURNING l.*
     ),
     logged AS (

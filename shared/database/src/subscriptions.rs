@@ -67,7 +67,8 @@ pub async fn list(client: &Client) -> Result<Vec<Subscription>, Error> {
 /// What all drainers of a subscription have in common, and no others: `sluice-{cluster}-{database}-{subscription}`, where the
 /// cluster is PostgreSQL's system identifier. By this a target that compares no versions fences one that was overtaken.
 pub async fn drainer_name(client: &Client, subscription: &str) -> Result<String, Error> {
-    let query = "SELECT format('sluice-%s-%s-%s', system_identifier, current_database(), $1::text) FROM pg_control_system()";
+    let query =
+        "SELECT format('sluice-%s-%s-%s', system_identifier, current_database(), $1::text) FROM pg_control_system()";
     Ok(client.query_one(query, &[&subscription]).await?.get(0))
 }
 

@@ -78,7 +78,8 @@ pub async fn redrive(database: &Client, caller: &Caller, name: Name) -> Result<O
         return Ok(None);
     }
     Err(Problem::conflict(format!(
-        "{name} was emitted, and nobody knows its payload any more: emit it again, or discard the letter"
+        "{name} was emitted, and something of its stream still waits for the target: try again when it has arrived; or \
+         nobody knows its payload any more: then emit it again, or discard the letter"
     )))
 }
 

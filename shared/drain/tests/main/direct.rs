@@ -244,9 +244,13 @@ async fn payloads_are_set_aside_and_kept_in_letters_and_none_overwrites_a_newer_
 
     world.target.state().refused.clear();
     let redrive = "SELECT sluice.redrive_refusals(array_agg(id), 'operator', NULL)::text FROM sluice.dead_letter";
+    // What waits is newer, and would be overwritten.
+    emit("d", 1).await?;
+    assert_eq!(text(&world.owner, redrive).await?, "0");
+    world.pass(&mut drainer).await?;
     assert_eq!(text(&world.owner, redrive).await?, "1");
     world.pass(&mut drainer).await?;
-    let wanted = [("a", 1), ("b", 3), ("c", 1)].map(|(key, n)| (key.to_owned(), format!("{{\"n\":{n}}}")));
+    let wanted = [("a", 1), ("b", 3), ("c", 1), ("d", 1)].map(|(key, n)| (key.to_owned(), format!("{{\"n\":{n}}}")));
     assert_eq!(world.target.documents().into_iter().collect::<Vec<_>>(), wanted);
     Ok(())
 }
