@@ -110,6 +110,9 @@ def _settings(stack: Stack, folder: Path) -> dict[str, object]:
         "sasl.enabled.mechanisms": ",".join(["PLAIN", *SCRAM]),
         "listener.name.sasl_plaintext.plain.sasl.jaas.config": f'{login.format("plain.Plain")} user_{USER}="{stack.password(NAME)}";',
         **{f"listener.name.sasl_plaintext.{name.lower()}.sasl.jaas.config": login.format("scram.Scram") + ";" for name in SCRAM},
+        # Whoever is let in may do all, but for what a test forbids by an ACL.
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "allow.everyone.if.no.acl.found": "true",
         "log.dirs": folder / "data",
         "auto.create.topics.enable": "false",  # a topic is made by whoever is to make it, or missed
         # One broker holds all there is.

@@ -178,7 +178,9 @@ impl<P: Producer> Writing<P> {
             let rejections = producer.send(&messages).await?;
             if rejections.is_empty() {
                 producer.commit().await?;
-                self.note_arrived(group);
+                for write in group {
+                    *self.bytes.entry(write.stream.clone()).or_default() += write.bytes() as u64;
+                }
                 continue;
             }
             let mut reasons: HashMap<usize, Reason> =
@@ -202,14 +204,6 @@ impl<P: Producer> Writing<P> {
             groups.push(others);
         }
         Ok(())
-    }
-
-    fn note_arrived(&mut self, writes: Vec<Write>) {
-        for write in writes {
-            // An older one was refused, in a transaction before.
-            self.refused.retain(|refusal| (&refusal.stream, &refusal.key) != (&write.stream, &write.key));
-            *self.bytes.entry(write.stream.clone()).or_default() += write.bytes() as u64;
-        }
     }
 
     /// One of these is too large, or what stood together was. One that stood alone is a letter.

@@ -10,6 +10,8 @@ mod fences;
 mod logins;
 #[path = "main/refusals.rs"]
 mod refusals;
+#[path = "main/rights.rs"]
+mod rights;
 #[path = "main/topics.rs"]
 mod topics;
 #[path = "main/world.rs"]

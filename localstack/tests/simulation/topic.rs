@@ -144,7 +144,7 @@ impl Topic {
 /// The way to it, of one process.
 pub struct TopicSink {
     world: Arc<World>,
-    /// Kept from step to step; dropped with one that fails, whose transaction is in doubt.
+    /// Made when it takes over, kept from step to step; dropped with one that fails, whose transaction is in doubt.
     producer: Arc<Mutex<Option<Producer>>>,
 }
 
@@ -194,15 +194,15 @@ impl Sink for TopicSink {
 
     const READS_AGAIN: bool = false;
 
-    /// Before anything is read: behind the read it would shut out the successor that has read later.
+    async fn take_over(&mut self) -> Result<(), Failed> {
+        drop(take(&self.producer));
+        if self.world.state().defect != Some(Defect::FencedByTheFirstWrite) {
+            keep(&self.producer, Some(initialize(&self.world).await?));
+        }
+        Ok(())
+    }
+
     async fn has_room(&mut self) -> Result<bool, Failed> {
-        let producer = take(&self.producer);
-        let is_late = self.world.state().defect == Some(Defect::FencedByTheFirstWrite);
-        let producer = match producer {
-            None if !is_late => Some(initialize(&self.world).await?),
-            producer => producer,
-        };
-        keep(&self.producer, producer);
         Ok(true)
     }
 

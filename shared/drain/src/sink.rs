@@ -49,18 +49,17 @@ pub trait Sink: Send {
     /// [`message::Op::Read`].
     const READS_AGAIN: bool;
 
-    /// This drainer has taken the subscription over. From `Ok` on nothing arrives any more of what others, or this one before,
-    /// have under way. Only after it does the drainer make certain that nobody has overtaken it, and begins steps: of two
-    /// drainers the one that fences last is the one that goes on, or neither does.
+    /// This drainer has taken the subscription over. A sink that fences shuts all others out here, and this one's own steps that
+    /// failed: from `Ok` on nothing of theirs arrives any more.
+    ///
+    /// Only behind it does the drainer make certain that nobody has overtaken it, draw versions, and read. So of two drainers
+    /// the one that fences last is the one that goes on, or neither does. In [`begin`](Self::begin) or later, one that had been
+    /// frozen behind its read would shut out the successor that has read later.
     fn take_over(&mut self) -> impl Future<Output = Result<(), <Self::Step as Step>::Error>> + Send {
         async { Ok(()) }
     }
 
-    /// Whether it takes a step now. While it does not, changes wait in the log.
-    ///
-    /// Only the drainer that has taken over asks, and it asks before the step's versions are drawn. So a sink that fences
-    /// shuts its predecessor out here: in [`begin`](Self::begin) or later, one that had been frozen behind its read would shut out
-    /// the successor that has read later.
+    /// Whether it takes a step now. While it does not, changes wait in the log. Only the drainer that has taken over asks.
     fn has_room(&mut self) -> impl Future<Output = Result<bool, <Self::Step as Step>::Error>> + Send;
 
     /// Begins a step; `trace` is the invocation's. `base` is the step's first version: whoever carries out what is only sent

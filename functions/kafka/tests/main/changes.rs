@@ -1,11 +1,14 @@
 //! What arrives in a topic.
 
-use anyhow::{Context as _, Result};
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
 use krafka::ConsumerRecord;
 use krafka::producer::murmur2;
 use serde_json::{Value, json};
 
-use crate::world::{World, versions_never_fall};
+use crate::world::{Table, World, fields, versions_never_fall};
 
 /// Keys of one column and of two, odd ones among them; what comes, changes, goes, and comes back.
 #[tokio::test]
@@ -141,6 +144,27 @@ async fn payloads_of_emit_arrive_verbatim() -> Result<()> {
     values.sort();
     assert_eq!(values, [None, Some(emitted)]);
     Ok(())
+}
+
+/// By librdkafka, and CloudEvents' own library: see `consumer/consumer.py`.
+#[tokio::test]
+async fn a_consumer_of_another_library_takes_the_events_and_rebuilds_the_table() -> Result<()> {
+    let world = World::with_item().await?;
+    let mut drainer = world.drainer()?;
+    for changes in [
+        "INSERT INTO item SELECT n, n, repeat('ü\n\"', n) FROM generate_series(1, 500) AS n",
+        "UPDATE item SET n = -n WHERE id % 3 = 0; DELETE FROM item WHERE id % 7 = 0",
+        "INSERT INTO item SELECT n, 0 FROM generate_series(14, 28, 7) AS n",
+    ] {
+        world.owner.batch_execute(changes).await?;
+        world.pass(&mut drainer).await?;
+    }
+    let arguments = [localstack::variable("KAFKA_BROKERS"), world.topic("item")];
+    let said = tokio::task::spawn_blocking(|| Command::new("tests/consumer/run").args(arguments).output()).await??;
+    ensure!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    let table: BTreeMap<String, String> = serde_json::from_slice(&said.stdout)?;
+    let table: Result<_> = table.into_iter().map(|(key, document)| Ok((key, fields(&document)?))).collect();
+    Table(table?).is(&world.items().await?)
 }
 
 /// The hash of Java's client, by values of its own test.

@@ -151,8 +151,9 @@ impl World {
     /// All that a consumer of committed messages is given, of each partition in order.
     pub async fn read(&self, stream: &str) -> Result<Vec<ConsumerRecord>> {
         let topic = self.topic(stream);
-        let consumer = self
-            .kafka
+        // Anew, since it does not find by itself that a broker was elected again.
+        let kafka = krafka::Kafka::builder(localstack::variable("KAFKA_BROKERS")).connect().await?;
+        let consumer = kafka
             .consumer_without_group()
             .isolation_level(IsolationLevel::ReadCommitted)
             .auto_offset_reset(AutoOffsetReset::Earliest)
@@ -253,7 +254,7 @@ impl Table {
     }
 }
 
-fn fields(document: &str) -> Result<String> {
+pub fn fields(document: &str) -> Result<String> {
     let fields: BTreeMap<String, Box<RawValue>> = serde_json::from_str(document)?;
     Ok(serde_json::to_string(&fields)?)
 }

@@ -1,0 +1,92 @@
+//! What this user may not do, by ACLs of the broker.
+
+use anyhow::Result;
+use kafka::topics::Topics;
+use krafka::admin::{
+    AclBinding, AclFilter, AclOperation, AclPatternType, AclPermissionType, AclResourceType, CreateAclsOptions,
+    DeleteAclsOptions,
+};
+
+use crate::world::World;
+
+/// Forbids this, and nothing else, to everybody; the answer is to be given back.
+async fn forbid(world: &World, kind: AclResourceType, name: &str, operation: AclOperation) -> Result<AclFilter> {
+    // krafka 0.28.1 numbers these one too low: what it calls prefixed is what Kafka calls literal.
+    let literal = AclPatternType::Prefixed;
+    let acl = |operation, permission| {
+        AclBinding::new(kind, name, "User:*", "*", operation, permission).with_pattern_type(literal)
+    };
+    let acls = vec![acl(AclOperation::All, AclPermissionType::Allow), acl(operation, AclPermissionType::Deny)];
+    for (_, made) in world.admin().create_acls(acls, CreateAclsOptions::default()).await? {
+        made?;
+    }
+    Ok(AclFilter::for_resource(kind, name))
+}
+
+async fn allow(world: &World, forbidden: AclFilter) -> Result<()> {
+    for (_, deleted) in world.admin().delete_acls(vec![forbidden], DeleteAclsOptions::default()).await? {
+        deleted?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_topic_that_may_not_be_written_to_rests_and_the_others_go_on() -> Result<()> {
+    let world = World::with_item().await?;
+    world.owner.batch_execute("SELECT sluice.define_stream('event')").await?;
+    world.deliver("event", "").await?;
+    let topic = world.topic("event");
+    let forbidden = forbid(&world, AclResourceType::Topic, &topic, AclOperation::Write).await?;
+    world
+        .owner
+        .batch_execute("INSERT INTO item VALUES (1, 1); SELECT sluice.emit('event', '1', payload => '{\"n\": 1}')")
+        .await?;
+    world.pass(&mut world.drainer()?).await?;
+    world.is_whole().await?;
+    let fault = "SELECT string_agg(problem, '; ') FROM sluice.stream_fault WHERE subscription = 'kafka'";
+    let told = world.text(fault).await?;
+    assert!(told.contains(&topic) && told.contains("may not be written to"), "{told}");
+    allow(&world, forbidden).await?;
+    world.owner.batch_execute("UPDATE sluice.target SET rests_until = NULL").await?;
+    world.pass(&mut world.drainer()?).await?;
+    assert_eq!(world.read("event").await?.len(), 1);
+    assert_eq!((world.text(fault).await?, world.letters().await?), (String::new(), String::new()));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_transactional_id_that_may_not_be_used_is_waited_for() -> Result<()> {
+    let world = World::with_item().await?;
+    let name = database::subscriptions::drainer_name(&world.owner, "kafka").await?;
+    assert!(name.starts_with("sluice-") && name.ends_with(&format!("-{}-kafka", world.database.name)), "{name}");
+    let forbidden = forbid(&world, AclResourceType::TransactionalId, &name, AclOperation::Write).await?;
+    world.owner.batch_execute("INSERT INTO item VALUES (1, 1)").await?;
+    let mut drainer = world.drainer()?;
+    let told = loop {
+        match world.step(&mut drainer).await {
+            Ok(_) => assert!(world.is_pending().await?, "it was used"),
+            Err(failure) => break failure.to_string(),
+        }
+    };
+    assert!(told.contains("TransactionalIdAuthorizationFailed"), "{told}");
+    allow(&world, forbidden).await?;
+    world.pass(&mut drainer).await?;
+    assert_eq!(world.letters().await?, "");
+    world.is_whole().await
+}
+
+#[tokio::test]
+async fn a_topic_that_may_not_be_made_or_looked_into_is_told_by_name() -> Result<()> {
+    let world = World::create().await?;
+    let topics = Topics::connect(&world.connection(&[])?).await?;
+    let name = world.topic("made");
+    let forbidden = forbid(&world, AclResourceType::Topic, &name, AclOperation::Create).await?;
+    let told = topics.ensure(&name, None).await.unwrap_err().to_string();
+    assert!(told.contains(&name) && told.contains("CREATE"), "{told}");
+    allow(&world, forbidden).await?;
+    assert!(topics.ensure(&name, None).await?.is_made);
+    let forbidden = forbid(&world, AclResourceType::Topic, &name, AclOperation::DescribeConfigs).await?;
+    let told = topics.ensure(&name, None).await?.warning.unwrap_or_default();
+    assert!(told.contains("may not be read"), "{told}");
+    allow(&world, forbidden).await
+}
