@@ -117,7 +117,7 @@ fn the_log_in_postgresql_gives_the_same_results_as_the_model() -> Result<()> {
 
 fn compare_with_postgres(seed: u64) -> Result<()> {
     eprintln!("SEED={seed} on PostgreSQL");
-    let has_targets = seed % 3 == 0;
+    let has_targets = seed.is_multiple_of(3);
     let real = run_on_postgres(seed, has_targets).with_context(|| format!("repeat with SEED={seed}"))?;
     assert_eq!(real, run(seed, None, has_targets)?, "SEED={seed}");
     Ok(())

@@ -119,7 +119,7 @@ impl SimulatedSession {
 
 /// What is known of a reader by its name.
 fn reader(name: &str) -> &'static str {
-    *[DRAIN, FAN_OUT].iter().chain(&TARGETS).find(|reader| **reader == name).unwrap()
+    [DRAIN, FAN_OUT].iter().chain(&TARGETS).find(|reader| **reader == name).unwrap()
 }
 
 /// So long that only the scheduler ends it.
