@@ -289,7 +289,7 @@ impl Log {
     pub fn is_drained(&self) -> bool {
         let nobody = 0;
         let is_left = |reader: &&'static str| self.is_pending(nobody, reader) || self.has_waiting(reader);
-        self.expansions.is_empty() && !self.subscriptions.keys().any(|reader| is_left(reader))
+        self.expansions.is_empty() && !self.subscriptions.keys().any(is_left)
     }
 
     // What the trigger asks.

@@ -195,7 +195,7 @@ impl Sink for TopicSink {
     const READS_AGAIN: bool = false;
 
     async fn take_over(&mut self) -> Result<(), Failed> {
-        drop(take(&self.producer));
+        keep(&self.producer, None);
         if self.world.state().defect != Some(Defect::FencedByTheFirstWrite) {
             keep(&self.producer, Some(initialize(&self.world).await?));
         }
