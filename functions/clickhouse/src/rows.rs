@@ -225,7 +225,7 @@ mod tests {
 
     use super::*;
 
-    fn rows(key: &[&str], properties: Value) -> Rows {
+    fn rows(key: &[&str], properties: &Value) -> Rows {
         let columns: Vec<&String> = properties.as_object().unwrap().keys().collect();
         let stored = json!({"table": "t", "columns": columns, "key": key, "properties": properties, "history": false});
         Rows::new(&Definition::of(&stored).unwrap(), false)
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_document_keeps_its_bytes_and_gets_its_version() {
-        let rows = rows(&["id"], json!({"id": "Int64"}));
+        let rows = rows(&["id"], &json!({"id": "Int64"}));
         let version = r#""_sluice_version":7,"_sluice_deleted":0}"#;
         assert_eq!(upsert(&rows, r#"{"id":1,"x":" }"}"#).unwrap(), format!("{{\"id\":1,\"x\":\" }}\",{version}\n"));
         assert_eq!(upsert(&rows, "{}\n ").unwrap(), format!("{{{version}\n"));
@@ -264,12 +264,12 @@ mod tests {
             ("DateTime64(6, 'UTC')", "2024-01-01 00:00:00+00", "\"2024-01-01 00:00:00+00\""),
         ] {
             assert_eq!(
-                delete(&rows(&["id"], json!({"id": of})), key).unwrap(),
+                delete(&rows(&["id"], &json!({"id": of})), key).unwrap(),
                 format!("{{\"id\":{value}{version}"),
                 "{of}"
             );
         }
-        let two = rows(&["a", "b"], json!({"a": "Int32", "b": "String"}));
+        let two = rows(&["a", "b"], &json!({"a": "Int32", "b": "String"}));
         assert_eq!(delete(&two, r#"["7", "x"]"#).unwrap(), format!("{{\"a\":7,\"b\":\"x\"{version}"));
         assert_eq!(delete(&two, "7").unwrap_err().error_type, "malformed_key");
     }
@@ -278,7 +278,7 @@ mod tests {
     fn a_day_that_no_column_can_hold_is_refused_by_name() {
         let rows = rows(
             &["id"],
-            json!({"id": "Int64", "d": "Nullable(Date32)", "ds": "Array(Nullable(Date32))", "old": "DateTime"}),
+            &json!({"id": "Int64", "d": "Nullable(Date32)", "ds": "Array(Nullable(Date32))", "old": "DateTime"}),
         );
         for fine in [
             r#"{"id":1,"d":null,"other":"infinity"}"#,
