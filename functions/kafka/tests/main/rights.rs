@@ -4,8 +4,9 @@ use anyhow::Result;
 use kafka::topics::Topics;
 use krafka::admin::{
     AclBinding, AclFilter, AclOperation, AclPatternType, AclPermissionType, AclResourceType, CreateAclsOptions,
-    DeleteAclsOptions,
+    DeleteAclsOptions, DescribeAclsOptions,
 };
+use localstack::eventually;
 
 use crate::world::World;
 
@@ -20,13 +21,26 @@ async fn forbid(world: &World, kind: AclResourceType, name: &str, operation: Acl
     for (_, made) in world.admin().create_acls(acls, CreateAclsOptions::default()).await? {
         made?;
     }
-    Ok(AclFilter::for_resource(kind, name))
+    let filter = AclFilter::for_resource(kind, name);
+    are_known(world, &filter, 2).await;
+    Ok(filter)
+}
+
+/// The controller has them; the broker learns of them a little later.
+async fn are_known(world: &World, filter: &AclFilter, number: usize) {
+    eventually("the broker's ACLs", async || {
+        let found = world.admin().describe_acls(filter.clone(), DescribeAclsOptions::default()).await;
+        let found = found.map_err(|error| error.to_string())?.len();
+        if found == number { Ok(()) } else { Err(format!("{found} of {number}")) }
+    })
+    .await;
 }
 
 async fn allow(world: &World, forbidden: AclFilter) -> Result<()> {
-    for (_, deleted) in world.admin().delete_acls(vec![forbidden], DeleteAclsOptions::default()).await? {
+    for (_, deleted) in world.admin().delete_acls(vec![forbidden.clone()], DeleteAclsOptions::default()).await? {
         deleted?;
     }
+    are_known(world, &forbidden, 0).await;
     Ok(())
 }
 

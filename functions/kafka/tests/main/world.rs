@@ -9,9 +9,12 @@ use drain::{Drain, Drained, Expanded, FanOut, Sink};
 use kafka::topics::Topics;
 use kafka::{Connection, KafkaSink, Krafka, Settings};
 use krafka::ConsumerRecord;
-use krafka::admin::{AdminClient, ConfigOp, ConfigResource, DeleteTopicsOptions, IncrementalAlterConfigsOptions};
+use krafka::admin::{
+    AdminClient, ConfigOp, ConfigResource, DeleteTopicsOptions, DescribeConfigsOptions, IncrementalAlterConfigsOptions,
+    ListTopicsOptions,
+};
 use krafka::consumer::{AutoOffsetReset, IsolationLevel};
-use localstack::Database;
+use localstack::{Database, eventually};
 use secrets::Secrets;
 use secrets::fake::SecretsManager;
 use serde_json::value::RawValue;
@@ -210,12 +213,33 @@ impl World {
     pub async fn set_topic(&self, stream: &str, name: &str, value: &str) -> Result<()> {
         let change = (ConfigResource::topic(self.topic(stream)), vec![ConfigOp::set(name, value)]);
         let done = self.admin().incremental_alter_configs([change], IncrementalAlterConfigsOptions::default()).await?;
-        Ok(done.into_values().collect::<Result<_, _>>()?)
+        done.into_values().collect::<Result<(), _>>()?;
+        // The controller has it; the broker learns of it a little later.
+        let resource = ConfigResource::topic(self.topic(stream));
+        eventually("the topic's setting", async || {
+            let described = self.admin().describe_configs([resource.clone()], DescribeConfigsOptions::default()).await;
+            let found = described.map_err(|error| error.to_string())?.remove(&resource);
+            let entries = found.ok_or("nothing")?.map_err(|error| error.to_string())?;
+            match entries.into_iter().find(|entry| entry.name == name).and_then(|entry| entry.value) {
+                Some(found) if found == value => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+        Ok(())
     }
 
     pub async fn delete_topic(&self, stream: &str) -> Result<()> {
-        let done = self.admin().delete_topics([self.topic(stream)], DeleteTopicsOptions::default()).await?;
-        Ok(done.into_values().collect::<Result<_, _>>()?)
+        let topic = self.topic(stream);
+        let done = self.admin().delete_topics([topic.clone()], DeleteTopicsOptions::default()).await?;
+        done.into_values().collect::<Result<(), _>>()?;
+        eventually("the topic's end", async || {
+            let topics = self.admin().list_topics(ListTopicsOptions::default()).await;
+            let topics = topics.map_err(|error| error.to_string())?;
+            if topics.contains(&topic) { Err("it is there".to_owned()) } else { Ok(()) }
+        })
+        .await;
+        Ok(())
     }
 
     pub async fn text(&self, query: &str) -> Result<String> {
