@@ -34,20 +34,16 @@ impl Envelope {
     pub(crate) fn wrap(
         self,
         topic: &Arc<str>,
+        key: &Bytes,
         stream: &str,
         change: &Change<'_>,
         document: Option<&str>,
     ) -> Vec<Message> {
-        let message = |value, headers| Message {
-            topic: Arc::clone(topic),
-            key: Bytes::copy_from_slice(change.key.as_bytes()),
-            value,
-            headers,
-        };
+        let message = |value, headers| Message { topic: Arc::clone(topic), key: key.clone(), value, headers };
         let traceparent = || change.trace.as_ref().map(|trace| ("traceparent", text(trace)));
         match self {
             Self::CloudEvents => {
-                let mut headers = cloud_events(stream, change, document.is_some());
+                let mut headers = cloud_events(stream, key, change, document.is_some());
                 headers.extend(traceparent());
                 vec![message(document.map(text), headers)]
             }
@@ -64,7 +60,7 @@ impl Envelope {
 }
 
 /// The attributes, as the Kafka binding of CloudEvents 1.0 has them in headers. `sequence` is the extension of that name.
-fn cloud_events(stream: &str, change: &Change<'_>, has_document: bool) -> Vec<(&'static str, Bytes)> {
+fn cloud_events(stream: &str, key: &Bytes, change: &Change<'_>, has_document: bool) -> Vec<(&'static str, Bytes)> {
     let kind = if has_document { "sluice.document.upserted" } else { "sluice.document.deleted" };
     let mut headers = Vec::with_capacity(9);
     headers.push(("ce_specversion", Bytes::from_static(b"1.0")));
@@ -75,8 +71,8 @@ fn cloud_events(stream: &str, change: &Change<'_>, has_document: bool) -> Vec<(&
         headers.push(("ce_time", text(&time)));
     }
     // An attribute that is there is not empty.
-    if !change.key.is_empty() {
-        headers.push(("ce_subject", text(&change.key)));
+    if !key.is_empty() {
+        headers.push(("ce_subject", key.clone()));
     }
     headers.push(("ce_sequence", text(&sequence(change.version))));
     if has_document {
@@ -137,7 +133,7 @@ mod tests {
     }
 
     fn wrap(envelope: Envelope, key: &str, document: Option<&str>) -> Vec<Message> {
-        envelope.wrap(&"books".into(), "books", &change(key), document)
+        envelope.wrap(&"books".into(), &text(key), "books", &change(key), document)
     }
 
     fn headers(message: &Message) -> Vec<(&str, &str)> {

@@ -115,9 +115,9 @@ impl Write {
 }
 
 impl Writes {
-    fn push(&mut self, topic: &Arc<str>, write: Write) {
+    fn push(&mut self, topic: &Arc<str>, key: Bytes, write: Write) {
         self.bytes += write.bytes() + MESSAGE_BYTES;
-        let key = (Arc::clone(topic), Bytes::copy_from_slice(write.key.as_bytes()));
+        let key = (Arc::clone(topic), key);
         match self.by_key.get(&key) {
             // What is sent again in parts must not follow a newer one.
             Some(&position) => self.all[position] = write,
@@ -151,8 +151,9 @@ impl<P: Producer> Step for Writing<P> {
         }
         let topic = stream.live_index.as_deref().unwrap_or(name);
         let topic = Arc::clone(self.topics.entry(name.clone()).or_insert_with(|| topic.into()));
-        let messages = Envelope::of(stream).wrap(&topic, name, change, document);
-        self.writes.push(&topic, write(messages));
+        let key = Bytes::copy_from_slice(change.key.as_bytes());
+        let messages = Envelope::of(stream).wrap(&topic, &key, name, change, document);
+        self.writes.push(&topic, key, write(messages));
         if self.writes.bytes >= TRANSACTION_BYTES { self.flush().await } else { Ok(()) }
     }
 
@@ -170,6 +171,7 @@ impl<P: Producer> Writing<P> {
     async fn flush(&mut self) -> Result<(), Error> {
         let mut groups = vec![std::mem::take(&mut self.writes).all];
         while let Some(group) = groups.pop() {
+            let group = self.leave_unfit_out(group);
             if group.is_empty() {
                 continue;
             }
@@ -185,25 +187,32 @@ impl<P: Producer> Writing<P> {
             }
             let mut reasons: HashMap<usize, Reason> =
                 rejections.into_iter().map(|it| (it.position, it.reason)).collect();
-            let mut too_large = vec![];
-            let mut others = vec![];
-            let mut position = 0;
+            let (mut too_large, mut others, mut position) = (vec![], vec![], 0);
             for write in group {
                 let positions = position..position + write.messages.len();
                 position = positions.end;
                 match positions.filter_map(|position| reasons.remove(&position)).next() {
                     Some(Reason::TooLarge) => too_large.push(write),
-                    Some(Reason::Topic(reason)) => self.set_aside(write, &reason),
+                    Some(Reason::Topic(reason)) => self.set_aside(write, reason),
                     None => others.push(write),
                 }
             }
             self.halve(too_large, &mut groups);
-            let (unfit, others) = others.into_iter().partition(|write| self.unfit.contains_key(&write.stream));
-            let unfit: Vec<Write> = unfit;
-            unfit.into_iter().for_each(|write| self.set_aside(write, ""));
             groups.push(others);
         }
         Ok(())
+    }
+
+    /// Without those of streams that were found unfit since, which are set aside.
+    fn leave_unfit_out(&mut self, writes: Vec<Write>) -> Vec<Write> {
+        let mut left = Vec::with_capacity(writes.len());
+        for write in writes {
+            match self.unfit.get_mut(&write.stream) {
+                Some(unfit) => unfit.ids.push(write.change_id),
+                None => left.push(write),
+            }
+        }
+        left
     }
 
     /// One of these is too large, or what stood together was. One that stood alone is a letter.
@@ -222,12 +231,9 @@ impl<P: Producer> Writing<P> {
         }
     }
 
-    fn set_aside(&mut self, write: Write, reason: &str) {
-        let unfit = self.unfit.entry(write.stream.clone()).or_insert_with(|| Unfit {
-            stream: write.stream,
-            reason: reason.to_owned(),
-            ids: vec![],
-        });
-        unfit.ids.push(write.change_id);
+    fn set_aside(&mut self, write: Write, reason: String) {
+        let Write { stream, change_id, .. } = write;
+        let unfit = self.unfit.entry(stream.clone()).or_insert(Unfit { stream, reason, ids: vec![] });
+        unfit.ids.push(change_id);
     }
 }

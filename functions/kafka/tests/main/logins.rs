@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::world::{KAFKA_SECRET, World};
 
-fn secret(mechanism: &str, password: &str) -> Value {
+pub fn secret(mechanism: &str, password: &str) -> Value {
     let username = localstack::variable("KAFKA_SASL_USER");
     json!({"username": username, "password": password, "mechanism": mechanism, "tls": false})
 }

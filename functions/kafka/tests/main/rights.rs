@@ -8,16 +8,27 @@ use krafka::admin::{
 };
 use localstack::eventually;
 
-use crate::world::World;
+use crate::logins::secret;
+use crate::world::{KAFKA_SECRET, World};
 
-/// Forbids this, and nothing else, to everybody; the answer is to be given back.
-async fn forbid(world: &World, kind: AclResourceType, name: &str, operation: AclOperation) -> Result<AclFilter> {
+const EVERYBODY: &str = "User:*";
+
+/// Forbids this, and nothing else; the answer is to be given back.
+async fn forbid(
+    world: &World,
+    whom: &str,
+    (kind, name): (AclResourceType, &str),
+    operation: AclOperation,
+) -> Result<AclFilter> {
     // krafka 0.28.1 numbers these one too low: what it calls prefixed is what Kafka calls literal.
     let literal = AclPatternType::Prefixed;
-    let acl = |operation, permission| {
-        AclBinding::new(kind, name, "User:*", "*", operation, permission).with_pattern_type(literal)
+    let acl = |whom, operation, permission| {
+        AclBinding::new(kind, name, whom, "*", operation, permission).with_pattern_type(literal)
     };
-    let acls = vec![acl(AclOperation::All, AclPermissionType::Allow), acl(operation, AclPermissionType::Deny)];
+    let acls = vec![
+        acl(EVERYBODY, AclOperation::All, AclPermissionType::Allow),
+        acl(whom, operation, AclPermissionType::Deny),
+    ];
     for (_, made) in world.admin().create_acls(acls, CreateAclsOptions::default()).await? {
         made?;
     }
@@ -50,7 +61,7 @@ async fn a_topic_that_may_not_be_written_to_rests_and_the_others_go_on() -> Resu
     world.owner.batch_execute("SELECT sluice.define_stream('event')").await?;
     world.deliver("event", "").await?;
     let topic = world.topic("event");
-    let forbidden = forbid(&world, AclResourceType::Topic, &topic, AclOperation::Write).await?;
+    let forbidden = forbid(&world, EVERYBODY, (AclResourceType::Topic, &topic), AclOperation::Write).await?;
     world
         .owner
         .batch_execute("INSERT INTO item VALUES (1, 1); SELECT sluice.emit('event', '1', payload => '{\"n\": 1}')")
@@ -73,7 +84,7 @@ async fn a_transactional_id_that_may_not_be_used_is_waited_for() -> Result<()> {
     let world = World::with_item().await?;
     let name = database::subscriptions::drainer_name(&world.owner, "kafka").await?;
     assert!(name.starts_with("sluice-") && name.ends_with(&format!("-{}-kafka", world.database.name)), "{name}");
-    let forbidden = forbid(&world, AclResourceType::TransactionalId, &name, AclOperation::Write).await?;
+    let forbidden = forbid(&world, EVERYBODY, (AclResourceType::TransactionalId, &name), AclOperation::Write).await?;
     world.owner.batch_execute("INSERT INTO item VALUES (1, 1)").await?;
     let mut drainer = world.drainer()?;
     let told = loop {
@@ -92,14 +103,23 @@ async fn a_transactional_id_that_may_not_be_used_is_waited_for() -> Result<()> {
 #[tokio::test]
 async fn a_topic_that_may_not_be_made_or_looked_into_is_told_by_name() -> Result<()> {
     let world = World::create().await?;
-    let topics = Topics::connect(&world.connection(&[])?).await?;
+    let brokers = localstack::variable("KAFKA_SASL_BROKERS");
+    world.manager.put(KAFKA_SECRET, &secret("PLAIN", &localstack::variable("KAFKA_SASL_PASSWORD")));
+    let connection = world.connection(&[("KAFKA_BROKERS", &brokers), ("KAFKA_SECRET_ARN", KAFKA_SECRET)])?;
+    let topics = Topics::connect(&connection).await?;
+    let user = format!("User:{}", localstack::variable("KAFKA_SASL_USER"));
     let name = world.topic("made");
-    let forbidden = forbid(&world, AclResourceType::Topic, &name, AclOperation::Create).await?;
-    let told = topics.ensure(&name, None).await.unwrap_err().to_string();
-    assert!(told.contains(&name) && told.contains("CREATE"), "{told}");
+    // Who may make any topic may make this one.
+    let cluster = (AclResourceType::Cluster, "kafka-cluster");
+    let forbidden = forbid(&world, &user, cluster, AclOperation::Create).await?;
+    let also_forbidden = forbid(&world, &user, (AclResourceType::Topic, &name), AclOperation::Create).await?;
+    let told = topics.ensure(&name, None).await.map_err(|error| error.to_string());
     allow(&world, forbidden).await?;
+    allow(&world, also_forbidden).await?;
+    let told = told.unwrap_err();
+    assert!(told.contains(&name) && told.contains("CREATE"), "{told}");
     assert!(topics.ensure(&name, None).await?.is_made);
-    let forbidden = forbid(&world, AclResourceType::Topic, &name, AclOperation::DescribeConfigs).await?;
+    let forbidden = forbid(&world, &user, (AclResourceType::Topic, &name), AclOperation::DescribeConfigs).await?;
     let told = topics.ensure(&name, None).await?.warning.unwrap_or_default();
     assert!(told.contains("may not be read"), "{told}");
     allow(&world, forbidden).await
