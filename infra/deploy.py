@@ -83,6 +83,8 @@ class Deployment:
         given = parameters.read(self.arguments.parameters) | self._write_secrets() | dict(self.arguments.set)
         if problems := parameters.problems(template.load(text), given, self.region):
             sys.exit("deploy: nothing was changed:" + "".join(f"\n  {problem}" for problem in problems))
+        if "amazonaws" not in self.cloudformation.meta.endpoint_url:
+            text = template.without_idle_functions(text, given)
         kind = self._change_set_type()
         body = re.sub(r"(?<=CodeUri: )\S+", lambda uri: "s3://{}/{}".format(*self._upload(Path(uri[0]))), text)
         former = self._deployed() if kind == "UPDATE" else None

@@ -1,5 +1,6 @@
 """template.yaml as plain values: `!Ref Queue` is {"Ref": "Queue"}, `!GetAtt Queue.Arn` is {"Fn::GetAtt": ["Queue", "Arn"]}."""
 
+import re
 from pathlib import Path
 
 import yaml
@@ -38,3 +39,40 @@ def functions(template: dict) -> dict[str, dict]:
         if resource["Type"] == "AWS::Serverless::Function":
             found[name.removesuffix("Function").lower()] = resource["Properties"]
     return found
+
+
+def holds(condition: object, template: dict, given: dict[str, str]) -> bool:
+    """Whether a condition is true with these parameters; a name is one of the template's."""
+    if isinstance(condition, str):
+        return holds(template["Conditions"][condition], template, given)
+    ((kind, of),) = condition.items()
+    if kind == "Condition":
+        return holds(of, template, given)
+    if kind == "Fn::Equals":
+        values = [given.get(one["Ref"], str(template["Parameters"][one["Ref"]].get("Default", ""))) if isinstance(one, dict) else one for one in of]
+        return values[0] == values[1]
+    found = [holds(one, template, given) for one in of]
+    return {"Fn::Not": not found[0], "Fn::And": all(found), "Fn::Or": any(found)}[kind]
+
+
+def without_idle_functions(text: str, given: dict[str, str]) -> str:
+    """The template's text without the functions that a condition leaves out and nothing else names, and their outputs.
+    CloudFormation passes over them; LocalStack reads their roles, which are not there, and refuses each further change of the
+    stack."""
+    whole = load(text)
+    for name, resource in whole["Resources"].items():
+        if resource["Type"] == "AWS::Serverless::Function" and "Condition" in resource and not holds(resource["Condition"], whole, given):
+            rest = _without(name, text)
+            text = text if re.search(rf"\b{name}\b", rest) else rest
+    return text
+
+
+def _without(name: str, text: str) -> str:
+    """Without the entries of this name."""
+    kept, is_left_out = [], False
+    for line in text.splitlines(keepends=True):
+        if re.match(r"(  )?[^\s]", line):
+            is_left_out = line.startswith(f"  {name}:")
+        if not is_left_out:
+            kept.append(line)
+    return "".join(kept)

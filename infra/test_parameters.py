@@ -63,6 +63,15 @@ class Problems(unittest.TestCase):
             found = parameters.read(Path(folder) / ".env")
         self.assertEqual(found, {"DatabaseSecretArn": ARN, "OriginUrl": "https://profiles.example.com"})
 
+    def test_a_function_that_is_not_wanted_is_left_out_where_a_condition_is_not_enough(self):
+        text = template.FILE.read_text()
+        whole = template.load(text)
+        none = template.load(template.without_idle_functions(text, {"Demo": "true"}))
+        self.assertEqual(whole["Resources"].keys() - none["Resources"].keys(), {"ClickhouseFunction", "KafkaFunction"})
+        self.assertEqual(whole["Outputs"].keys() - none["Outputs"].keys(), {"ClickhouseFunction", "KafkaFunction"})
+        given = {"Demo": "true", "ClickHouseSecretArn": ARN, "KafkaBrokers": "broker:9092"}
+        self.assertEqual(template.without_idle_functions(text, given), text)
+
     def test_a_name_is_the_parameters_and_back(self):
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / ".env").write_text("CLICKHOUSE_SECRET_ARN=a\nPAGER_TOPIC_ARN=b\n")

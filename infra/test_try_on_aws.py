@@ -79,7 +79,7 @@ class TryOnAws(unittest.TestCase):
         connection = postgres.connection(stack.database_url)
         where = {"host": connection["PGHOST"], "port": int(connection["PGPORT"]), "dbname": of_its_own}
         client, given = boto3.client("secretsmanager", region_name=REGION), {"DatabaseSslmode": "disable"}
-        for parameter, value in functions.secrets(stack, where, stack.elasticsearch_url).items():
+        for parameter, value in functions.secrets(stack, where, stack.elasticsearch_url, "").items():
             if parameter != "AdminSecretArn":
                 given[parameter] = client.create_secret(Name=f"servers/{parameter}", SecretString=json.dumps(value))["ARN"]
                 self.addCleanup(client.delete_secret, SecretId=given[parameter], ForceDeleteWithoutRecovery=True)
