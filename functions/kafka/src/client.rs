@@ -17,8 +17,8 @@ use crate::connection::ConnectError;
 ///   for ever; a commit that was under way has come to its end, either way.
 /// - What one producer sends of one key stands in its partition in the order in which it was sent. The partition is that of
 ///   Java's client: murmur2 of the key.
-/// - `Ok` of `commit` promises that all of the transaction is there after any crash, acknowledged by all replicas in sync, and
-///   that a consumer that reads what is committed sees all of it.
+/// - `Ok` of `commit` promises that all of the transaction is there after any crash, acknowledged by all replicas in sync.
+///   Consumers of what is committed see it when each partition has been told, milliseconds later.
 /// - An error promises nothing. A commit that failed may have been carried out. The producer is done: drop it, and take over
 ///   anew.
 ///

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use kafka::topics::{Ensured, Topics};
-use krafka::admin::{ConfigResource, DescribeConfigsOptions};
+use krafka::admin::ConfigResource;
 
 use crate::world::World;
 
@@ -12,10 +12,7 @@ async fn a_missing_topic_is_made_compacted_and_one_that_is_there_is_left_and_tol
     let topics = Topics::connect(&world.connection(&[])?).await?;
     let name = world.topic("made");
     assert_eq!(topics.ensure(&name, Some(5)).await?, Ensured { is_made: true, warning: None });
-    let resource = ConfigResource::topic(&name);
-    let mut found = world.admin().describe_configs([resource.clone()], DescribeConfigsOptions::default()).await?;
-    let settings = found.remove(&resource).unwrap()?;
-    let policy = settings.into_iter().find(|entry| entry.name == "cleanup.policy").and_then(|entry| entry.value);
+    let policy = world.topic_setting(&ConfigResource::topic(&name), "cleanup.policy").await?;
     assert_eq!(policy.as_deref(), Some("compact"));
     assert_eq!(topics.ensure(&name, Some(5)).await?, Ensured::default());
     assert_eq!(topics.ensure(&name, None).await?, Ensured::default());

@@ -14,12 +14,12 @@ use krafka::admin::{
     ListTopicsOptions,
 };
 use krafka::consumer::{AutoOffsetReset, IsolationLevel};
-use localstack::{Database, eventually};
+use localstack::{Database, PATIENCE, eventually};
 use secrets::Secrets;
 use secrets::fake::SecretsManager;
 use serde_json::value::RawValue;
 use telemetry::Trace;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 const SECRET: &str = "arn:aws:secretsmanager:us-east-1:000000000000:secret:functions";
 pub const KAFKA_SECRET: &str = "arn:aws:secretsmanager:us-east-1:000000000000:secret:kafka";
@@ -151,30 +151,35 @@ impl World {
         Ok(())
     }
 
-    /// All that a consumer of committed messages is given, of each partition in order.
+    /// All that a consumer of committed messages is given, of each partition in order, once no transaction is open: a commit is
+    /// answered before Kafka has marked it in each partition.
     pub async fn read(&self, stream: &str) -> Result<Vec<ConsumerRecord>> {
         let topic = self.topic(stream);
         // Anew, since it does not find by itself that a broker was elected again.
         let kafka = krafka::Kafka::builder(localstack::variable("KAFKA_BROKERS")).connect().await?;
-        let consumer = kafka
-            .consumer_without_group()
-            .isolation_level(IsolationLevel::ReadCommitted)
-            .auto_offset_reset(AutoOffsetReset::Earliest)
-            .build()
-            .await?;
+        let consumer = |isolation| {
+            let builder = kafka.consumer_without_group().isolation_level(isolation);
+            builder.auto_offset_reset(AutoOffsetReset::Earliest).build()
+        };
+        let everything = consumer(IsolationLevel::ReadUncommitted).await?;
+        let consumer = consumer(IsolationLevel::ReadCommitted).await?;
         consumer.assign(&topic, vec![0, 1, 2]).await?;
         let read = async {
             let mut records = vec![];
             for partition in 0..3 {
-                let end = consumer.fetch_watermarks(&topic, partition).await?.1;
+                let end = everything.fetch_watermarks(&topic, partition).await?.1;
+                while consumer.fetch_watermarks(&topic, partition).await?.1 < end {
+                    sleep(Duration::from_millis(10)).await;
+                }
                 while consumer.position(&topic, partition).await.unwrap_or(0) < end {
                     records.extend(consumer.poll(Duration::from_millis(200)).await?);
                 }
             }
             anyhow::Ok(records)
         };
-        let records = timeout(Duration::from_secs(60), read).await.context("reading a topic to its end")??;
+        let records = timeout(PATIENCE, read).await.context("reading a topic to its end")??;
         consumer.close().await?;
+        everything.close().await?;
         Ok(records)
     }
 
@@ -210,29 +215,30 @@ impl World {
         self.kafka.admin()
     }
 
+    /// Sets what a topic has by this name, and waits until the broker knows: it hears of it from the controller.
     pub async fn set_topic(&self, stream: &str, name: &str, value: &str) -> Result<()> {
-        let change = (ConfigResource::topic(self.topic(stream)), vec![ConfigOp::set(name, value)]);
+        let topic = ConfigResource::topic(self.topic(stream));
+        let change = (topic.clone(), vec![ConfigOp::set(name, value)]);
         let done = self.admin().incremental_alter_configs([change], IncrementalAlterConfigsOptions::default()).await?;
-        done.into_values().collect::<Result<(), _>>()?;
-        // The controller has it; the broker learns of it a little later.
-        let resource = ConfigResource::topic(self.topic(stream));
-        eventually("the topic's setting", async || {
-            let described = self.admin().describe_configs([resource.clone()], DescribeConfigsOptions::default()).await;
-            let found = described.map_err(|error| error.to_string())?.remove(&resource);
-            let entries = found.ok_or("nothing")?.map_err(|error| error.to_string())?;
-            match entries.into_iter().find(|entry| entry.name == name).and_then(|entry| entry.value) {
-                Some(found) if found == value => Ok(()),
-                other => Err(format!("{other:?}")),
-            }
+        done.into_values().collect::<Result<Vec<()>, _>>()?;
+        eventually("the broker to know it", async || match self.topic_setting(&topic, name).await {
+            Ok(found) if found.as_deref() == Some(value) => Ok(()),
+            other => Err(other),
         })
         .await;
         Ok(())
     }
 
+    pub async fn topic_setting(&self, topic: &ConfigResource, name: &str) -> Result<Option<String>> {
+        let mut found = self.admin().describe_configs([topic.clone()], DescribeConfigsOptions::default()).await?;
+        let settings = found.remove(topic).context("no answer")??;
+        Ok(settings.into_iter().find(|entry| entry.name == name).and_then(|entry| entry.value))
+    }
+
     pub async fn delete_topic(&self, stream: &str) -> Result<()> {
         let topic = self.topic(stream);
         let done = self.admin().delete_topics([topic.clone()], DeleteTopicsOptions::default()).await?;
-        done.into_values().collect::<Result<(), _>>()?;
+        done.into_values().collect::<Result<Vec<()>, _>>()?;
         eventually("the topic's end", async || {
             let topics = self.admin().list_topics(ListTopicsOptions::default()).await;
             let topics = topics.map_err(|error| error.to_string())?;
