@@ -20,24 +20,36 @@ LANGUAGE sql VOLATILE AS $$
     WHERE v.state = 'done' OR excluded.actor <> 'scrub'
 $$;
 
--- Asks for a round of this stream, or of all: those that it asked for. `repair`: what is confirmed to differ is read and written
--- again; `dry_run`: not even that. Whoever asks is on record.
+-- The targets that a source can be compared with. A topic cannot: what it has is what was ever written to it.
+CREATE OR REPLACE FUNCTION sluice.compared_targets() RETURNS text[]
+LANGUAGE sql IMMUTABLE AS $$ SELECT '{elasticsearch,clickhouse}'::text[] $$;
+
+-- Asks for a round of this stream, or of all, in this target, or in each that it goes to: a row for each round. `repair`: what is
+-- confirmed to differ is read and written again; `dry_run`: not even that. Whoever asks is on record.
 CREATE OR REPLACE FUNCTION sluice.validate(
-    stream text DEFAULT NULL, repair boolean DEFAULT false, dry_run boolean DEFAULT false, actor text DEFAULT session_user, source_ip text DEFAULT NULL, reader text DEFAULT 'elasticsearch')
+    stream text DEFAULT NULL, repair boolean DEFAULT false, dry_run boolean DEFAULT false, actor text DEFAULT session_user, source_ip text DEFAULT NULL, target text DEFAULT NULL)
 RETURNS SETOF text
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    wanted text;
+    wanted sluice.target;
 BEGIN
-    IF stream IS NOT NULL AND NOT EXISTS (SELECT FROM sluice.target AS t WHERE t.subscription = reader AND t.stream = validate.stream) THEN
-        RAISE EXCEPTION 'there is no stream %', quote_ident(stream)
-            USING ERRCODE = 'undefined_object', HINT = 'Those that there are: SELECT stream FROM sluice.validation_status().';
+    IF target <> ALL (sluice.compared_targets()) THEN
+        RAISE EXCEPTION 'streams cannot be compared with what % has', quote_ident(target)
+            USING ERRCODE = 'undefined_object', HINT = format('The targets are %s.', array_to_string(sluice.compared_targets(), ', '));
     END IF;
-    FOR wanted IN SELECT t.stream FROM sluice.target AS t WHERE t.subscription = reader AND t.stream = coalesce(validate.stream, t.stream) ORDER BY 1 LOOP
-        PERFORM sluice.begin_validation(reader, wanted, repair, dry_run, actor);
-        PERFORM sluice.audit(actor, source_ip, 'validate', wanted, 'begun', jsonb_build_object('subscription', reader, 'repair', repair, 'dry_run', dry_run));
-        RETURN NEXT wanted;
+    FOR wanted IN
+        SELECT * FROM sluice.target AS t
+        WHERE t.subscription = ANY (sluice.compared_targets()) AND t.subscription = coalesce(validate.target, t.subscription) AND t.stream = coalesce(validate.stream, t.stream)
+        ORDER BY t.stream, t.subscription
+    LOOP
+        PERFORM sluice.begin_validation(wanted.subscription, wanted.stream, repair, dry_run, actor);
+        PERFORM sluice.audit(actor, source_ip, 'validate', wanted.stream, 'begun', jsonb_build_object('subscription', wanted.subscription, 'repair', repair, 'dry_run', dry_run));
+        RETURN NEXT wanted.stream;
     END LOOP;
+    IF NOT FOUND AND stream IS NOT NULL THEN
+        RAISE EXCEPTION 'there is no stream % that goes to %', quote_ident(stream), coalesce(target, array_to_string(sluice.compared_targets(), ' or '))
+            USING ERRCODE = 'undefined_object', HINT = 'Those that there are: SELECT subscription, stream FROM sluice.validation_status().';
+    END IF;
 END $$;
 
 -- Begins the rounds that are due: the last one began half of `within` ago, so that there is time for it. Then the streams on which
@@ -119,6 +131,39 @@ BEGIN
     SELECT k.n, k.keys, k.last INTO n, keys, last
     FROM sluice.stream AS s CROSS JOIN LATERAL sluice.key_slice(s, sluice.keys_query(s), after, size) AS k
     WHERE s.name = validation_keys.stream;
+END $$;
+
+-- Keys as a target prints them: of each the text that the source has for it, or would have, and whether it has it. Equal keys may
+-- be texts that differ, `1.5` and `1.50`. One that is no key of the source is given as it is.
+CREATE OR REPLACE FUNCTION sluice.source_keys(stream sluice.stream, keys text[], OUT texts text[], OUT are_there boolean[])
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    half integer := cardinality(keys) / 2;
+    other record;
+BEGIN
+    SELECT a.texts, a.last::boolean[] INTO texts, are_there FROM sluice.ask(stream, format(
+        'SELECT count(*), array_agg(coalesce(f.printed, k.printed) ORDER BY k.ord), array_agg((f.printed IS NOT NULL)::text ORDER BY k.ord) '
+            'FROM (SELECT k.key, k.ord, (SELECT %1$s FROM (SELECT %2$s) AS s) AS printed FROM unnest($1) WITH ORDINALITY AS k(key, ord)) AS k '
+            'LEFT JOIN LATERAL (SELECT %1$s AS printed FROM %3$s AS s WHERE %4$s LIMIT 1) AS f ON true',
+        sluice.key_expression('s', stream.key),
+        (SELECT string_agg(format('%s::%s AS %I', v.value, format_type(a.atttypid, a.atttypmod), v.name), ', ' ORDER BY v.ord)
+         FROM unnest(stream.key, sluice.key_values(stream, 'k.key')) WITH ORDINALITY AS v(name, value, ord)
+         JOIN pg_attribute AS a ON a.attrelid = sluice.relation_of(stream.source) AND a.attname = v.name),
+        stream.source, sluice.has_key(stream, 'k.key')), keys) AS a;
+EXCEPTION
+    WHEN OTHERS THEN
+        IF NOT sluice.is_of_a_key(SQLSTATE) THEN
+            RAISE;
+        END IF;
+        IF half = 0 THEN
+            texts := keys;
+            are_there := '{false}';
+        ELSE
+            SELECT * INTO texts, are_there FROM sluice.source_keys(stream, keys[:half]);
+            SELECT * INTO other FROM sluice.source_keys(stream, keys[half + 1:]);
+            texts := texts || other.texts;
+            are_there := are_there || other.are_there;
+        END IF;
 END $$;
 
 -- Notes what a page was found to be: its candidates, and how far the round is. `seen` was taken before the page was looked at.
@@ -431,12 +476,12 @@ BEGIN
     END IF;
     UPDATE sluice.validation AS v
     SET state = 'done', verdict = 'different', verdict_at = clock_timestamp(), updated_at = clock_timestamp(),
-        problem = format('%s documents differ, and no more are looked for: repair them, or have all of the stream read again: SELECT sluice.resync(%L)', size, v.stream)
+        problem = format('%s documents differ, and no more are looked for: repair them, or have all of the stream read again: SELECT sluice.resync(%L, target => %L)', size, v.stream, v.subscription)
     WHERE v.subscription = reader AND v.stream = has_room.stream AND v.state IN ('source', 'index') AND sluice.is_found_out(v);
     RETURN false;
 END $$;
 
--- Each stream that a target has, with its last round, and its differences by class and state: [{class, state, count, keys}], ten keys each.
+-- Each stream of each target that it can be compared with, with its last round, and its differences by class and state: [{class, state, count, keys}], ten keys each.
 CREATE OR REPLACE FUNCTION sluice.validation_status()
 RETURNS TABLE (
     subscription text, stream text, state text, repair boolean, dry_run boolean, actor text, checked bigint, walked bigint, printed_differently bigint,
@@ -456,5 +501,6 @@ LANGUAGE sql STABLE AS $$
                     SELECT FROM sluice.waiting AS x WHERE x.stream = t.stream AND x.subscription = t.subscription LIMIT sluice.counted_rows()) AS x) AS w
                 WHERE w.n > 0) AS c), '[]')
     FROM sluice.target AS t LEFT JOIN sluice.validation AS v ON v.subscription = t.subscription AND v.stream = t.stream
+    WHERE t.subscription = ANY (sluice.compared_targets())
     ORDER BY 1, 2
 $$;

@@ -52,7 +52,7 @@ pub struct Validation {
     by: Option<String>,
     /// Documents of the source that were compared in this round.
     checked: i64,
-    /// Documents of the index that were looked for in the source.
+    /// Documents of the index, or of the table, that were looked for in the source.
     walked: i64,
     /// Of those compared, equal as JSON values, and not byte by byte.
     printed_differently: i64,
@@ -72,7 +72,7 @@ pub struct Validation {
     classes: Vec<Class>,
 }
 
-/// Each stream that goes to Elasticsearch.
+/// Each stream, once for each target that it can be compared with.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Validations {
     streams: Vec<Validation>,
@@ -85,6 +85,10 @@ pub struct Asked {
     /// This stream; all, if none is named.
     #[serde(default)]
     stream: Option<String>,
+    /// In this target, elasticsearch or clickhouse; if none is named, in each that a stream goes to. For a repair without a round:
+    /// in Elasticsearch, or where the stream goes there not, in the other.
+    #[serde(default)]
+    target: Option<String>,
     /// What is confirmed to differ is read and written again.
     #[serde(default)]
     repair: bool,
@@ -149,7 +153,7 @@ pub async fn list(
     State(admin): State<Admin>,
     Extension(caller): Extension<Caller>,
 ) -> Result<Json<Validations>, Problem> {
-    let statuses = statuses(&*admin.database().await?).await?;
+    let statuses = validation::list(&*admin.database().await?).await?;
     let streams = statuses.into_iter().map(|status| Validation::told_to(caller.role, status).without_keys()).collect();
     Ok(Json(Validations { streams }))
 }
@@ -167,54 +171,59 @@ pub async fn ask(
     Body(asked): Body<Asked>,
 ) -> Result<(StatusCode, Json<Begun>), Problem> {
     let database = admin.database().await?;
-    if let Some(stream) = &asked.stream {
-        find(&database, stream).await?;
-    }
-    let (streams, wanted) = if asked.keys.is_some() || asked.confirmed {
-        let (stream, wanted) = want_repair(&database, &caller, &asked).await?;
-        (vec![stream], Some(wanted))
+    let target = asked.target.as_deref();
+    let named = match &asked.stream {
+        Some(stream) => Some(find(&database, stream, target).await?),
+        None => None,
+    };
+    let (streams, target, wanted) = if asked.keys.is_some() || asked.confirmed {
+        let named = named.filter(|_| asked.repair && !asked.dry_run).ok_or_else(|| {
+            Problem::bad_request(
+                "without a round there is only a repair of one stream: name the `stream`, set `repair`, and leave `dry_run` out",
+            )
+        })?;
+        let wanted = want_repair(&database, &caller, &asked, &named).await?;
+        (vec![named.stream], Some(named.subscription), Some(wanted))
     } else {
         let Asked { repair, dry_run, .. } = asked;
         let stream = asked.stream.as_deref();
-        (validation::ask(&database, ELASTICSEARCH, stream, repair, dry_run, caller.as_actor()).await?, None)
+        let streams = validation::ask(&database, target, stream, repair, dry_run, caller.as_actor()).await?;
+        (streams, asked.target, None)
     };
-    let mut statuses = statuses(&database).await?;
-    statuses.retain(|status| streams.contains(&status.stream));
+    let mut statuses = validation::list(&database).await?;
+    statuses.retain(|status| {
+        streams.contains(&status.stream) && target.as_ref().is_none_or(|target| *target == status.subscription)
+    });
     let streams = statuses.into_iter().map(|status| Validation::told_to(caller.role, status).without_keys()).collect();
     Ok((StatusCode::ACCEPTED, Json(Begun { streams, wanted })))
 }
 
-/// Wants documents repaired without another round: of which stream, and how many.
-async fn want_repair(database: &Client, caller: &Caller, asked: &Asked) -> Result<(String, i64), Problem> {
+/// Wants documents repaired without another round: how many.
+async fn want_repair(database: &Client, caller: &Caller, asked: &Asked, named: &Status) -> Result<i64, Problem> {
     let keys = asked.keys.as_deref();
-    let Some(stream) = asked.stream.as_ref().filter(|_| asked.repair && !asked.dry_run) else {
-        return Err(Problem::bad_request(
-            "without a round there is only a repair of one stream: name the `stream`, set `repair`, and leave `dry_run` out",
-        ));
-    };
     if keys.is_some() && asked.confirmed {
         return Err(Problem::bad_request("either name the `keys`, or set `confirmed`, which means all of them"));
     }
     if keys.is_some_and(<[String]>::is_empty) {
         return Err(Problem::bad_request("`keys` names no document; leave it out, and set `confirmed`, to mean all"));
     }
-    match validation::want_repair(database, ELASTICSEARCH, stream, keys, caller.as_actor()).await? {
+    match validation::want_repair(database, &named.subscription, &named.stream, keys, caller.as_actor()).await? {
         0 => Err(Problem::conflict(
             "none of these documents can be repaired: a repair takes those that are confirmed or stuck, and missing, stale, \
              extra or version_ahead. If they have changed since, ask for another round.",
         )),
-        wanted => Ok((stream.clone(), wanted)),
+        wanted => Ok(wanted),
     }
 }
 
-/// The streams that are compared at all.
-async fn statuses(database: &Client) -> Result<Vec<Status>, tokio_postgres::Error> {
-    let mut statuses = validation::list(database).await?;
-    statuses.retain(|status| status.subscription == ELASTICSEARCH);
-    Ok(statuses)
-}
-
-async fn find(database: &Client, stream: &str) -> Result<Status, Problem> {
-    let found = statuses(database).await?.into_iter().find(|status| status.stream == stream);
-    found.ok_or_else(|| Problem::not_found(format!("there is no stream {stream} that goes to Elasticsearch")))
+/// The stream in this target; without one in Elasticsearch, or where it goes there not, in the other.
+async fn find(database: &Client, stream: &str, target: Option<&str>) -> Result<Status, Problem> {
+    let mut found = validation::list(database).await?;
+    found.retain(|status| status.stream == stream && target.is_none_or(|target| status.subscription == target));
+    found.sort_by_key(|status| status.subscription != ELASTICSEARCH);
+    let place = target.unwrap_or("Elasticsearch or ClickHouse");
+    found
+        .into_iter()
+        .next()
+        .ok_or_else(|| Problem::not_found(format!("there is no stream {stream} that goes to {place}")))
 }

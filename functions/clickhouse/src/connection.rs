@@ -50,13 +50,23 @@ struct Credentials {
 pub struct Connection {
     settings: Settings,
     secrets: Secrets,
+    /// Of ClickHouse, where what is asked belongs to one.
+    session: Option<String>,
     made: Mutex<Option<(Credentials, Client)>>,
 }
 
 impl Connection {
     /// Without a client yet.
     pub fn new(settings: Settings, secrets: Secrets) -> Self {
-        Self { settings, secrets, made: Mutex::default() }
+        Self { settings, secrets, session: None, made: Mutex::default() }
+    }
+
+    /// One for a session of its own, which ClickHouse ends, with its tables, a minute after the last request. One at a time.
+    pub(crate) async fn session(&self) -> Self {
+        let session = format!("sluice-{:032x}", fastrand::u128(..));
+        let made = self.made.lock().await.clone().map(|(of, client)| (of, client.with_setting("session_id", &session)));
+        let (settings, secrets) = (self.settings.clone(), self.secrets.clone());
+        Self { settings, secrets, session: Some(session), made: Mutex::new(made) }
     }
 
     /// The client for the secret as it is cached, which is minutes old at most.
@@ -111,6 +121,10 @@ impl Connection {
         }
         let client = build(&credentials)
             .map_err(|problem| ConnectError::Credentials { secret_arn: self.settings.secret_arn.clone(), problem })?;
+        let client = match &self.session {
+            Some(session) => client.with_setting("session_id", session),
+            None => client,
+        };
         *made = Some((credentials, client.clone()));
         Ok(client)
     }

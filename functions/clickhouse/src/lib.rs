@@ -1,6 +1,7 @@
 //! ClickHouse as a direct target: each stream is a table of rows with versions, and a view of what is there now. What draining
 //! is, [`drain`] says; here is where it goes to.
 
+pub mod compare;
 mod config;
 mod connection;
 mod failure;
@@ -15,7 +16,7 @@ use secrets::Secrets;
 pub use config::Config;
 pub use connection::{Connection, Settings};
 pub use failure::{ConnectError, Failure};
-pub use sink::ClickHouse;
+pub use sink::{ClickHouse, DOCUMENT_BYTES};
 
 /// The function's value: a drainer straight into ClickHouse.
 pub type Target = Drainer<Postgres, ClickHouse>;

@@ -13,13 +13,14 @@ use message::{Change, Op};
 use telemetry::{Trace, call};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
-use tracing::warn;
 
 use crate::connection::Connection;
 use crate::failure::{Failure, code};
 use crate::rows::{Refused, Rows};
 use crate::table::{Definition, quoted};
 
+/// A table of ClickHouse is no place for more.
+pub const DOCUMENT_BYTES: i32 = 4 << 20;
 /// Between two inserts into one table: each makes a part, and ClickHouse merges a few of them a second.
 const PACE: Duration = Duration::from_secs(1);
 /// What one insert has at most, and all tables of a step together.
@@ -46,7 +47,7 @@ pub struct ClickHouse {
 }
 
 struct Shared {
-    connection: Connection,
+    connection: Arc<Connection>,
     /// When the last insert into each table began.
     inserted_at: Mutex<HashMap<String, Instant>>,
     /// The last step took its time to be gathered: the next one need not wait for the pace.
@@ -57,8 +58,9 @@ struct Shared {
 
 impl ClickHouse {
     /// Connects to nothing yet.
-    pub fn new(connection: Connection) -> Self {
+    pub fn new(connection: impl Into<Arc<Connection>>) -> Self {
         let (inserted_at, is_busy, is_old) = Default::default();
+        let connection = connection.into();
         Self { shared: Arc::new(Shared { connection, inserted_at, is_busy, is_old }) }
     }
 }
@@ -66,8 +68,7 @@ impl ClickHouse {
 impl Sink for ClickHouse {
     type Step = Inserting;
 
-    /// A table of ClickHouse is no place for more.
-    const DOCUMENT_BYTES: i32 = 4 << 20;
+    const DOCUMENT_BYTES: i32 = DOCUMENT_BYTES;
 
     const READS_AGAIN: bool = false;
 
@@ -227,7 +228,6 @@ impl Inserting {
                 }
                 Err(Failure::Row { row, .. }) => todo.extend(apart(asked, row)),
                 Err(Failure::Table(reason)) => {
-                    warn!(stream, table = table.name, reason, "a table is not what it was made as");
                     let told = format!("ClickHouse does not take it: {reason}");
                     set_aside(&mut self.outcome, stream, &told, writes[asked].iter().map(|write| write.id));
                     table.unfit = Some(told);

@@ -75,7 +75,8 @@ pub(crate) fn quoted(name: &str) -> String {
     format!("`{}`", name.replace('\\', "\\\\").replace('`', "\\`"))
 }
 
-fn text(value: &str) -> String {
+/// A text as ClickHouse writes it.
+pub(crate) fn text(value: &str) -> String {
     format!("'{}'", value.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
@@ -102,11 +103,11 @@ impl Definition {
         self.properties.get(column).map_or("", String::as_str)
     }
 
-    fn names(&self) -> String {
+    pub(crate) fn names(&self) -> String {
         self.columns.iter().map(|column| quoted(column)).collect::<Vec<_>>().join(", ")
     }
 
-    fn key_names(&self) -> String {
+    pub(crate) fn key_names(&self) -> String {
         self.key.iter().map(|column| quoted(column)).collect::<Vec<_>>().join(", ")
     }
 

@@ -8,6 +8,8 @@ use telemetry::Metrics;
 pub struct Config {
     /// Elasticsearch and its secret, and `INDEX_PREFIX`.
     pub search: search::Settings,
+    /// ClickHouse and its secret, where streams go there.
+    pub clickhouse: Option<sluice_clickhouse::Settings>,
     /// The database and its secret.
     pub database: database::Settings,
     /// `STACK_NAME`: whose metrics they are; none are written where there is none.
@@ -40,6 +42,7 @@ impl Config {
         let is_one_of = |text: &String| matches!(text.as_str(), "true" | "false");
         let config = Self {
             search: search::Settings::from_env(&mut env),
+            clickhouse: sluice_clickhouse::Settings::from_env_if_any(&env),
             database: database::Settings::from_env(&mut env),
             metrics: Metrics::from_env(&mut env, "validate"),
             settings: Settings {

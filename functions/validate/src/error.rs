@@ -1,5 +1,6 @@
 use database::{ConnectError, ReadError, describe};
 use search::request;
+use sluice_clickhouse::Failure;
 use tokio::time::error::Elapsed;
 use tokio_postgres::error::SqlState;
 
@@ -21,6 +22,9 @@ pub enum Error {
     /// Elasticsearch gave no answer of use.
     #[error(transparent)]
     Target(#[from] request::Error),
+    /// ClickHouse gave none.
+    #[error(transparent)]
+    ClickHouse(#[from] Failure),
     /// The invocation's time is over.
     #[error("there was no time for it")]
     Late(#[from] Elapsed),
@@ -35,7 +39,7 @@ impl Error {
         match self {
             Self::Source(error) => !error.is_connection_lost(),
             Self::Database(error) => error.as_db_error().is_some(),
-            Self::Target(_) | Self::Late(_) => true,
+            Self::Target(_) | Self::ClickHouse(_) | Self::Late(_) => true,
             Self::Connect(_) | Self::Elasticsearch(_) | Self::Asked(_) => false,
         }
     }
@@ -46,7 +50,7 @@ impl Error {
             Self::Source(error) => error.is_late(),
             Self::Database(error) => error.code() == Some(&SqlState::QUERY_CANCELED),
             Self::Late(_) => true,
-            Self::Target(_) | Self::Connect(_) | Self::Elasticsearch(_) | Self::Asked(_) => false,
+            Self::Target(_) | Self::ClickHouse(_) | Self::Connect(_) | Self::Elasticsearch(_) | Self::Asked(_) => false,
         }
     }
 
@@ -59,12 +63,25 @@ impl Error {
                     .iter()
                     .any(|lasting| error.code() == Some(lasting))
             }
-            Self::Connect(_) | Self::Elasticsearch(_) | Self::Target(_) | Self::Late(_) | Self::Asked(_) => false,
+            Self::Connect(_)
+            | Self::Elasticsearch(_)
+            | Self::ClickHouse(_)
+            | Self::Target(_)
+            | Self::Late(_)
+            | Self::Asked(_) => false,
         }
     }
 
-    /// Whether Elasticsearch did not find what was asked for.
+    /// Whether the target may not have found what was asked for.
     pub fn is_unfound(&self) -> bool {
-        matches!(self, Self::Target(request::Error::Refused { status: 404, .. }))
+        matches!(self, Self::Target(request::Error::Refused { status: 404, .. }) | Self::ClickHouse(Failure::Table(_)))
+    }
+
+    /// Its words as far as they quote none of the data.
+    pub fn without_data(&self) -> String {
+        match self {
+            Self::ClickHouse(Failure::Row { .. } | Failure::Table(_)) => "ClickHouse refuses it".to_owned(),
+            error => error.to_string(),
+        }
     }
 }

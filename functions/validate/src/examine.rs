@@ -1,25 +1,18 @@
 //! Reading the same documents on both sides.
 
-use database::subscriptions::ELASTICSEARCH;
 use database::validation::{self, Finding};
 use database::{Read, Stream};
-use elasticsearch::Elasticsearch;
-use search::documents::{Documents, Wanted};
 use search::names::fingerprint;
-use search::request;
 use tokio_postgres::Client;
 
-use crate::compare::{Comparison, compare};
+use crate::compare::Comparison;
 use crate::error::Error;
+use crate::target::Target;
 
-/// As the indexer has it: what is larger is in no index.
-const DOCUMENT_BYTES: i32 = 20 << 20;
 /// Documents are compared in portions of about so many bytes, so that no more of them are in memory.
 const PORTION_BYTES: usize = 1 << 20;
 /// And of so many at most.
 const PORTION: usize = 500;
-/// Of an answer of Elasticsearch: a larger one is asked for in halves.
-const ANSWER_BYTES: u64 = 4 << 20;
 
 /// What is read of one key in the source.
 enum Source {
@@ -29,6 +22,13 @@ enum Source {
 }
 
 impl Source {
+    fn document(&self) -> Option<&str> {
+        match self {
+            Self::Document(document) => Some(document),
+            Self::Missing | Self::Unreadable => None,
+        }
+    }
+
     /// By which it is known whether it has changed since.
     fn digest(&self) -> Option<String> {
         match self {
@@ -47,7 +47,7 @@ pub(crate) struct Examined {
     pub(crate) class: Option<&'static str>,
     /// Of the source's document.
     pub(crate) digest: Option<String>,
-    /// Of the target's document.
+    /// Of the last write that the target knows of.
     pub(crate) version: Option<i64>,
     /// Equal as JSON values, and not byte by byte.
     pub(crate) is_printed_differently: bool,
@@ -64,7 +64,7 @@ impl Examined {
 /// Where documents are read.
 pub(crate) struct Sides<'a> {
     pub(crate) client: &'a Client,
-    pub(crate) elasticsearch: &'a Elasticsearch,
+    pub(crate) target: &'a Target,
     pub(crate) stream: &'a Stream,
     pub(crate) index: &'a str,
 }
@@ -73,7 +73,7 @@ impl Sides<'_> {
     /// Reads these documents on both sides, and compares them. Which side is read first does not matter: nothing is confirmed
     /// before it is known that the log had no row of the key until both were read.
     pub(crate) async fn examine(&self, keys: &[String]) -> Result<Vec<Examined>, Error> {
-        let mut reads = self.stream.read(self.client, keys.to_vec(), DOCUMENT_BYTES, None).without_log();
+        let mut reads = self.stream.read(self.client, keys.to_vec(), self.target.document_bytes(), None).without_log();
         let (mut examined, mut portion, mut bytes) = (Vec::with_capacity(keys.len()), vec![], 0);
         while let Some((position, read)) = reads.next().await? {
             let source = match read {
@@ -81,19 +81,19 @@ impl Sides<'_> {
                 Read::Missing => Source::Missing,
                 Read::TooLarge { .. } | Read::Failed { .. } => Source::Unreadable,
             };
-            bytes += if let Source::Document(document) = &source { document.len() } else { 0 };
+            bytes += source.document().map_or(0, str::len);
             portion.push((position, source));
             if bytes >= PORTION_BYTES || portion.len() >= PORTION {
-                self.compare(keys, std::mem::take(&mut portion), &mut examined).await?;
+                self.compare(keys, &std::mem::take(&mut portion), &mut examined).await?;
                 bytes = 0;
             }
         }
         if !portion.is_empty() {
-            self.compare(keys, portion, &mut examined).await?;
+            self.compare(keys, &portion, &mut examined).await?;
         }
         // Whatever it is, what Sluice writes later would be refused as old. Versions are reserved before they are written, and asked
         // for when nothing is read any more: the connection answers in order.
-        let (_, reserved) = validation::look(self.client, ELASTICSEARCH).await?;
+        let (_, reserved) = validation::look(self.client, &self.stream.subscription).await?;
         for ahead in examined.iter_mut().filter(|examined| examined.version > Some(reserved)) {
             ahead.class = Some("version_ahead");
         }
@@ -103,46 +103,27 @@ impl Sides<'_> {
     async fn compare(
         &self,
         keys: &[String],
-        portion: Vec<(usize, Source)>,
+        portion: &[(usize, Source)],
         examined: &mut Vec<Examined>,
     ) -> Result<(), Error> {
-        let wanted: Vec<Wanted<'_>> = portion
-            .iter()
-            .map(|(position, source)| Wanted { key: &keys[*position], content: matches!(source, Source::Document(_)) })
-            .collect();
-        let mut todo = vec![(portion.as_slice(), wanted.as_slice())];
-        while let Some((portion, wanted)) = todo.pop() {
-            let most = if wanted.len() == 1 { u64::MAX } else { ANSWER_BYTES };
-            let Some(documents) = Documents::read(self.elasticsearch, self.index, wanted, most).await? else {
-                let (one, other) = portion.split_at(portion.len() / 2);
-                let (wanted, others) = wanted.split_at(one.len());
-                todo.extend([(other, others), (one, wanted)]);
-                continue;
+        let documents: Vec<(&str, Option<&str>)> =
+            portion.iter().map(|(position, source)| (keys[*position].as_str(), source.document())).collect();
+        let beside = self.target.compare(self.stream, self.index, &documents).await?;
+        for ((position, source), beside) in portion.iter().zip(beside) {
+            let class = match (source, beside.is_there, beside.comparison) {
+                (Source::Unreadable, ..) => Some("unreadable"),
+                (Source::Document(_), false, _) => Some("missing"),
+                (Source::Missing, true, _) => Some("extra"),
+                (Source::Document(_), true, None | Some(Comparison::Different)) => Some("stale"),
+                _ => None,
             };
-            for ((position, source), found) in portion.iter().zip(documents.parse(wanted)?) {
-                let unreadable =
-                    |reason| request::Error::Foreign(format!("a document of {} cannot be read: {reason}", self.index));
-                let found = found.map_err(unreadable)?;
-                let comparison = match (source, found.and_then(|found| found.content)) {
-                    (Source::Document(document), Some(content)) => Some(compare(document, content.get())),
-                    _ => None,
-                };
-                let class = match (source, found, comparison) {
-                    (Source::Unreadable, ..) => Some("unreadable"),
-                    (Source::Document(_), None, _) => Some("missing"),
-                    (Source::Missing, Some(_), _) => Some("extra"),
-                    (Source::Document(_), Some(_), None | Some(Comparison::Different)) => Some("stale"),
-                    _ => None,
-                };
-                let is_printed_differently = comparison == Some(Comparison::Equal);
-                examined.push(Examined {
-                    position: *position,
-                    class,
-                    digest: source.digest(),
-                    version: found.map(|found| found.version),
-                    is_printed_differently,
-                });
-            }
+            examined.push(Examined {
+                position: *position,
+                class,
+                digest: source.digest(),
+                version: beside.version,
+                is_printed_differently: beside.comparison == Some(Comparison::Equal),
+            });
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
-//! The validator: compares what a source has with what its index has, while both move, and puts right what differs.
+//! The validator: compares what a source has with what its index, or its table, has, while both move, and puts right what differs.
 //!
-//! A round of a stream goes through the source's documents, then through the index's. What differs is a candidate, and is
+//! A round of a stream and a target goes through the source's documents, then through the target's. What differs is a candidate, and is
 //! confirmed only when all that was under way has arrived, and nobody has changed it meanwhile (`6_validation.sql` says how).
 //! Everything is remembered in PostgreSQL: an invocation may end, or be killed, at any point, and the next one goes on.
 
@@ -8,6 +8,7 @@ mod compare;
 mod config;
 mod error;
 mod examine;
+mod index;
 mod round;
 mod target;
 
@@ -15,12 +16,12 @@ use std::time::{Duration, SystemTime};
 
 use database::audit::Actor;
 use database::lease;
-use database::subscriptions::ELASTICSEARCH;
+use database::subscriptions::{CLICKHOUSE, ELASTICSEARCH};
 use database::validation::{self, Status, Turn};
-use elasticsearch::Elasticsearch;
 use secrets::Secrets;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use sluice_clickhouse::Connection;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_postgres::Client;
 use tracing::{info, warn};
@@ -28,6 +29,7 @@ use tracing::{info, warn};
 pub use crate::config::{Config, Settings};
 pub use crate::error::Error;
 use crate::round::{Done, Pace, Step, Worker};
+use crate::target::Target;
 
 /// Left for the answer, and for a request that was begun in the last moment.
 const MARGIN: Duration = Duration::from_secs(4);
@@ -51,17 +53,18 @@ const UNEXPLAINED: [&str; 6] = ["missing", "stale", "extra", "unreadable", "vers
 #[derive(Debug, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
 enum Command {
-    /// Asks for a round of a stream, or of all.
+    /// Asks for a round of a stream, or of all, in a target, or in each that can be compared.
     Begin {
         stream: Option<String>,
+        target: Option<String>,
         #[serde(default)]
         repair: bool,
         #[serde(default)]
         dry_run: bool,
         actor: String,
     },
-    /// Works on rounds for a while, and tells how far they are.
-    GoOn { streams: Vec<String> },
+    /// Works on rounds of these streams for a while, in a target or in each, and tells how far they are.
+    GoOn { streams: Vec<String>, target: Option<String> },
 }
 
 /// The function's value.
@@ -90,19 +93,27 @@ impl Validator {
             .map_err(|error| Error::Asked(format!("the event is no command of the validator: {error}")))?;
         let client = self.connect().await?;
         match command {
-            Command::Begin { stream, repair, dry_run, actor } => {
+            Command::Begin { stream, target, repair, dry_run, actor } => {
+                if target.as_deref() == Some(CLICKHOUSE) && self.config.clickhouse.is_none() {
+                    let told = "the validator does not know of a ClickHouse: set CLICKHOUSE_SECRET_ARN, and deploy";
+                    return Err(Error::Asked(told.to_owned()));
+                }
                 let actor = Actor { name: &actor, source_ip: None };
-                let asked = validation::ask(&client, ELASTICSEARCH, stream.as_deref(), repair, dry_run, actor).await;
+                let (stream, target) = (stream.as_deref(), target.as_deref());
+                let asked = validation::ask(&client, target, stream, repair, dry_run, actor).await;
                 let streams = asked.map_err(|error| Error::Asked(database::describe(&error)))?;
                 Ok(json!({"streams": streams}))
             }
-            Command::GoOn { streams } => {
+            Command::GoOn { streams, target } => {
                 let stop_at = stop_at.min(Instant::now() + ANSWER_WITHIN);
                 let mut done = Done::default();
-                self.work(&client, Some(&streams), stop_at, &mut done).await?;
-                let mut rows = validation::list(&client).await?;
+                let is_meant = |reader: &str, stream: &String| {
+                    streams.contains(stream) && target.as_deref().is_none_or(|target| target == reader)
+                };
+                self.work(&client, Some(&is_meant), stop_at, &mut done).await?;
+                let mut rows = self.list(&client).await?;
                 self.measure(&rows, done);
-                rows.retain(|row| streams.contains(&row.stream));
+                rows.retain(|row| is_meant(&row.subscription, &row.stream));
                 let is_finished = rows.iter().all(|row| row.state == "done");
                 Ok(json!({"finished": is_finished, "streams": rows}))
             }
@@ -114,7 +125,7 @@ impl Validator {
         let client = self.connect().await?;
         let mut done = Done::default();
         let worked = self.work(&client, None, stop_at, &mut done).await;
-        match validation::list(&client).await {
+        match self.list(&client).await {
             Ok(rows) => self.measure(&rows, done),
             Err(error) => warn!(error = database::describe(&error), "what was found cannot be told"),
         }
@@ -128,38 +139,64 @@ impl Validator {
         Ok(client)
     }
 
-    /// Works on these streams, or on all that are due, each for a while.
+    /// The streams of the targets that it knows.
+    async fn list(&self, client: &Client) -> Result<Vec<Status>, tokio_postgres::Error> {
+        let mut rows = validation::list(client).await?;
+        rows.retain(|row| row.subscription == ELASTICSEARCH || self.config.clickhouse.is_some());
+        Ok(rows)
+    }
+
+    /// Works on the streams that are meant, or on all that are due, each for a while. A target that is away stops no other.
     async fn work(
         &self,
         client: &Client,
-        only: Option<&[String]>,
+        is_meant: Option<&(dyn Fn(&str, &String) -> bool + Sync)>,
         stop_at: Instant,
         done: &mut Done,
     ) -> Result<(), Error> {
         let settings = &self.config.settings;
-        let within = if only.is_some() { Duration::ZERO } else { settings.within };
+        let within = if is_meant.is_some() { Duration::ZERO } else { settings.within };
         let mut pace = Pace::new(settings);
-        let mut elasticsearch = None;
+        let mut targets = vec![(ELASTICSEARCH, None)];
+        if let Some(clickhouse) = &self.config.clickhouse {
+            let connection = Connection::new(clickhouse.clone(), self.secrets.clone());
+            targets.push((CLICKHOUSE, Some(Target::ClickHouse(connection))));
+        }
+        let mut failure = None;
         while Instant::now() < stop_at {
-            let mut due = validation::list_due(client, ELASTICSEARCH, within, settings.repair).await?;
-            due.retain(|round| only.is_none_or(|only| only.contains(&round.stream)));
-            if due.is_empty() {
-                return Ok(());
+            let (mut is_idle, mut has_moved, mut away) = (true, false, None);
+            for (reader, target) in &mut targets {
+                let mut due = validation::list_due(client, reader, within, settings.repair).await?;
+                due.retain(|round| is_meant.is_none_or(|is_meant| is_meant(reader, &round.stream)));
+                if due.is_empty() {
+                    continue;
+                }
+                is_idle = false;
+                let target = match target {
+                    Some(target) => target,
+                    None => match search::connect(&self.config.search, &self.secrets).await {
+                        Ok(elasticsearch) => target.insert(Target::Elasticsearch(elasticsearch)),
+                        Err(error) => {
+                            warn!(%error, "Elasticsearch is away");
+                            (failure, away) = (Some(error), Some(*reader));
+                            continue;
+                        }
+                    },
+                };
+                for round in due {
+                    let stop_at = stop_at.min(Instant::now() + TURN);
+                    has_moved |= turn(client, target, (reader, &round.stream), stop_at, &mut pace, done).await?;
+                }
             }
-            let elasticsearch = match &elasticsearch {
-                Some(known) => known,
-                None => elasticsearch.insert(search::connect(&self.config.search, &self.secrets).await?),
-            };
-            let mut has_moved = false;
-            for round in due {
-                let stop_at = stop_at.min(Instant::now() + TURN);
-                has_moved |= turn(client, elasticsearch, &round.stream, stop_at, &mut pace, done).await?;
+            targets.retain(|(reader, _)| Some(*reader) != away);
+            if is_idle {
+                break;
             }
             if !has_moved {
                 sleep(POLL.min(stop_at.saturating_duration_since(Instant::now()))).await;
             }
         }
-        Ok(())
+        failure.map_or(Ok(()), |error| Err(error.into()))
     }
 
     /// Writes the metrics of an invocation.
@@ -194,23 +231,23 @@ fn unexplained(classes: &Value) -> u64 {
 /// noted in its round, and stops no other.
 async fn turn(
     client: &Client,
-    elasticsearch: &Elasticsearch,
-    stream: &str,
+    target: &Target,
+    (reader, stream): (&str, &str),
     stop_at: Instant,
     pace: &mut Pace,
     done: &mut Done,
 ) -> Result<bool, Error> {
     let holder = format!("{:032x}", fastrand::u128(..));
-    let turn = Turn { subscription: ELASTICSEARCH, stream, holder: &holder };
+    let turn = Turn { subscription: reader, stream, holder: &holder };
     if !lease::take(client, &turn.lease(), &holder, LEASE).await? {
         return Ok(false);
     }
     // As it is defined now: a new field, or another index, may have come since the last turn.
-    let stream = database::stream(client, ELASTICSEARCH, stream).await?;
+    let stream = database::stream(client, reader, stream).await?;
     let mut worked = Ok((false, None));
     if let Some(stream) = stream.filter(|stream| stream.is_delivered) {
-        let lags = validation::lag_ms(client, ELASTICSEARCH, &stream.name).await? > LAG_MS;
-        let mut worker = Worker::new(client, elasticsearch, &stream, turn);
+        let lags = validation::lag_ms(client, reader, &stream.name).await? > LAG_MS;
+        let mut worker = Worker::new(client, target, &stream, turn);
         worked = work_on(&mut worker, stop_at, pace, lags, done).await;
         worker.close().await;
     }
@@ -254,7 +291,13 @@ async fn work_on(
             }
             Err(Error::Database(error)) if validation::is_not_its_turn(&error) => break,
             Err(error) if error.is_of_the_stream() => {
-                warn!(stream = worker.stream.name, %error, "a stream cannot be compared now");
+                let told = error.without_data();
+                warn!(
+                    stream = worker.stream.name,
+                    target = worker.turn.subscription,
+                    error = told,
+                    "a stream cannot be compared now"
+                );
                 return Ok((has_moved, Some(error.to_string())));
             }
             Err(error) => return Err(error),

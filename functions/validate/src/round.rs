@@ -3,18 +3,18 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use database::subscriptions::ELASTICSEARCH;
 use database::validation::{self, Finding, Index, Judged, Page, Phase, Round, Turn};
 use database::{Read, Stream};
 use elasticsearch::Elasticsearch;
 use search::scan::{Found, Scan};
+use sluice_clickhouse::{Connection, Failure, compare as table};
 use tokio::time::{Instant, sleep_until};
 use tokio_postgres::Client;
 
 use crate::config::Settings;
 use crate::error::Error;
 use crate::examine::{Examined, Sides};
-use crate::target;
+use crate::target::Target;
 
 /// Documents of one page.
 const PAGE: i32 = 1000;
@@ -96,7 +96,7 @@ pub(crate) struct Done {
 /// Who works on a stream, for as long as it has the lease.
 pub(crate) struct Worker<'a> {
     pub(crate) client: &'a Client,
-    pub(crate) elasticsearch: &'a Elasticsearch,
+    pub(crate) target: &'a Target,
     pub(crate) stream: &'a Stream,
     pub(crate) turn: Turn<'a>,
     scan: Option<Scan<'a>>,
@@ -109,18 +109,13 @@ pub(crate) struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    pub(crate) fn new(
-        client: &'a Client,
-        elasticsearch: &'a Elasticsearch,
-        stream: &'a Stream,
-        turn: Turn<'a>,
-    ) -> Self {
-        Self { client, elasticsearch, stream, turn, scan: None, found: VecDeque::new(), page: PAGE, uuid: None }
+    pub(crate) fn new(client: &'a Client, target: &'a Target, stream: &'a Stream, turn: Turn<'a>) -> Self {
+        Self { client, target, stream, turn, scan: None, found: VecDeque::new(), page: PAGE, uuid: None }
     }
 
     /// Does what can be done: what is to be found out of differences first, then a page, unless what was sent lags behind.
     pub(crate) async fn step(&mut self, pace: &mut Pace, lags: bool, done: &mut Done) -> Result<Step, Error> {
-        let Some(round) = validation::find(self.client, ELASTICSEARCH, &self.stream.name).await? else {
+        let Some(round) = validation::find(self.client, self.turn.subscription, &self.stream.name).await? else {
             return Ok(Step::Done);
         };
         if round.phase == Phase::Done {
@@ -150,17 +145,17 @@ impl<'a> Worker<'a> {
             return Ok(if has_moved { Step::On } else { Step::Waits });
         }
         pace.begin_page().await;
-        if round.phase == Phase::Source {
-            self.compare_page(round, index, pace, done).await?;
-        } else {
-            self.walk_page(round, index, pace).await?;
+        match (round.phase, self.target) {
+            (Phase::Source, _) => self.compare_page(round, index, pace, done).await?,
+            (_, Target::Elasticsearch(elasticsearch)) => self.walk_index(elasticsearch, round, index, pace).await?,
+            (_, Target::ClickHouse(connection)) => self.walk_table(connection, round, pace).await?,
         }
         Ok(Step::On)
     }
 
     /// Ends the round where nothing is left to be found out of the index that is there.
     async fn end(&mut self) -> Result<Step, Error> {
-        if !validation::is_over(self.client, ELASTICSEARCH, &self.stream.name).await? {
+        if !validation::is_over(self.client, self.turn.subscription, &self.stream.name).await? {
             return Ok(Step::Waits);
         }
         if !self.has_its_index().await? {
@@ -173,7 +168,7 @@ impl<'a> Worker<'a> {
     /// Whether the index is the one that the round is about: not gone, nor made anew.
     async fn has_its_index(&self) -> Result<bool, Error> {
         let Some(index) = self.stream.live_index.as_deref() else { return Ok(false) };
-        Ok(target::uuid(self.elasticsearch, index).await?.ok() == self.uuid)
+        Ok(self.target.identity(index).await?.ok() == self.uuid)
     }
 
     /// What follows from a failure: no verdict, another beginning, smaller pages, or the failure itself.
@@ -186,7 +181,7 @@ impl<'a> Worker<'a> {
             validation::start(self.client, self.turn, Err(&failure.to_string())).await?;
             return Ok(Step::Done);
         }
-        // What Elasticsearch does not find may be a point in time, too.
+        // What Elasticsearch does not find may be a point in time, too. And a table may have lost a column.
         if failure.is_unfound() && !self.has_its_index().await? {
             self.start().await?;
             return Ok(Step::On);
@@ -209,15 +204,18 @@ impl<'a> Worker<'a> {
         self.scan = None;
         self.found.clear();
         let Some(index) = self.stream.live_index.as_deref() else {
-            let problem = "it has no index yet: run migrate, which makes one";
+            let problem = match self.target {
+                Target::Elasticsearch(_) => "it has no index yet: run migrate, which makes one",
+                Target::ClickHouse(_) => "it has no table yet: run migrate, which makes one",
+            };
             return Ok(validation::start(self.client, self.turn, Err(problem)).await?);
         };
         let uuid = if self.stream.source.is_none() {
-            Err("it is fed by sluice.emit, and has no source that its index could be compared with".to_owned())
+            Err("it is fed by sluice.emit, and has no source to compare with".to_owned())
         } else if let (None, Some(problem)) = (&self.stream.query, &self.stream.problem) {
             Err(problem.clone())
         } else {
-            target::uuid(self.elasticsearch, index).await?
+            self.target.identity(index).await?
         };
         let index = uuid.as_deref().map(|uuid| Index { name: index, uuid }).map_err(String::as_str);
         Ok(validation::start(self.client, self.turn, index).await?)
@@ -230,13 +228,13 @@ impl<'a> Worker<'a> {
         let sides = self.sides(index);
         let is_last = i32::try_from(keys.keys.len()).unwrap_or(i32::MAX) < size;
         let mut page = Page::of(round, keys.seen, if is_last { Phase::Index } else { Phase::Source });
-        page.after = keys.last.or(page.after);
+        page.after = if is_last { None } else { keys.last };
         page.checked = i64::try_from(keys.keys.len()).unwrap_or(i64::MAX);
         let examined = sides.examine(&keys.keys).await?;
         let (overtaken, versions): (Vec<&str>, Vec<i64>) =
             examined.iter().filter_map(|it| Some((keys.keys[it.position].as_str(), it.version?))).unzip();
-        validation::forget_overtaken_letters(self.client, ELASTICSEARCH, &self.stream.name, &overtaken, &versions)
-            .await?;
+        let (client, reader) = (self.client, self.turn.subscription);
+        validation::forget_overtaken_letters(client, reader, &self.stream.name, &overtaken, &versions).await?;
         for examined in examined {
             page.printed_differently += i64::from(examined.is_printed_differently);
             let key = keys.keys[examined.position].as_str();
@@ -250,9 +248,15 @@ impl<'a> Worker<'a> {
 
     /// The index's next documents, by the order of their writes: those that the source has not, and those with versions that Sluice
     /// has not reached.
-    async fn walk_page(&mut self, round: Round, index: &'a str, pace: &mut Pace) -> Result<(), Error> {
+    async fn walk_index(
+        &mut self,
+        elasticsearch: &'a Elasticsearch,
+        round: Round,
+        index: &'a str,
+        pace: &mut Pace,
+    ) -> Result<(), Error> {
         if self.scan.is_none() {
-            let Some(scan) = Scan::open(self.elasticsearch, index, round.position).await? else {
+            let Some(scan) = Scan::open(elasticsearch, index, round.position).await? else {
                 return self.start().await;
             };
             self.scan = Some(scan);
@@ -260,7 +264,7 @@ impl<'a> Worker<'a> {
         if let (true, Some(scan)) = (self.found.is_empty(), &mut self.scan) {
             self.found.extend(scan.next().await?.unwrap_or_default());
         }
-        let (seen, reserved) = validation::look(self.client, ELASTICSEARCH).await?;
+        let (seen, reserved) = validation::look(self.client, self.turn.subscription).await?;
         let size = usize::try_from(self.page.min(pace.page())).unwrap_or(1).min(self.found.len());
         let mut page = Page::of(round, seen, if size == 0 { Phase::Confirming } else { Phase::Index });
         page.walked = i64::try_from(size).unwrap_or(i64::MAX);
@@ -284,10 +288,44 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
+    /// The table's next documents, by their keys; the same is looked for.
+    async fn walk_table(&mut self, connection: &Connection, round: Round, pace: &mut Pace) -> Result<(), Error> {
+        let (seen, reserved) = validation::look(self.client, self.turn.subscription).await?;
+        let size = usize::try_from(self.page.min(pace.page())).unwrap_or(1);
+        let slice = table::walk(connection, self.stream, round.after.as_deref(), reserved, size).await?;
+        if slice.last.is_some() && slice.last == round.after {
+            return Err(
+                Failure::Table("its key has another order than its text, and cannot be walked".to_owned()).into()
+            );
+        }
+        let mut page = Page::of(round, seen, if slice.last.is_some() { Phase::Index } else { Phase::Confirming });
+        page.walked = i64::try_from(slice.found.len()).unwrap_or(i64::MAX);
+        page.after = slice.last;
+        let keys: Vec<String> = slice.found.iter().map(|walked| walked.key.clone()).collect();
+        // Where there are none, the source is not asked.
+        let sources = if keys.is_empty() {
+            vec![]
+        } else {
+            validation::source_keys(self.client, &self.stream.name, &keys).await?
+        };
+        for (walked, (key, is_in_source)) in slice.found.into_iter().zip(sources) {
+            let class = match walked {
+                _ if walked.version > reserved => "version_ahead",
+                _ if walked.is_there && !is_in_source => "extra",
+                _ => continue,
+            };
+            page.candidates.push(Finding { key, class, digest: None, version: Some(walked.version) });
+        }
+        validation::note_page(self.client, self.turn, self.stream, &page).await?;
+        pace.looked_at(size);
+        Ok(())
+    }
+
     /// Looks again at differences of which all that was under way has arrived. Whether there were any.
     async fn look_again(&self, index: &str) -> Result<bool, Error> {
-        let due = validation::list_differences_due(self.client, ELASTICSEARCH, &self.stream.name, AGAIN.min(self.page))
-            .await?;
+        let reader = self.turn.subscription;
+        let size = AGAIN.min(self.page);
+        let due = validation::list_differences_due(self.client, reader, &self.stream.name, size).await?;
         if due.is_empty() {
             return Ok(false);
         }
@@ -307,7 +345,7 @@ impl<'a> Worker<'a> {
     }
 
     fn sides<'b>(&'b self, index: &'b str) -> Sides<'b> {
-        Sides { client: self.client, elasticsearch: self.elasticsearch, stream: self.stream, index }
+        Sides { client: self.client, target: self.target, stream: self.stream, index }
     }
 }
 

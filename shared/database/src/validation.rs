@@ -59,15 +59,15 @@ pub struct Round {
     pub stream: String,
     /// How far it is.
     pub phase: Phase,
-    /// The index that it is about; `None`: it has not begun.
+    /// The index, or table, that it is about; `None`: it has not begun.
     pub index: Option<String>,
-    /// Elasticsearch's own name of it, by which one that was made anew is known.
+    /// What the target knows it by, so that one that was made anew is another.
     pub index_uuid: Option<String>,
     /// Documents that are looked at at once.
     pub page: i32,
-    /// The last key of the source that was compared, its columns as texts; `None`: none was.
+    /// The last key that was compared, or of a table the last that was looked for, its columns as texts; `None`: none was.
     pub after: Option<Vec<String>>,
-    /// The sequence number from which on the index is to be walked.
+    /// The sequence number from which on an index is to be walked.
     pub position: i64,
 }
 
@@ -172,21 +172,20 @@ pub fn is_not_its_turn(failure: &Error) -> bool {
     failure.code().is_some_and(|code| code.code() == NOT_ITS_TURN)
 }
 
-/// Asks for a round of a stream, or of all: those that it asked for. On record.
+/// Asks for a round of a stream, or of all, in a target, or in each that it goes to: the streams of these rounds. On record.
 ///
 /// # Errors
-/// Among others: there is no such stream.
+/// Among others: there is no such stream, or streams cannot be compared with what such a target has.
 pub async fn ask(
     client: &Client,
-    subscription: &str,
+    target: Option<&str>,
     stream: Option<&str>,
     repair: bool,
     dry_run: bool,
     actor: Actor<'_>,
 ) -> Result<Vec<String>, Error> {
-    let query = "SELECT sluice.validate($1, $2, $3, $4, $5, $6)";
-    let parameters: &[&(dyn ToSql + Sync)] =
-        &[&stream, &repair, &dry_run, &actor.name, &actor.source_ip, &subscription];
+    let query = "SELECT DISTINCT v FROM sluice.validate($1, $2, $3, $4, $5, $6) AS v ORDER BY 1";
+    let parameters: &[&(dyn ToSql + Sync)] = &[&stream, &repair, &dry_run, &actor.name, &actor.source_ip, &target];
     let rows = client.query(query, parameters).await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
@@ -223,12 +222,12 @@ pub async fn find(client: &Client, subscription: &str, stream: &str) -> Result<O
     Ok(client.query_opt(query, &[&subscription, &stream]).await?.as_ref().map(Round::of))
 }
 
-/// An index, as a round is about it.
+/// An index, or a table, as a round is about it.
 #[derive(Clone, Copy, Debug)]
 pub struct Index<'a> {
     /// Its name.
     pub name: &'a str,
-    /// Elasticsearch's own.
+    /// See [`Round`].
     pub uuid: &'a str,
 }
 
@@ -280,6 +279,14 @@ pub async fn read_keys(client: &Client, stream: &str, after: Option<&Vec<String>
     let query = "SELECT keys, last, seen::text FROM sluice.validation_keys($1, $2, $3)";
     let row = call(PEER, "validation_keys", client.query_one(query, &[&stream, &after, &size])).await?;
     Ok(Keys { keys: row.get::<_, Option<_>>(0).unwrap_or_default(), last: row.get(1), seen: row.get(2) })
+}
+
+/// Keys as a target prints them: of each the text that the source has for it, or would have, and whether it has it.
+pub async fn source_keys(client: &Client, stream: &str, keys: &[String]) -> Result<Vec<(String, bool)>, Error> {
+    let query = "SELECT k.texts, k.are_there FROM sluice.stream AS s, sluice.source_keys(s, $2) AS k WHERE s.name = $1";
+    let row = call(PEER, "source_keys", client.query_opt(query, &[&stream, &keys])).await?;
+    let (texts, are_there): (Vec<String>, Vec<bool>) = row.map(|row| (row.get(0), row.get(1))).unwrap_or_default();
+    Ok(texts.into_iter().zip(are_there).collect())
 }
 
 /// A snapshot of now, and the highest version that the subscription may have written.

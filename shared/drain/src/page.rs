@@ -204,7 +204,8 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
         written.retain(|stream, _| streams.get(stream).is_some_and(|stream| stream.has_refusals));
         done.arrived = written.into_iter().map(|(stream, keys)| (stream, keys.into_keys().collect())).collect();
         for Unfit { stream, reason, ids } in outcome.unfit {
-            error!(stream, reason, "the target does not take a stream as it is: its changes are set aside");
+            // Why, is noted with the stream: it may quote what the log of a function must not have.
+            error!(stream, "the target does not take a stream as it is: its changes are set aside");
             done.counts.add(&stream, delivery::WRITTEN, -as_count(ids.len()));
             let pause = rests.left(&stream).unwrap_or_else(|| rests.begin(&stream));
             counters.waiting += ids.len() as u64;

@@ -2,7 +2,6 @@
 
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
-use database::subscriptions::ELASTICSEARCH;
 use database::validation;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -31,6 +30,8 @@ const DOCUMENT_BYTES: usize = 256 << 10;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Which {
+    /// In this target, elasticsearch or clickhouse. Left out: in Elasticsearch, or where the stream goes there not, in the other.
+    target: Option<String>,
     /// Only of this class.
     class: Option<String>,
     /// Only in this state.
@@ -63,7 +64,7 @@ pub struct Difference {
     /// The index's document, in the same way.
     #[schema(value_type = Option<serde_json::Value>)]
     target: Option<Box<RawValue>>,
-    /// Why the index's document is not told.
+    /// Why the index's document is not told; of ClickHouse's none is.
     target_problem: Option<String>,
     /// The version of the index's document.
     target_version: Option<i64>,
@@ -123,10 +124,11 @@ pub async fn list(
     let class = known("class", which.class.as_deref(), &CLASSES)?;
     let state = known("state", which.state.as_deref(), &STATES)?;
     let database = admin.database().await?;
-    let status = find(&database, &stream).await?;
+    let status = find(&database, &stream, which.target.as_deref()).await?;
+    let reader = status.subscription.clone();
     let looked_at = if which.key.is_some() { KEPT } else { LIMIT + 1 };
     let limit = i64::try_from(looked_at).unwrap_or(i64::MAX);
-    let found = validation::list_differences(&database, ELASTICSEARCH, &stream, class, state, limit).await?;
+    let found = validation::list_differences(&database, &reader, &stream, class, state, limit).await?;
     let is_meant = |found: &validation::Difference| which.key.as_ref().is_none_or(|key| *key == found.key);
     let found = found.into_iter().filter(is_meant).map(Difference::from).collect();
     let row = Validation::told_to(caller.role, status);
@@ -135,7 +137,7 @@ pub async fn list(
     if caller.role.sees_contents() && which.documents != Some(false) {
         let keys: Vec<String> = differences.iter().map(|difference| difference.key.clone()).collect();
         let most = if which.key.is_some() { DOCUMENTS_BYTES / 2 } else { DOCUMENT_BYTES };
-        let both = documents::read(&admin, &stream, &keys, most, DOCUMENTS_BYTES).await;
+        let both = documents::read(&admin, &reader, &stream, &keys, most, DOCUMENTS_BYTES).await;
         differences = differences.into_iter().zip(both).map(|(difference, both)| difference.with(both)).collect();
     }
     Ok(Json(Differences { stream: row, differences, is_sample }))

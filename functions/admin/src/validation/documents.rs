@@ -23,6 +23,7 @@ const TIMEOUT: Duration = Duration::from_secs(8);
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Of what a server says.
 const SHOWN_CHARS: usize = 300;
+const ELSEWHERE: &str = "this page does not read ClickHouse: look there, in the stream's view";
 const NO_ROOM: &str = "this answer has no room for it; ask for this document alone, by its key";
 
 /// A document of one side. Without one, and without a problem, the side has none.
@@ -58,11 +59,14 @@ impl Both {
     }
 }
 
-/// Reads these documents on both sides, each of `most` bytes at most, and all of them within `room`.
-pub async fn read(admin: &Admin, stream: &str, keys: &[String], most: usize, room: usize) -> Vec<Both> {
+/// Reads these documents of a stream, as this subscription delivers it, on both sides, each of `most` bytes at most, and all of
+/// them within `room`.
+pub async fn read(admin: &Admin, reader: &str, stream: &str, keys: &[String], most: usize, room: usize) -> Vec<Both> {
     let until = Instant::now() + TIMEOUT;
-    let (mut source, mut target) =
-        tokio::join!(Source::open(admin, stream, most, until), Target::open(admin, stream, most, until));
+    let (mut source, mut target) = tokio::join!(
+        Source::open(admin, reader, stream, most, until),
+        Target::open(admin, reader, stream, most, until)
+    );
     let (mut all, mut left) = (Vec::with_capacity(keys.len()), room);
     for portion in keys.chunks(PORTION) {
         if left == 0 {
@@ -101,12 +105,12 @@ struct Source {
 }
 
 impl Source {
-    async fn open(admin: &Admin, stream: &str, most: usize, until: Instant) -> Self {
+    async fn open(admin: &Admin, reader: &str, stream: &str, most: usize, until: Instant) -> Self {
         let open = async {
             // A session of its own: what is read is undone.
             let session = admin.own_session(STATEMENT_TIMEOUT).await.map_err(|failure| failure.to_string())?;
-            let streams = database::streams(&session, ELASTICSEARCH).await;
-            let found = streams.map_err(|failure| database::describe(&failure))?.remove(stream);
+            let found = database::stream(&session, reader, stream).await;
+            let found = found.map_err(|failure| database::describe(&failure))?;
             Ok((session, found.ok_or_else(|| format!("there is no stream {stream}"))?))
         };
         Self { session: timeout_at(until, open).await.unwrap_or_else(|_| Err(late())), most, until }
@@ -167,12 +171,15 @@ struct Target {
 }
 
 impl Target {
-    async fn open(admin: &Admin, stream: &str, most: usize, until: Instant) -> Self {
+    async fn open(admin: &Admin, reader: &str, stream: &str, most: usize, until: Instant) -> Self {
+        let alias = search::names::alias(&admin.config.search.index_prefix, stream);
+        if reader != ELASTICSEARCH {
+            return Self { client: Err(ELSEWHERE.to_owned()), alias, most, until };
+        }
         let client = match timeout_at(until, admin.services().await.search.client()).await {
             Ok(client) => client.map_err(|failure| failure.to_string()),
             Err(_) => Err(late()),
         };
-        let alias = search::names::alias(&admin.config.search.index_prefix, stream);
         Self { client, alias, most, until }
     }
 

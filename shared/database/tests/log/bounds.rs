@@ -74,7 +74,7 @@ const ROWS: &str = "
     INSERT INTO sluice.outbox (stream, key, op) SELECT 'unborn', n, 'upsert' FROM generate_series(1, 2000) AS n";
 
 /// How each function is called as its caller calls it, or in a harder way. One that has no line here fails the test.
-const CALLS: [(&str, &str); 127] = [
+const CALLS: [(&str, &str); 129] = [
     ("advance", "SELECT sluice.advance('elasticsearch', 1)"),
     ("answers_for_another", "SELECT sluice.answers_for_another('elasticsearch', 'items', '7')"),
     ("as_reader", "SELECT sluice.as_reader(s, 'SELECT', 'n integer') FROM sluice.stream AS s"),
@@ -234,6 +234,7 @@ const CALLS: [(&str, &str); 127] = [
         "SELECT sluice.check_reading('elasticsearch', 'items', t.live_index, sluice.read_query(s, sluice.fields_of(t))) FROM sluice.stream AS s JOIN sluice.target AS t ON t.stream = s.name WHERE s.name = 'items' AND t.subscription = 'elasticsearch'",
     ),
     ("check_validator", "SELECT sluice.check_validator('elasticsearch', 'items', 'me')"),
+    ("compared_targets", "SELECT sluice.compared_targets()"),
     ("confirm_differences", "SELECT sluice.confirm_differences('elasticsearch', 'items', 'me')"),
     ("due_differences", "SELECT sluice.due_differences('elasticsearch', 'items', 500)"),
     ("due_validations", "SELECT sluice.due_validations('elasticsearch', '1 day', false)"),
@@ -266,6 +267,10 @@ const CALLS: [(&str, &str); 127] = [
     ),
     ("note_problem", "SELECT sluice.note_problem('elasticsearch', 'items', 'me', 'it is late')"),
     ("repair_differences", "SELECT sluice.repair_differences('elasticsearch', 'items', 'me', 100)"),
+    (
+        "source_keys",
+        "SELECT sluice.source_keys(s, ARRAY(SELECT n::text FROM generate_series(49500, 50500) AS n)) FROM sluice.stream AS s WHERE name = 'items'",
+    ),
     ("start_validation", "SELECT sluice.start_validation('elasticsearch', 'items', 'me', 'items-2', 'uuid', NULL)"),
     ("validate", "SELECT sluice.validate('items', true)"),
     ("validation_keys", "SELECT sluice.validation_keys('items', '{25000}', 1000)"),
