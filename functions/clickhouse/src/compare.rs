@@ -68,15 +68,13 @@ pub async fn compare(
     documents: &[(&str, Option<&str>)],
 ) -> Result<Vec<Found>, Failure> {
     let (definition, table) = table_of(stream)?;
+    let table = connection.qualified(table).await?;
     let connection = Arc::new(connection.session().await);
     // A server has a table for each session. What has one session for all still gets along.
     let scratch = format!("_sluice_{:032x}", fastrand::u128(..));
     let columns = format!("{}, {VERSION}, {DELETED}", definition.names());
     connection
-        .execute(&format!(
-            "CREATE TEMPORARY TABLE {scratch} ENGINE = Memory AS SELECT {columns} FROM {} WHERE 0",
-            quoted(table)
-        ))
+        .execute(&format!("CREATE TEMPORARY TABLE {scratch} ENGINE = Memory AS SELECT {columns} FROM {table} WHERE 0"))
         .await?;
     let whole: Vec<(usize, &str, Option<&str>)> =
         documents.iter().enumerate().map(|(position, (key, content))| (position, *key, *content)).collect();
@@ -85,7 +83,7 @@ pub async fn compare(
     let keys: Vec<_> =
         refused.iter().filter(|it| whole[**it].2.is_some()).map(|it| (*it, whole[*it].1, None)).collect();
     insert(&connection, stream, &scratch, &keys).await?;
-    let told = connection.read(&question(&definition, table, &scratch), "TabSeparated").await?;
+    let told = connection.read(&question(&definition, &table, &scratch), "TabSeparated").await?;
     connection.execute(&format!("DROP TABLE {scratch}")).await?;
     let mut found = vec![Found::default(); documents.len()];
     for line in told.lines() {
@@ -148,8 +146,7 @@ fn question(definition: &Definition, table: &str, scratch: &str) -> String {
          UNION ALL \
          SELECT {key}, toUInt64(0) AS position, toUInt64(1) AS has_row, {VERSION} AS version, toUInt64({DELETED}) AS deleted, [{contents}] AS contents \
          FROM {table} FINAL WHERE ({key}) IN (SELECT {key} FROM {scratch})) \
-         GROUP BY {key}",
-        table = quoted(table),
+         GROUP BY {key}"
     )
 }
 

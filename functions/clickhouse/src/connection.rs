@@ -14,6 +14,7 @@ use tokio::sync::Mutex;
 use url::Url;
 
 use crate::failure::{ConnectError, Failure};
+use crate::table::quoted;
 
 /// What a statement that changes or reads the schema may take.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -85,6 +86,13 @@ impl Connection {
     pub async fn renew(&self) -> Result<Client, ConnectError> {
         let credentials = self.secrets.refresh(&self.settings.secret_arn).await?;
         self.client_for(credentials).await
+    }
+
+    /// A table's name, quoted, with its database: in a session, an old server looks elsewhere.
+    pub(crate) async fn qualified(&self, table: &str) -> Result<String, ConnectError> {
+        let credentials: Credentials = self.secrets.get(&self.settings.secret_arn).await?;
+        let database = credentials.database.filter(|name| !name.is_empty());
+        Ok(database.map_or_else(|| quoted(table), |database| format!("{}.{}", quoted(&database), quoted(table))))
     }
 
     /// Runs a statement; where the password is refused, once more with the secret as it is now.

@@ -7,5 +7,7 @@ mod changes;
 mod refusals;
 #[path = "main/tables.rs"]
 mod tables;
+#[path = "main/validation.rs"]
+mod validation;
 #[path = "main/world.rs"]
 mod world;

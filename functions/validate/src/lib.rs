@@ -98,8 +98,9 @@ impl Validator {
                     let told = "the validator does not know of a ClickHouse: set CLICKHOUSE_SECRET_ARN, and deploy";
                     return Err(Error::Asked(told.to_owned()));
                 }
+                let only_known = if self.config.clickhouse.is_none() { Some(ELASTICSEARCH) } else { None };
                 let actor = Actor { name: &actor, source_ip: None };
-                let (stream, target) = (stream.as_deref(), target.as_deref());
+                let (stream, target) = (stream.as_deref(), target.as_deref().or(only_known));
                 let asked = validation::ask(&client, target, stream, repair, dry_run, actor).await;
                 let streams = asked.map_err(|error| Error::Asked(database::describe(&error)))?;
                 Ok(json!({"streams": streams}))

@@ -151,6 +151,7 @@ async fn is_equal(world: &World) -> Result<()> {
         }
         assert_eq!(found, wanted, "{of_target}");
     }
+    assert_eq!(world.validate(false).await?, "");
     Ok(())
 }
 

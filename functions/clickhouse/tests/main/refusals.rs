@@ -1,6 +1,9 @@
 //! What ClickHouse does not take: one row, one table, or nothing at all for a while.
 
 use anyhow::{Context as _, Result};
+use axum::Router;
+use axum::http::StatusCode;
+use tokio::net::TcpListener;
 
 use crate::world::{World, each};
 
@@ -102,6 +105,63 @@ async fn a_server_that_is_away_and_a_wrong_password_are_waited_for() -> Result<(
         world.set_secret(|_| ())?;
         world.step(&mut drainer).await?;
         assert_eq!(world.rows("SELECT id FROM item").await?, ["1", "2"]);
+        assert_eq!(world.letters().await?, "");
+        Ok(())
+    })
+    .await
+}
+
+/// Said at the wire: a real server is not made full, read-only or short of memory so easily.
+#[tokio::test]
+async fn a_server_that_is_full_read_only_or_busy_is_waited_for_and_told() -> Result<()> {
+    each(async |world| {
+        define(world).await?;
+        world.owner.batch_execute("INSERT INTO item VALUES (1, 1); INSERT INTO other VALUES (1, 1)").await?;
+        for told in [
+            "Code: 243. DB::Exception: Cannot reserve 1.00 MiB, not enough space. (NOT_ENOUGH_SPACE)",
+            "Code: 164. DB::Exception: sluice: Cannot execute query in readonly mode. (READONLY)",
+            "Code: 241. DB::Exception: Memory limit (total) exceeded. (MEMORY_LIMIT_EXCEEDED)",
+            "Code: 202. DB::Exception: Too many simultaneous queries. (TOO_MANY_SIMULTANEOUS_QUERIES)",
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").await?;
+            let url = format!("http://{}", listener.local_addr()?);
+            let refuses = Router::new().fallback(async move || (StatusCode::INTERNAL_SERVER_ERROR, told));
+            let server = tokio::spawn(axum::serve(listener, refuses).into_future());
+            world.set_secret(|secret| secret["url"] = url.into())?;
+            let error = world.step(&mut world.stranger()?).await.err().context(told)?.to_string();
+            assert!(error.contains(told), "{error}");
+            server.abort();
+        }
+        world.set_secret(|_| ())?;
+        world.drain().await?;
+        assert_eq!(world.rows("SELECT id FROM item UNION ALL SELECT id FROM other").await?, ["1", "1"]);
+        assert_eq!(world.letters().await?, "");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_table_with_too_many_parts_rests_and_the_others_go_on() -> Result<()> {
+    each(async |world| {
+        define(world).await?;
+        world.execute("DROP TABLE _sluice_other").await?;
+        world
+            .execute(
+                "CREATE TABLE _sluice_other (id Int32, n Int32, _sluice_version UInt64, _sluice_deleted UInt8) \
+                 ENGINE = ReplacingMergeTree(_sluice_version) ORDER BY id SETTINGS parts_to_delay_insert = 1, parts_to_throw_insert = 1",
+            )
+            .await?;
+        world.execute("INSERT INTO _sluice_other VALUES (0, 0, 1, 1)").await?;
+        world.owner.batch_execute("INSERT INTO other VALUES (1, 1); INSERT INTO item VALUES (1, 1)").await?;
+        world.drain().await?;
+        assert_eq!(world.rows("SELECT id FROM item").await?, ["1"]);
+        let fault = world.text("SELECT string_agg(stream || ': ' || problem, '; ') FROM sluice.stream_fault").await?;
+        assert!(fault.starts_with("other: ClickHouse does not take it: Code: 252"), "{fault}");
+        world.execute("TRUNCATE TABLE _sluice_other").await?;
+        world.owner.batch_execute("UPDATE sluice.target SET rests_until = NULL").await?;
+        world.drain().await?;
+        assert_eq!(world.rows("SELECT id FROM other").await?, ["1"]);
         assert_eq!(world.letters().await?, "");
         Ok(())
     })

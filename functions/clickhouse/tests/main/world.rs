@@ -1,3 +1,5 @@
+use std::time::SystemTime;
+
 use anyhow::{Context as _, Result, ensure};
 use config::Env;
 use database::Postgres;
@@ -10,8 +12,11 @@ use sluice_clickhouse::{ClickHouse, Connection, Settings, table};
 use telemetry::Trace;
 use tokio::time::{Duration, Instant};
 use url::Url;
+use validate::Validator;
 
 const SECRET: &str = "arn:aws:secretsmanager:us-east-1:000000000000:secret:functions";
+/// The validator is told of one, and these streams do not go there.
+const ELASTICSEARCH_SECRET: &str = "arn:aws:secretsmanager:us-east-1:000000000000:secret:elasticsearch";
 const CLICKHOUSE_SECRET: &str = "arn:aws:secretsmanager:us-east-1:000000000000:secret:clickhouse";
 
 /// Which ClickHouse.
@@ -156,6 +161,82 @@ impl World {
 
     pub async fn text(&self, query: &str) -> Result<String> {
         Ok(self.owner.query_one(query, &[]).await?.get::<_, Option<String>>(0).unwrap_or_default())
+    }
+
+    pub fn validator(&self) -> Result<Validator> {
+        let env = Env::from_pairs([
+            ("DATABASE_SECRET_ARN", SECRET),
+            ("DATABASE_SSLMODE", "disable"),
+            ("ELASTICSEARCH_SECRET_ARN", ELASTICSEARCH_SECRET),
+            ("CLICKHOUSE_SECRET_ARN", CLICKHOUSE_SECRET),
+            ("VALIDATE_RATE", "100000"),
+            ("REPAIR_RATE", "100000"),
+        ]);
+        Ok(Validator::new(validate::Config::from_env(env)?, self.secrets.clone()))
+    }
+
+    /// Compares every table with its source, and repairs what differs where that is wanted, while what it logs is drained: what it
+    /// found of each stream that is not `equal`.
+    pub async fn validate(&self, repair: bool) -> Result<String> {
+        let begin = json!({"command": "begin", "target": "clickhouse", "repair": repair, "actor": "a test"});
+        self.command(&self.validator()?, begin).await?;
+        self.go_on().await
+    }
+
+    /// Goes on until all rounds are over.
+    pub async fn go_on(&self) -> Result<String> {
+        let validator = self.validator()?;
+        let streams = self.source("SELECT stream FROM sluice.target WHERE subscription = 'clickhouse'").await?;
+        let work = async {
+            let give_up_at = Instant::now() + Duration::from_mins(4);
+            loop {
+                let go_on = json!({"command": "go_on", "streams": streams, "target": "clickhouse"});
+                let answer = self.command(&validator, go_on).await?;
+                if answer["finished"] == true {
+                    return Ok(answer);
+                }
+                ensure!(Instant::now() < give_up_at, "the rounds do not end: {answer}");
+            }
+        };
+        let answer = tokio::select! {
+            answer = work => answer?,
+            failed = self.keep_draining() => return Err(failed),
+        };
+        let rows = answer["streams"].as_array().into_iter().flatten().filter(|row| row["verdict"] != "equal");
+        let told = rows.map(|row| format!("{} {}: {}", row["stream"], row["verdict"], row["problem"]));
+        Ok(told.collect::<Vec<_>>().join("; "))
+    }
+
+    /// Drains for as long as it is polled: why it could not.
+    async fn keep_draining(&self) -> anyhow::Error {
+        let drains = async {
+            let (settings, database) = self.settings()?;
+            let mut fan_out = FanOut::new(&settings, database);
+            let mut drainer = self.drainer()?;
+            loop {
+                while fan_out.step(&mut Expanded::default()).await? {}
+                self.step(&mut drainer).await?;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let ended: Result<()> = drains.await;
+        ended.err().unwrap_or_else(|| anyhow::anyhow!("it does not end"))
+    }
+
+    async fn command(&self, validator: &Validator, event: Value) -> Result<Value> {
+        // Two seconds of work: what it logs is drained between two calls.
+        let deadline = SystemTime::now() + Duration::from_secs(6);
+        // Boxed: the compiler gives up on the layout of so deep a future.
+        Ok(Box::pin(validator.handle(event, deadline)).await?)
+    }
+
+    /// The differences that are noted, as `stream class state keys`.
+    pub async fn differences(&self) -> Result<String> {
+        self.text(
+            "SELECT string_agg(format('%s %s %s %s', stream, class, state, keys), '; ' ORDER BY stream, class, state)
+             FROM (SELECT stream, class, state, string_agg(key, ' ' ORDER BY key) AS keys FROM sluice.difference GROUP BY 1, 2, 3) AS d",
+        )
+        .await
     }
 
     pub async fn letters(&self) -> Result<String> {
