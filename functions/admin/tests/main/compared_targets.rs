@@ -9,7 +9,8 @@ impl Compared {
     /// A stream that goes to ClickHouse, too.
     async fn in_both() -> Self {
         let compared = Self::new().await;
-        let deliver = "SELECT sluice.deliver($1, target => 'clickhouse', settings => '{\"columns\": {\"n\": \"String\"}}')";
+        let deliver =
+            "SELECT sluice.deliver($1, target => 'clickhouse', settings => '{\"columns\": {\"n\": \"String\"}}')";
         compared.fixture.owner.execute(deliver, &[&compared.stream]).await.unwrap();
         compared
     }
