@@ -3,7 +3,7 @@
 # These are arguments of a command (`make up STACK=mine`). Of the same names in the environment nothing is taken: a shell
 # that was set up for one database must not send a test, or a deploy, to it.
 ARGUMENTS := STACK USE_DATABASE USE_ELASTICSEARCH ELASTICSEARCH_VERSION POSTGRES_BIN MAVEN_REPOSITORY TARGETS DOCKER SERVICE \
-	SIGNAL FUNCTION STACK_NAME STAGE ARCH ARTIFACTS RELEASE YES BUCKET REGION SERVERS STREAM REPAIR DRY_RUN SECONDS NAME QUICK LATENCY EVENTS_PER_DAY DOC_BYTES
+	SIGNAL FUNCTION STACK_NAME STAGE ARCH ARTIFACTS RELEASE YES BUCKET REGION SERVERS STREAM TARGET REPAIR DRY_RUN SECONDS NAME QUICK LATENCY EVENTS_PER_DAY DOC_BYTES
 given = $(foreach v,$(ARGUMENTS),$(if $(findstring command,$(origin $v)),'$v=$(subst ','\'',$(value $v))'))
 stack = @localstack/stack/run $@ $(given)
 
@@ -71,7 +71,7 @@ migrate: ## Run the migrations and make the indexes
 	$(stack)
 rebase: ## Begin anew after a dump was restored into another cluster: everything is read again
 	$(stack)
-validate: ## Compare each stream's source with its index, or one by STREAM=books; REPAIR=1 puts right what differs, DRY_RUN=1 only says what that would be
+validate: ## Compare each stream's source with its index and its table, or one by STREAM=books, TARGET=clickhouse; REPAIR=1 puts right what differs, DRY_RUN=1 only says what that would be
 	$(stack)
 uninstall: ## Remove all that Sluice made in PostgreSQL and Elasticsearch, and nothing else
 	$(stack)

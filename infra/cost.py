@@ -206,7 +206,7 @@ def apart() -> list[tuple[str, float]]:
         ("the dashboard, beyond an account's first three", PRICE["dashboard"]),
         (f"{len(ALWAYS_METRICS)} custom metrics: {told(ALWAYS_METRICS)}", len(ALWAYS_METRICS) * PRICE["metric"]),
         (f"{len(OTHER_METRICS)} more, if every hour has all of them: {told(OTHER_METRICS)}", len(OTHER_METRICS) * PRICE["metric"]),
-        (f"each {COMPARED:,.0f} documents that are compared with the index, twice a day, {validate_rate():,.0f} a second", compared_s * memory("Validate") * PRICE["lambda_gb_s"]),
+        (f"each {COMPARED:,.0f} documents that are compared with a target, twice a day, {validate_rate():,.0f} a second", compared_s * memory("Validate") * PRICE["lambda_gb_s"]),
         (f"an ingest: its function, {stay():g} seconds of each minute", ingest),
         (f"its {ingests} alarms, of {ingest_metrics} metrics", ingest_metrics * PRICE["alarm"]),
         (f"its {len(INGEST_METRICS)} custom metrics: {told(INGEST_METRICS)}", len(INGEST_METRICS) * PRICE["metric"]),

@@ -6,8 +6,8 @@
   migrate  invokes the migrate function; its words are printed, and its failure is this command's. After `deploy` it also
            takes the stack back to what it was, since the functions before know the schema that is still there
   uninstall, rebase  the same function's other commands; a rebase is invoked until it has finished
-  validate  compares the streams' sources with their indexes, by the validate function: --stream, --repair, --dry-run. It fails
-           if they differ
+  validate  compares the streams' sources with what their targets have, by the validate function: --stream, --target, --repair,
+           --dry-run. It fails if they differ
   start    invokes the trigger, so that nobody waits for the first minute
   show     prints the stack's outputs
   update   new code for one function (--function), past CloudFormation: live in seconds
@@ -116,14 +116,15 @@ class Deployment:
         function = self.outputs().get("ValidateFunction")
         if not function:
             sys.exit(f"validate: the stack {self.stack} is of a version without a validator: make deploy")
+        target = {"target": given.target} if given.target else {}  # a release before this one knows of none
         asked = {"command": "begin", "stream": given.stream, "repair": given.repair, "dry_run": given.dry_run, "actor": "make validate"}
-        names = self._ask(function, asked)["streams"]
+        names = self._ask(function, asked | target)["streams"]
         if not names:
             return self._say("there is no stream")
         progress, answer = validation.Progress(self._say), {"finished": False}
         while not answer["finished"]:
             began = time.monotonic()
-            answer = self._ask(function, {"command": "go_on", "streams": names})
+            answer = self._ask(function, {"command": "go_on", "streams": names} | target)
             progress.tell(answer["streams"])
             if not answer["finished"]:
                 time.sleep(max(0.0, began + PACE_S - time.monotonic()))
@@ -373,6 +374,7 @@ def main() -> None:
     parser.add_argument("--bucket", help="where the code is put; made, if none is named")
     parser.add_argument("--function", help="for update")
     parser.add_argument("--stream", help="for validate: one, and not all")
+    parser.add_argument("--target", help="for validate: in this one, and not in each: elasticsearch or clickhouse")
     parser.add_argument("--repair", action="store_true", help="for validate: put right what is confirmed to differ")
     parser.add_argument("--dry-run", action="store_true", help="for validate: say what a repair would be, and write nothing")
     parser.add_argument("--yes", metavar="STACK", help="for destroy: the name that is typed otherwise")

@@ -178,21 +178,22 @@ class Validations(Made):
         self.enterContext(mock.patch.object(deploy, "PACE_S", 0))
         self.printed = self.enterContext(redirect_stdout(StringIO()))
         outputs = [{"OutputKey": "ValidateFunction", "OutputValue": "validate"}]
-        stack = {"StackName": "sluice-prod", "CreationTime": 0, "StackStatus": "UPDATE_COMPLETE", "Outputs": outputs}
-        self.answer("cloudformation", "describe_stacks", {"Stacks": [stack]})
+        self.stack = {"StackName": "sluice-prod", "CreationTime": 0, "StackStatus": "UPDATE_COMPLETE", "Outputs": outputs}
+        self.answer("cloudformation", "describe_stacks", {"Stacks": [self.stack]})
 
     def told(self, asked: dict, answer: dict, **more: str) -> None:
         payload = BytesIO(json.dumps(answer).encode())
         self.answer("lambda", "invoke", {"StatusCode": 200, "Payload": payload, **more}, {"FunctionName": "validate", "Payload": json.dumps(asked)})
 
-    def validate(self, *rounds: list[dict], stream: str | None = None, repair: bool = False, dry_run: bool = False) -> None:
+    def validate(self, *rounds: list[dict], stream: str | None = None, target: str | None = None, repair: bool = False, dry_run: bool = False) -> None:
         """With these answers, of which the last one is that it has finished."""
         names = [one["stream"] for one in rounds[-1]]
+        named = {"target": target} if target else {}
         self.deployment.step = "validate"
-        self.deployment.arguments = Namespace(stream=stream, repair=repair, dry_run=dry_run)
-        self.told({"command": "begin", "stream": stream, "repair": repair, "dry_run": dry_run, "actor": "make validate"}, {"streams": names})
+        self.deployment.arguments = Namespace(stream=stream, target=target, repair=repair, dry_run=dry_run)
+        self.told({"command": "begin", "stream": stream, "repair": repair, "dry_run": dry_run, "actor": "make validate"} | named, {"streams": names})
         for number, rows in enumerate(rounds, 1):
-            self.told({"command": "go_on", "streams": names}, {"finished": number == len(rounds), "streams": rows})
+            self.told({"command": "go_on", "streams": names} | named, {"finished": number == len(rounds), "streams": rows})
         self.deployment.validate()
         self.stubs["lambda"].assert_no_pending_responses()
 
@@ -210,10 +211,37 @@ class Validations(Made):
         )  # fmt: skip
         lines = [line for line in self.words.getvalue().splitlines() if " books: " in line]
         self.assertEqual([line.split(": ")[1].split(",")[0] for line in lines], ["source", "index", "done"])
-        self.assertIn("1,200 compared, 1,198 of the index, 2 differences so far", lines[1])
-        self.assertIn("authors: confirming, 1,200 compared, 1,198 of the index, 0 differences so far, and waits: somebody holds a lock", self.words.getvalue())
+        self.assertIn("1,200 compared, 1,198 of the target, 2 differences so far", lines[1])
+        self.assertIn("authors: confirming, 1,200 compared, 1,198 of the target, 0 differences so far, and waits: somebody holds a lock", self.words.getvalue())
         self.assertIn("nothing is left to do", self.words.getvalue())
-        self.assertEqual([line.split()[:3] for line in self.printed.getvalue().splitlines()[1:]], [["books", "equal", "1,200"], ["authors", "equal", "1,200"]])
+        lines = [line.split()[:4] for line in self.printed.getvalue().splitlines()[1:]]
+        self.assertEqual(lines, [["books", "elasticsearch", "equal", "1,200"], ["authors", "elasticsearch", "equal", "1,200"]])
+
+    def test_each_target_has_its_own_progress_line_notes_and_faults(self):
+        there = {"subscription": "clickhouse"}
+        found = (("missing", "confirmed", 2, ["1", "2"]), ("waiting", "confirmed", 5, []))
+        words = self.fails(
+            [row("books", None, "source", checked=200), row("books", None, "source", checked=300, **there)],
+            [row("books", None, "source", checked=200), row("books", None, "index", **there)],
+            [row("books", repaired=1), row("books", "different", classes=found, problem="it is full", **there)],
+        )  # fmt: skip
+        lines = [line.split()[1:] for line in self.words.getvalue().splitlines() if " compared, " in line]
+        self.assertEqual([(" ".join(line).split(",")[0]) for line in lines], [
+            "books: source", "books in clickhouse: source", "books in clickhouse: index", "books: done", "books in clickhouse: done",
+        ])  # fmt: skip
+        self.assertIn("books: 1 are repaired", self.words.getvalue())
+        self.assertIn("books in clickhouse: 5 wait for an index, or a table", self.words.getvalue())
+        self.assertRegex(words, "^validate +books in clickhouse differs from its source: 2 missing\nvalidate +books in clickhouse: it is full\n")
+        self.assertEqual([line.split()[:3] for line in self.printed.getvalue().splitlines()[1:3]], [["books", "elasticsearch", "equal"], ["books", "clickhouse", "different"]])
+
+    def test_a_target_is_asked_for_and_one_that_cannot_be_compared_is_told_by_the_functions_words(self):
+        self.validate([row("books", subscription="clickhouse")], stream="books", target="clickhouse")
+        self.deployment.arguments = Namespace(stream=None, target="kafka", repair=False, dry_run=False)
+        self.answer("cloudformation", "describe_stacks", {"Stacks": [self.stack]})
+        asked = {"command": "begin", "stream": None, "repair": False, "dry_run": False, "actor": "make validate", "target": "kafka"}
+        self.told(asked, {"errorType": "Error", "errorMessage": "streams cannot be compared with what kafka has"}, FunctionError="Unhandled")
+        with self.assertRaisesRegex(SystemExit, "^validate: streams cannot be compared with what kafka has$"):
+            self.deployment.validate()
 
     def test_one_stream_is_asked_for_with_what_was_said(self):
         self.validate([row("books", repair=True)], stream="books", repair=True)
@@ -233,11 +261,11 @@ class Validations(Made):
         self.assertIn("books differs from its source: 12 missing, 1 stale\n", words)
         self.assertRegex(words, "docs/runbooks.md#differencesalarm$")
         self.assertEqual(self.printed.getvalue(), """\
-stream   verdict    compared  in the index  class    state      count  keys
-books    different     1,200         1,198  missing  confirmed     12  0, 1, 2, 3, 4, 5, 6, 7, 8, 9, …
-                                            stale    stuck          1  ["7", "Leipzig"]
-                                            extra    repaired       3  a, b, c
-authors  equal         1,200         1,198
+stream   target         verdict    compared  in the target  class    state      count  keys
+books    elasticsearch  different     1,200          1,198  missing  confirmed     12  0, 1, 2, 3, 4, 5, 6, 7, 8, 9, …
+                                                            stale    stuck          1  ["7", "Leipzig"]
+                                                            extra    repaired       3  a, b, c
+authors  elasticsearch  equal         1,200          1,198
 """)  # fmt: skip
 
     def test_a_key_says_nothing_to_the_terminal(self):
@@ -250,7 +278,7 @@ authors  equal         1,200         1,198
             self.assertIn(f"books: {words}", self.words.getvalue())
 
     def test_a_stream_with_nothing_to_compare_is_no_failure_and_one_that_cannot_be_compared_is(self):
-        for problem in ("its documents come from sluice.emit, so there is no source", "there is no index yet"):
+        for problem in ("its documents come from sluice.emit, so there is no source", "it has no index yet: run migrate", "it has no table yet: run migrate"):
             self.assertEqual(validation.faults([row("books", "not compared", problem=problem)]), [])
             self.assertEqual(validation.notes([row("books", "not compared", problem=problem)]), [f"books: {problem}"])
         words = "permission denied for view book_documents"
@@ -264,7 +292,7 @@ authors  equal         1,200         1,198
 
     def test_a_stream_that_is_not_there_is_told_by_the_functions_words(self):
         self.deployment.step = "validate"
-        self.deployment.arguments = Namespace(stream="bocks", repair=False, dry_run=False)
+        self.deployment.arguments = Namespace(stream="bocks", target=None, repair=False, dry_run=False)
         asked = {"command": "begin", "stream": "bocks", "repair": False, "dry_run": False, "actor": "make validate"}
         self.told(asked, {"errorType": "Error", "errorMessage": "there is no stream bocks"}, FunctionError="Unhandled")
         with self.assertRaisesRegex(SystemExit, "^validate: there is no stream bocks$"):
@@ -314,11 +342,11 @@ class Shell(unittest.TestCase):
     def test_a_validation_is_asked_for_by_its_arguments_and_others_are_refused(self):
         with mock.patch.object(functions, "on_aws") as called:
             commands.validate({"STAGE": "prod"})
-            commands.validate({"STAGE": "prod", "STREAM": "books", "REPAIR": "1", "DRY_RUN": "1"})
+            commands.validate({"STAGE": "prod", "STREAM": "books", "TARGET": "clickhouse", "REPAIR": "1", "DRY_RUN": "1"})
             for argument in ("REPAIR", "DRY_RUN"):
                 with self.assertRaisesRegex(Failure, f"{argument}=0: say {argument}=1, or leave it out"):
                     commands.validate({"STAGE": "prod", argument: "0"})
-        self.assertEqual([call.args for call in called.call_args_list], [("sluice-prod", "validate"), ("sluice-prod", "validate", "--stream=books", "--repair", "--dry-run")])
+        self.assertEqual([call.args for call in called.call_args_list], [("sluice-prod", "validate"), ("sluice-prod", "validate", "--stream=books", "--target=clickhouse", "--repair", "--dry-run")])
 
     def test_the_bucket_of_the_code_may_be_named(self):
         with mock.patch.object(functions, "on_aws") as called, mock.patch.object(functions.artifacts, "open_folder"):

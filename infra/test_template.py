@@ -144,6 +144,14 @@ class Targets(unittest.TestCase):
                 own = {name: one.get("Condition") for name, one in WHOLE[kind].items() if name.startswith(target)}
                 self.assertEqual(set(own.values()), {f"Has{target}"})
 
+    def test_whoever_is_told_of_clickhouse_may_read_its_secret_and_only_where_there_is_one(self):
+        only = {"Fn::If": ["HasClickhouse", {"Ref": "ClickHouseSecretArn"}, {"Ref": "AWS::NoValue"}]}
+        for name in ("MigrateFunction", "ValidateFunction"):
+            own = RESOURCES[name]["Properties"]
+            self.assertEqual(own["Environment"]["Variables"]["CLICKHOUSE_SECRET_ARN"], {"Ref": "ClickHouseSecretArn"})
+            read = [resource for policy in own["Policies"] for statement in policy.get("Statement", []) for resource in statement["Resource"]]
+            self.assertIn(only, read)
+
     def test_what_stands_twice_is_the_same_but_for_the_targets_name(self):
         text, place = template.FILE.read_text(), re.compile(r"^  # The log -> (ClickHouse|Kafka), without a queue\.\n(.*?)\n\n", re.MULTILINE | re.DOTALL)
         parts = [[re.sub(name, "TARGET", line, flags=re.IGNORECASE) for line in part.splitlines()] for name, part in place.findall(text)]

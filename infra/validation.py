@@ -10,11 +10,11 @@ REPAIRABLE = ("missing", "stale", "extra", "version_ahead")
 # What is no fault of its own.
 EXPLAINED = {
     "dead_lettered": "cannot be written: each has a dead letter with the reason, on the dashboard",
-    "waiting": "wait for an index: make migrate",
+    "waiting": "wait for an index, or a table: make migrate",
 }
-NOTHING_TO_COMPARE = re.compile(r"\bemit\b|\bno index\b")  # a stream that is as it should be
-HEAD = ("stream", "verdict", "compared", "in the index", "class", "state", "count", "keys")
-NUMBERS = (2, 3, 6)  # columns of HEAD
+NOTHING_TO_COMPARE = re.compile(r"\bemit\b|\bno (index|table) yet\b")  # a stream that is as it should be
+HEAD = ("stream", "target", "verdict", "compared", "in the target", "class", "state", "count", "keys")
+NUMBERS = (3, 4, 7)  # columns of HEAD
 
 
 class Progress:
@@ -22,30 +22,36 @@ class Progress:
 
     def __init__(self, say: Callable[[str], None]):
         self.say = say
-        self.last: dict[str, tuple] = {}
+        self.last: dict[tuple[str, str], tuple] = {}
 
     def tell(self, rows: Iterable[dict]) -> None:
         for row in rows:
             now = (row["state"], row["checked"], row["walked"], sum(one["count"] for one in row["classes"]), row["problem"])
-            if self.last.get(row["stream"]) != now:
-                self.last[row["stream"]] = now
+            which = (row["stream"], row["subscription"])
+            if self.last.get(which) != now:
+                self.last[which] = now
                 state, checked, walked, differences, problem = now
                 waits = f", and waits: {problem}" if problem and state != "done" else ""
-                self.say(f"{row['stream']}: {state}, {checked:,} compared, {walked:,} of the index, {differences:,} differences so far{waits}")
+                self.say(f"{_name(row)}: {state}, {checked:,} compared, {walked:,} of the target, {differences:,} differences so far{waits}")
 
 
 def table(rows: Iterable[dict]) -> str:
-    """A line for each stream, class and state; a stream without differences has one, too."""
+    """A line for each stream, target, class and state; a stream without differences has one, too."""
     lines = [HEAD]
     for row in rows:
-        about = (row["stream"], row["verdict"] or "none yet", f"{row['checked']:,}", f"{row['walked']:,}")
+        about = (row["stream"], row["subscription"], row["verdict"] or "none yet", f"{row['checked']:,}", f"{row['walked']:,}")
         found = [(one["class"], one["state"], f"{one['count']:,}", _keys(one)) for one in row["classes"]] or [("",) * 4]
-        lines += [(about if number == 0 else ("",) * 4) + one for number, one in enumerate(found)]
+        lines += [(about if number == 0 else ("",) * 5) + one for number, one in enumerate(found)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEAD))]
     aligned = (
         "  ".join(cell.rjust(width) if column in NUMBERS else cell.ljust(width) for column, (cell, width) in enumerate(zip(line, widths))) for line in lines
     )
     return "\n".join(line.rstrip() for line in aligned)
+
+
+def _name(row: dict) -> str:
+    """Elasticsearch goes without saying."""
+    return row["stream"] if row["subscription"] == "elasticsearch" else f"{row['stream']} in {row['subscription']}"
 
 
 def _keys(one: dict) -> str:
@@ -59,15 +65,15 @@ def notes(rows: Iterable[dict]) -> list[str]:
     found = []
     for row in rows:
         if row["printed_differently"]:
-            found.append(f"{row['stream']}: {row['printed_differently']:,} documents are written in another way in the index, and say the same")
-        found += [f"{row['stream']}: {count:,} {EXPLAINED[name]}" for name, count in _counts(row, tuple(EXPLAINED)).items()]
+            found.append(f"{_name(row)}: {row['printed_differently']:,} documents are written in another way in the index, and say the same")
+        found += [f"{_name(row)}: {count:,} {EXPLAINED[name]}" for name, count in _counts(row, tuple(EXPLAINED)).items()]
         if row["repaired"]:
-            found.append(f"{row['stream']}: {row['repaired']:,} are repaired")
+            found.append(f"{_name(row)}: {row['repaired']:,} are repaired")
         would = _counts(row, REPAIRABLE, ("confirmed",))
         if row["repair"] and row["dry_run"] and would:
-            found.append(f"{row['stream']}: would be repaired: {_listed(would)}. DRY_RUN=1, so nothing was written")
+            found.append(f"{_name(row)}: would be repaired: {_listed(would)}. DRY_RUN=1, so nothing was written")
         if row["verdict"] == "not compared" and not _is_left_open(row):
-            found.append(f"{row['stream']}: {row['problem'] or 'there is nothing to compare'}")
+            found.append(f"{_name(row)}: {row['problem'] or 'there is nothing to compare'}")
     return found
 
 
@@ -76,10 +82,10 @@ def faults(rows: Iterable[dict]) -> list[str]:
     found = []
     for row in rows:
         if _is_left_open(row):
-            found.append(f"{row['stream']} was not compared: {row['problem']}")
+            found.append(f"{_name(row)} was not compared: {row['problem']}")
         if differ := _counts(row, FAULTS, OPEN):
-            found.append(f"{row['stream']} differs from its source: {_listed(differ)}")
-            found += [f"{row['stream']}: {row['problem']}"] if row["problem"] else []
+            found.append(f"{_name(row)} differs from its source: {_listed(differ)}")
+            found += [f"{_name(row)}: {row['problem']}"] if row["problem"] else []
     return found
 
 

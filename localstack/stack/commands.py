@@ -333,8 +333,8 @@ def rebase(arguments: dict[str, str]) -> None:
 
 
 def validate(arguments: dict[str, str]) -> None:
-    """Compares the streams with their indexes, by the deployed function: of the local stack, or with STAGE or STACK_NAME on AWS."""
-    options = [f"--stream={arguments['STREAM']}"] if arguments.get("STREAM") else []
+    """Compares the streams with what their targets have, by the deployed function: of the local stack, or with STAGE or STACK_NAME on AWS."""
+    options = [f"--{name.lower()}={arguments[name]}" for name in ("STREAM", "TARGET") if arguments.get(name)]
     for argument in ("REPAIR", "DRY_RUN"):
         if (value := arguments.get(argument, "")) not in ("", "1"):
             raise Failure(f"{argument}={value}: say {argument}=1, or leave it out")

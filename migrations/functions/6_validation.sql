@@ -502,5 +502,5 @@ LANGUAGE sql STABLE AS $$
                 WHERE w.n > 0) AS c), '[]')
     FROM sluice.target AS t LEFT JOIN sluice.validation AS v ON v.subscription = t.subscription AND v.stream = t.stream
     WHERE t.subscription = ANY (sluice.compared_targets())
-    ORDER BY 1, 2
+    ORDER BY 2, 1
 $$;

@@ -211,7 +211,7 @@ fn deliveries(text: &mut Exposition, targets: &BTreeMap<(String, String), Totals
             "Flights of which nothing was heard any more; what has a source was logged again.",
         ),
         ("sluice_re_read_changes_total", RE_READ, "Changes whose document was read anew, since they were old."),
-        ("sluice_validation_checked_total", VALIDATED, "Documents of the source that were compared with the index."),
+        ("sluice_validation_checked_total", VALIDATED, "Documents of the source that were compared with the target."),
         ("sluice_validation_repaired_total", REPAIRED, "Documents that differed, and were put right."),
     ] {
         text.family(name, "counter", help);

@@ -1,4 +1,4 @@
-//! Validation: how far each stream is compared with its index, and what differs; it is asked for, and repaired.
+//! Validation: how far each stream is compared with what its targets have, and what differs; it is asked for, and repaired.
 //!
 //! The work is the validator's. Here it is asked for, and its results are shown; both sides of a document that differs are read
 //! when somebody looks at it ([`differences`], [`documents`]).
@@ -13,6 +13,7 @@ use database::subscriptions::ELASTICSEARCH;
 use database::validation::{self, Status};
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 use utoipa::ToSchema;
 
 use crate::access::{Caller, Role};
@@ -27,7 +28,7 @@ const ELSEWHERE: &str = "an operator is told why";
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Class {
     /// missing, stale, extra, `dead_lettered`, unreadable, `version_ahead`, untracked; or waiting, which are changes that wait for
-    /// an index.
+    /// an index, or a table.
     pub class: String,
     /// candidate, confirmed, repairing, repaired or stuck
     pub state: String,
@@ -36,7 +37,7 @@ pub struct Class {
     keys: Option<Vec<String>>,
 }
 
-/// A stream, and how it is compared with its index.
+/// A stream, and how it is compared with its index, or its table.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Validation {
     stream: String,
@@ -187,7 +188,8 @@ pub async fn ask(
     } else {
         let Asked { repair, dry_run, .. } = asked;
         let stream = asked.stream.as_deref();
-        let streams = validation::ask(&database, target, stream, repair, dry_run, caller.as_actor()).await?;
+        let asked_for = validation::ask(&database, target, stream, repair, dry_run, caller.as_actor()).await;
+        let streams = asked_for.map_err(refused)?;
         (streams, asked.target, None)
     };
     let mut statuses = validation::list(&database).await?;
@@ -222,8 +224,15 @@ async fn find(database: &Client, stream: &str, target: Option<&str>) -> Result<S
     found.retain(|status| status.stream == stream && target.is_none_or(|target| status.subscription == target));
     found.sort_by_key(|status| status.subscription != ELASTICSEARCH);
     let place = target.unwrap_or("Elasticsearch or ClickHouse");
-    found
-        .into_iter()
-        .next()
-        .ok_or_else(|| Problem::not_found(format!("there is no stream {stream} that goes to {place}")))
+    let none =
+        || Problem::not_found(format!("there is no stream {stream} that could be compared with what {place} has"));
+    found.into_iter().next().ok_or_else(none)
+}
+
+/// A target that no stream is compared in is told in the database's words.
+fn refused(failure: tokio_postgres::Error) -> Problem {
+    match failure.as_db_error() {
+        Some(error) if *error.code() == SqlState::UNDEFINED_OBJECT => Problem::not_found(error.message()),
+        _ => failure.into(),
+    }
 }

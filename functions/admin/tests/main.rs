@@ -7,6 +7,8 @@
 mod access;
 #[path = "main/audit.rs"]
 mod audit;
+#[path = "main/compared_targets.rs"]
+mod compared_targets;
 #[path = "main/direct.rs"]
 mod direct;
 #[path = "main/fixture.rs"]

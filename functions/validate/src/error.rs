@@ -79,9 +79,9 @@ impl Error {
 
     /// Its words as far as they quote none of the data.
     pub fn without_data(&self) -> String {
-        match self {
-            Self::ClickHouse(Failure::Row { .. } | Failure::Table(_)) => "ClickHouse refuses it".to_owned(),
-            error => error.to_string(),
+        if matches!(self, Self::ClickHouse(Failure::Row { .. } | Failure::Table(_))) {
+            return "ClickHouse refuses it".to_owned();
         }
+        self.to_string()
     }
 }

@@ -67,6 +67,9 @@ enum Command {
     GoOn { streams: Vec<String>, target: Option<String> },
 }
 
+/// Whether a round is worked on, by its subscription and its stream.
+type IsMeant<'a> = dyn Fn(&str, &String) -> bool + Sync + 'a;
+
 /// The function's value.
 pub struct Validator {
     config: Config,
@@ -151,7 +154,7 @@ impl Validator {
     async fn work(
         &self,
         client: &Client,
-        is_meant: Option<&(dyn Fn(&str, &String) -> bool + Sync)>,
+        is_meant: Option<&IsMeant<'_>>,
         stop_at: Instant,
         done: &mut Done,
     ) -> Result<(), Error> {
@@ -161,7 +164,7 @@ impl Validator {
         let mut targets = vec![(ELASTICSEARCH, None)];
         if let Some(clickhouse) = &self.config.clickhouse {
             let connection = Connection::new(clickhouse.clone(), self.secrets.clone());
-            targets.push((CLICKHOUSE, Some(Target::ClickHouse(connection))));
+            targets.push((CLICKHOUSE, Some(Target::ClickHouse(Box::new(connection)))));
         }
         let mut failure = None;
         while Instant::now() < stop_at {

@@ -14,7 +14,7 @@ const INDEXED_BYTES: i32 = 20 << 20;
 /// Where documents go.
 pub(crate) enum Target {
     Elasticsearch(Elasticsearch),
-    ClickHouse(Connection),
+    ClickHouse(Box<Connection>),
 }
 
 /// How a target has one document, beside the source's.

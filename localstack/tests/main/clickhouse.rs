@@ -1,14 +1,18 @@
 //! A stream that goes to ClickHouse, too.
 
 use anyhow::{Result, ensure};
-use localstack::{Service, eventually_within, variable};
+use localstack::{Service, eventually, eventually_within, variable};
 use reqwest::{Client, Url};
+use serde_json::{Value, json};
 
 use crate::stack::{ARRIVAL, Stack, mapping};
 
 /// What a view of ClickHouse has, and what is to be there.
 const VIEW: &str = "SELECT id, ifNull(name, '-'), toFloat64(price) FROM e2e_clickhouse ORDER BY id FORMAT TabSeparated";
 const SOURCE: &str = "SELECT coalesce(string_agg(concat_ws(E'\\t', id, coalesce(name, '-'), price::float8) || E'\\n', '' ORDER BY id), '') FROM item";
+/// Another row of a key, behind Sluice's back.
+const DAMAGE: &str = "INSERT INTO _sluice_e2e_clickhouse (id, name, price, _sluice_version, _sluice_deleted)
+    SELECT id, 'damaged', price, _sluice_version, _sluice_deleted FROM _sluice_e2e_clickhouse FINAL WHERE id = 1";
 
 #[tokio::test]
 async fn clickhouse_and_elasticsearch_both_get_a_stream_and_neither_waits_for_the_other() -> Result<()> {
@@ -42,6 +46,11 @@ async fn clickhouse_and_elasticsearch_both_get_a_stream_and_neither_waits_for_th
     stack.converges("e2e_clickhouse", "SELECT id::text FROM item").await?;
     Service::Clickhouse.start()?;
     has_all(&stack).await?;
+
+    ask(DAMAGE).await?;
+    let round = validate(&stack).await?;
+    ensure!((&round["verdict"], &round["repaired"]) == (&json!("equal"), &json!(1)), "{round}");
+    has_all(&stack).await?;
     // The subscription ends with its last stream.
     stack.execute("SELECT sluice.withhold('e2e_clickhouse', 'clickhouse')").await
 }
@@ -56,6 +65,21 @@ async fn has_all(stack: &Stack) -> Result<()> {
     })
     .await;
     Ok(())
+}
+
+/// The validator compares with ClickHouse, and repairs: the round, when it is over.
+async fn validate(stack: &Stack) -> Result<Value> {
+    let (function, stream) = (variable("VALIDATE_FUNCTION"), "e2e_clickhouse");
+    let begin =
+        json!({"command": "begin", "stream": stream, "target": "clickhouse", "repair": true, "actor": "a test"});
+    stack.invoke(&function, &begin.to_string()).await?;
+    let go_on = json!({"command": "go_on", "streams": [stream], "target": "clickhouse"}).to_string();
+    let round = eventually("the round in ClickHouse to be over", async || {
+        let told = stack.invoke(&function, &go_on).await.map_err(|error| format!("{error:#}"))?;
+        let answer: Value = serde_json::from_str(&told).map_err(|_| told.clone())?;
+        if answer["finished"] == true { Ok(answer["streams"][0].clone()) } else { Err(told) }
+    });
+    Ok(round.await)
 }
 
 /// What ClickHouse answers.

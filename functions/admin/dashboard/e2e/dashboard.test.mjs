@@ -155,7 +155,7 @@ test('a stream is validated until there is a verdict, and that is in the audit',
   const { page, faults } = await open(browser);
   await signIn(page, required('ADMIN_TOKEN'));
   await openTab(page, 'Validation');
-  const row = page.locator('tr[data-row="users"]');
+  const row = page.locator('tr[data-row="users elasticsearch"]');
   await row.getByRole('button', { name: 'Validate users…' }).click();
   const dialog = page.getByRole('dialog');
   assert.ok(await dialog.getByLabel('Compare only').isChecked());
@@ -171,7 +171,7 @@ test('a stream is validated until there is a verdict, and that is in the audit',
   await page.getByRole('heading', { name: 'What differs in users' }).waitFor();
   await page.getByLabel('Class').selectOption('extra');
   await page.getByText('No difference matches').waitFor();
-  assert.ok(page.url().endsWith('#/validation?stream=users&class=extra'));
+  assert.ok(page.url().endsWith('#/validation?stream=users&target=elasticsearch&class=extra'));
 
   await openTab(page, 'Audit');
   const audited = page.getByRole('row').filter({ hasText: 'users' });
@@ -208,8 +208,39 @@ test('both sides of a difference are shown with all their digits, and it is repa
   await page.getByRole('dialog').getByRole('button', { name: 'Repair all', exact: true }).click();
   await page.getByRole('dialog').waitFor({ state: 'detached' });
   assert.deepEqual(asked, [
-    { stream: 'users', repair: true, keys: ['7'] },
-    { stream: 'users', repair: true, confirmed: true },
+    { stream: 'users', target: 'elasticsearch', repair: true, keys: ['7'] },
+    { stream: 'users', target: 'elasticsearch', repair: true, confirmed: true },
+  ]);
+  assert.deepEqual(faults, []);
+});
+
+test('what differs in ClickHouse is beside what differs in the index, and is repaired there', async () => {
+  const { page, faults } = await open(browser);
+  await signIn(page, required('ADMIN_TOKEN'));
+  const asked = await differences(page);
+  await openTab(page, 'Validation');
+  await page.getByRole('link', { name: 'users in ClickHouse' }).click();
+  await page.getByRole('heading', { name: 'What differs in users in ClickHouse' }).waitFor();
+  assert.ok(page.url().endsWith('#/validation?stream=users&target=clickhouse'));
+  await screenshot(page, 'validation-targets');
+  await page.getByRole('button', { name: '7', exact: true }).click();
+  const drawer = page.getByRole('dialog');
+  await drawer.getByText('this page does not read ClickHouse').waitFor();
+  await drawer.getByText('9007199254740993').waitFor();
+  assert.deepEqual(await barriers(page), []);
+  await screenshot(page, 'difference-clickhouse');
+  await drawer.getByRole('button', { name: 'Repair', exact: true }).click();
+  await page.getByRole('region', { name: 'Results' }).getByText('1 document to be repaired').waitFor();
+  await page.keyboard.press('Escape');
+  await drawer.waitFor({ state: 'detached' });
+  await page.getByRole('button', { name: 'Validate users in ClickHouse…' }).click();
+  await drawer.getByText('Its source and its table are compared, document by document.').waitFor();
+  await screenshot(page, 'validate-clickhouse');
+  await drawer.getByRole('button', { name: 'Validate', exact: true }).click();
+  await drawer.waitFor({ state: 'detached' });
+  assert.deepEqual(asked, [
+    { stream: 'users', target: 'clickhouse', repair: true, keys: ['7'] },
+    { stream: 'users', target: 'clickhouse' },
   ]);
   assert.deepEqual(faults, []);
 });

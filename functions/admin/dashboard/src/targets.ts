@@ -15,6 +15,11 @@ export function titleOf(target: string): string {
   return isTarget(target) ? TARGETS[target] : target;
 }
 
+/** A stream there; Elasticsearch goes without saying. */
+export function streamIn(stream: string, target: string): string {
+  return target === 'elasticsearch' ? stream : `${stream} in ${titleOf(target)}`;
+}
+
 /** What a stream has there. */
 export function placeAt(target: string): string {
   return target === 'clickhouse' ? 'table' : target === 'kafka' ? 'topic' : 'index';

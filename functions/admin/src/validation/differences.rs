@@ -46,9 +46,9 @@ pub struct Which {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Difference {
     key: String,
-    /// missing: only the source has it. stale: the index has other contents. extra: only the index has it. `dead_lettered`: a
-    /// dead letter explains it. unreadable: the source fails. `version_ahead`: the index has a version that Sluice has not given
-    /// yet. untracked: the source has changed, and the log has no row of it.
+    /// missing: only the source has it. stale: the target has other contents. extra: only the target has it. `dead_lettered`: a
+    /// dead letter explains it. unreadable: the source fails. `version_ahead`: the target has a version that Sluice has not
+    /// given yet. untracked: the source has changed, and the log has no row of it.
     class: String,
     /// candidate: seen once. confirmed: it stays so until it is repaired. repairing: it was logged again. repaired: both sides
     /// are equal. stuck: it was repaired, and differs still.

@@ -23,7 +23,7 @@ const TIMEOUT: Duration = Duration::from_secs(8);
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Of what a server says.
 const SHOWN_CHARS: usize = 300;
-const ELSEWHERE: &str = "this page does not read ClickHouse: look there, in the stream's view";
+const ELSEWHERE: &str = "this page does not read ClickHouse; look there, in the stream's view";
 const NO_ROOM: &str = "this answer has no room for it; ask for this document alone, by its key";
 
 /// A document of one side. Without one, and without a problem, the side has none.

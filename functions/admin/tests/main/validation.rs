@@ -1,4 +1,4 @@
-//! How streams are compared with their indexes, as an operator sees it and asks for it.
+//! How streams are compared with their indexes, as an operator sees it and asks for it; of other targets see `compared_targets`.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -16,14 +16,14 @@ use crate::fixture::{Fixture, METRICS, OPERATOR, READER, SEARCH_SECRET};
 const MOST: usize = 6_000_000;
 
 /// A stream of the table `doc`, and its index. Both have one name, which no other test has.
-struct Compared {
-    fixture: Fixture,
-    stream: String,
+pub struct Compared {
+    pub fixture: Fixture,
+    pub stream: String,
     elasticsearch: Elasticsearch,
 }
 
 impl Compared {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         static MADE: AtomicUsize = AtomicUsize::new(0);
         let fixture = Fixture::new().await;
         let stream = format!("admin_validated_{}_{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
@@ -77,16 +77,16 @@ impl Compared {
         answer["streams"].as_array().unwrap().iter().find(|it| it["stream"] == self.stream.as_str()).unwrap()
     }
 
-    async fn differences(&self, query: &str) -> Value {
+    pub async fn differences(&self, query: &str) -> Value {
         self.fixture.get(&format!("/api/validation/{}{query}", self.stream)).await
     }
 
-    async fn ask(&self, body: Value) -> (StatusCode, Value) {
+    pub async fn ask(&self, body: Value) -> (StatusCode, Value) {
         self.fixture.call(Method::POST, "/api/validation", Some(body)).await
     }
 
     /// Removes the index, which no other run would.
-    async fn end(self) {
+    pub async fn end(self) {
         let (indices, names) = (self.elasticsearch.indices(), [self.stream.as_str()]);
         let delete = indices.delete(IndicesDeleteParts::Index(&names)).ignore_unavailable(true);
         delete.send().await.unwrap();

@@ -173,7 +173,10 @@ async fn a_round_with_too_many_differences_is_given_up_and_says_what_to_do() {
     }
     let row = fixture.validate("items", false).await;
     assert_eq!(row["verdict"], "different");
-    assert!(row["problem"].as_str().is_some_and(|it| it.contains("sluice.resync('items')")), "{row}");
+    assert!(
+        row["problem"].as_str().is_some_and(|it| it.contains("sluice.resync('items', target => 'elasticsearch')")),
+        "{row}"
+    );
     let row = fixture.validate("items", true).await;
     assert_eq!(
         (&row["verdict"], &row["repaired"], &row["problem"]),

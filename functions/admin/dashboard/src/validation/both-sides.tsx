@@ -1,5 +1,6 @@
 import { useMemo, useState } from 'react';
 import { count, plural } from '../format';
+import { placeAt, titleOf } from '../targets';
 import { CopyButton } from '../ui/copy';
 import { align, folded, LONGEST, type Pair, within } from './diff';
 import type { Side } from './documents';
@@ -7,19 +8,19 @@ import type { Side } from './documents';
 interface Props {
   source: Side;
   target: Side;
+  /** Which target that is. */
+  of: string;
 }
 
-const SIDES = { source: 'Source', target: 'Index' } as const;
-
 /** Both documents beside each other, and which of their lines differ. */
-export function BothSides({ source, target }: Props) {
+export function BothSides({ source, target, of }: Props) {
   const [left, right] = [source.text, target.text];
   const pairs = useMemo(
     () => (left === null || right === null ? null : align(left.split('\n'), right.split('\n'))),
     [left, right],
   );
   if (pairs !== null) {
-    return <Compared pairs={pairs} source={left ?? ''} target={right ?? ''} />;
+    return <Compared pairs={pairs} source={left ?? ''} target={right ?? ''} of={of} />;
   }
   return (
     <>
@@ -27,19 +28,18 @@ export function BothSides({ source, target }: Props) {
         <p className="hint">More than {count(LONGEST)} lines differ: they are shown without marks.</p>
       )}
       <div className="sides">
-        <Alone name="source" side={source} none="The source has no such document." />
-        <Alone name="target" side={target} none="The index has no such document." />
+        <Alone id="side-source" name="Source" side={source} none="The source has no such document." />
+        <Alone id="side-target" name={titleOf(of)} side={target} none={`The ${placeAt(of)} has no such document.`} />
       </div>
     </>
   );
 }
 
-function Alone({ name, side: { text, problem }, none }: { name: keyof typeof SIDES; side: Side; none: string }) {
-  const id = `side-${name}`;
+function Alone({ id, name, side: { text, problem }, none }: { id: string; name: string; side: Side; none: string }) {
   return (
     <div>
       <div className="section-head">
-        <h4 id={id}>{SIDES[name]}</h4>
+        <h4 id={id}>{name}</h4>
         {text !== null && <CopyButton text={text} />}
       </div>
       {text !== null ? (
@@ -53,7 +53,7 @@ function Alone({ name, side: { text, problem }, none }: { name: keyof typeof SID
   );
 }
 
-function Compared({ pairs, source, target }: { pairs: Pair[]; source: string; target: string }) {
+function Compared({ pairs, source, target, of }: { pairs: Pair[]; source: string; target: string; of: string }) {
   const [isWhole, setWhole] = useState(false);
   const different = pairs.filter(({ isSame }) => !isSame).length;
   const parts = isWhole ? pairs : folded(pairs);
@@ -73,11 +73,11 @@ function Compared({ pairs, source, target }: { pairs: Pair[]; source: string; ta
       <div className="diff" role="table" aria-label="Both documents, line by line" tabIndex={0}>
         <div role="row" className="diff-head">
           <span role="columnheader">
-            {SIDES.source}
+            Source
             <CopyButton text={source} />
           </span>
           <span role="columnheader">
-            {SIDES.target}
+            {titleOf(of)}
             <CopyButton text={target} />
           </span>
         </div>

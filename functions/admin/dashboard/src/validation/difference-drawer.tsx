@@ -3,6 +3,7 @@ import { url } from '../api/client';
 import type { Difference } from '../api/types';
 import { formatRoute } from '../route';
 import { useApi, useSession } from '../session';
+import { placeAt, streamIn } from '../targets';
 import { Action, useRequest } from '../ui/action';
 import { Badge } from '../ui/badge';
 import { Dialog } from '../ui/dialog';
@@ -15,17 +16,18 @@ import { CLASSES, isRepairable, STATES, toneOf, words } from './rounds';
 
 interface Props {
   stream: string;
+  target: string;
   difference: Difference;
   onRepair: () => Promise<void>;
   onClose: () => void;
 }
 
-export function DifferenceDrawer({ stream, difference, onRepair, onClose }: Props) {
+export function DifferenceDrawer({ stream, target, difference, onRepair, onClose }: Props) {
   const api = useApi();
   const { role } = useSession();
   const { isBusy, error, run } = useRequest();
   const { key, class: name, state, found_at } = difference;
-  const path = url(`/api/validation/${encodeURIComponent(stream)}`, { key });
+  const path = url(`/api/validation/${encodeURIComponent(stream)}`, { target, key });
   const sides = useSWR<Both, Error>(
     role === 'operator' ? { documents: path } : null,
     async () => ({ ...read(await api.text(path)), at: new Date().toISOString() }),
@@ -36,7 +38,7 @@ export function DifferenceDrawer({ stream, difference, onRepair, onClose }: Prop
     <Dialog
       kind="drawer"
       isWide
-      title={`${stream} ${key}`}
+      title={streamIn(`${stream} ${key}`, target)}
       onClose={onClose}
       footer={
         <Action
@@ -58,7 +60,7 @@ export function DifferenceDrawer({ stream, difference, onRepair, onClose }: Prop
         <Fact name="Found">
           <Time at={found_at} />
         </Fact>
-        <Fact name="Version in the index">{sides.data?.version != null && <code>{sides.data.version}</code>}</Fact>
+        <Fact name={`Version in the ${placeAt(target)}`}>{sides.data?.version != null && <code>{sides.data.version}</code>}</Fact>
       </dl>
       <p>
         {CLASSES[name as keyof typeof CLASSES]} {STATES[state as keyof typeof STATES]}
@@ -83,7 +85,7 @@ export function DifferenceDrawer({ stream, difference, onRepair, onClose }: Prop
         {role !== 'operator' ? (
           <p className="hint">The operator sees them.</p>
         ) : sides.data ? (
-          <BothSides source={sides.data.source} target={sides.data.target} />
+          <BothSides source={sides.data.source} target={sides.data.target} of={target} />
         ) : sides.error ? (
           <Failure error={sides.error} onRetry={() => void sides.mutate()} />
         ) : (

@@ -5,6 +5,7 @@ import type { Difference, Differences, Validation } from '../api/types';
 import { count, plural } from '../format';
 import { formatRoute } from '../route';
 import { useToast } from '../shell/toasts';
+import { placeAt, streamIn } from '../targets';
 import { Action, useRequest } from '../ui/action';
 import { Badge } from '../ui/badge';
 import { useSelection } from '../ui/selection';
@@ -21,13 +22,15 @@ const keyOf = ({ key }: Difference) => key;
 
 interface Props {
   stream: string;
+  target: string;
   filters: Record<string, string>;
   onFilter: (changed: Record<string, string>) => void;
   onAsked: () => void;
 }
 
-export function DifferencesPanel({ stream, filters, onFilter, onAsked }: Props) {
+export function DifferencesPanel({ stream, target, filters, onFilter, onAsked }: Props) {
   const { class: name = '', state = '' } = filters;
+  const title = streamIn(stream, target);
   const [opened, setOpened] = useState<Difference | null>(null);
   const [isAllAsked, setAllAsked] = useState(false);
   const { isBusy, run } = useRequest();
@@ -35,11 +38,11 @@ export function DifferencesPanel({ stream, filters, onFilter, onAsked }: Props) 
 
   const path = `/api/validation/${encodeURIComponent(stream)}`;
   // The documents are read when somebody opens one.
-  const list = useLive<Differences>(url(path, { class: name, state, documents: 'false' }), EVERY_MS);
+  const list = useLive<Differences>(url(path, { target, class: name, state, documents: 'false' }), EVERY_MS);
   const shown = list.data?.differences ?? [];
   const { selected, rows: chosen, select, clear } = useSelection(shown, keyOf);
   const chosenKeys = chosen.filter(isRepairable).map(keyOf);
-  const repair = useRepair(stream, () => {
+  const repair = useRepair(stream, target, () => {
     list.reload();
     onAsked();
   });
@@ -65,9 +68,9 @@ export function DifferencesPanel({ stream, filters, onFilter, onAsked }: Props) 
   return (
     <section ref={panel} className="panel below" aria-labelledby="differences-heading">
       <div className="panel-head">
-        <h2 id="differences-heading">What differs in {stream}</h2>
+        <h2 id="differences-heading">What differs in {title}</h2>
         <a className="button quiet" href={formatRoute('validation')}>
-          Close <span className="visually-hidden">the differences of {stream}</span>
+          Close <span className="visually-hidden">the differences of {title}</span>
         </a>
       </div>
       <div className="toolbar" role="search" aria-label="Differences">
@@ -101,7 +104,7 @@ export function DifferencesPanel({ stream, filters, onFilter, onAsked }: Props) 
             <Notes row={row} />
             {differences.length > 0 ? (
               <Table
-                caption={`Documents of ${stream} that differ, the first found first`}
+                caption={`Documents of ${title} that differ, the first found first`}
                 columns={columns(differences, selected, select, setOpened)}
                 rows={differences}
                 id={keyOf}
@@ -113,7 +116,7 @@ export function DifferencesPanel({ stream, filters, onFilter, onAsked }: Props) 
             ) : row.verdict === 'not compared' ? (
               <Empty title="The stream was not compared" />
             ) : (
-              <Empty title="Nothing differs">The index had what the source had, when they were last compared.</Empty>
+              <Empty title="Nothing differs">The {placeAt(target)} had what the source had, when they were last compared.</Empty>
             )}
             {differences.length > 0 && (
               <div className="table-foot">
@@ -137,6 +140,7 @@ export function DifferencesPanel({ stream, filters, onFilter, onAsked }: Props) 
       {opened && (
         <DifferenceDrawer
           stream={stream}
+          target={target}
           // As it is now, unless it is not listed any more.
           difference={shown.find(({ key }) => key === opened.key) ?? opened}
           onRepair={() => repair.these([opened.key])}
@@ -148,14 +152,14 @@ export function DifferencesPanel({ stream, filters, onFilter, onAsked }: Props) 
 }
 
 /** What the list does not say. */
-function Notes({ row: { problem, classes } }: { row: Validation }) {
+function Notes({ row: { subscription, problem, classes } }: { row: Validation }) {
   const waiting = classes.find(({ class: name }) => name === 'waiting');
   return (
     <>
       {problem !== null && <p className="note">The round: {problem}</p>}
       {waiting && (
         <p className="note">
-          {plural(waiting.count, 'change waits', 'changes wait')} for an index:{' '}
+          {plural(waiting.count, 'change waits', 'changes wait')} for the {placeAt(subscription)}:{' '}
           <code className="wrap">{waiting.keys?.join(', ')}</code>
           {waiting.count > (waiting.keys?.length ?? 0) && ', …'}
         </p>

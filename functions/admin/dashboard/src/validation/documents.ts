@@ -9,7 +9,7 @@ export interface Side {
 export interface Both {
   source: Side;
   target: Side;
-  /** Of the index's document. */
+  /** Of the target's document. */
   version: string | null;
   /** When they were read. */
   at: string;

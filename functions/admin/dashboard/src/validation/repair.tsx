@@ -2,11 +2,12 @@ import type { Validation, ValidationBegun } from '../api/types';
 import { plural } from '../format';
 import { useApi } from '../session';
 import { useToast } from '../shell/toasts';
+import { streamIn } from '../targets';
 import { Confirm } from '../ui/confirm';
 import { portions, repairable } from './rounds';
 
-/** Has documents repaired that are confirmed to differ. */
-export function useRepair(stream: string, onAsked: () => void) {
+/** Has documents repaired that are confirmed to differ in this target. */
+export function useRepair(stream: string, target: string, onAsked: () => void) {
   const api = useApi();
   const toast = useToast();
   const done = (wanted: number) => {
@@ -23,13 +24,13 @@ export function useRepair(stream: string, onAsked: () => void) {
     async these(keys: string[]) {
       let wanted = 0;
       for (const portion of portions(keys)) {
-        const request = { stream, repair: true, keys: portion };
+        const request = { stream, target, repair: true, keys: portion };
         wanted += (await api.send<ValidationBegun>('POST', '/api/validation', request)).wanted ?? 0;
       }
       done(wanted);
     },
     async all() {
-      const request = { stream, repair: true, confirmed: true };
+      const request = { stream, target, repair: true, confirmed: true };
       done((await api.send<ValidationBegun>('POST', '/api/validation', request)).wanted ?? 0);
     },
   };
@@ -41,18 +42,18 @@ interface Props {
   onClose: () => void;
 }
 
-export function RepairAll({ row: { stream, classes }, onConfirm, onClose }: Props) {
+export function RepairAll({ row: { stream, subscription, classes }, onConfirm, onClose }: Props) {
   const number = repairable(classes);
   return (
     <Confirm
-      title={`Repair all of ${stream}?`}
+      title={`Repair all of ${streamIn(stream, subscription)}?`}
       action="Repair all"
       isDisabled={number === 0}
       onConfirm={onConfirm}
       onClose={onClose}
     >
       <p>
-        <strong>{plural(number, 'document')}</strong> of this stream, whatever is filtered: all that {number === 1 ? 'is' : 'are'}{' '}
+        <strong>{plural(number, 'document')}</strong> of this stream in this target, whatever is filtered: all that {number === 1 ? 'is' : 'are'}{' '}
         confirmed to differ and can be repaired. The key of each is put into the log again, so that the document is read
         anew; nothing newer is overwritten.
       </p>

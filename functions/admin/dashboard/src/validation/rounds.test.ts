@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest';
 import type { DifferenceClass } from '../api/types';
-import { isRepairable, portions, repairable, summary, toneOf } from './rounds';
+import { isRepairable, phaseOf, portions, repairable, summary, toneOf } from './rounds';
 
 const of = (name: string, state: string, count = 1): DifferenceClass => ({ class: name, state, count, keys: null });
 
@@ -20,6 +20,11 @@ it('what is explained or repaired is told apart from what is to be repaired', ()
   expect(toneOf(of('dead_lettered', 'confirmed'))).toBe('warn');
   expect(summary(of('version_ahead', 'stuck', 1200)).replaceAll('\u202f', ' ')).toBe('1 200 version ahead, stuck');
   expect(summary(of('waiting', 'confirmed', 2))).toBe('2 waiting');
+});
+
+it('a round says what it searches', () => {
+  const searching = ['elasticsearch', 'clickhouse'].map((subscription) => phaseOf({ state: 'index', subscription }).words);
+  expect(searching).toEqual(['Searching the index', 'Searching the table']);
 });
 
 it('keys are sent in portions that a request takes, each of them once', () => {

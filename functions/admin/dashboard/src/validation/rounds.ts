@@ -1,15 +1,16 @@
 import type { DifferenceClass, Validation } from '../api/types';
 import { count } from '../format';
+import { placeAt } from '../targets';
 
 type Tone = 'good' | 'bad' | 'warn' | 'wait' | 'plain';
 
 export const CLASSES = {
-  missing: 'The source has the document, and the index does not.',
-  stale: 'The index has the document with other contents than the source.',
-  extra: 'The index has a document that the source does not have, or no longer.',
+  missing: 'The source has the document, and the target does not.',
+  stale: 'The target has the document with other contents than the source.',
+  extra: 'The target has a document that the source does not have, or no longer.',
   dead_lettered: 'Its change could not be written, and is among the dead letters.',
   unreadable: 'The source fails when this document is read.',
-  version_ahead: 'The version in the index is higher than any that Sluice has given.',
+  version_ahead: 'The version in the target is higher than any that Sluice has given.',
   untracked: "The source's document has changed, and the log has no row of it. One such document is shown of each stream.",
 } as const;
 
@@ -22,7 +23,7 @@ export const STATES = {
 } as const;
 
 const REPAIRABLE = ['missing', 'stale', 'extra', 'version_ahead'];
-/** Of these nobody need do anything about the index. */
+/** Of these nobody need do anything about the target. */
 const EXPLAINED = ['dead_lettered', 'waiting'];
 /** A request takes 64 kB. */
 const PORTION = 40_000;
@@ -57,14 +58,14 @@ export function summary({ class: name, state, count: number }: DifferenceClass):
 }
 
 /** How far a round is. */
-export function phaseOf({ state }: Pick<Validation, 'state'>): { tone: Tone; words: string } {
+export function phaseOf({ state, subscription }: Pick<Validation, 'state' | 'subscription'>): { tone: Tone; words: string } {
   switch (state) {
     case 'asked':
       return { tone: 'wait', words: 'Asked for' };
     case 'source':
       return { tone: 'wait', words: 'Comparing the source' };
     case 'index':
-      return { tone: 'wait', words: 'Searching the index' };
+      return { tone: 'wait', words: `Searching the ${placeAt(subscription)}` };
     case 'confirming':
       return { tone: 'wait', words: 'Looking again' };
     case 'done':

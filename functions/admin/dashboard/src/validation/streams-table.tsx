@@ -1,6 +1,7 @@
 import type { Validation } from '../api/types';
 import { count } from '../format';
 import { formatRoute } from '../route';
+import { streamIn, titleOf } from '../targets';
 import { Action } from '../ui/action';
 import { Badge } from '../ui/badge';
 import { type Column, Table } from '../ui/table';
@@ -9,23 +10,34 @@ import { phaseOf, summary, toneOf, verdictOf } from './rounds';
 
 interface Props {
   streams: Validation[];
+  /** The `idOf` one of them. */
   opened: string;
   onValidate: (stream: Validation) => void;
+}
+
+/** Of a stream in a target. */
+export function idOf({ stream, subscription }: Pick<Validation, 'stream' | 'subscription'>): string {
+  return `${stream} ${subscription}`;
 }
 
 export function StreamsTable({ streams, opened, onValidate }: Props) {
   const columns: Column<Validation>[] = [
     {
       name: 'Stream',
-      cell: ({ stream }) => (
-        <a href={formatRoute('validation', { stream })} aria-current={stream === opened ? 'true' : undefined}>
-          {stream}
+      cell: (row) => (
+        <a
+          href={formatRoute('validation', { stream: row.stream, target: row.subscription })}
+          aria-current={idOf(row) === opened ? 'true' : undefined}
+          aria-label={streamIn(row.stream, row.subscription)}
+        >
+          {row.stream}
         </a>
       ),
     },
+    { name: 'In', cell: ({ subscription }) => titleOf(subscription) },
     { name: 'Round', cell: (row) => <Phase row={row} /> },
     { name: 'Compared', kind: 'number', cell: ({ state, checked }) => <Progress state={state} value={checked} /> },
-    { name: 'Of the index', kind: 'number', cell: ({ state, walked }) => <Progress state={state} value={walked} /> },
+    { name: 'Of the target', kind: 'number', cell: ({ state, walked }) => <Progress state={state} value={walked} /> },
     { name: 'Verdict', cell: ({ verdict, verdict_at }) => <Verdict verdict={verdict} at={verdict_at} /> },
     { name: 'What differs', cell: (row) => <Classes row={row} /> },
     { name: 'Problem', cell: ({ problem }) => (problem === null ? 'none' : <span className="clamp">{problem}</span>) },
@@ -34,13 +46,13 @@ export function StreamsTable({ streams, opened, onValidate }: Props) {
       isNameHidden: true,
       kind: 'actions',
       cell: (row) => (
-        <Action className="button small" aria-label={`Validate ${row.stream}…`} onClick={() => onValidate(row)}>
+        <Action className="button small" aria-label={`Validate ${streamIn(row.stream, row.subscription)}…`} onClick={() => onValidate(row)}>
           Validate…
         </Action>
       ),
     },
   ];
-  return <Table caption="How each stream was compared" columns={columns} rows={streams} id={({ stream }) => stream} />;
+  return <Table caption="How each stream was compared" columns={columns} rows={streams} id={idOf} />;
 }
 
 function Phase({ row }: { row: Validation }) {

@@ -3,6 +3,7 @@ import type { Validation, ValidationBegun, ValidationRequest } from '../api/type
 import { plural } from '../format';
 import { useApi } from '../session';
 import { useToast } from '../shell/toasts';
+import { placeAt, streamIn } from '../targets';
 import { Confirm } from '../ui/confirm';
 
 const KINDS = {
@@ -13,7 +14,7 @@ const KINDS = {
 type Kind = keyof typeof KINDS;
 
 interface Props {
-  /** Null: all streams. */
+  /** In its target. Null: all streams, in each of theirs. */
   stream: Validation | null;
   onAsked: () => void;
   onClose: () => void;
@@ -23,30 +24,33 @@ export function Validate({ stream, onAsked, onClose }: Props) {
   const api = useApi();
   const toast = useToast();
   const [kind, setKind] = useState<Kind>('compare');
+  const name = stream && streamIn(stream.stream, stream.subscription);
   const isUnderWay = stream !== null && !['done', 'never'].includes(stream.state);
 
   async function ask() {
-    const request: ValidationRequest = { ...KINDS[kind].asks, ...(stream && { stream: stream.stream }) };
+    const request: ValidationRequest = { ...KINDS[kind].asks, ...(stream && { stream: stream.stream, target: stream.subscription }) };
     const { streams } = await api.send<ValidationBegun>('POST', '/api/validation', request);
     onAsked();
     onClose();
     toast({
       tone: 'good',
-      title: stream ? `${stream.stream} is to be validated` : `${plural(streams.length, 'stream')} to be validated`,
+      title: name ? `${name} is to be validated` : `${plural(new Set(streams.map((one) => one.stream)).size, 'stream')} to be validated`,
       body: 'The validator begins within a minute.',
     });
   }
 
   return (
     <Confirm
-      title={stream ? `Validate ${stream.stream}?` : 'Validate all streams?'}
+      title={name ? `Validate ${name}?` : 'Validate all streams?'}
       action="Validate"
       onConfirm={ask}
       onClose={onClose}
     >
       <p>
-        {stream ? 'Its source and its index are' : 'The source and the index of each stream are'} compared, document by
-        document. What differs is looked at twice before it is confirmed.
+        {stream
+          ? `Its source and its ${placeAt(stream.subscription)} are compared`
+          : 'The source of each stream is compared with its index, and with its table of ClickHouse'}
+        , document by document. What differs is looked at twice before it is confirmed.
       </p>
       <fieldset className="choices">
         <legend className="visually-hidden">What to do</legend>
