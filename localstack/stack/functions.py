@@ -29,6 +29,7 @@ AWS_STACK = "sluice"  # the CloudFormation stack's name in LocalStack; each of o
 
 def build() -> None:
     """What the local stack runs. The dashboard's page is beside the functions: in the dev profile it is read, not built in."""
+    (npm.DASHBOARD / "dist").mkdir(exist_ok=True)  # it has to be there when the compiler comes by, which may be before the page is made
     together(npm.build, _compile)
 
 
