@@ -15,9 +15,9 @@ help: ## Show this
 	@echo
 	@echo "  Arguments: STACK=name (its own folder and ports), ELASTICSEARCH_VERSION=8|9, POSTGRES_BIN=/usr/lib/postgresql/15/bin,"
 	@echo "  USE_DATABASE=postgres://user:password@host/db, USE_ELASTICSEARCH=http://host:9200, DOCKER=1,"
-	@echo "  TARGETS=clickhouse,kafka,chdb (any of them, beside the other servers)"
+	@echo "  TARGETS=clickhouse,kafka,chdb (any of them, beside the other servers; all: the first two)"
 ##
-demo: ## Show the main job on real data; with LATENCY=1 measure single changes, too, for a minute
+demo: ## Show the main job on real data; with LATENCY=1 measure single changes, too, for a minute; with TARGETS=all go on to ClickHouse and Kafka
 	@python3 -B examples/demo/demo.py $(given)
 test: ## Run every test, in stacks of their own
 	$(stack)

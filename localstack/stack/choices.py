@@ -27,6 +27,7 @@ CHOICES = {
 }
 # What TARGETS may name: servers beside those that every stack has.
 TARGETS = {server.NAME: server for server in (clickhouse, kafka, chdb)}
+ALL = (clickhouse.NAME, kafka.NAME)  # those that streams go to, each with a function of its own
 
 
 def targets(stack: Stack) -> list:
@@ -34,11 +35,17 @@ def targets(stack: Stack) -> list:
     return [server for name, server in TARGETS.items() if name in stack.targets]
 
 
+def named_targets(arguments: dict[str, str]) -> list[str]:
+    """What TARGETS names."""
+    named = [name for name in arguments.get("TARGETS", "").split(",") if name]
+    if wrong := [name for name in named if name not in (*TARGETS, "all")]:
+        raise Failure(f"TARGETS={','.join(wrong)}: there are {', '.join(TARGETS)}, and all, which is {','.join(ALL)}")
+    return [name for name in TARGETS if name in named or "all" in named and name in ALL]
+
+
 def add_targets(stack: Stack, arguments: dict[str, str]) -> None:
     """What TARGETS names is added to the targets that the stack has: it changes no data of the other servers."""
-    named = [name for name in arguments.get("TARGETS", "").split(",") if name]
-    if wrong := [name for name in named if name not in TARGETS]:
-        raise Failure(f"TARGETS={','.join(wrong)}: there are {', '.join(TARGETS)}")
+    named = named_targets(arguments)
     stack.facts["targets"] = ",".join(name for name in TARGETS if name in stack.targets + named)
 
 
