@@ -76,12 +76,18 @@ def log(stack: Stack) -> Path:
 
 def client_env(stack: Stack) -> dict[str, str]:
     """What its clients have to know."""
-    return {"CLICKHOUSE_URL": http_url(stack, NAME, CLICKHOUSE_PORT)}
+    return {"CLICKHOUSE_URL": stack.facts.get("use_clickhouse") or http_url(stack, NAME, CLICKHOUSE_PORT)}
 
 
 def http_url(stack: Stack, name: str, first_port: int) -> str:
     """Of ClickHouse's HTTP interface, credentials included."""
     return f"http://{USER}:{quote(stack.password(name))}@127.0.0.1:{stack.port(first_port)}"
+
+
+def secret(stack: Stack) -> dict[str, str]:
+    """What the function and migrate are told."""
+    url, user, password, database = split(client_env(stack)["CLICKHOUSE_URL"])
+    return {"url": url, "username": user, "password": password} | ({"database": database} if database else {})
 
 
 def split(url: str) -> tuple[str, str, str, str]:
