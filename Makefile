@@ -2,7 +2,7 @@
 
 # These are arguments of a command (`make up STACK=mine`). Of the same names in the environment nothing is taken: a shell
 # that was set up for one database must not send a test, or a deploy, to it.
-ARGUMENTS := STACK USE_DATABASE USE_ELASTICSEARCH ELASTICSEARCH_VERSION POSTGRES_BIN MAVEN_REPOSITORY TARGETS DOCKER SERVICE \
+ARGUMENTS := STACK USE_DATABASE USE_ELASTICSEARCH USE_CLICKHOUSE USE_KAFKA ELASTICSEARCH_VERSION POSTGRES_BIN MAVEN_REPOSITORY TARGETS DOCKER SERVICE \
 	SIGNAL FUNCTION STACK_NAME STAGE ARCH ARTIFACTS RELEASE YES BUCKET REGION SERVERS STREAM TARGET REPAIR DRY_RUN SECONDS NAME QUICK LATENCY EVENTS_PER_DAY DOC_BYTES
 given = $(foreach v,$(ARGUMENTS),$(if $(findstring command,$(origin $v)),'$v=$(subst ','\'',$(value $v))'))
 stack = @localstack/stack/run $@ $(given)
@@ -15,9 +15,10 @@ help: ## Show this
 	@echo
 	@echo "  Arguments: STACK=name (its own folder and ports), ELASTICSEARCH_VERSION=8|9, POSTGRES_BIN=/usr/lib/postgresql/15/bin,"
 	@echo "  USE_DATABASE=postgres://user:password@host/db, USE_ELASTICSEARCH=http://host:9200, DOCKER=1,"
-	@echo "  TARGETS=clickhouse,kafka,chdb (any of them, beside the other servers)"
+	@echo "  TARGETS=clickhouse,kafka,chdb (any of them, beside the other servers; all: the first two), or servers of yours:"
+	@echo "  USE_CLICKHOUSE=http://user:password@host:8123/db, USE_KAFKA=host:9092"
 ##
-demo: ## Show the main job on real data; with LATENCY=1 measure single changes, too, for a minute
+demo: ## Show the main job on real data; with LATENCY=1 measure single changes, too, for a minute; with TARGETS=all go on to ClickHouse and Kafka
 	@python3 -B examples/demo/demo.py $(given)
 test: ## Run every test, in stacks of their own
 	$(stack)

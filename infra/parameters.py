@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import template
+from older_names import INSTEAD
 
 ENVIRONMENT_BYTES = 4096  # Lambda's limit on all variables of a function, their names included
 VALUE_BYTES = 4096  # CloudFormation's on one parameter
@@ -37,9 +38,9 @@ def read(file: Path | None) -> dict[str, str]:
             sys.exit(f"{file}, line {number}: expected NAME=value")
         value = value.strip().strip("'\"")
         if value:
-            parameters["".join(WORDS.get(word, word.capitalize()) for word in name.strip().split("_"))] = (
-                Path(value[1:]).read_text() if value.startswith("@") else value
-            )
+            parameter = "".join(WORDS.get(word, word.capitalize()) for word in name.strip().split("_"))
+            is_path = value.startswith("@") and parameter not in INSTEAD  # among those is a password
+            parameters[parameter] = Path(value[1:]).read_text() if is_path else value
     return parameters
 
 
@@ -53,7 +54,8 @@ def as_written(name: str) -> str:
 def problems(whole: dict, given: dict[str, str], region: str) -> list[str]:
     """All that is wrong with them, by name. What a value has to look like, and which go together, CloudFormation says itself."""
     known = whole["Parameters"]
-    found = [f"the template has no parameter {name}" for name in sorted(given.keys() - known.keys())]
+    found = [f"{as_written(name)} is a name of another service: {INSTEAD[name]}" for name in sorted(given.keys() & INSTEAD.keys())]
+    found += [f"the template has no parameter {name}" for name in sorted(given.keys() - known.keys() - INSTEAD.keys())]
     needed = {name for name, parameter in known.items() if "Default" not in parameter}
     found += [f"there is no value for {as_written(name)}" for name in sorted(needed - given.keys())]
     if found:

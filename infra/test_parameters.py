@@ -25,6 +25,30 @@ class Problems(unittest.TestCase):
         for name in ("ElasticSearchUrl", "DATABASE_SECRET_ARN", "DATABASE_OWNER_SECRET_ARN"):
             self.assertTrue(any(name in one for one in told), name)
 
+    def test_a_name_of_the_older_service_is_told_with_what_to_write_and_without_its_value(self):
+        secrets = {
+            "DATABASE_URL": (["owner", "functions"], "DATABASE_OWNER_SECRET_ARN and DATABASE_SECRET_ARN"),
+            "ELASTICSEARCH_URL": (["elasticsearch"], "ELASTICSEARCH_SECRET_ARN"),
+            "CLICKHOUSE_HOST": (["clickhouse"], "CLICKHOUSE_SECRET_ARN"),
+            "CLICKHOUSE_DATABASE": (["clickhouse"], "CLICKHOUSE_SECRET_ARN"),
+            "CLICKHOUSE_USER": (["clickhouse"], "CLICKHOUSE_SECRET_ARN"),
+            "CLICKHOUSE_PASSWORD": (["clickhouse"], "CLICKHOUSE_SECRET_ARN"),
+        }
+        others = {"CDC_POLLING_INTERVAL": "POLL_INTERVAL=100ms", "CDC_BATCH_SIZE": "PAGE_SIZE=2000"}
+        with tempfile.TemporaryDirectory() as folder:
+            lines = [f"{name}=@s3cret" for name in (*secrets, *others)]  # a password may begin like that
+            (Path(folder) / ".env").write_text("\n".join([*lines, "KAFKA_BROKERS=broker:9092"]))
+            told = self.problems(**parameters.read(Path(folder) / ".env"))
+        self.assertEqual(len(told), len(secrets) + len(others))
+        for name, (made, instead) in secrets.items():
+            [said] = [one for one in told if one.startswith(f"{name} ")]
+            self.assertIn(instead, said)
+            for secret in made:
+                self.assertIn(f"aws secretsmanager create-secret --name sluice/{secret} --query ARN", said)
+        for name, instead in others.items():
+            self.assertTrue(any(one.startswith(f"{name} ") and instead in one for one in told), name)
+        self.assertNotIn("s3cret", "".join(told))
+
     def test_a_region_without_function_urls_is_told_with_what_to_set(self):
         for region in ("eu-south-2", "il-central-1"):
             for how in ("token", "iam"):

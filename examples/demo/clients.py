@@ -11,6 +11,7 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Iterable
+from decimal import Decimal
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,6 +23,12 @@ import postgres  # noqa: E402
 from console import Failure, say  # noqa: E402
 from download import digest_of  # noqa: E402
 from layout import DOWNLOADS, Stack, lock  # noqa: E402
+
+
+def stack_command(command: str) -> None:
+    """A command of the stack, for the stack of this demo."""
+    if subprocess.run([sys.executable, REPOSITORY / "localstack" / "stack", command, *sys.argv[1:]]).returncode:
+        raise Failure(f"`make {command}` failed; the reason is above")
 
 
 class Psql:
@@ -57,9 +64,9 @@ class Psql:
         """The one number that a query gives."""
         return int(self.run(sql)[0][0])
 
-    def transaction(self, file: Path) -> None:
-        """Runs a file of SQL: all of it, or nothing."""
-        self._send(f"BEGIN;\n{file.read_text()}\nCOMMIT;")
+    def transaction(self, *files: Path) -> None:
+        """Runs files of SQL: all of it, or nothing."""
+        self._send("\n".join(["BEGIN;", *(file.read_text() for file in files), "COMMIT;"]))
 
     def copy(self, table: str, columns: str, rows: Iterable[tuple]) -> None:
         """Loads rows with COPY, in one transaction."""
@@ -78,17 +85,25 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def connect(url: str) -> http.client.HTTPConnection:
+    """A connection that is kept open."""
+    parts = urlsplit(url)
+    if parts.scheme == "https":
+        return http.client.HTTPSConnection(parts.hostname, parts.port, timeout=30, context=ssl.create_default_context())
+    return http.client.HTTPConnection(parts.hostname, parts.port, timeout=30)
+
+
+def document(text: str) -> dict:
+    """JSON whose numbers keep their digits."""
+    return json.loads(text, parse_float=Decimal)
+
+
 class Elasticsearch:
     """Just enough of a client: JSON in, JSON out, one connection."""
 
     def __init__(self, stack: Stack):
         self.url, user, password = elasticsearch.split_credentials(stack.elasticsearch_url)
-        parts = urlsplit(self.url)
-        self._path = parts.path
-        if parts.scheme == "https":
-            self._http = http.client.HTTPSConnection(parts.hostname, parts.port, timeout=30, context=ssl.create_default_context())
-        else:
-            self._http = http.client.HTTPConnection(parts.hostname, parts.port, timeout=30)
+        self._path, self._http = urlsplit(self.url).path, connect(self.url)
         self._headers = {"Content-Type": "application/json"}
         if user:
             self._headers["Authorization"] = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
@@ -102,7 +117,7 @@ class Elasticsearch:
             return None
         if answer.status >= 400:
             raise Failure(f"Elasticsearch answers {answer.status} to {method} {path}: {text.decode(errors='replace')[:500]}")
-        return json.loads(text)
+        return document(text)
 
     def count(self, alias: str, query: dict | None = None) -> int:
         """How many documents match, those of this moment included."""
@@ -113,6 +128,11 @@ class Elasticsearch:
         """How many documents match, and the first of them."""
         found = self.call("GET", f"/{alias}/_search", {"query": query, "size": size, "track_total_hits": True})["hits"]
         return found["total"]["value"], [hit["_source"] for hit in found["hits"]]
+
+    def documents(self, alias: str) -> list[dict]:
+        """All of them, as they were written; 10,000 at most."""
+        self.call("POST", f"/{alias}/_refresh")
+        return self.search(alias, {"match_all": {}}, size=10_000)[1]
 
     def document(self, alias: str, key: str) -> dict | None:
         """A document by its key, as it is now: this needs no refresh."""

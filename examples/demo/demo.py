@@ -1,22 +1,24 @@
 """The demo: real data goes from PostgreSQL to Elasticsearch, and stays in step. `make demo` is the front.
 
-It fails, with status 1, if what arrives is not what was written. With LATENCY=1 it also measures single changes, for a minute.
+It fails, with status 1, if what arrives is not what was written. With LATENCY=1 it also measures single changes, for a minute;
+with TARGETS=all it goes on with the streams of `studio.py`.
 """
 
-import itertools
 import os
 import random
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 if sys.version_info < (3, 11):
     sys.exit("demo: this wants Python 3.11 or newer: apt-get install -y python3")
 
-from clients import REPOSITORY, Elasticsearch, Failure, Psql, Stack, literal, npm_package, require_npm, say  # isort: skip
+from clients import Elasticsearch, Failure, Psql, Stack, literal, npm_package, require_npm, say, stack_command  # isort: skip
+from choices import named_targets  # isort: skip
+from story import line, show_times, title, wait_for  # isort: skip
+from studio import Studio  # isort: skip
+from targets import CONSUMER  # isort: skip
 
 HERE = Path(__file__).parent
 # Pinned, so that every run has the same data: GeoNames (CC BY 4.0) and Mohammed Le Doze's countries (ODbL).
@@ -25,14 +27,14 @@ CITIES_SHA512 = "ab1b4c53476b57d78b562543ef596144aa101e7ef40a5ab5e00216963d0b593
 COUNTRIES = "world-countries@5.1.0"
 COUNTRIES_SHA512 = "09747a101bd36c0ac39430c8594de07ca6fb424d1c93658d676df86ff034bee79c3f321fcf3c47f8ee848e7be0d6c4fc5ee8998d5973387d21d3c66d68eee0d3"
 CHANGES = 50
-STALL_S = 90  # longer than the minute in which the trigger is woken, if it was not running
 
 
 def main() -> None:
     """The story, from top to bottom."""
+    arguments = dict(pair.split("=", 1) for pair in sys.argv[1:])
+    targets = [name for name in named_targets(arguments) if name in ("clickhouse", "kafka")]
     require_npm([CITIES, COUNTRIES])
     stack_command("up")
-    arguments = dict(pair.split("=", 1) for pair in sys.argv[1:])
     stack = Stack(arguments.get("STACK", "default"))
     owner, app, search = Psql(stack, "sluice_owner"), Psql(stack, "app"), Elasticsearch(stack)
 
@@ -45,6 +47,7 @@ def main() -> None:
     gone = delete_city(app, search)
     latencies = measure_single_changes(app, search) if arguments.get("LATENCY") else []
     compare(app, search)
+    arrived = Studio(stack, owner, app, search, targets).show() if targets else {}
 
     waiting = owner.value("SELECT sum(pending_rows) FROM sluice.status()")
     title("Summary")
@@ -56,14 +59,11 @@ def main() -> None:
         line("one change", f"{statistics.median(latencies) * 1000:.0f} ms from commit to GET _doc, the median of {CHANGES}")
     line("rename", f"{followed:,} documents followed their country in {rename_s:.1f} s")
     line("compared", "for every country, PostgreSQL and Elasticsearch have the same number of cities")
+    if arrived:
+        line("one change, to each place", ", ".join(f"{place} {seconds:.1f} s" for place, seconds in arrived.items()))
+        line("compared", "PostgreSQL and all of these have the same counts and sums of six streams")
     show_times()
-    try_next(stack, gone, is_latency_known=bool(latencies))
-
-
-def stack_command(command: str) -> None:
-    """A command of the stack, for the stack of this demo."""
-    if subprocess.run([sys.executable, REPOSITORY / "localstack" / "stack", command, *sys.argv[1:]]).returncode:
-        raise Failure(f"`make {command}` failed; the reason is above")
+    try_next(stack, gone, targets, is_latency_known=bool(latencies))
 
 
 def read_data() -> tuple[list[tuple], list[tuple]]:
@@ -216,40 +216,7 @@ def compare(app: Psql, search: Elasticsearch) -> None:
             raise Failure(f"{name} has {source.get(name, 0)} cities in PostgreSQL and {index.get(name, 0)} in Elasticsearch")
 
 
-def wait_for(what: str, wanted, look: Callable, pause_s: float = 0.1) -> None:
-    """Looks until it sees what is wanted; a Failure where nothing moves any more."""
-    last, moved = None, time.monotonic()
-    while (seen := look()) != wanted:
-        if seen != last:
-            last, moved = seen, time.monotonic()
-        elif time.monotonic() - moved > STALL_S:
-            raise Failure(f"{what}: {wanted!r} was expected, and for {STALL_S} s it has been {seen!r}; see sluice.status() and make logs")
-        time.sleep(pause_s)
-
-
-def title(words: str) -> None:
-    """A chapter."""
-    chapters.append((words, time.monotonic()))
-    print(f"\n{words}", flush=True)
-
-
-chapters = [("make up", time.monotonic())]
-
-
-def show_times() -> None:
-    """The chapters, and how long each was."""
-    title("What took how long")
-    for (words, began), (_, ended) in itertools.pairwise(chapters):
-        print(f"  {ended - began:5.0f} s   {words}")
-    print(f"  {chapters[-1][1] - chapters[0][1]:5.0f} s   in all")
-
-
-def line(subject: str, words: str) -> None:
-    """A line of it."""
-    print(f"  {subject:<27}{words}", flush=True)
-
-
-def try_next(stack: Stack, gone: list[str], is_latency_known: bool) -> None:
+def try_next(stack: Stack, gone: list[str], targets: list[str], is_latency_known: bool) -> None:
     """Commands that work as printed."""
     key, name, country, lat, lng = gone
     print("\nWhat to try next")
@@ -265,6 +232,12 @@ def try_next(stack: Stack, gone: list[str], is_latency_known: bool) -> None:
             print(f'  echo "{sql}" | make psql{stack.argument}')
         if path:
             print(f'  curl -s "$ELASTICSEARCH_URL{path}"')
+    if "clickhouse" in targets:
+        print('  curl -s "$CLICKHOUSE_URL" -d "SELECT kind, count() FROM studio_contents GROUP BY kind"')
+    if "kafka" in targets:
+        print(f'  {" ".join(CONSUMER)} "$KAFKA_BROKERS" studio_creators   # until Ctrl-C')
+    if not targets:
+        print(f"  make demo{stack.argument} TARGETS=all   # goes on to ClickHouse and Kafka")
     if not is_latency_known:
         print(f"  make demo{stack.argument} LATENCY=1   # measures single changes, too, for a minute")
     print(f"  make status{stack.argument}   # the dashboard, too\n  make logs{stack.argument} SERVICE=indexer\n  make down{stack.argument}")

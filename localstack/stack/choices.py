@@ -21,12 +21,17 @@ from layout import Stack, lock
 CHOICES = {
     "USE_DATABASE": ("use_database", ""),
     "USE_ELASTICSEARCH": ("use_elasticsearch", ""),
+    "USE_CLICKHOUSE": ("use_clickhouse", ""),
+    "USE_KAFKA": ("use_kafka", ""),
     "ELASTICSEARCH_VERSION": ("elasticsearch", "8"),
     "POSTGRES_BIN": ("postgres_bin", ""),
     "DOCKER": ("docker", ""),
 }
 # What TARGETS may name: servers beside those that every stack has.
 TARGETS = {server.NAME: server for server in (clickhouse, kafka, chdb)}
+ALL = (clickhouse.NAME, kafka.NAME)  # those that streams go to, each with a function of its own
+# An existing server, by the fact that names it.
+GIVEN = {"use_database": postgres, "use_elasticsearch": elasticsearch, "use_clickhouse": clickhouse, "use_kafka": kafka}
 
 
 def targets(stack: Stack) -> list:
@@ -34,11 +39,17 @@ def targets(stack: Stack) -> list:
     return [server for name, server in TARGETS.items() if name in stack.targets]
 
 
-def add_targets(stack: Stack, arguments: dict[str, str]) -> None:
-    """What TARGETS names is added to the targets that the stack has: it changes no data of the other servers."""
+def named_targets(arguments: dict[str, str]) -> list[str]:
+    """What TARGETS names."""
     named = [name for name in arguments.get("TARGETS", "").split(",") if name]
-    if wrong := [name for name in named if name not in TARGETS]:
-        raise Failure(f"TARGETS={','.join(wrong)}: there are {', '.join(TARGETS)}")
+    if wrong := [name for name in named if name not in (*TARGETS, "all")]:
+        raise Failure(f"TARGETS={','.join(wrong)}: there are {', '.join(TARGETS)}, and all, which is {','.join(ALL)}")
+    return [name for name in TARGETS if name in named or "all" in named and name in ALL]
+
+
+def add_targets(stack: Stack, arguments: dict[str, str]) -> None:
+    """What TARGETS names is added to the targets that the stack has, and what is given: it changes no data of the other servers."""
+    named = named_targets(arguments) + [server.NAME for fact, server in GIVEN.items() if stack.facts.get(fact)]
     stack.facts["targets"] = ",".join(name for name in TARGETS if name in stack.targets + named)
 
 
@@ -54,7 +65,7 @@ def made(arguments: dict[str, str]) -> Iterator[Stack]:
         if not is_new:
             _compare(stack, arguments)
         for argument, (fact, default) in CHOICES.items():
-            stack.facts.setdefault(fact, arguments.get(argument, default))
+            stack.facts[fact] = stack.facts.get(fact) or arguments.get(argument, default)
         stack.facts["maven_repository"] = arguments.get("MAVEN_REPOSITORY", "")
         stack.plan()
         try:
@@ -73,7 +84,9 @@ def _compare(stack: Stack, arguments: dict[str, str]) -> None:
         # The tests' stack is made anew for other choices, and saying nothing is a choice; another one is only asked
         # about what is said.
         wanted = arguments.get(argument, default if stack.is_for_tests else stack.facts.get(fact, default))
-        if wanted == stack.facts.get(fact, default):
+        server = GIVEN.get(fact)
+        adds_target = server and server.NAME in TARGETS and server.NAME not in stack.targets
+        if wanted == stack.facts.get(fact, default) or adds_target:
             continue
         if not stack.is_for_tests:
             raise Failure(
@@ -90,16 +103,22 @@ def _compare(stack: Stack, arguments: dict[str, str]) -> None:
 
 def _check(stack: Stack) -> None:
     """What was given must answer, and what is to be started needs its ports: all of it before anything is started."""
+    given = {argument: stack.facts[fact] for argument, (fact, _) in CHOICES.items() if fact in GIVEN and stack.facts.get(fact)}
     if stack.facts["docker"]:
+        if given:
+            raise Failure(f"DOCKER=1 has servers of its own, so leave out {', '.join(given)}, or DOCKER=1")
         if chdb in targets(stack):
             raise Failure("TARGETS=chdb is for stacks without Docker; with it, TARGETS=clickhouse is the ClickHouse of today")
         return docker.check()
     machine.check(stack)
-    if given := stack.facts["use_database"]:
-        postgres.connection(given)
+    if stack.facts["use_database"]:
+        postgres.connection(stack.database_url)
         postgres.psql(stack, "SELECT 1")
     if stack.facts["use_elasticsearch"]:
         elasticsearch.wait(stack, None)
+    for argument, server in {"USE_CLICKHOUSE": clickhouse, "USE_KAFKA": kafka}.items():
+        if argument in given and not server.is_healthy(stack):
+            raise Failure(f"{argument}: {address(given[argument])} does not answer, or not this user")
     if (given := stack.facts["postgres_bin"]) and not os.access(Path(given) / "initdb", os.X_OK):
         raise Failure(f"POSTGRES_BIN={given} holds no initdb; it should be like /usr/lib/postgresql/15/bin")
     for server in (postgres, elasticsearch, cloud, *targets(stack)):
@@ -110,4 +129,14 @@ def _check(stack: Stack) -> None:
 
 def uses_own(stack: Stack, server) -> bool:
     """False where an existing server was given instead."""
-    return not stack.facts.get({postgres: "use_database", elasticsearch: "use_elasticsearch"}.get(server, ""))
+    return not given_to(stack, server)
+
+
+def given_to(stack: Stack, server) -> str:
+    """The existing server that was given instead: its URL, or brokers."""
+    return next((stack.facts.get(fact, "") for fact, given in GIVEN.items() if given is server), "")
+
+
+def address(url: str) -> str:
+    """A URL without credentials and scheme."""
+    return url.rpartition("@")[2].rpartition("://")[2]

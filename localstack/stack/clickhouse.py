@@ -76,7 +76,7 @@ def log(stack: Stack) -> Path:
 
 def client_env(stack: Stack) -> dict[str, str]:
     """What its clients have to know."""
-    return {"CLICKHOUSE_URL": http_url(stack, NAME, CLICKHOUSE_PORT)}
+    return {"CLICKHOUSE_URL": stack.facts.get("use_clickhouse") or http_url(stack, NAME, CLICKHOUSE_PORT)}
 
 
 def http_url(stack: Stack, name: str, first_port: int) -> str:
@@ -84,11 +84,26 @@ def http_url(stack: Stack, name: str, first_port: int) -> str:
     return f"http://{USER}:{quote(stack.password(name))}@127.0.0.1:{stack.port(first_port)}"
 
 
-def answers(url: str) -> bool:
-    """True when a statement of the URL's user is executed there."""
+def secret(stack: Stack) -> dict[str, str]:
+    """What the function and migrate are told."""
+    url, user, password, database = split(client_env(stack)["CLICKHOUSE_URL"])
+    return {"url": url, "username": user, "password": password} | ({"database": database} if database else {})
+
+
+def split(url: str) -> tuple[str, str, str, str]:
+    """A URL without its credentials, the user's name, the password, and the database (empty: the user's own)."""
     parts = urlsplit(url)
-    credentials = {"X-ClickHouse-User": parts.username, "X-ClickHouse-Key": unquote(parts.password)}
-    request = urllib.request.Request(f"http://{parts.hostname}:{parts.port}/?query=SELECT+1", headers=credentials)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise Failure("USE_CLICKHOUSE should look like http://user:password@host:8123/database")
+    bare = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    return bare, unquote(parts.username or "default"), unquote(parts.password or ""), unquote(parts.path.strip("/"))
+
+
+def answers(url: str) -> bool:
+    """True when a statement of the URL's user is executed there, in its database."""
+    bare, user, password, database = split(url)
+    credentials = {"X-ClickHouse-User": user, "X-ClickHouse-Key": password} | ({"X-ClickHouse-Database": database} if database else {})
+    request = urllib.request.Request(f"{bare}/?query=SELECT+1", headers=credentials)
     try:
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=5) as answer:
             return answer.read() == b"1\n"

@@ -13,13 +13,14 @@ import artifacts
 import cloud
 import docker
 import elasticsearch
+import env_local
 import functions
 import machine
 import npm
 import packages
 import postgres
 import process
-from choices import TARGETS, add_targets, made, targets, uses_own
+from choices import TARGETS, add_targets, address, given_to, made, targets, uses_own
 from console import Failure, say, say_times, timed, together
 from layout import REPOSITORY, Stack, lock
 
@@ -75,13 +76,18 @@ def where(stack: Stack, server) -> str:
     """The address, without credentials."""
     if uses_own(stack, server):
         return f"127.0.0.1:{stack.port(next(iter(server.PORTS.values())))}"
-    url = stack.database_url if server is postgres else stack.elasticsearch_url
-    return url.rpartition("@")[2].rpartition("://")[2] + " (given)"
+    return f"{address(given_to(stack, server))} (given)"
+
+
+def with_env_local(arguments: dict[str, str]) -> dict[str, str]:
+    """With the servers that `.env.local` names. What the tests delete must be their own."""
+    stack = Stack(arguments.get("STACK", "default"))
+    return arguments if stack.is_for_tests else env_local.servers(arguments)
 
 
 def servers(arguments: dict[str, str]) -> None:
     """PostgreSQL, Elasticsearch and the targets alone."""
-    with made(arguments) as stack:
+    with made(with_env_local(arguments)) as stack:
         start_servers(stack, [elasticsearch, postgres, *targets(stack)])
 
 
@@ -97,7 +103,7 @@ def fetch(arguments: dict[str, str]) -> None:
 
 def up(arguments: dict[str, str]) -> None:
     """All of it: what runs is left alone, what does not is started."""
-    with made(arguments) as stack:
+    with made(with_env_local(arguments)) as stack:
         if stack.facts.get("docker"):
             return docker.up(stack)
         start_servers(stack, [elasticsearch, postgres, cloud, *targets(stack)])

@@ -10,12 +10,13 @@ import artifacts
 import clickhouse
 import cloud
 import elasticsearch
+import env_local
 import kafka
 import npm
 import packages
 import postgres
 from console import Failure, run, say, timed, together
-from layout import CACHE, CLICKHOUSE_PORT, REPOSITORY, TARGET, Stack, lock
+from layout import CACHE, REPOSITORY, TARGET, Stack, lock
 
 NAMES = sorted(folder.name for folder in (REPOSITORY / "functions").iterdir() if (folder / "Cargo.toml").exists())
 PLACE = TARGET / "lambda"
@@ -29,6 +30,7 @@ AWS_STACK = "sluice"  # the CloudFormation stack's name in LocalStack; each of o
 
 def build() -> None:
     """What the local stack runs. The dashboard's page is beside the functions: in the dev profile it is read, not built in."""
+    (npm.DASHBOARD / "dist").mkdir(exist_ok=True)  # it has to be there when the compiler comes by, which may be before the page is made
     together(npm.build, _compile)
 
 
@@ -90,7 +92,8 @@ def write_parameters(stack: Stack, parameters: dict, secrets_by_parameter: dict)
     """The files that the deploy reads, as its options. The demo's domain is part of every local stack, and so is an ingest
     from its origin; both the ingest and the validator leave the tests alone until they are asked."""
     options = []
-    parameters = parameters | {"Demo": "true"} | ({"SyncSchedule": "rate(1 day)", "ValidateWithin": "0s"} if stack.is_for_tests else _ingest())
+    own = {"SyncSchedule": "rate(1 day)", "ValidateWithin": "0s"} if stack.is_for_tests else env_local.parameters()
+    parameters = parameters | {"Demo": "true"} | own
     for name, content in {"parameters": parameters, "secrets": secrets_by_parameter}.items():
         file = stack.folder / "localstack" / f"{name}.json"
         file.parent.mkdir(exist_ok=True)
@@ -98,15 +101,6 @@ def write_parameters(stack: Stack, parameters: dict, secrets_by_parameter: dict)
         file.write_text(json.dumps(content))
         options += [f"--{name}", file]
     return options
-
-
-def _ingest() -> dict[str, str]:
-    """What `.env.local` says of the ingest: it may read another origin than the stack's own. No other `.env` is read: what is
-    pulled from an origin of production stays there."""
-    file, names = REPOSITORY / ".env.local", {"ORIGIN_URL": "OriginUrl", "SYNC_INTERVAL": "SyncInterval", "DB_WRITERS": "DbWriters"}
-    lines = file.read_text().splitlines() if file.exists() else []
-    pairs = [(name.strip(), value.strip().strip("'\"")) for name, _, value in (line.partition("=") for line in lines)]
-    return {names[name]: value for name, value in pairs if name in names and value}
 
 
 def run_migrate(stack: Stack, command: str) -> None:
@@ -220,11 +214,12 @@ def _secrets(stack: Stack) -> dict[str, dict]:
     where = {"host": connection["PGHOST"], "port": int(connection["PGPORT"]), "dbname": connection["PGDATABASE"]}
     if not stack.facts.get("use_database") and stack.facts["tls"]:
         where["ca"] = (stack.tls / "ca.pem").read_text()
-    return secrets(stack, where, stack.elasticsearch_url, f"http://127.0.0.1:{stack.port(CLICKHOUSE_PORT)}")
+    return secrets(stack, where, stack.elasticsearch_url)
 
 
-def secrets(stack: Stack, database: dict, elasticsearch_url: str, clickhouse_url: str) -> dict[str, dict]:
-    """What a person keeps in Secrets Manager on AWS, by the parameter that takes the ARN."""
+def secrets(stack: Stack, database: dict, elasticsearch_url: str, clickhouse_url: str = "") -> dict[str, dict]:
+    """What a person keeps in Secrets Manager on AWS, by the parameter that takes the ARN. ClickHouse may have another URL for the
+    functions than for this shell."""
     url, user, password = elasticsearch.split_credentials(elasticsearch_url)
     found = {
         "DatabaseSecretArn": {"username": "sluice_functions", "password": stack.password("sluice_functions"), **database},
@@ -234,5 +229,5 @@ def secrets(stack: Stack, database: dict, elasticsearch_url: str, clickhouse_url
         "AdminSecretArn": {role: stack.password(role) for role in ("operator", "reader")},
     }
     if clickhouse.NAME in stack.targets:
-        found["ClickHouseSecretArn"] = {"url": clickhouse_url, "username": clickhouse.USER, "password": stack.password(clickhouse.NAME)}
+        found["ClickHouseSecretArn"] = clickhouse.secret(stack) | ({"url": clickhouse_url} if clickhouse_url else {})
     return found

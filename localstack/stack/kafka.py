@@ -66,14 +66,16 @@ def stop(stack: Stack) -> bool:
 
 
 def is_healthy(stack: Stack) -> bool:
-    """True when the broker names itself as one of the cluster's, which is when it takes topics and messages."""
+    """True when the broker names itself as one of the cluster's, which is when it takes topics and messages. Of given ones the first
+    has to answer so."""
     request = struct.pack(">hhihi", 3, 1, 0, -1, 0)  # Metadata, version 1, number 0, of no client's name, about no topic
+    host, _, port = client_env(stack)["KAFKA_BROKERS"].partition(",")[0].rpartition(":")
     try:
-        with socket.create_connection(("127.0.0.1", stack.port(KAFKA_PORT)), timeout=5) as connection:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=5) as connection:
             connection.sendall(struct.pack(">i", len(request)) + request)
             answer = connection.makefile("rb").read(12)  # its length, the request's number, and how many brokers follow
-        return len(answer) == 12 and struct.unpack(">iii", answer)[2] == 1
-    except OSError:
+        return len(answer) == 12 and struct.unpack(">iii", answer)[2] > 0
+    except (OSError, ValueError):
         return False
 
 
@@ -84,8 +86,9 @@ def log(stack: Stack) -> Path:
 
 def client_env(stack: Stack) -> dict[str, str]:
     """What its clients have to know: a listener that asks nobody who he is, and one that does, by PLAIN or SCRAM."""
-    without_login = {"KAFKA_BROKERS": f"127.0.0.1:{stack.port(KAFKA_PORT)}"}
-    if stack.facts.get("docker"):  # where the other listener is missing
+    given = stack.facts.get("use_kafka")
+    without_login = {"KAFKA_BROKERS": given or f"127.0.0.1:{stack.port(KAFKA_PORT)}"}
+    if given or stack.facts.get("docker"):  # where the other listener is missing
         return without_login
     return without_login | {
         "KAFKA_SASL_BROKERS": f"127.0.0.1:{stack.port(KAFKA_SASL_PORT)}",

@@ -30,7 +30,7 @@ def check(stack: Stack) -> None:
     """Fails with all that is missing."""
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         raise Failure(f"the servers are built for Linux on x86-64, not for {platform.system()} on {platform.machine()}; {DOCKER_HINT}")
-    targets = stack.facts.get("targets", "").split(",")
+    targets = [name for name in stack.targets if not stack.facts.get(f"use_{name}")]  # those that are started here
     if "clickhouse" in targets:
         clickhouse.check()
     missing = []

@@ -55,10 +55,12 @@ def test(arguments: dict[str, str]) -> None:
     watch = Program("the alarms", WATCH)
     processes = Program("the stack's processes", [packages.PYTHON, "-B", "localstack/tests/test_process.py"])
     targets = Program("the targets", [packages.PYTHON, "-B", "localstack/tests/test_targets.py"])
+    env_local = Program("what .env.local says", [packages.PYTHON, "-B", "localstack/tests/test_env_local.py"])
+    studio = Program("what the demo compares", [packages.PYTHON, "-B", "examples/demo/test_studio.py"])
     infra = Program("infra", [packages.PYTHON, "-B", "-m", "unittest", "discover", "-s", "infra"])
     pages = Program("the pages", [packages.PYTHON, "-B", "docs/check-commands", "run"])  # in a PostgreSQL of its own
-    # What the README has a newcomer type first. The stack is there already.
-    demo = Program("the demo", [sys.executable, "-B", "examples/demo/demo.py", "STACK=test"])
+    # What the README has a newcomer type first, with all that it can show. The stack is there already.
+    demo = Program("the demo", [sys.executable, "-B", "examples/demo/demo.py", "STACK=test", "TARGETS=all"])
     faults, simulation, log = (rust.pop(name) for name in ("localstack faults", "localstack simulation", "database log"))
     # What is deployed, and what wants a target: the first stack alone has one.
     deployed = [rust.pop(name) for name in list(rust) if name.startswith("localstack ") or name in NEAR_TARGETS]
@@ -68,7 +70,7 @@ def test(arguments: dict[str, str]) -> None:
         start_servers(stack, [postgres])
     on_oldest = replace(log, name=f"{log.name} on {oldest.parent.name}", env={"DATABASE_URL": stack.database_url})
     # They want servers alone, so whichever stack has time takes the next. The long ones are first.
-    rest = deque([on_oldest, log, simulation, *rust.values(), pages, processes, targets])
+    rest = deque([on_oldest, log, simulation, *rust.values(), pages, processes, targets, env_local, studio])
 
     def in_first() -> None:
         attempt(chain(deployed, dashboard_tests(env, chromium), [demo], taken(rest)), env, failed)

@@ -15,7 +15,7 @@ import clickhouse  # noqa: E402
 import commands  # noqa: E402
 import kafka  # noqa: E402
 import process  # noqa: E402
-from choices import made, targets  # noqa: E402
+from choices import made, named_targets, targets  # noqa: E402
 from layout import Stack  # noqa: E402
 
 NAME, OTHER = "test-targets", "test-targets-2"
@@ -109,6 +109,11 @@ class Targets(unittest.TestCase):
         self.assertNotEqual(done.returncode, 0)
         self.assertIn("TARGETS=kafak", done.stderr)
         self.assertFalse(Stack(OTHER).folder.exists())
+
+    def test_all_are_those_that_streams_go_to(self) -> None:
+        self.assertEqual(named_targets({"TARGETS": "all"}), ["clickhouse", "kafka"])
+        self.assertEqual(named_targets({"TARGETS": "chdb,all"}), ["clickhouse", "kafka", "chdb"])
+        self.assertEqual(named_targets({}), [])
 
     def test_a_target_is_added_and_what_runs_goes_on(self) -> None:
         self.assertEqual(targets(Stack(NAME)), [clickhouse, kafka])

@@ -159,7 +159,7 @@ async fn a_consumer_of_another_library_takes_the_events_and_rebuilds_the_table()
         world.owner.batch_execute(changes).await?;
         world.pass(&mut drainer).await?;
     }
-    let arguments = [localstack::variable("KAFKA_BROKERS"), world.topic("item")];
+    let arguments = ["tests/consumer/consumer.py".into(), localstack::variable("KAFKA_BROKERS"), world.topic("item")];
     let said = tokio::task::spawn_blocking(|| Command::new("tests/consumer/run").args(arguments).output()).await??;
     ensure!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
     let table: BTreeMap<String, String> = serde_json::from_slice(&said.stdout)?;
