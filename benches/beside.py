@@ -1,0 +1,117 @@
+"""Log to queue while the direct targets drain the same log: what that costs the trigger."""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import clickhouse
+import goals
+import kafka
+import process
+from targets import QUICK, ROWS_OF_200, SIZE, Backlog
+from world import World, cpu_s
+
+OTHERS = ("clickhouse", "kafka")
+PATIENCE_S = 60
+SESSIONS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'sluice{words}'"
+
+
+class Beside(Backlog):
+    """A backlog that the trigger drains, alone or while the direct targets' functions do the same."""
+
+    def run(self, others: tuple[str, ...], is_apart: bool) -> dict[str, float]:
+        """Until the trigger has sent all of it. `is_apart`: it and its sessions have half of the cores, all others the other half."""
+        cores = sorted(os.sched_getaffinity(0))
+        half, rest = (cores[: len(cores) // 2], cores[len(cores) // 2 :]) if is_apart else (cores, cores)
+        self.world.ask("reset", {"keeps": False})
+        before = self.sessions()
+        trigger = self.world.start("trigger", 0, DRAIN="once", STAY="70s")
+        self.world.ask("invoke/0", {})  # there is nothing to do: it connects
+        sessions = self.sessions() - before
+        functions = [self.world.start(name, number, **self.env, DRAIN="once", STAY="2s") for number, name in enumerate(others, 1)]
+        is_over = threading.Event()
+        threads = [threading.Thread(target=self.keep_busy, args=[*one, is_over], daemon=True) for one in enumerate(others, 1)]
+        try:
+            with pinned(half, cores, {trigger.pid, self.world.server.pid} | sessions), pinned(rest, cores, self.servers() | {one.pid for one in functions}):
+                for thread in threads:
+                    thread.start()
+                deadline = time.monotonic() + PATIENCE_S
+                while len(drainers := self.sessions(" drain")) < 1 + len(others):
+                    assert time.monotonic() < deadline, f"not all of {others} connect within {PATIENCE_S} s"
+                    time.sleep(0.02)
+                pin(rest, drainers - sessions)
+                self.rewind()
+                return self.measure(trigger.pid, sessions)
+        finally:
+            is_over.set()
+            for thread in threads:
+                if thread.is_alive():
+                    thread.join()
+            for function in (trigger, *functions):
+                function.kill()
+                function.wait()
+
+    def measure(self, trigger: int, sessions: set[int]) -> dict[str, float]:
+        """The trigger, until all is sent, and what the others do meanwhile."""
+        had, began = self.used(trigger, sessions), time.monotonic()
+        while self.world.ask("counted")["queue"]["changes"] < self.rows:
+            self.world.ask("invoke/0", {})
+        seconds, has = time.monotonic() - began, self.used(trigger, sessions)
+        own, database, rows, messages = (now - then for then, now in zip(had, has, strict=True))
+        return {"documents/s": self.rows / seconds, "CPU s/million": own * 1e6 / self.rows, "its sessions'": database * 1e6 / self.rows,
+                "rows/s to ClickHouse": rows / seconds, "messages/s to Kafka": messages / seconds}  # fmt: skip
+
+    def used(self, trigger: int, sessions: set[int]) -> tuple[float, ...]:
+        """Seconds of CPU, and what has arrived."""
+        return cpu_s(trigger), sum(map(cpu_s, sessions)), int(self.ask("SELECT sum(rows) FROM system.parts WHERE level = 0")), self.messages_in("books")
+
+    def keep_busy(self, number: int, name: str, is_over: threading.Event) -> None:
+        """Drains all of it again and again, two seconds at a time."""
+        while not is_over.is_set():
+            if not self.world.ask(f"invoke/{number}", {})["changes"]:
+                self.rewind(name)
+
+    def sessions(self, words: str = "%") -> set[int]:
+        """The functions', by the processes of PostgreSQL."""
+        return {int(pid) for pid in self.world.sql(SESSIONS.format(words=words)).split()}
+
+    def servers(self) -> set[int]:
+        """The targets' processes."""
+        return {one.pid for server in (clickhouse, kafka) for one in process.find_all(self.world.stack, server.NAME)}
+
+
+@contextmanager
+def pinned(cores: list[int], all_cores: list[int], pids: set[int]) -> Iterator[None]:
+    """Processes that have these cores alone."""
+    pin(cores, pids)
+    try:
+        yield
+    finally:
+        pin(all_cores, pids)
+
+
+def pin(cores: list[int], pids: set[int]) -> None:
+    """All of their threads; a process that has ended is passed over."""
+    for pid in pids:
+        for thread in Path(f"/proc/{pid}/task").glob("*"):
+            try:
+                os.sched_setaffinity(int(thread.name), cores)
+            except ProcessLookupError:
+                pass
+
+
+def benches(world: World, is_quick: bool) -> Iterator[tuple]:
+    """On all cores, and where each has cores of its own."""
+    rows = QUICK if is_quick else ROWS_OF_200
+    backlog = Beside(world, SIZE, rows, "book")
+    backlog.drain()
+    contestants = {
+        "sluice": lambda: backlog.run((), is_apart=False),
+        goals.BESIDE: lambda: backlog.run(OTHERS, is_apart=False),
+        goals.APART: lambda: backlog.run((), is_apart=True),
+        goals.APART_BESIDE: lambda: backlog.run(OTHERS, is_apart=True),
+    }
+    yield "beside", f"Drain: {rows:,} documents of {SIZE} B, while the direct targets drain the same log", contestants, 1 if is_quick else 5
