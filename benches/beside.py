@@ -31,7 +31,7 @@ class Beside(Backlog):
         trigger = self.world.start("trigger", 0, DRAIN="once", STAY="70s")
         self.world.ask("invoke/0", {})  # there is nothing to do: it connects
         sessions = self.sessions() - before
-        functions = [self.world.start(name, number, **self.env, DRAIN="once", STAY="2s") for number, name in enumerate(others, 1)]
+        functions = [self.world.start(name, number, **self.env, DRAIN="once", STAY="10s") for number, name in enumerate(others, 1)]
         is_over = threading.Event()
         threads = [threading.Thread(target=self.keep_busy, args=[*one, is_over], daemon=True) for one in enumerate(others, 1)]
         try:
@@ -60,19 +60,25 @@ class Beside(Backlog):
         while self.world.ask("counted")["queue"]["changes"] < self.rows:
             self.world.ask("invoke/0", {})
         seconds, has = time.monotonic() - began, self.used(trigger, sessions)
-        own, database, rows, messages = (now - then for then, now in zip(had, has, strict=True))
-        return {"documents/s": self.rows / seconds, "CPU s/million": own * 1e6 / self.rows, "its sessions'": database * 1e6 / self.rows,
+        *used, rows, messages = (now - then for then, now in zip(had, has, strict=True))
+        own, database, waited = (one * 1e6 / self.rows for one in used)
+        return {"documents/s": self.rows / seconds, "CPU s/million": own, "its sessions'": database, "both waited for a core": waited,
                 "rows/s to ClickHouse": rows / seconds, "messages/s to Kafka": messages / seconds}  # fmt: skip
 
     def used(self, trigger: int, sessions: set[int]) -> tuple[float, ...]:
-        """Seconds of CPU, and what has arrived."""
-        return cpu_s(trigger), sum(map(cpu_s, sessions)), int(self.ask("SELECT sum(rows) FROM system.parts WHERE level = 0")), self.messages_in("books")
+        """Seconds of CPU, seconds in which a core was wanted and not had, and what has arrived."""
+        waited = sum(map(waited_s, {trigger} | sessions))
+        return cpu_s(trigger), sum(map(cpu_s, sessions)), waited, self.rows_inserted(), self.messages_in("books")
 
     def keep_busy(self, number: int, name: str, is_over: threading.Event) -> None:
-        """Drains all of it again and again, two seconds at a time."""
+        """Drains all of it again and again."""
         while not is_over.is_set():
             if not self.world.ask(f"invoke/{number}", {})["changes"]:
                 self.rewind(name)
+
+    def rows_inserted(self) -> int:
+        """Since ClickHouse was started."""
+        return int(self.ask("SELECT sum(value) FROM system.events WHERE event = 'MergeTreeDataWriterRows'"))
 
     def sessions(self, words: str = "%") -> set[int]:
         """The functions', by the processes of PostgreSQL."""
@@ -81,6 +87,11 @@ class Beside(Backlog):
     def servers(self) -> set[int]:
         """The targets' processes."""
         return {one.pid for server in (clickhouse, kafka) for one in process.find_all(self.world.stack, server.NAME)}
+
+
+def waited_s(pid: int) -> float:
+    """Seconds in which its threads could have run, and something else did."""
+    return sum(int(thread.read_text().split()[1]) for thread in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
 
 
 @contextmanager
