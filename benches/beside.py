@@ -1,6 +1,8 @@
 """Log to queue while the direct targets drain the same log: what that costs the trigger."""
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from targets import QUICK, ROWS_OF_200, SIZE, Backlog
 from world import World, cpu_s
 
 OTHERS = ("clickhouse", "kafka")
+LOOPS = 2  # alone, both others together use as many cores
 PATIENCE_S = 60
 SESSIONS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'sluice{words}'"
 
@@ -22,8 +25,9 @@ SESSIONS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() 
 class Beside(Backlog):
     """A backlog that the trigger drains, alone or while the direct targets' functions do the same."""
 
-    def run(self, others: tuple[str, ...], is_apart: bool) -> dict[str, float]:
-        """Until the trigger has sent all of it. `is_apart`: it and its sessions have half of the cores, all others the other half."""
+    def run(self, others: tuple[str, ...] = (), is_apart: bool = False, loops: int = 0) -> dict[str, float]:
+        """Until the trigger has sent all of it. `is_apart`: it and its sessions have half of the cores, all others the other half.
+        `loops`: so many processes beside it that only use a core each."""
         cores = sorted(os.sched_getaffinity(0))
         half, rest = (cores[: len(cores) // 2], cores[len(cores) // 2 :]) if is_apart else (cores, cores)
         self.world.ask("reset", {"keeps": False})
@@ -32,6 +36,7 @@ class Beside(Backlog):
         self.world.ask("invoke/0", {})  # there is nothing to do: it connects
         sessions = self.sessions() - before
         functions = [self.world.start(name, number, **self.env, DRAIN="once", STAY="10s") for number, name in enumerate(others, 1)]
+        burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(loops)]
         is_over = threading.Event()
         threads = [threading.Thread(target=self.keep_busy, args=[*one, is_over], daemon=True) for one in enumerate(others, 1)]
         try:
@@ -50,7 +55,7 @@ class Beside(Backlog):
             for thread in threads:
                 if thread.is_alive():
                     thread.join()
-            for function in (trigger, *functions):
+            for function in (trigger, *functions, *burners):
                 function.kill()
                 function.wait()
 
@@ -115,14 +120,15 @@ def pin(cores: list[int], pids: set[int]) -> None:
 
 
 def benches(world: World, is_quick: bool) -> Iterator[tuple]:
-    """On all cores, and where each has cores of its own."""
+    """On all cores, and where each has cores of its own; and beside what only uses as much CPU."""
     rows = QUICK if is_quick else ROWS_OF_200
     backlog = Beside(world, SIZE, rows, "book")
     backlog.drain()
     contestants = {
-        "sluice": lambda: backlog.run((), is_apart=False),
-        goals.BESIDE: lambda: backlog.run(OTHERS, is_apart=False),
-        goals.APART: lambda: backlog.run((), is_apart=True),
+        "sluice": backlog.run,
+        goals.BESIDE: lambda: backlog.run(OTHERS),
+        goals.LOOPS: lambda: backlog.run(loops=LOOPS),
+        goals.APART: lambda: backlog.run(is_apart=True),
         goals.APART_BESIDE: lambda: backlog.run(OTHERS, is_apart=True),
     }
-    yield "beside", f"Drain: {rows:,} documents of {SIZE} B, while the direct targets drain the same log", contestants, 1 if is_quick else 5
+    yield "beside", f"Drain: {rows:,} documents of {SIZE} B, while the direct targets drain the same log", contestants, 1 if is_quick else 3

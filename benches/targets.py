@@ -40,7 +40,18 @@ PLAIN = "SET ROLE sluice_owner; CREATE TABLE demo.plain (LIKE demo.book INCLUDIN
 BURST_OF = "SET ROLE sluice_owner; INSERT INTO demo.plain SELECT * FROM demo.book WHERE id <= {rows};"
 TRICKLE = """
 SET ROLE sluice_owner;
-DO $$ BEGIN FOR n IN 1 .. {writes} LOOP UPDATE demo.book SET title = title || '.' WHERE id = n; COMMIT; PERFORM pg_sleep(1.0 / {rate}); END LOOP; END $$;
+DO $$
+DECLARE
+    until timestamptz := clock_timestamp() + interval '{seconds} s';
+    n integer := 0;
+BEGIN
+    WHILE clock_timestamp() < until LOOP
+        n := n + 1;
+        UPDATE demo.book SET title = title || '.' WHERE id = n;
+        COMMIT;
+        PERFORM pg_sleep(1.0 / {rate});
+    END LOOP;
+END $$;
 """
 
 
@@ -115,8 +126,7 @@ class Backlog(drain.Backlog):
         self.ask("TRUNCATE TABLE _sluice_books")
         process = self.world.start("clickhouse", 0, **self.env, DRAIN="stay", STAY=f"{seconds + 3}s")
         try:
-            writes = min(rate * seconds, self.rows)
-            writer = threading.Thread(target=self.world.sql, args=[TRICKLE.format(writes=writes, rate=rate)])
+            writer = threading.Thread(target=self.world.sql, args=[TRICKLE.format(seconds=seconds, rate=rate)])
             had, began = self.parts_made(), time.monotonic()
             writer.start()
             self.world.ask("invoke/0", {})
