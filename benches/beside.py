@@ -29,7 +29,7 @@ class Beside(Backlog):
         """Until the trigger has sent all of it. `is_apart`: it and its sessions have half of the cores, all others the other half.
         `loops`: so many processes beside it that only use a core each."""
         cores = sorted(os.sched_getaffinity(0))
-        half, rest = (cores[: len(cores) // 2], cores[len(cores) // 2 :]) if is_apart else (cores, cores)
+        half, rest = (cores[: max(len(cores) // 2, 1)], cores[len(cores) // 2 :]) if is_apart else (cores, cores)
         self.world.ask("reset", {"keeps": False})
         before = self.sessions()
         trigger = self.world.start("trigger", 0, DRAIN="once", STAY="70s")
