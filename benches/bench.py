@@ -14,6 +14,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path += [str(HERE), str(HERE.parent / "localstack" / "stack")]
 
+import beside  # noqa: E402
 import capture  # noqa: E402
 import cold  # noqa: E402
 import drain  # noqa: E402
@@ -28,7 +29,7 @@ from peers import NotRun  # noqa: E402
 from plot import bars, figure  # noqa: E402
 from world import World  # noqa: E402
 
-BENCHES = {"cold": cold.benches, "capture": capture.benches, "drain": drain.benches, "held": held.benches, "index": index.benches, "ingest": ingest.benches, "validate": validate.benches, "end-to-end": end_to_end.benches, "targets": targets.benches}
+BENCHES = {"cold": cold.benches, "capture": capture.benches, "drain": drain.benches, "held": held.benches, "index": index.benches, "ingest": ingest.benches, "validate": validate.benches, "end-to-end": end_to_end.benches, "targets": targets.benches, "beside": beside.benches}
 RESULTS = HERE / "results"
 
 

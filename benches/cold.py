@@ -13,6 +13,7 @@ from peers import golang
 from world import World, peak_mb
 
 STARTS, QUICK = 30, 5
+TARGETS = {"CLICKHOUSE_SECRET_ARN": "clickhouse", "KAFKA_BROKERS": "127.0.0.1:1"}
 
 
 def start(world: World, function: str | Path, **more: str) -> dict[str, float]:
@@ -23,7 +24,7 @@ def start(world: World, function: str | Path, **more: str) -> dict[str, float]:
         listener.listen(1)
         listener.settimeout(120)
         api = "127.0.0.1:{}".format(listener.getsockname()[1])
-        env = world.environment(ADMIN_SECRET_ARN="admin", ORIGIN_URL="http://127.0.0.1/", AWS_LAMBDA_RUNTIME_API=api, **more)
+        env = world.environment(ADMIN_SECRET_ARN="admin", ORIGIN_URL="http://127.0.0.1/", AWS_LAMBDA_RUNTIME_API=api, **TARGETS, **more)
         began = time.perf_counter()
         process = subprocess.Popen([program], env=env, stdout=subprocess.DEVNULL)
         try:

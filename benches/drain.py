@@ -48,18 +48,22 @@ class Backlog:
     def __init__(self, world: World, size: int, rows: int, source: str):
         self.world, self.size, self.rows, self.source = world, size, rows, source
         world.make_database()
-        world.sql(BOOKS + TRACKED.format(source=source))
-        world.migrate()
+        self.define()
         self.seen = world.sql("SELECT sluice.snapshot()").strip()
         world.sql(ROWS.format(bytes=size, rows=rows))
         self.last = world.sql("SELECT max(id) FROM sluice.outbox").strip()
         world.sql(REST)
 
-    def rewind(self) -> None:
+    def define(self) -> None:
+        """The table and its stream."""
+        self.world.sql(BOOKS + TRACKED.format(source=self.source))
+        self.world.migrate()
+
+    def rewind(self, subscription: str = "elasticsearch") -> None:
         """The subscription's position as it was before the first of them."""
         # A new index since then would have all of them read a second time.
         self.world.sql(f"DELETE FROM sluice.outbox WHERE id > {self.last}")
-        self.world.sql(f"UPDATE sluice.subscription SET seen = '{self.seen}', until = NULL, first_id = NULL, after_id = 0 WHERE name = 'elasticsearch'")
+        self.world.sql(f"UPDATE sluice.subscription SET seen = '{self.seen}', until = NULL, first_id = NULL, after_id = 0 WHERE name = '{subscription}'")
 
     def drain(self, keeps: bool = False) -> dict[str, float]:
         """By the trigger, until all of it is sent."""

@@ -10,7 +10,11 @@ Rounds = dict[str, Round]  # of each bench one
 SIGNS = {ge: "≥", gt: ">", le: "≤", lt: "<"}
 PLAIN = "drain 1024 B book"
 DRAINED = ("drain 200 B book", PLAIN, "drain 10240 B book", "drain 1024 B joined")
-FUNCTIONS = ("indexer", "trigger", "admin", "migrate", "ingest", "origin", "validate")
+BESIDE = "sluice, ClickHouse's and Kafka's beside it"
+LOOPS = "sluice, two busy loops beside it"
+APART = "sluice, on half of the cores"
+APART_BESIDE = f"{APART}, ClickHouse's and Kafka's on the others"
+FUNCTIONS = ("indexer", "trigger", "admin", "migrate", "ingest", "origin", "validate", "clickhouse", "kafka")
 
 
 def value(bench: str, contestant: str, measure: str) -> Callable[[Rounds], float]:
@@ -59,14 +63,25 @@ GOALS = [
     ("burst, memory against the least of the peers'", beside_peers("peak MB", min, lambda _: True), lt, 1),
     ("latency at 100/s, p50 in ms", value("latency", "100/s", "p50 ms"), le, 100),
     ("latency at 100/s, p99 in ms", value("latency", "100/s", "p99 ms"), le, 250),
+    ("ClickHouse, rows/s of 200 B", value("clickhouse", "sluice", "rows/s"), ge, 80_000),
+    ("ClickHouse, parts a second and table, of a backlog", value("clickhouse", "sluice", "parts/s"), le, 1),
+    ("ClickHouse, parts a second and table, of single writes", value("clickhouse parts", "sluice", "parts/s"), le, 1),
+    ("Kafka, messages/s of 200 B, acks=all, in transactions", value("kafka", "sluice", "messages/s"), ge, 50_000),
+    ("drain while both direct targets drain, against alone", ratio("beside", BESIDE, "sluice", "documents/s"), ge, 0.95),
+    ("the same, against beside two busy loops", ratio("beside", BESIDE, LOOPS, "documents/s"), ge, 0.95),
+    ("the same where each has cores of its own", ratio("beside", APART_BESIDE, APART, "documents/s"), ge, 0.95),
     ("capture, time of a write against a hand-written trigger's", ratio("capture", "sluice.track", "hand-written outbox trigger", "ms a write"), le, 1.25),
     ("cold start of the indexer, ms", value("cold start", "indexer", "ms"), le, 3),
     ("cold start of the trigger, ms", value("cold start", "trigger", "ms"), le, 5),
     ("cold start of the admin function, ms", value("cold start", "admin", "ms"), le, 8),
+    ("cold start of the ClickHouse function, ms", value("cold start", "clickhouse", "ms"), le, 8),
+    ("cold start of the Kafka function, ms", value("cold start", "kafka", "ms"), le, 8),
     ("cold start of the indexer, against one in Go", ratio("cold start", "indexer", "indexer in Go", "ms"), lt, 1),
     ("cold start of the trigger, against one in Go", ratio("cold start", "trigger", "trigger in Go", "ms"), lt, 1),
     ("peak memory of the trigger, MB", largest("peak MB", *((bench, "sluice") for bench in DRAINED)), le, 64),
     ("peak memory of an indexer, MB", largest("peak MB", ("index", "sluice")), le, 64),
+    ("peak memory of the ClickHouse function, MB", largest("peak MB", ("clickhouse", "sluice")), le, 64),
+    ("peak memory of the Kafka function, MB", largest("peak MB", ("kafka", "sluice")), le, 64),
     ("peak memory of the ingest, MB", largest("peak MB", ("ingest", "sluice")), le, 64),
     ("peak memory of the validator, MB", largest("peak MB", ("validate", "sluice")), le, 64),
     ("largest zip, MB", largest("zip MB", *(("cold start", name) for name in FUNCTIONS)), le, 5),

@@ -32,6 +32,8 @@ class World:
 
     def __init__(self, stack: str, binaries: Path, bench: Path):
         self.binaries, self.bench = binaries, bench
+        if Stack(stack).exists:
+            Stack(stack).remember(targets="")  # a bench that wants one starts it
         commands.servers({"STACK": stack})
         self.stack = Stack(stack)
         if self.sql("SHOW wal_level", "postgres").strip() != "logical":  # for those that read the log of PostgreSQL

@@ -1,83 +1,39 @@
 import io.debezium.engine.ChangeEvent;
 import io.debezium.engine.DebeziumEngine;
+import io.debezium.engine.DebeziumEngine.ChangeConsumer;
 import io.debezium.engine.DebeziumEngine.RecordCommitter;
 import io.debezium.engine.format.Json;
 import java.io.Reader;
-import java.net.URI;
-import java.net.http.HttpClient;
-import java.net.http.HttpRequest;
-import java.net.http.HttpRequest.BodyPublishers;
-import java.net.http.HttpResponse;
-import java.net.http.HttpResponse.BodyHandlers;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.Arrays;
 import java.util.List;
 import java.util.Properties;
-import java.util.concurrent.CompletableFuture;
-import java.util.stream.Stream;
 
-/** Debezium's engine, and the bulk requests that most people would write behind it. */
-public final class Pipeline implements DebeziumEngine.ChangeConsumer<ChangeEvent<String, String>> {
-    /** At a time, as many as Sluice has indexers. */
-    private static final int REQUESTS = 4;
-    /** Before the digits of a key; a brace is behind them. */
-    private static final String KEY = "{\"id\":";
-
-    private final HttpClient client = HttpClient.newHttpClient();
-    private final HttpRequest.Builder request;
-    private CompletableFuture<Void> written = CompletableFuture.completedFuture(null);
-
-    private Pipeline(String url, String authorization) {
-        request = HttpRequest.newBuilder(URI.create(url + "/_bulk?filter_path=errors"))
-            .header("Content-Type", "application/x-ndjson")
-            .header("Authorization", authorization);
-    }
+/** Debezium's engine, and what most people would write behind it. */
+public final class Pipeline {
+    private Pipeline() {}
 
     public static void main(String[] arguments) throws Exception {
         var properties = new Properties();
         try (Reader file = Files.newBufferedReader(Path.of(arguments[0]))) {
             properties.load(file);
         }
-        try (var engine = DebeziumEngine.create(Json.class)
-                .using(properties)
-                .notifying(new Pipeline(System.getenv("INDEX_URL"), System.getenv("AUTHORIZATION")))
-                .build()) {
+        try (var engine = DebeziumEngine.create(Json.class).using(properties).notifying(target(System.getenv("TARGET"))).build()) {
             engine.run();
         }
     }
 
-    /** Writes while the engine prepares the next batch, but after the last one: a row's changes keep their order. */
-    @Override
-    public void handleBatch(List<ChangeEvent<String, String>> changes, RecordCommitter<ChangeEvent<String, String>> committer) {
-        var bodies = new StringBuilder[REQUESTS];
-        Arrays.setAll(bodies, number -> new StringBuilder());
-        for (var change : changes) {
-            String key = change.key().substring(KEY.length(), change.key().length() - 1);
-            var body = bodies[Math.floorMod(key.hashCode(), REQUESTS)];
-            if (change.value() == null) {
-                body.append("{\"delete\":{\"_id\":\"").append(key).append("\"}}\n");
-            } else {
-                body.append("{\"index\":{\"_id\":\"").append(key).append("\"}}\n").append(change.value()).append('\n');
-            }
-        }
-        written.join();
-        var requests = Stream.of(bodies).filter(body -> !body.isEmpty()).map(this::write).toArray(CompletableFuture[]::new);
-        written = CompletableFuture.allOf(requests).thenRun(() -> commit(changes, committer));
+    private static ChangeConsumer<ChangeEvent<String, String>> target(String name) {
+        return switch (name) {
+            case "elasticsearch" -> new Elasticsearch(System.getenv("INDEX_URL"), System.getenv("AUTHORIZATION"));
+            case "kafka" -> new Kafka(System.getenv("BROKERS"), System.getenv("TOPIC"), Integer.parseInt(System.getenv("PARTITIONS")));
+            case "clickhouse" -> new ClickHouse(System.getenv("INSERT_URL"), System.getenv("INSERT_USER"), System.getenv("INSERT_PASSWORD"));
+            default -> throw new IllegalArgumentException("there is no target " + name);
+        };
     }
 
-    private CompletableFuture<Void> write(StringBuilder body) {
-        var post = request.copy().POST(BodyPublishers.ofString(body.toString())).build();
-        return client.sendAsync(post, BodyHandlers.ofString()).thenAccept(Pipeline::check);
-    }
-
-    private static void check(HttpResponse<String> answer) {
-        if (!answer.body().equals("{\"errors\":false}")) {
-            throw new IllegalStateException("Elasticsearch says " + answer.body());
-        }
-    }
-
-    private static void commit(List<ChangeEvent<String, String>> changes, RecordCommitter<ChangeEvent<String, String>> committer) {
+    /** Tells the engine that these have arrived. */
+    static void commit(List<ChangeEvent<String, String>> changes, RecordCommitter<ChangeEvent<String, String>> committer) {
         try {
             for (var change : changes) {
                 committer.markProcessed(change);

@@ -1,9 +1,10 @@
-"""Debezium's embedded engine, with bulk requests behind it."""
+"""Debezium's embedded engine, with one of three targets behind it."""
 
 import base64
 import os
 import re
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ SLOT = "debezium"
 def install() -> str:
     """The classpath of what Maven made of it, made anew only when its sources have changed."""
     home = CACHE / "peers" / f"debezium-{VERSION}"
-    made, sources = home / "made-of", "".join((HERE / name).read_text() for name in ("pom.xml", "Pipeline.java"))
+    made, sources = home / "made-of", "".join(file.read_text() for file in sorted([HERE / "pom.xml", *HERE.glob("*.java")]))
     with lock(home.parent, "building Debezium"):
         if not made.exists() or made.read_text() != sources:
             if not shutil.which("mvn"):
@@ -41,29 +42,34 @@ def install() -> str:
 
 
 @contextmanager
-def pipeline(world: World) -> Iterator[Running]:
-    """From the table to its index."""
+def engine(world: World, table: str, properties: dict[str, object], **env: str) -> Iterator[subprocess.Popen]:
+    """Follows a table, and brings it to where `env` says; for some targets with properties of their own."""
     classpath = install()
-    world.make_books(INDEX)
     connection = postgres.connection(world.database_url)
-    url, user, password = elasticsearch.split_credentials(world.stack.elasticsearch_url)
     with tempfile.TemporaryDirectory() as folder:
-        own = {
+        own = properties | {
             "database.hostname": connection["PGHOST"], "database.port": connection["PGPORT"], "database.dbname": DATABASE,
             "database.user": connection["PGUSER"], "database.password": connection["PGPASSWORD"],
-            "offset.storage.file.filename": f"{folder}/offsets",
+            "table.include.list": table, "column.exclude.list": f"{table}.author", "offset.storage.file.filename": f"{folder}/offsets",
         }  # fmt: skip
-        properties = Path(folder, "properties")
-        properties.write_text((HERE / "debezium.properties").read_text() + "".join(f"{name}={value}\n" for name, value in own.items()))
-        env = os.environ | {
-            "INDEX_URL": f"{url}/{INDEX}",
-            "AUTHORIZATION": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode(),
-        }
+        file = Path(folder, "properties")
+        file.write_text((HERE / "debezium.properties").read_text() + "".join(f"{name}={value}\n" for name, value in own.items()))
         # With twice the heap it was no faster.
         command = [elasticsearch.find_java(17) / "bin" / "java", "-Xmx256m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
-        command += ["-cp", classpath, "Pipeline", properties]
+        command += ["-cp", classpath, "Pipeline", file]
         try:
-            with follow(world, SLOT, command, env, Path(folder)) as engine:
-                yield Running(INDEX, [engine.pid])
+            with follow(world, SLOT, command, os.environ | env, Path(folder)) as started:
+                yield started
         finally:
             world.sql("DROP PUBLICATION IF EXISTS debezium")
+
+
+@contextmanager
+def pipeline(world: World) -> Iterator[Running]:
+    """From the table to its index."""
+    install()
+    world.make_books(INDEX)
+    url, user, password = elasticsearch.split_credentials(world.stack.elasticsearch_url)
+    authorization = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+    with engine(world, "demo.book", {}, TARGET="elasticsearch", INDEX_URL=f"{url}/{INDEX}", AUTHORIZATION=authorization) as started:
+        yield Running(INDEX, [started.pid])

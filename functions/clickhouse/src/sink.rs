@@ -87,6 +87,9 @@ impl Sink for ClickHouse {
             began: Instant::now(),
             tables: BTreeMap::new(),
             bytes: 0,
+            asked_at: (0, 0),
+            largest_page: (0, 0),
+            is_full: false,
             outcome: Outcome::default(),
         }
     }
@@ -99,6 +102,10 @@ pub struct Inserting {
     tables: BTreeMap<String, Table>,
     /// Of the rows of all tables that are not sent.
     bytes: usize,
+    /// Rows of the largest table, and bytes, when it was last asked whether it is full; and what the largest page added.
+    asked_at: (usize, usize),
+    largest_page: (usize, usize),
+    is_full: bool,
     outcome: Outcome,
 }
 
@@ -109,6 +116,8 @@ struct Table {
     bytes: Vec<u8>,
     /// Where each row ends, and of which change it is.
     writes: Vec<Write>,
+    /// The keys of all of them: one text takes a quarter of what one for each takes.
+    keys: String,
     sent_bytes: u64,
     /// Why it is not written to any more in this step.
     unfit: Option<String>,
@@ -117,7 +126,8 @@ struct Table {
 struct Write {
     end: usize,
     id: i64,
-    key: String,
+    /// Where its key ends, among those of the table.
+    key_end: usize,
     version: i64,
 }
 
@@ -145,15 +155,16 @@ impl Step for Inserting {
                 Err(Refused { error_type: "no_document", reason: "its row of the log has no document".to_owned() })
             }
         };
-        let write =
-            Write { end: table.bytes.len(), id: change.id, key: change.key.to_string(), version: change.version };
         match written {
             Ok(()) => {
                 self.bytes += table.bytes.len() - before;
-                table.writes.push(write);
+                table.keys.push_str(&change.key);
+                let (end, key_end) = (table.bytes.len(), table.keys.len());
+                table.writes.push(Write { end, id: change.id, key_end, version: change.version });
             }
-            Err(refused) => {
-                self.outcome.refused.push(refusal(&stream.name, &write, refused.error_type, refused.reason));
+            Err(Refused { error_type, reason }) => {
+                let of = (change.id, &*change.key, change.version);
+                self.outcome.refused.push(refusal(&stream.name, of, error_type, reason));
             }
         }
         if table.writes.len() >= INSERT_ROWS {
@@ -167,8 +178,19 @@ impl Step for Inserting {
         Ok(())
     }
 
+    /// What came behind a full insert would be another one, a second later.
+    fn is_full(&mut self) -> bool {
+        let rows = self.tables.values().map(|table| table.writes.len()).max().unwrap_or_default();
+        let (page, now) = (&mut self.largest_page, (rows, self.bytes));
+        *page = (page.0.max(now.0.saturating_sub(self.asked_at.0)), page.1.max(now.1.saturating_sub(self.asked_at.1)));
+        self.asked_at = now;
+        self.is_full = now.0 + 2 * page.0 > INSERT_ROWS || now.1 + 2 * page.1 > INSERT_BYTES;
+        self.is_full
+    }
+
     async fn finish(mut self) -> Result<Outcome, Failure> {
-        self.shared.is_busy.store(self.began.elapsed() > PACE / 2, Ordering::Relaxed);
+        let is_busy = self.is_full || self.began.elapsed() > PACE / 2;
+        self.shared.is_busy.store(is_busy, Ordering::Relaxed);
         for stream in self.tables.keys().cloned().collect::<Vec<_>>() {
             self.send(&stream).await?;
         }
@@ -191,7 +213,8 @@ impl Table {
             None => (Rows::none(), Some("it has no table yet: run migrate".to_owned())),
         };
         let name = stream.live_index.clone().unwrap_or_default();
-        (Self { name, rows, bytes: vec![], writes: vec![], sent_bytes: 0, unfit: unfit.clone() }, unfit)
+        let (bytes, writes, keys) = Default::default();
+        (Self { name, rows, bytes, writes, keys, sent_bytes: 0, unfit: unfit.clone() }, unfit)
     }
 }
 
@@ -200,6 +223,7 @@ impl Inserting {
     async fn send(&mut self, stream: &str) -> Result<(), Failure> {
         let Some(table) = self.tables.get_mut(stream) else { return Ok(()) };
         let (bytes, writes) = (Bytes::from(std::mem::take(&mut table.bytes)), std::mem::take(&mut table.writes));
+        let keys = std::mem::take(&mut table.keys);
         self.bytes -= bytes.len();
         if writes.is_empty() {
             return Ok(());
@@ -218,7 +242,10 @@ impl Inserting {
             match self.shared.insert(&table.name, bytes.slice(span(&writes, &asked))).await {
                 Ok(()) => table.sent_bytes += span(&writes, &asked).len() as u64,
                 Err(Failure::Row { reason, .. }) if asked.len() == 1 => {
-                    self.outcome.refused.push(refusal(stream, &writes[asked.start], "refused", reason));
+                    let write = &writes[asked.start];
+                    let key_begin = asked.start.checked_sub(1).map_or(0, |before| writes[before].key_end);
+                    let of = (write.id, &keys[key_begin..write.key_end], write.version);
+                    self.outcome.refused.push(refusal(stream, of, "refused", reason));
                 }
                 Err(Failure::Row { .. }) if Instant::now() > until => {
                     let reason =
@@ -258,12 +285,13 @@ fn apart(asked: Range<usize>, row: Option<usize>) -> Vec<Range<usize>> {
     }
 }
 
-fn refusal(stream: &str, write: &Write, error_type: &str, reason: String) -> Refusal {
+/// Of a change: its row of the log, its key, its version.
+fn refusal(stream: &str, (id, key, version): (i64, &str, i64), error_type: &str, reason: String) -> Refusal {
     Refusal {
-        change_id: write.id,
+        change_id: id,
         stream: stream.to_owned(),
-        key: write.key.clone(),
-        version: write.version,
+        key: key.to_owned(),
+        version,
         error_type: error_type.to_owned(),
         reason,
     }

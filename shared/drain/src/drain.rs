@@ -195,7 +195,8 @@ impl<D: Connect, S: Sink> Drain<D, S> {
         let has_any = !rows.is_empty();
         while let Some(last) = rows.last() {
             after = last.id;
-            let next_version = if Instant::now() < until { versions.draw() } else { None };
+            let goes_on = Instant::now() < until && !outgoing.is_full();
+            let next_version = if goes_on { versions.draw() } else { None };
             let Some(next_version) = next_version else {
                 outgoing.push(rows, version, read_at_ms).await?;
                 // Sent, then advanced: a crash in between repeats what was sent.

@@ -175,6 +175,11 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
         Ok(())
     }
 
+    /// Whether the sink wants no further page in this step.
+    pub fn is_full(&mut self) -> bool {
+        self.step.is_full()
+    }
+
     /// Waits until all of it is sent.
     pub async fn finish(self) -> Result<Done, Error> {
         let Self { step, streams, counters, mut done, rows, mut written, rests, began, logged, .. } = self;

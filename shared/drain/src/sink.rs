@@ -80,6 +80,11 @@ pub trait Step: Send {
         document: Option<&str>,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
+    /// Whether the step is to end before its time. Asked once a page: one more page is put after `true`, two after `false`.
+    fn is_full(&mut self) -> bool {
+        false
+    }
+
     /// Ends the step: all of it is there but for what the outcome names.
     fn finish(self) -> impl Future<Output = Result<Outcome, Self::Error>> + Send;
 }

@@ -60,6 +60,8 @@ struct State {
     refused: BTreeSet<String>,
     /// Streams that it does not take as they are.
     unfit: BTreeSet<String>,
+    /// From so many writes on a step is full.
+    full_at: Option<usize>,
 }
 
 struct Writing {
@@ -139,6 +141,10 @@ impl Step for Writing {
             self.writes.push((change.key.to_string(), change.version, document.map(str::to_owned)));
         }
         Ok(())
+    }
+
+    fn is_full(&mut self) -> bool {
+        self.target.state().full_at.is_some_and(|writes| self.writes.len() >= writes)
     }
 
     async fn finish(mut self) -> Result<Outcome, Failed> {
@@ -241,6 +247,22 @@ impl World {
             assert!(before.is_none_or(|before| before < *version), "{key}: {version} after {before:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_step_that_is_full_ends_and_the_next_one_has_the_rest() -> Result<()> {
+    let world = World::create().await?;
+    let mut drainer = world.drainer()?;
+    world.drain(&mut drainer).await?;
+    world.target.state().full_at = Some(5); // a page
+    world.owner.batch_execute("INSERT INTO item SELECT i, i FROM generate_series(1, 40) AS i").await?;
+    while world.target.state().written.is_empty() {
+        world.step(&mut drainer).await?;
+    }
+    assert_eq!(world.target.state().written.len(), 10, "one page more than fills it");
+    world.drain(&mut drainer).await?;
+    assert_eq!(world.target.documents(), world.source().await?);
+    Ok(())
 }
 
 #[tokio::test]
