@@ -13,8 +13,9 @@ use telemetry::Trace;
 
 use crate::connection::Connection;
 use crate::failure::Failure;
+use crate::quote::{quoted, text};
 use crate::sink::ClickHouse;
-use crate::table::{DELETED, Definition, VERSION, quoted, text};
+use crate::table::{DELETED, Definition, VERSION};
 
 /// How the table has one document.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use tokio::sync::Mutex;
 use url::Url;
 
 use crate::failure::{ConnectError, Failure};
-use crate::table::quoted;
+use crate::quote::quoted;
 
 /// What a statement that changes or reads the schema may take.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);

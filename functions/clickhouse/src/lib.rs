@@ -5,6 +5,7 @@ pub mod compare;
 mod config;
 mod connection;
 mod failure;
+mod quote;
 mod rows;
 mod sink;
 pub mod table;

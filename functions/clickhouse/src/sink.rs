@@ -16,8 +16,9 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::connection::Connection;
 use crate::failure::{Failure, code};
+use crate::quote::quoted;
 use crate::rows::{Refused, Rows};
-use crate::table::{Definition, quoted};
+use crate::table::Definition;
 
 /// A table of ClickHouse is no place for more.
 pub const DOCUMENT_BYTES: i32 = 4 << 20;

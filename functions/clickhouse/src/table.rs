@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use crate::connection::Connection;
 use crate::failure::{Failure, code};
+use crate::quote::{quoted, text};
 
 /// The version that a row was read under.
 pub(crate) const VERSION: &str = "_sluice_version";
@@ -68,16 +69,6 @@ pub enum Error {
         /// The key.
         wanted: String,
     },
-}
-
-/// A name as ClickHouse quotes it.
-pub(crate) fn quoted(name: &str) -> String {
-    format!("`{}`", name.replace('\\', "\\\\").replace('`', "\\`"))
-}
-
-/// A text as ClickHouse writes it.
-pub(crate) fn text(value: &str) -> String {
-    format!("'{}'", value.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
 impl Definition {
