@@ -17,7 +17,7 @@ from targets import QUICK, ROWS_OF_200, SIZE, Backlog
 from world import World, cpu_s
 
 OTHERS = ("clickhouse", "kafka")
-LOOPS = 2  # alone, both others together use as many cores
+LOOPS = 2  # alone, both others together use as much CPU, though by more processes
 PATIENCE_S = 60
 SESSIONS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'sluice{words}'"
 

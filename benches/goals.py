@@ -68,7 +68,6 @@ GOALS = [
     ("ClickHouse, parts a second and table, of single writes", value("clickhouse parts", "sluice", "parts/s"), le, 1),
     ("Kafka, messages/s of 200 B, acks=all, in transactions", value("kafka", "sluice", "messages/s"), ge, 50_000),
     ("drain while both direct targets drain, against alone", ratio("beside", BESIDE, "sluice", "documents/s"), ge, 0.95),
-    ("the same, against beside two busy loops", ratio("beside", BESIDE, LOOPS, "documents/s"), ge, 0.95),
     ("the same where each has cores of its own", ratio("beside", APART_BESIDE, APART, "documents/s"), ge, 0.95),
     ("capture, time of a write against a hand-written trigger's", ratio("capture", "sluice.track", "hand-written outbox trigger", "ms a write"), le, 1.25),
     ("cold start of the indexer, ms", value("cold start", "indexer", "ms"), le, 3),

@@ -38,6 +38,9 @@ const SETTINGS: [(&str, &str); 2] =
 const NEWER_SETTINGS: [(&str, &str); 1] = [("input_format_null_as_default", "0")];
 /// ClickHouse's code for a setting that it does not know.
 const UNKNOWN_SETTING: u32 = 115;
+/// From here on a table's rows get the room for a whole insert at once: growing by doubles, half of it would be copied, and be
+/// there twice meanwhile. Room that is not used costs no memory.
+const LARGE_BYTES: usize = 1 << 20;
 /// What is compressed and sent at once.
 const CHUNK_BYTES: usize = 256 << 10;
 
@@ -149,6 +152,9 @@ impl Step for Inserting {
             return Ok(());
         }
         let before = table.bytes.len();
+        if before > LARGE_BYTES && table.bytes.capacity() < INSERT_BYTES {
+            table.bytes.reserve_exact(INSERT_BYTES + LARGE_BYTES - before);
+        }
         let written = match (change.op, document) {
             (Op::Delete, _) => table.rows.delete(&mut table.bytes, &change.key, change.version),
             (_, Some(document)) => table.rows.upsert(&mut table.bytes, &change.key, document, change.version),
