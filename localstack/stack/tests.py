@@ -146,7 +146,7 @@ def soak(arguments: dict[str, str]) -> None:
     # About a hundred seeds a second, on a busy machine.
     long = {"PROPERTY_SECONDS": str(seconds), "SEEDS": str(100 * seconds), "MESSAGES": "10000"}
     run_tests(WATCH, env | {"HEALTHY_SECONDS": "1200"})  # three periods of five minutes lie in it, wherever it begins
-    run_tests(["cargo", "test", "--workspace", "--test", "faults", "--", "--nocapture"], env | LONG_FAULTS)
+    run_tests(["cargo", "test", "--workspace", "--test", "faults", "--test", "outages", "--", "--nocapture"], env | LONG_FAULTS)
     run_tests(["cargo", "test", "--workspace", "--test", "simulation", "--", "--nocapture"], env | long)
     run_tests(["cargo", "test", "--workspace", "--", "--nocapture", "property"], env | long)
 

@@ -26,5 +26,7 @@ mod refused;
 #[allow(dead_code, reason = "shared with the other end-to-end tests, which use the rest of it")]
 #[path = "main/stack.rs"]
 mod stack;
+#[path = "main/targets.rs"]
+mod targets;
 #[path = "main/template.rs"]
 mod template;

@@ -265,6 +265,11 @@ impl Pipeline {
     async fn restore(&mut self) -> Result<()> {
         Service::LocalStack.signal("CONT")?;
         Service::Elasticsearch.start()?;
+        for (variable_name, target) in [("CLICKHOUSE_URL", Service::Clickhouse), ("KAFKA_BROKERS", Service::Kafka)] {
+            if parameter::<String>(variable_name).is_some() {
+                target.start()?;
+            }
+        }
         // This gives the roles their passwords again.
         Service::Postgres.start()?;
         let (secrets, environments) =

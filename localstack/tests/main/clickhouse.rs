@@ -2,10 +2,10 @@
 
 use anyhow::{Result, ensure};
 use localstack::{Service, eventually, eventually_within, variable};
-use reqwest::{Client, Url};
 use serde_json::{Value, json};
 
 use crate::stack::{ARRIVAL, Stack, mapping};
+use crate::targets::ask;
 
 /// What a view of ClickHouse has, and what is to be there.
 const VIEW: &str = "SELECT id, ifNull(name, '-'), toFloat64(price) FROM e2e_clickhouse ORDER BY id FORMAT TabSeparated";
@@ -80,13 +80,4 @@ async fn validate(stack: &Stack) -> Result<Value> {
         if answer["finished"] == true { Ok(answer["streams"][0].clone()) } else { Err(told) }
     });
     Ok(round.await)
-}
-
-/// What ClickHouse answers.
-async fn ask(statement: &str) -> Result<String> {
-    let url = Url::parse(&variable("CLICKHOUSE_URL"))?;
-    let answer = Client::new().post(url).body(statement.to_owned()).send().await?;
-    let (status, text) = (answer.status(), answer.text().await?);
-    ensure!(status.is_success(), "{statement}: {status} {text}");
-    Ok(text)
 }

@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use krafka::Kafka;
-use krafka::consumer::{AutoOffsetReset, IsolationLevel};
-use localstack::{eventually_within, variable};
+use anyhow::Result;
+use localstack::eventually_within;
 use tokio::time::timeout;
 
 use crate::stack::{ARRIVAL, Stack};
+use crate::targets::table;
 
 /// Each key's document, as the function's session prints it.
 const SOURCE: &str = "SELECT id::text, to_json(i)::text FROM item AS i";
@@ -42,29 +41,4 @@ async fn a_topic_ends_as_the_source() -> Result<()> {
     .await;
     // The subscription ends with its last stream.
     stack.execute("SELECT sluice.withhold('e2e_kafka', 'kafka')").await
-}
-
-/// What a consumer of committed messages keeps, once it has read all of them.
-async fn table(topic: &str) -> Result<BTreeMap<String, String>> {
-    let kafka = Kafka::builder(variable("KAFKA_BROKERS")).connect().await?;
-    let consumer = kafka
-        .consumer_without_group()
-        .isolation_level(IsolationLevel::ReadCommitted)
-        .auto_offset_reset(AutoOffsetReset::Earliest)
-        .build()
-        .await?;
-    consumer.assign(topic, vec![0]).await?;
-    let end = consumer.fetch_watermarks(topic, 0).await?.1;
-    let mut found = BTreeMap::new();
-    while consumer.position(topic, 0).await.unwrap_or(0) < end {
-        for record in consumer.poll(Duration::from_millis(200)).await? {
-            let key = record.key_str().context("a key")?.to_owned();
-            match record.value_str() {
-                Some(document) => drop(found.insert(key, document.to_owned())),
-                None => drop(found.remove(&key)),
-            }
-        }
-    }
-    consumer.close().await?;
-    Ok(found)
 }
