@@ -7,6 +7,8 @@ mod changes;
 mod refusals;
 #[path = "main/tables.rs"]
 mod tables;
+#[path = "main/tls.rs"]
+mod tls;
 #[path = "main/validation.rs"]
 mod validation;
 #[path = "main/world.rs"]

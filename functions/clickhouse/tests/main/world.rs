@@ -84,6 +84,12 @@ impl World {
         Ok(())
     }
 
+    /// Where the server listens, as a host and a port.
+    pub fn address(&self) -> Result<String> {
+        let url = Url::parse(secret(self.server, "")?["url"].as_str().unwrap_or_default())?;
+        Ok(format!("127.0.0.1:{}", url.port().context("its URL has a port")?))
+    }
+
     pub fn drainer(&self) -> Result<Drain<Postgres, ClickHouse>> {
         let (settings, database) = self.settings()?;
         Ok(Drain::new(&settings, database, ClickHouse::new(connection(&self.secrets)?)))
