@@ -9,14 +9,15 @@ import subprocess
 import uuid
 from pathlib import Path
 
+import certificate
 import process
 from console import Failure, say
 from download import maven_artifact
 from elasticsearch import find_java
-from layout import KAFKA_CONTROLLER_PORT, KAFKA_PORT, KAFKA_SASL_PORT, SERVERS, Stack, lock
+from layout import KAFKA_CONTROLLER_PORT, KAFKA_PORT, KAFKA_SASL_PORT, KAFKA_TLS_PORT, SERVERS, Stack, lock
 
 NAME = "kafka"
-PORTS = {"Kafka": KAFKA_PORT, "Kafka (SASL)": KAFKA_SASL_PORT, "Kafka (controller)": KAFKA_CONTROLLER_PORT}
+PORTS = {"Kafka": KAFKA_PORT, "Kafka (SASL)": KAFKA_SASL_PORT, "Kafka (TLS)": KAFKA_TLS_PORT, "Kafka (controller)": KAFKA_CONTROLLER_PORT}
 USER = "sluice"
 VERSION = "4.1.2"
 JAVA = 17
@@ -25,6 +26,7 @@ HERE = Path(__file__).parent
 HOME = SERVERS / f"kafka-{VERSION}"
 LOGGER = ("showDateTime=true", "dateTimeFormat=yyyy-MM-dd HH:mm:ss.SSS")
 SCRAM = ("SCRAM-SHA-256", "SCRAM-SHA-512")
+WITH_LOGIN = ("sasl_plaintext", "sasl_ssl")  # listeners
 
 
 def install(stack: Stack) -> Path:
@@ -85,21 +87,29 @@ def log(stack: Stack) -> Path:
 
 
 def client_env(stack: Stack) -> dict[str, str]:
-    """What its clients have to know: a listener that asks nobody who he is, and one that does, by PLAIN or SCRAM."""
+    """What its clients have to know: a listener that asks nobody who he is, and two that do, by PLAIN or SCRAM, one of them in TLS."""
     given = stack.facts.get("use_kafka")
     without_login = {"KAFKA_BROKERS": given or f"127.0.0.1:{stack.port(KAFKA_PORT)}"}
-    if given or stack.facts.get("docker"):  # where the other listener is missing
+    if given or stack.facts.get("docker"):  # where the other listeners are missing
         return without_login
     return without_login | {
         "KAFKA_SASL_BROKERS": f"127.0.0.1:{stack.port(KAFKA_SASL_PORT)}",
+        "KAFKA_TLS_BROKERS": f"127.0.0.1:{stack.port(KAFKA_TLS_PORT)}",
+        "KAFKA_CA_FILE": str(stack.tls / "ca.pem"),
         "KAFKA_SASL_USER": USER,
         "KAFKA_SASL_PASSWORD": stack.password(NAME),
     }
 
 
+def _one_line(file: Path) -> str:
+    """A text as a value of Java's properties."""
+    return file.read_text().replace("\n", "\\n")
+
+
 def _settings(stack: Stack, folder: Path) -> dict[str, object]:
-    ports = {"PLAINTEXT": KAFKA_PORT, "SASL_PLAINTEXT": KAFKA_SASL_PORT, "CONTROLLER": KAFKA_CONTROLLER_PORT}
+    ports = {"PLAINTEXT": KAFKA_PORT, "SASL_PLAINTEXT": KAFKA_SASL_PORT, "SASL_SSL": KAFKA_TLS_PORT, "CONTROLLER": KAFKA_CONTROLLER_PORT}
     at = {name: f"{name}://127.0.0.1:{stack.port(first)}" for name, first in ports.items()}
+    tls = certificate.make(stack)
     login = "org.apache.kafka.common.security.{}LoginModule required"
     return {
         "process.roles": "broker,controller",
@@ -107,12 +117,15 @@ def _settings(stack: Stack, folder: Path) -> dict[str, object]:
         "controller.quorum.voters": f"1@127.0.0.1:{stack.port(KAFKA_CONTROLLER_PORT)}",
         "controller.listener.names": "CONTROLLER",
         "listeners": ",".join(at.values()),
-        "advertised.listeners": f"{at['PLAINTEXT']},{at['SASL_PLAINTEXT']}",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "advertised.listeners": ",".join(at[name] for name in ports if name != "CONTROLLER"),
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT",
         "inter.broker.listener.name": "PLAINTEXT",
         "sasl.enabled.mechanisms": ",".join(["PLAIN", *SCRAM]),
-        "listener.name.sasl_plaintext.plain.sasl.jaas.config": f'{login.format("plain.Plain")} user_{USER}="{stack.password(NAME)}";',
-        **{f"listener.name.sasl_plaintext.{name.lower()}.sasl.jaas.config": login.format("scram.Scram") + ";" for name in SCRAM},
+        **{f"listener.name.{name}.plain.sasl.jaas.config": f'{login.format("plain.Plain")} user_{USER}="{stack.password(NAME)}";' for name in WITH_LOGIN},
+        **{f"listener.name.{name}.{of.lower()}.sasl.jaas.config": login.format("scram.Scram") + ";" for name in WITH_LOGIN for of in SCRAM},
+        "listener.name.sasl_ssl.ssl.keystore.type": "PEM",
+        "listener.name.sasl_ssl.ssl.keystore.key": _one_line(tls / "server.key"),
+        "listener.name.sasl_ssl.ssl.keystore.certificate.chain": _one_line(tls / "server.pem"),
         # Whoever is let in may do all, but for what a test forbids by an ACL.
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "allow.everyone.if.no.acl.found": "true",

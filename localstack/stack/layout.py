@@ -35,7 +35,7 @@ SERVERS = SHARED / "servers"
 # First port of each server; a stack's slot is added. Below 32768, where the kernel picks ports for clients.
 POSTGRES_PORT, ELASTICSEARCH_PORT, TRANSPORT_PORT, LOCALSTACK_PORT, KIBANA_PORT = 15432, 19200, 19400, 4566, 5601
 CLICKHOUSE_PORT, CLICKHOUSE_NATIVE_PORT, KAFKA_PORT, KAFKA_SASL_PORT, KAFKA_CONTROLLER_PORT = 18123, 19000, 29092, 29192, 29292
-CHDB_PORT = 18223
+CHDB_PORT, KAFKA_TLS_PORT = 18223, 29392
 SLOTS = 100
 FIXED_SLOTS = {"default": 0, "test": 1}
 ROLES = ("postgres", "sluice_owner", "sluice_functions", "app", "elastic", "operator", "reader", "clickhouse", "kafka", "chdb")

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import certificate
 import process
 from console import Failure
 from download import pip_download, unpack
@@ -42,7 +43,7 @@ def start(stack: Stack) -> subprocess.Popen | None:
     programs, folder = install(stack), process.own_folder(stack.folder / NAME)
     port = stack.port(POSTGRES_PORT)
     data = folder / "data"
-    _make_certificate(stack)
+    tls = certificate.make(stack)
     if not data.exists():
         _make_cluster(stack, programs, data)
     _require_same_major(stack, programs, data)
@@ -56,7 +57,7 @@ def start(stack: Stack) -> subprocess.Popen | None:
         "fsync": "off" if stack.is_for_tests else "on",
     }
     if _has_tls(programs, data):
-        settings |= {"ssl": "on", "ssl_cert_file": stack.tls / "server.pem", "ssl_key_file": stack.tls / "server.key"}
+        settings |= {"ssl": "on", "ssl_cert_file": tls / "server.pem", "ssl_key_file": tls / "server.key"}
     stack.remember(tls="ssl" in settings)
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     command = [programs / "postgres", "-D", data, *options]
@@ -165,27 +166,3 @@ def _has_tls(programs: Path, data: Path) -> bool:
     """The wheel's build has no TLS (it was configured without OpenSSL); those of the distributions have."""
     command = [programs / "postgres", "-D", data, "-C", "ssl_library"]
     return subprocess.run(command, capture_output=True, text=True, **process.as_server_user()).stdout.strip() != ""
-
-
-def _make_certificate(stack: Stack) -> None:
-    """A private authority and a server certificate by it, so that verify-full can be tried on every machine."""
-    tls = stack.tls
-    key, certificate = tls / "server.key", tls / "server.pem"
-    if certificate.exists():
-        return
-    tls.mkdir(exist_ok=True)
-    names = tls / "names"
-    names.write_text("basicConstraints=CA:FALSE\nsubjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth\n")
-    new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    signed = ["-CA", tls / "ca.pem", "-CAkey", tls / "ca.key", "-CAcreateserial", "-extfile", names, "-days", "3650"]
-    for command in (
-        ["req", "-x509", *new_key, "-keyout", tls / "ca.key", "-out", tls / "ca.pem", "-days", "3650", "-subj", "/CN=Sluice stack"],
-        ["req", *new_key, "-keyout", key, "-out", tls / "server.csr", "-subj", "/CN=localhost"],
-        ["x509", "-req", "-in", tls / "server.csr", *signed, "-out", certificate],
-    ):
-        done = subprocess.run(["openssl", *command], capture_output=True, text=True)
-        if done.returncode:
-            raise Failure(f"openssl {command[0]} failed: {done.stderr.strip()}")
-    key.chmod(0o600)  # PostgreSQL refuses a key that others can read
-    if os.geteuid() == 0:
-        os.chown(key, process.SERVER_USER, process.SERVER_USER)
