@@ -48,6 +48,24 @@ pub struct Slice {
     pub last: Option<Vec<String>>,
 }
 
+/// A row of a slice.
+#[derive(Deserialize)]
+struct Row {
+    #[serde(rename = "_sluice_key")]
+    key: Vec<String>,
+    #[serde(rename = "_sluice_of")]
+    version: String,
+    #[serde(rename = "_sluice_gone")]
+    deleted: String,
+}
+
+/// The key with which a slice ends.
+#[derive(Deserialize)]
+struct End {
+    #[serde(rename = "_sluice_key")]
+    key: Vec<String>,
+}
+
 /// By what the table is known: one that was made anew is another. `None`: there is none of this name.
 ///
 /// # Errors
@@ -89,20 +107,13 @@ pub async fn compare(
     let mut found = vec![Found::default(); documents.len()];
     for line in told.lines() {
         let numbers: Vec<i64> = line.split('\t').filter_map(|number| number.parse().ok()).collect();
-        let &[position, has_row, version, deleted, is_equal] = numbers.as_slice() else {
-            return Err(Failure::Server("ClickHouse's answer is none to what was asked".to_owned()));
-        };
-        let Some(found) = usize::try_from(position - 1).ok().and_then(|position| found.get_mut(position)) else {
-            continue;
-        };
-        *found = Found {
+        let &[position, has_row, version, deleted, is_equal] = numbers.as_slice() else { return Err(unclear()) };
+        let position = usize::try_from(position - 1).map_err(|_| unclear())?;
+        *found.get_mut(position).ok_or_else(unclear)? = Found {
             is_there: has_row == 1 && deleted == 0,
-            is_equal: is_equal == 1 && documents[position as usize - 1].1.is_some(),
+            is_equal: is_equal == 1 && documents[position].1.is_some() && !refused.contains(&position),
             version: (has_row == 1).then_some(version),
         };
-    }
-    for position in refused {
-        found[position].is_equal = false;
     }
     Ok(found)
 }
@@ -129,8 +140,8 @@ async fn insert(
     }
 }
 
-/// Of each key in the scratch table: its version there, whether the table has a row, its version, whether that is deleted, and whether both
-/// have the same contents.
+/// Of each key in the scratch table: its version there, whether the table has a row, its version, whether that is deleted, and whether
+/// both have the same contents. A column may have any name but ours, and ClickHouse takes a name for an alias first.
 fn question(definition: &Definition, table: &str, scratch: &str) -> String {
     let key = definition.key_names();
     // A value as text, since NULL is equal to nothing; and each with a letter before it, so that no text is taken for NULL.
@@ -140,14 +151,19 @@ fn question(definition: &Definition, table: &str, scratch: &str) -> String {
         .map(|column| format!("ifNull(concat('V', toString({})), 'N')", quoted(column)))
         .collect();
     let contents = contents.join(", ");
+    let side = |of: &str, position: &str, has_row: u8, version: &str, deleted: &str| {
+        format!(
+            "SELECT {key}, {position} AS _sluice_at, {has_row} AS _sluice_has, {version} AS _sluice_of, {deleted} AS _sluice_gone, \
+             [{contents}] AS _sluice_contents FROM {of}"
+        )
+    };
+    let none = "toUInt64(0)";
     format!(
-        "SELECT max(position), max(has_row), max(version), max(deleted), min(contents) = max(contents) FROM (\
-         SELECT {key}, {VERSION} AS position, toUInt64(0) AS has_row, toUInt64(0) AS version, toUInt64(0) AS deleted, [{contents}] AS contents \
-         FROM {scratch} \
-         UNION ALL \
-         SELECT {key}, toUInt64(0) AS position, toUInt64(1) AS has_row, {VERSION} AS version, toUInt64({DELETED}) AS deleted, [{contents}] AS contents \
-         FROM {table} FINAL WHERE ({key}) IN (SELECT {key} FROM {scratch})) \
-         GROUP BY {key}"
+        "SELECT toString(max(_sluice_at)), toString(max(_sluice_has)), toString(max(_sluice_of)), toString(max(_sluice_gone)), \
+         toString(min(_sluice_contents) = max(_sluice_contents)) \
+         FROM ({} UNION ALL {} FINAL WHERE ({key}) IN (SELECT {key} FROM {scratch})) GROUP BY {key}",
+        side(scratch, VERSION, 0, none, none),
+        side(table, none, 1, VERSION, &format!("toUInt64({DELETED})")),
     )
 }
 
@@ -162,12 +178,6 @@ pub async fn walk(
     reserved: i64,
     size: usize,
 ) -> Result<Slice, Failure> {
-    #[derive(Deserialize)]
-    struct Row {
-        key: Vec<String>,
-        version: String,
-        deleted: String,
-    }
     let (definition, table) = table_of(stream)?;
     let table = quoted(table);
     let texts: Vec<String> = definition.key.iter().map(|column| format!("toString({})", quoted(column))).collect();
@@ -175,15 +185,11 @@ pub async fn walk(
     let after = after.map_or_else(|| "1".to_owned(), |after| beyond(&definition, after, '>', ">"));
     // Where it ends is found out first, by the order in which the table is kept: with FINAL, all that follows would be read.
     let key = definition.key_names();
-    let end = format!("SELECT [{texts}] AS key FROM {table} WHERE {after} ORDER BY {key} LIMIT {size}, 1");
-    #[derive(Deserialize)]
-    struct End {
-        key: Vec<String>,
-    }
+    let end = format!("SELECT [{texts}] AS _sluice_key FROM {table} WHERE {after} ORDER BY {key} LIMIT {size}, 1");
     let last = rows::<End>(&connection.read(&end, "JSONEachRow").await?)?.pop().map(|end| end.key);
     let until = last.as_ref().map_or_else(|| "1".to_owned(), |last| beyond(&definition, last, '<', "<="));
     let query = format!(
-        "SELECT [{texts}] AS key, toString({VERSION}) AS version, toString({DELETED}) AS deleted FROM {table} FINAL \
+        "SELECT [{texts}] AS _sluice_key, toString({VERSION}) AS _sluice_of, toString({DELETED}) AS _sluice_gone FROM {table} FINAL \
          WHERE {after} AND {until} AND ({DELETED} = 0 OR {VERSION} > {reserved})"
     );
     let walked = |row: Row| Walked {
@@ -220,7 +226,11 @@ fn rows<T: for<'de> Deserialize<'de>>(told: &str) -> Result<Vec<T>, Failure> {
         .filter(|line| !line.is_empty())
         .map(serde_json::from_str)
         .collect::<Result<_, _>>()
-        .map_err(|_| Failure::Server("ClickHouse's answer is none to what was asked".to_owned()))
+        .map_err(|_| unclear())
+}
+
+fn unclear() -> Failure {
+    Failure::Server("its answer is none to what was asked".to_owned())
 }
 
 fn table_of(stream: &Stream) -> Result<(Definition, &str), Failure> {

@@ -81,6 +81,35 @@ async fn every_kind_of_damage_to_a_table_is_found_classed_and_repaired_in_one_ro
     .await
 }
 
+/// Columns of a source may have names that the comparison could have for its own.
+#[tokio::test]
+async fn columns_of_any_name_are_compared() -> Result<()> {
+    each(async |world| {
+        world
+            .owner
+            .batch_execute(
+                r#"CREATE TABLE odd (key int, version text, position int, deleted int, contents text, "it's `" text, "max" int, PRIMARY KEY (version, key));
+                 SELECT sluice.define_stream('odd', source => 'public.odd', key => 'version, key');
+                 SELECT sluice.track('odd', stream => 'odd', key => 'version, key');
+                 SELECT sluice.deliver('odd', target => 'clickhouse')"#,
+            )
+            .await?;
+        world.migrate().await?;
+        let insert = "INSERT INTO odd SELECT n, 'v' || n % 3, n, n % 2, NULL, 'x', n FROM generate_series(1, 40) AS n";
+        world.owner.batch_execute(insert).await?;
+        world.drain().await?;
+        assert_eq!(world.validate(false).await?, "");
+        let row = "_sluice_odd (version, key, position, deleted, contents, `it's \\``, max, _sluice_version, _sluice_deleted)";
+        world.execute(&format!("INSERT INTO {row} VALUES ('v1', 1, 1, 0, NULL, 'x', 1, 9007199254740990, 0)")).await?;
+        world.execute(&format!("INSERT INTO {row} VALUES ('v9', 2, 2, 0, NULL, 'x', 2, 1, 0)")).await?;
+        world.validate(false).await?;
+        let found = r#"odd extra confirmed ["v9", "2"]; odd version_ahead confirmed ["v1", "1"]"#;
+        assert_eq!(world.differences().await?, found);
+        Ok(())
+    })
+    .await
+}
+
 /// What ClickHouse does not take is a letter, which explains the difference for as long as it is there.
 #[tokio::test]
 async fn what_a_table_cannot_hold_is_explained_by_its_letter() -> Result<()> {
