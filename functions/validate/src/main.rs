@@ -1,31 +1,14 @@
-//! The validator's process: one invocation after the other.
+//! The validator's process.
 
-use config::Env;
-use lambda_runtime::{Error, LambdaEvent, service_fn};
-use secrets::Secrets;
+use process::{Error, Started};
 use serde_json::Value;
 use telemetry::Trace;
-use tracing::Instrument as _;
 use validate::{Config, Validator};
 
 // One thread: by its memory it has less than one core, and others would only have to be woken.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    telemetry::init("validate");
-    secrets::install_crypto_provider();
-    let config = Config::from_env(Env::from_process()).inspect_err(|error| tracing::error!(%error, "configuration"))?;
-    let aws = secrets::aws().load().await;
-    let secrets = Secrets::new(aws_sdk_secretsmanager::Client::new(&aws));
+    let Started { config, secrets, .. } = process::start("validate", Config::from_env).await?;
     let validator = Validator::new(config, secrets);
-    lambda_runtime::run(service_fn(|event: LambdaEvent<Value>| {
-        let validator = &validator;
-        // Boxed: the compiler gives up on the layout of so deep a future.
-        Box::pin(async move {
-            let (event, context) = event.into_parts();
-            let trace = Trace::of_invocation(context.xray_trace_id.as_deref());
-            let work = validator.handle(event, context.deadline());
-            Ok::<_, Error>(work.instrument(telemetry::invocation(&context.request_id, &trace)).await?)
-        })
-    }))
-    .await
+    process::serve(async |event: Value, _: &Trace, deadline| validator.handle(event, deadline).await).await
 }

@@ -1,0 +1,63 @@
+//! The process of a function: what each of them needs once, then one invocation after the other.
+
+use std::time::SystemTime;
+
+use aws_config::SdkConfig;
+use config::Env;
+use lambda_runtime::{LambdaEvent, service_fn};
+use secrets::Secrets;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use telemetry::Trace;
+use tracing::{Instrument as _, error};
+
+pub use lambda_runtime::Error;
+
+/// What a function's value is made of.
+#[derive(Debug)]
+pub struct Started<C> {
+    /// What the environment says.
+    pub config: C,
+    /// For its clients.
+    pub aws: SdkConfig,
+    /// Where they find their credentials.
+    pub secrets: Secrets,
+}
+
+/// Begins the process of the function of this name. Nothing is connected yet.
+///
+/// # Errors
+/// What is wrong with the environment, which is logged, too.
+pub async fn start<C>(
+    name: &'static str,
+    from_env: impl FnOnce(Env) -> Result<C, config::Error>,
+) -> Result<Started<C>, Error> {
+    telemetry::init(name);
+    secrets::install_crypto_provider();
+    let config = from_env(Env::from_process()).inspect_err(|error| error!(%error, "configuration"))?;
+    let aws = secrets::aws().load().await;
+    let secrets = Secrets::new(aws_sdk_secretsmanager::Client::new(&aws));
+    Ok(Started { config, aws, secrets })
+}
+
+/// Handles invocations, each in its span: `handle` is given the event, the trace that it is in, and its deadline.
+///
+/// # Errors
+/// The runtime ends.
+pub async fn serve<E, R, F>(handle: impl AsyncFn(E, &Trace, SystemTime) -> Result<R, F>) -> Result<(), Error>
+where
+    E: DeserializeOwned,
+    R: Serialize,
+    F: Into<Error>,
+{
+    lambda_runtime::run(service_fn(|LambdaEvent { payload, context }: LambdaEvent<E>| {
+        let handle = &handle;
+        // Boxed: the compiler gives up on the layout of so deep a future.
+        Box::pin(async move {
+            let trace = Trace::of_invocation(context.xray_trace_id.as_deref());
+            let work = handle(payload, &trace, context.deadline());
+            work.instrument(telemetry::invocation(&context.request_id, &trace)).await.map_err(Into::into)
+        })
+    }))
+    .await
+}
