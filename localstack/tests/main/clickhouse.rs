@@ -1,7 +1,7 @@
 //! A stream that goes to ClickHouse, too.
 
 use anyhow::{Result, ensure};
-use localstack::{Service, eventually, eventually_within, variable};
+use localstack::{eventually, eventually_within, variable};
 use serde_json::{Value, json};
 
 use crate::stack::{ARRIVAL, Stack, mapping};
@@ -15,7 +15,7 @@ const DAMAGE: &str = "INSERT INTO _sluice_e2e_clickhouse (id, name, price, _slui
     SELECT id, 'damaged', price, _sluice_version, _sluice_deleted FROM _sluice_e2e_clickhouse FINAL WHERE id = 1";
 
 #[tokio::test]
-async fn clickhouse_and_elasticsearch_both_get_a_stream_and_neither_waits_for_the_other() -> Result<()> {
+async fn clickhouse_and_elasticsearch_both_get_a_stream() -> Result<()> {
     let stack = Stack::connect("e2e_clickhouse").await?;
     for statement in ["DROP TABLE IF EXISTS e2e_clickhouse", "DROP TABLE IF EXISTS _sluice_e2e_clickhouse"] {
         ask(statement).await?;
@@ -35,16 +35,6 @@ async fn clickhouse_and_elasticsearch_both_get_a_stream_and_neither_waits_for_th
     stack.execute("SELECT sluice.resync('e2e_clickhouse')").await?;
     stack.execute("INSERT INTO item SELECT i, NULL, i / 100.0 FROM generate_series(101, 3000) AS i").await?;
     stack.execute("UPDATE item SET name = 'a\u{1F680}' WHERE id % 7 = 0; DELETE FROM item WHERE id % 5 = 0").await?;
-    has_all(&stack).await?;
-
-    Service::Clickhouse.signal("KILL")?;
-    stack
-        .execute(
-            "UPDATE item SET price = price + 1; DELETE FROM item WHERE id % 3 = 0; INSERT INTO item VALUES (0, '', 0)",
-        )
-        .await?;
-    stack.converges("e2e_clickhouse", "SELECT id::text FROM item").await?;
-    Service::Clickhouse.start()?;
     has_all(&stack).await?;
 
     ask(DAMAGE).await?;
