@@ -12,17 +12,16 @@ mod pipeline;
 #[allow(dead_code, reason = "shared with the other end-to-end tests, which use the rest of it")]
 #[path = "main/stack.rs"]
 mod stack;
+#[allow(dead_code, reason = "shared with the other end-to-end tests, which use the rest of it")]
 #[path = "main/targets.rs"]
 mod targets;
-
-use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
 use localstack::{Service, eventually, eventually_within};
 
 use crate::pipeline::{Pipeline, alone, lasts};
 use crate::stack::ARRIVAL;
-use crate::targets::{ask, table};
+use crate::targets::ask;
 
 /// Each stream: its view in ClickHouse, and the same of the source.
 const VIEWS: [(&str, &str); 2] = [
@@ -35,8 +34,9 @@ const VIEWS: [(&str, &str); 2] = [
         "SELECT coalesce(string_agg(concat_ws(E'\\t', id, coalesce(title, '-'), coalesce(owner, '-')) || E'\\n', '' ORDER BY id), '') FROM project_document",
     ),
 ];
-const ITEMS: &str = "SELECT id::text, to_json(i)::text FROM item AS i";
 
+/// That a topic ends as its source, though its broker is killed, is for the function's own tests: here its log is passed, and there is
+/// no letter.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outage_of_clickhouse_and_kafka_under_load_delays_no_other_and_loses_nothing() -> Result<()> {
     alone("fault_targets", async |pipeline| {
@@ -68,7 +68,7 @@ async fn an_outage_of_clickhouse_and_kafka_under_load_delays_no_other_and_loses_
         pipeline.say("they are back");
         load.goes_on(100).await;
         pipeline.converges(load).await?;
-        has_all(pipeline, &topic).await?;
+        has_all(pipeline).await?;
         let letters = "SELECT count(*) FROM sluice.dead_letter WHERE stream LIKE 'fault\\_targets\\_%'";
         ensure!(pipeline.stack.owner.query_one(letters, &[]).await?.get::<_, i64>(0) == 0, "there are letters");
         let withhold = "SELECT sluice.withhold(stream, subscription) FROM sluice.target
@@ -89,7 +89,7 @@ async fn arrives(pipeline: &Pipeline, id: i32) -> Result<()> {
     Ok(())
 }
 
-async fn has_all(pipeline: &Pipeline, topic: &str) -> Result<()> {
+async fn has_all(pipeline: &Pipeline) -> Result<()> {
     let owner = &pipeline.stack.owner;
     for (view, source) in VIEWS {
         let wanted: String = owner.query_one(source, &[]).await?.get(0);
@@ -100,12 +100,5 @@ async fn has_all(pipeline: &Pipeline, topic: &str) -> Result<()> {
         })
         .await;
     }
-    let wanted: BTreeMap<String, String> =
-        owner.query(ITEMS, &[]).await?.iter().map(|row| (row.get(0), row.get(1))).collect();
-    eventually_within(ARRIVAL, "the last message of each key to be what the source has", async || {
-        let found = table(topic).await.map_err(|error| format!("{error:#}"))?;
-        if found == wanted { Ok(()) } else { Err(format!("{} keys of {}", found.len(), wanted.len())) }
-    })
-    .await;
     Ok(())
 }

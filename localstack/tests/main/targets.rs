@@ -8,6 +8,7 @@ use krafka::Kafka;
 use krafka::consumer::{AutoOffsetReset, IsolationLevel};
 use localstack::variable;
 use reqwest::{Client, Url};
+use tokio::time::timeout;
 
 /// What ClickHouse answers.
 pub async fn ask(statement: &str) -> Result<String> {
@@ -18,8 +19,13 @@ pub async fn ask(statement: &str) -> Result<String> {
     Ok(text)
 }
 
-/// What a consumer of committed messages keeps of a topic with one partition, once it has read all of them.
-pub async fn table(topic: &str) -> Result<BTreeMap<String, String>> {
+/// What a consumer of committed messages keeps of a topic with one partition, once it has read as far as this key.
+pub async fn table(topic: &str, last: &str) -> Result<BTreeMap<String, String>> {
+    // A client that began while the broker was away may wait for ever.
+    timeout(Duration::from_secs(30), read(topic, last)).await?
+}
+
+async fn read(topic: &str, last: &str) -> Result<BTreeMap<String, String>> {
     let kafka = Kafka::builder(variable("KAFKA_BROKERS")).connect().await?;
     let consumer = kafka
         .consumer_without_group()
@@ -28,9 +34,8 @@ pub async fn table(topic: &str) -> Result<BTreeMap<String, String>> {
         .build()
         .await?;
     consumer.assign(topic, vec![0]).await?;
-    let end = consumer.fetch_watermarks(topic, 0).await?.1;
     let mut found = BTreeMap::new();
-    while consumer.position(topic, 0).await.unwrap_or(0) < end {
+    while !found.contains_key(last) {
         for record in consumer.poll(Duration::from_millis(200)).await? {
             let key = record.key_str().context("a key")?.to_owned();
             match record.value_str() {
