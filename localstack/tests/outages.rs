@@ -12,7 +12,6 @@ mod pipeline;
 #[allow(dead_code, reason = "shared with the other end-to-end tests, which use the rest of it")]
 #[path = "main/stack.rs"]
 mod stack;
-#[allow(dead_code, reason = "shared with the other end-to-end tests, which use the rest of it")]
 #[path = "main/targets.rs"]
 mod targets;
 
