@@ -39,6 +39,18 @@ CREATE INDEX waiting_stream ON sluice.waiting (stream, subscription, id);
 -- By a hash, since an index takes 2.7 kB.
 CREATE UNIQUE INDEX waiting_once ON sluice.waiting (subscription, stream, md5(key));
 
+-- Deletes that a direct target has carried out, and whose keys are to be read once more when no older write can be under way: a
+-- target may forget the version of what it deleted, and would take such a write for new. Of one stream the oldest is due first.
+CREATE TABLE sluice.look (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    subscription text NOT NULL,
+    stream text NOT NULL,
+    key text NOT NULL,
+    due_at timestamptz NOT NULL,
+    seen pg_snapshot NOT NULL                   -- sees none of the rows that the deletes were of; what it sees was passed before
+);
+CREATE INDEX look_stream ON sluice.look (subscription, stream, id);
+
 -- Streams whose documents could not be read when they were last asked for, and why.
 CREATE TABLE sluice.stream_fault (
     subscription text NOT NULL,

@@ -89,7 +89,11 @@ BEGIN
               AND EXISTS (SELECT FROM sluice.outbox AS o WHERE o.xid = ended AND o.op <> 'fan_out' AND (o.only_for IS NULL OR o.only_for = reader)))
         OR EXISTS (
             SELECT FROM sluice.waiting AS w JOIN sluice.target AS t ON t.subscription = w.subscription AND t.stream = w.stream
-            WHERE w.subscription = reader AND t.live_index IS NOT NULL AND coalesce(t.rests_until < clock_timestamp(), true));
+            WHERE w.subscription = reader AND t.live_index IS NOT NULL AND coalesce(t.rests_until < clock_timestamp(), true))
+        OR EXISTS (
+            SELECT FROM sluice.target AS t
+            CROSS JOIN LATERAL (SELECT x.due_at FROM sluice.look AS x WHERE x.subscription = t.subscription AND x.stream = t.stream ORDER BY x.id LIMIT 1) AS l
+            WHERE t.subscription = reader AND t.live_index IS NOT NULL AND coalesce(t.rests_until < clock_timestamp(), true) AND l.due_at <= clock_timestamp());
 END $$;
 
 -- Means a position something here?

@@ -379,7 +379,7 @@ $$;
 
 -- Takes back what was kept of streams that have an index now: `size` rows at most, 8 MiB of payloads, the oldest first.
 -- The caller sends them in this transaction, and nothing of the log before they are all sent: what was emitted since is
--- newer.
+-- newer. Where there are none, the looks that are due: their op is `look`, and their ids are below zero.
 CREATE OR REPLACE FUNCTION sluice.waited(reader text, size integer)
 RETURNS TABLE (id bigint, stream text, key text, op text, payload json)
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -395,8 +395,31 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 
         DELETE FROM sluice.waiting AS w USING oldest AS o
         WHERE w.id = o.id AND w.subscription = reader AND (o.n = 1 OR o.bytes <= 8388608)
         RETURNING w.id, w.stream, w.key, w.op, w.payload
+    ), looked AS (
+        DELETE FROM sluice.look AS l USING (
+            SELECT x.id
+            FROM sluice.target AS t
+            CROSS JOIN LATERAL (SELECT * FROM sluice.look AS y WHERE y.subscription = t.subscription AND y.stream = t.stream ORDER BY y.id LIMIT size) AS x
+            WHERE t.subscription = reader AND t.live_index IS NOT NULL AND coalesce(t.rests_until < clock_timestamp(), true)
+              AND x.due_at <= clock_timestamp() AND NOT EXISTS (SELECT FROM oldest)
+            ORDER BY x.id
+            LIMIT size) AS due
+        WHERE l.id = due.id
+        RETURNING l.id, l.stream, l.key
     )
-    SELECT t.id, t.stream, t.key, t.op, t.payload FROM taken AS t ORDER BY t.id
+    SELECT t.id, t.stream, t.key, t.op, t.payload FROM taken AS t
+    UNION ALL
+    SELECT -l.id, l.stream, l.key, 'look', NULL FROM looked AS l
+    ORDER BY 1
+$$;
+
+-- Notes deletes that this step carries out, to be looked at again so much later.
+CREATE OR REPLACE FUNCTION sluice.look_later(reader text, streams text[], keys text[], pause interval) RETURNS void
+LANGUAGE sql VOLATILE AS $$
+    INSERT INTO sluice.look (subscription, stream, key, due_at, seen)
+    SELECT s.name, d.stream, d.key, clock_timestamp() + pause, coalesce(s.began, s.seen)
+    FROM sluice.subscription AS s, unnest(streams, keys) AS d(stream, key)
+    WHERE s.name = reader
 $$;
 
 -- The index has this mapping: the drain sends what waited for it.

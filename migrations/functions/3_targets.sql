@@ -196,6 +196,7 @@ BEGIN
             USING ERRCODE = 'undefined_object', HINT = 'Where each goes: SELECT stream, subscription FROM sluice.target.';
     END IF;
     DELETE FROM sluice.waiting AS w WHERE w.stream = withhold.stream AND w.subscription = withhold.target;
+    DELETE FROM sluice.look AS l WHERE l.stream = withhold.stream AND l.subscription = withhold.target;
     DELETE FROM sluice.stream_fault AS f WHERE f.stream = withhold.stream AND f.subscription = withhold.target;
     DELETE FROM sluice.validation AS v WHERE v.stream = withhold.stream AND v.subscription = withhold.target;
     DELETE FROM sluice.difference AS d WHERE d.stream = withhold.stream AND d.subscription = withhold.target;

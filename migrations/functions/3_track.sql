@@ -275,6 +275,7 @@ BEGIN
     DELETE FROM sluice.expansion_turn AS t WHERE t.stream = drop_stream.stream;
     DELETE FROM sluice.stream AS s WHERE s.name = drop_stream.stream;
     DELETE FROM sluice.waiting AS w WHERE w.stream = drop_stream.stream;
+    DELETE FROM sluice.look AS l WHERE l.stream = drop_stream.stream;
     DELETE FROM sluice.stream_fault AS f WHERE f.stream = drop_stream.stream;
     DELETE FROM sluice.validation AS v WHERE v.stream = drop_stream.stream;
     DELETE FROM sluice.difference AS d WHERE d.stream = drop_stream.stream;

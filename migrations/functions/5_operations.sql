@@ -375,6 +375,9 @@ BEGIN
     DELETE FROM sluice.waiting AS w WHERE w.stream = forget.stream AND w.key = forget.key;
     GET DIAGNOSTICS rows = ROW_COUNT;
     removed := removed + rows;
+    DELETE FROM sluice.look AS l WHERE l.stream = forget.stream AND l.key = forget.key;
+    GET DIAGNOSTICS rows = ROW_COUNT;
+    removed := removed + rows;
     DELETE FROM sluice.dead_letter AS l
     WHERE l.stream = forget.stream AND l.key = forget.key
        OR l.payload IS NOT NULL AND sluice.mentions(l.payload::text, CASE l.stream WHEN forget.stream THEN texts ELSE others END)

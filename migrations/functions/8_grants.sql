@@ -9,6 +9,7 @@ GRANT USAGE ON SCHEMA sluice TO sluice_app;
 GRANT SELECT ON sluice.schema_history, sluice.stream, sluice.target, sluice.waiting, sluice.tracked TO sluice_app;
 GRANT SELECT, INSERT ON sluice.outbox TO sluice_app;
 GRANT SELECT, UPDATE ON sluice.subscription TO sluice_app;
+GRANT SELECT, INSERT ON sluice.look TO sluice_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.flight, sluice.landed, sluice.expansion, sluice.expansion_turn, sluice.expanded, sluice.stream_fault TO sluice_app;
 GRANT SELECT, INSERT, UPDATE ON sluice.delivery_stats, sluice.redrive_task TO sluice_app;
 GRANT SELECT, INSERT, DELETE ON sluice.delivery_history TO sluice_app;
@@ -28,7 +29,7 @@ GRANT EXECUTE ON FUNCTION
     sluice.column_types(regclass, text[]), sluice.key_expression(text, text[]), sluice.fields_of(sluice.target), sluice.texts_of(sluice.target), sluice.read_query(sluice.stream, text[], text[]),
     sluice.documents_query(sluice.stream, text[], text[]), sluice.reader_of(sluice.stream), sluice.reader_function(regrole), sluice.has_reader(regrole),
     sluice.as_reader(sluice.stream, text, text), sluice.ask(sluice.stream, text, text[]),
-    sluice.answers_for_another(text, text, text), sluice.wait(text, bigint[]), sluice.waited(text, integer), sluice.note_fault(text, text, text),
+    sluice.answers_for_another(text, text, text), sluice.wait(text, bigint[]), sluice.waited(text, integer), sluice.look_later(text, text[], text[], interval), sluice.note_fault(text, text, text),
     sluice.direct_targets(), sluice.rest(text, text, interval), sluice.forget_refusals(text, text, text[]),
     sluice.note_refusals(text, bigint[], text[], text[], bigint[], text[], text[]),
     sluice.redrive_refusals(bigint[], text, text), sluice.discard_refusals(bigint[], text, text, text),

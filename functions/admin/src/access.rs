@@ -1,5 +1,6 @@
 //! Who may do what, and who the caller is, for the page.
 
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use axum::extract::{Request, State};
@@ -47,6 +48,10 @@ pub struct Caller {
     pub role: Role,
     pub source_ip: Option<String>,
 }
+
+/// Where a request came from that a process of its own was sent, instead of a function behind a URL.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub IpAddr);
 
 impl Caller {
     /// As the audit tells it.
@@ -121,14 +126,20 @@ pub async fn guard(State(admin): State<Admin>, mut request: Request, next: Next)
 }
 
 async fn identify(admin: &Admin, extensions: &Extensions, headers: &HeaderMap) -> Result<Caller, Problem> {
-    let context = extensions.get::<RequestContext>();
-    let Some(RequestContext::ApiGatewayV2(context)) = context else {
-        return Err(Problem::new(StatusCode::FORBIDDEN, "this did not come through the function's URL"));
+    let peer = extensions.get::<Peer>();
+    let context = match extensions.get::<RequestContext>() {
+        Some(RequestContext::ApiGatewayV2(context)) => Some(context),
+        _ if peer.is_some() => None,
+        _ => return Err(Problem::new(StatusCode::FORBIDDEN, "this did not come through the function's URL")),
     };
-    let source_ip = context.http.source_ip.clone().filter(|ip| !ip.is_empty());
+    let source_ip = match peer {
+        Some(Peer(ip)) => Some(ip.to_string()),
+        None => context.and_then(|context| context.http.source_ip.clone()).filter(|ip| !ip.is_empty()),
+    };
     match &admin.config.access {
         Access::Iam => {
-            let iam = context.authorizer.as_ref().and_then(|authorizer| authorizer.iam.as_ref());
+            let iam =
+                context.and_then(|context| context.authorizer.as_ref()).and_then(|authorizer| authorizer.iam.as_ref());
             let actor = iam.and_then(|iam| iam.user_arn.clone());
             let actor = actor.ok_or_else(|| Problem::new(StatusCode::FORBIDDEN, "the request was not signed"))?;
             Ok(Caller { actor, role: Role::Operator, source_ip })
@@ -143,7 +154,7 @@ async fn identify(admin: &Admin, extensions: &Extensions, headers: &HeaderMap) -
             let Some(role) = role_of(admin, arn, token.trim()).await? else {
                 warn!(source_ip, "a token was refused");
                 print(admin, |line| line.count("RefusedTokens", 1));
-                return Err(unauthorized("this token is not known; it stands in the secret of AdminSecretArn"));
+                return Err(unauthorized("this token is not known; it stands in the secret with the tokens"));
             };
             let actor = match role {
                 Role::Operator => "operator",

@@ -11,10 +11,8 @@ pub struct Config {
     pub database: database::Settings,
     /// Elasticsearch and its secret.
     pub search: search::Settings,
-    /// QUEUE_URL: where letters that nobody could read go back to.
-    pub queue_url: String,
-    /// DEAD_LETTER_QUEUE_URL.
-    pub dead_letter_queue_url: String,
+    /// QUEUE_URL and DEAD_LETTER_QUEUE_URL; none where Elasticsearch is a direct target.
+    pub queues: Option<QueueUrls>,
     /// ADMIN_AUTH and ADMIN_SECRET_ARN: how callers prove who they are.
     pub access: Access,
     /// STACK_NAME: whose metrics they are; none are written where there is none.
@@ -23,6 +21,15 @@ pub struct Config {
     pub is_demo: bool,
     /// COMMIT: which code this is.
     pub commit: String,
+}
+
+/// The queues by way of which Elasticsearch is written to.
+#[derive(Clone, Debug)]
+pub struct QueueUrls {
+    /// Where letters that nobody could read go back to.
+    pub queue: String,
+    /// Where the letters are.
+    pub dead_letters: String,
 }
 
 /// Who may call.
@@ -44,8 +51,7 @@ impl Config {
         let config = Self {
             database: database::Settings::from_env(&mut env),
             search: search::Settings::from_env(&mut env),
-            queue_url: env.required("QUEUE_URL"),
-            dead_letter_queue_url: env.required("DEAD_LETTER_QUEUE_URL"),
+            queues: queues(&mut env),
             access: if auth == "iam" { Access::Iam } else { Access::Token(env.required("ADMIN_SECRET_ARN")) },
             metrics: Metrics::from_env(&mut env, "admin"),
             is_demo: env.parsed("DEMO", false, "true or false", |_| true),
@@ -56,22 +62,23 @@ impl Config {
     }
 }
 
+fn queues(env: &mut Env) -> Option<QueueUrls> {
+    if env.optional("QUEUE_URL").is_none() && env.optional("DEAD_LETTER_QUEUE_URL").is_none() {
+        return None;
+    }
+    Some(QueueUrls { queue: env.required("QUEUE_URL"), dead_letters: env.required("DEAD_LETTER_QUEUE_URL") })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn all_that_is_wrong_is_told_at_once() {
-        let error = Config::from_env(Env::from_pairs([("DEMO", "perhaps"), ("ADMIN_AUTH", "password")])).unwrap_err();
+        let pairs = [("DEMO", "perhaps"), ("ADMIN_AUTH", "password"), ("QUEUE_URL", "http://queue")];
+        let error = Config::from_env(Env::from_pairs(pairs)).unwrap_err();
         let text = error.problems.join("\n");
-        for name in [
-            "QUEUE_URL",
-            "DEAD_LETTER_QUEUE_URL",
-            "DATABASE_SECRET_ARN",
-            "ELASTICSEARCH_SECRET_ARN",
-            "DEMO",
-            "ADMIN_AUTH",
-        ] {
+        for name in ["DEAD_LETTER_QUEUE_URL", "DATABASE_SECRET_ARN", "ELASTICSEARCH_SECRET_ARN", "DEMO", "ADMIN_AUTH"] {
             assert!(text.contains(name), "{name} is not told in: {text}");
         }
     }

@@ -16,7 +16,7 @@ use crate::access::{Caller, Role};
 use crate::config::VERSION;
 use crate::letters::direct;
 use crate::pipeline::streams::{self, Held};
-use crate::services::Admin;
+use crate::services::{Admin, Queues};
 
 /// A part that takes longer is not well.
 const PART_TIMEOUT: Duration = Duration::from_secs(5);
@@ -61,7 +61,7 @@ impl Health {
 /// One of the servers.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Part {
-    /// postgresql, sqs or elasticsearch
+    /// postgresql, elasticsearch or, where there is a queue, sqs
     name: &'static str,
     ok: bool,
     latency_ms: u64,
@@ -85,8 +85,8 @@ pub struct Pipeline {
     pending_rows: i64,
     /// For how long the oldest change that has not arrived at one of its targets has been in the log, sent or not.
     lag_ms: i64,
-    /// Messages in the queue.
-    queue_depth: i64,
+    /// Messages in the queue. Null: Elasticsearch is a direct target.
+    queue_depth: Option<i64>,
     /// Letters in the dead-letter queue, and those of direct targets.
     dead_letters: i64,
 }
@@ -105,7 +105,8 @@ pub async fn ready(
     Extension(caller): Extension<Caller>,
 ) -> Result<Json<Live>, (StatusCode, Json<Health>)> {
     let (postgresql, sqs) = tokio::join!(postgresql(&admin), sqs(&admin));
-    let parts = vec![postgresql.told_to(caller.role), sqs.told_to(caller.role)];
+    let parts: Vec<Part> =
+        [Some(postgresql), sqs].into_iter().flatten().map(|part| part.told_to(caller.role)).collect();
     if parts.iter().all(|part| part.ok) {
         return Ok(Json(Live { status: "ready" }));
     }
@@ -119,10 +120,11 @@ pub async fn ready(
     responses((status = OK, body = Health), (status = SERVICE_UNAVAILABLE, body = Health)))]
 pub async fn health(State(admin): State<Admin>, Extension(caller): Extension<Caller>) -> (StatusCode, Json<Health>) {
     let (postgresql, sqs, elasticsearch) = tokio::join!(postgresql(&admin), sqs(&admin), elasticsearch(&admin));
-    let pipeline =
-        async { if postgresql.ok && sqs.ok { timeout(PART_TIMEOUT, pipeline(&admin)).await.ok()?.ok() } else { None } };
+    let do_tell = postgresql.ok && sqs.as_ref().is_none_or(|sqs| sqs.ok);
+    let pipeline = async { if do_tell { timeout(PART_TIMEOUT, pipeline(&admin)).await.ok()?.ok() } else { None } };
     let (pipeline, streams) = tokio::join!(pipeline, held(&admin, caller.role));
-    let parts: Vec<Part> = [postgresql, sqs, elasticsearch].map(|part| part.told_to(caller.role)).into();
+    let parts = [Some(postgresql), sqs, Some(elasticsearch)].into_iter().flatten();
+    let parts: Vec<Part> = parts.map(|part| part.told_to(caller.role)).collect();
     let do_answer = pipeline.is_some() && streams.is_some() && parts.iter().all(|part| part.ok);
     let streams = streams.unwrap_or_default();
     let status = if do_answer && streams.is_empty() { Status::Ok } else { Status::Degraded };
@@ -148,13 +150,14 @@ async fn postgresql(admin: &Admin) -> Part {
     .await
 }
 
-async fn sqs(admin: &Admin) -> Part {
-    part("sqs", async {
-        let services = admin.services().await;
-        services.queue.depth().await.map_err(|failure| failure.to_string())?;
-        services.letters.depth().await.map(drop).map_err(|failure| failure.to_string())
-    })
-    .await
+/// Where there is one.
+async fn sqs(admin: &Admin) -> Option<Part> {
+    let Queues { queue, letters } = admin.services().await.queues.as_ref()?;
+    let part = part("sqs", async {
+        queue.depth().await.map_err(|failure| failure.to_string())?;
+        letters.depth().await.map(drop).map_err(|failure| failure.to_string())
+    });
+    Some(part.await)
 }
 
 async fn elasticsearch(admin: &Admin) -> Part {
@@ -178,11 +181,16 @@ async fn part(name: &'static str, check: impl Future<Output = Result<(), String>
 async fn pipeline(admin: &Admin) -> Result<Pipeline, crate::problem::Problem> {
     let database = admin.database().await?;
     let subscriptions = subscriptions::list(&database).await?;
-    let services = admin.services().await;
+    let queues = admin.services().await.queues.as_ref();
+    let (mut queue_depth, mut dead_letters) = (None, direct::depth(&database, None).await?);
+    if let Some(Queues { queue, letters }) = queues {
+        queue_depth = Some(queue.depth().await?);
+        dead_letters += letters.depth().await?.all();
+    }
     Ok(Pipeline {
         pending_rows: subscriptions.iter().map(|subscription| subscription.pending_rows).sum(),
         lag_ms: subscriptions.iter().map(|subscription| subscription.lag_ms).max().unwrap_or(0),
-        queue_depth: services.queue.depth().await?,
-        dead_letters: services.letters.depth().await?.all() + direct::depth(&database, None).await?,
+        queue_depth,
+        dead_letters,
     })
 }

@@ -31,11 +31,12 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tower_http::compression::CompressionLayer;
+use tracing::warn;
 
+pub use crate::access::Peer;
+pub use crate::config::{Access, Config};
 use crate::letters::tasks;
 use crate::problem::Problem;
-
-pub use crate::config::{Access, Config};
 pub use crate::services::Admin;
 
 /// A selection of a thousand message ids is less.
@@ -69,6 +70,18 @@ pub fn router(admin: Admin) -> Router {
         .layer(CompressionLayer::new())
         .layer(from_fn(with_headers))
         .with_state(admin)
+}
+
+/// What is served to whoever can reach it, on a port that is for machines: the metrics, which tell nothing of documents.
+pub fn open_router(admin: Admin) -> Router {
+    Router::new().route("/metrics", get(metrics::metrics)).with_state(admin)
+}
+
+/// Goes on with each redrive that runs, for a part of a minute. To be called each minute.
+pub async fn go_on_with_redrives(admin: &Admin) {
+    if let Err(problem) = tasks::go_on_with_all(admin).await {
+        warn!(error = problem.detail(), "redrives could not be gone on with");
+    }
 }
 
 async fn with_headers(request: Request<axum::body::Body>, next: Next) -> Response {

@@ -85,10 +85,12 @@ pub async fn metrics(State(admin): State<Admin>) -> Result<impl IntoResponse, Pr
     let problems = streams::list_problems(&database).await?;
     let validations = validation::list(&database).await?;
     let profiles = Totals::new(ingest::read_totals(&database).await?);
-    let services = admin.services().await;
-    let queue = services.queue.depth().await?;
     let mut letters = refusals::count(&database).await?;
-    letters.insert(ELASTICSEARCH.to_owned(), services.letters.depth().await?.all());
+    let mut queued = None;
+    if let Some(queues) = &admin.services().await.queues {
+        queued = Some(queues.queue.depth().await?);
+        *letters.entry(ELASTICSEARCH.to_owned()).or_default() += queues.letters.depth().await?.all();
+    }
 
     let mut text = Exposition::default();
     deliveries(&mut text, &targets);
@@ -109,8 +111,10 @@ pub async fn metrics(State(admin): State<Admin>) -> Result<impl IntoResponse, Pr
         text.sample("sluice_stream_problem", &labels(&one.subscription, &one.stream), u8::from(has_problem));
     }
     differences(&mut text, &validations);
-    text.family("sluice_queue_messages", "gauge", "Messages in the queue: visible, delayed and in flight.");
-    text.sample("sluice_queue_messages", &[], queue);
+    if let Some(queued) = queued {
+        text.family("sluice_queue_messages", "gauge", "Messages in the queue: visible, delayed and in flight.");
+        text.sample("sluice_queue_messages", &[], queued);
+    }
     text.family(
         "sluice_dead_letters",
         "gauge",

@@ -31,12 +31,18 @@ pub struct Admin {
 pub struct Services {
     pub secrets: Secrets,
     pub search: Connection,
-    pub letters: Letters,
-    pub queue: queue::Sqs,
+    /// None where Elasticsearch is a direct target.
+    pub queues: Option<Queues>,
     /// When a token that nobody knows last made us look at the secret again.
     pub tokens_refreshed_at: Mutex<Option<Instant>>,
     settings: database::Settings,
     session: Mutex<Option<(Arc<Client>, Instant)>>,
+}
+
+/// By way of which Elasticsearch is written to.
+pub struct Queues {
+    pub letters: Letters,
+    pub queue: queue::Sqs,
 }
 
 impl Admin {
@@ -77,8 +83,10 @@ impl Services {
     fn with_clients(config: &Config, secrets: Secrets, sqs: aws_sdk_sqs::Client) -> Self {
         Self {
             search: Connection::new(config.search.clone(), secrets.clone()),
-            letters: Letters::new(sqs.clone(), &config.dead_letter_queue_url),
-            queue: queue::Sqs::new(sqs, config.queue_url.as_str()),
+            queues: config.queues.as_ref().map(|urls| Queues {
+                letters: Letters::new(sqs.clone(), &urls.dead_letters),
+                queue: queue::Sqs::new(sqs, urls.queue.as_str()),
+            }),
             tokens_refreshed_at: Mutex::default(),
             settings: config.database.clone(),
             session: Mutex::default(),

@@ -252,6 +252,10 @@ impl Session for SimulatedSession {
         Ok((rows.into_iter().map(row).collect(), self.world.now_ms()))
     }
 
+    async fn look_later(&self, _: &str, _: &[(String, String)], _: Duration) -> Result<(), Error> {
+        unreachable!("no target here forgets what it deleted")
+    }
+
     async fn wait(&self, subscription: &str, ids: &[i64]) -> Result<(), Error> {
         self.begin_request().await?;
         {
@@ -422,5 +426,5 @@ fn stream(subscription: &str, name: &str) -> Stream {
 
 /// As the drain is given it.
 fn row((id, stream, key, is_delete): (i64, String, String, bool)) -> Row {
-    Row { id, stream, key, is_delete, payload: None, logged_ms: 0, traceparent: None }
+    Row { id, stream, key, is_delete, is_look: false, payload: None, logged_ms: 0, traceparent: None }
 }

@@ -49,6 +49,8 @@ pub struct Row {
     pub key: String,
     /// Whether the writer deleted the row; the document that is read decides.
     pub is_delete: bool,
+    /// Nobody changed it: a delete is looked at once more.
+    pub is_look: bool,
     /// The document, for a stream that is fed by `sluice.emit`.
     pub payload: Option<String>,
     /// When it was logged, by the database's clock, in milliseconds since 1970.
@@ -123,6 +125,7 @@ impl Row {
                 stream: row.try_get(1)?,
                 key: row.try_get::<_, Option<String>>(2)?.unwrap_or_default(),
                 is_delete: row.try_get(3)?,
+                is_look: id < 0,
                 payload: row.try_get::<_, Option<String>>(4)?.map(one_line),
                 logged_ms: row.try_get(6).map_or(0, milliseconds),
                 traceparent: row.try_get(7)?,
@@ -131,7 +134,16 @@ impl Row {
         Ok(read().unwrap_or_else(|error| {
             error!(id, error = crate::describe(&error), "a row of the log cannot be read");
             let stream = row.try_get(1).unwrap_or_default();
-            Self { id, stream, key: String::new(), is_delete: false, payload: None, logged_ms: 0, traceparent: None }
+            Self {
+                id,
+                stream,
+                key: String::new(),
+                is_delete: false,
+                is_look: false,
+                payload: None,
+                logged_ms: 0,
+                traceparent: None,
+            }
         }))
     }
 }

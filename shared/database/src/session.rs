@@ -64,9 +64,12 @@ pub trait Session {
     /// Ends the interval, after an empty page and after nothing else.
     async fn finish(&self, subscription: &str) -> Result<(), Error>;
 
-    /// Takes back rows that were set aside and whose streams have an index now, `size` at most, and the database's clock as
+    /// Takes back rows that were set aside and whose streams have an index now, or deletes to be looked at again, `size` at most, and the database's clock as
     /// [`page`](Self::page) gives it. They are to be sent in this transaction, before any page.
     async fn waited(&self, subscription: &str, size: i32) -> Result<(Vec<Row>, i64), Error>;
+
+    /// Has the keys of deletes read once more, so much later: streams and keys.
+    async fn look_later(&self, subscription: &str, deletes: &[(String, String)], pause: Duration) -> Result<(), Error>;
 
     /// Sets rows of a stream aside: until it has an index, or its rest is over.
     async fn wait(&self, subscription: &str, ids: &[i64]) -> Result<(), Error>;
@@ -262,6 +265,14 @@ impl<C: Borrow<Client>> Session for C {
                 .await?;
         let read_at_ms = rows.first().map_or(0, |row| milliseconds(row.get(5)));
         Ok((rows.iter().map(Row::of).collect::<Result<_, _>>()?, read_at_ms))
+    }
+
+    async fn look_later(&self, subscription: &str, deletes: &[(String, String)], pause: Duration) -> Result<(), Error> {
+        let (streams, keys): (Vec<&str>, Vec<&str>) =
+            deletes.iter().map(|(stream, key)| (stream.as_str(), key.as_str())).unzip();
+        let statement = "SELECT sluice.look_later($1, $2, $3, make_interval(secs => $4))";
+        let parameters: [&(dyn ToSql + Sync); 4] = [&subscription, &streams, &keys, &pause.as_secs_f64()];
+        call(PEER, "look_later", self.borrow().execute(statement, &parameters)).await.map(drop)
     }
 
     async fn wait(&self, subscription: &str, ids: &[i64]) -> Result<(), Error> {

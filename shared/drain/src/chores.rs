@@ -64,6 +64,11 @@ impl<D: Connect> Chores<D> {
         }
     }
 
+    /// Gives the session up, with whatever it is in the middle of.
+    pub(crate) fn close(&mut self) {
+        self.session.close();
+    }
+
     /// Does the chores that are due, and one slice of a slow expansion where one waits: whether there was one.
     ///
     /// # Errors

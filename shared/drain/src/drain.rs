@@ -9,6 +9,7 @@ use futures_util::future::try_join;
 use telemetry::Trace;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::error::SqlState;
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::error::Error;
@@ -63,20 +64,26 @@ impl<D: Connect, S: Sink> Drain<D, S> {
         }
     }
 
-    /// Drains until it is time to stop; after a failure it goes on.
+    /// Drains until it is time to stop, or `stop` says so: then what was begun is finished. After a failure it goes on.
     ///
     /// # Errors
     /// The last failure, if nothing has worked since.
-    pub async fn stay(&mut self, trace: &Trace, stop_at: Instant, drained: &mut Drained) -> Result<(), Error> {
+    pub async fn stay(
+        &mut self,
+        trace: &Trace,
+        stop_at: Instant,
+        stop: &CancellationToken,
+        drained: &mut Drained,
+    ) -> Result<(), Error> {
         let mut outcome = Ok(());
         let mut pause = Duration::ZERO;
-        while Instant::now() < stop_at {
+        while Instant::now() < stop_at && !stop.is_cancelled() {
             match guard(stop_at, self.step(trace, stop_at, drained)).await {
                 Ok(has_more) => {
                     outcome = Ok(());
                     pause = Duration::ZERO;
                     if !has_more {
-                        sleep(self.poll_interval).await;
+                        stop.run_until_cancelled(sleep(self.poll_interval)).await;
                     }
                 }
                 Err(failure) => {
@@ -84,7 +91,8 @@ impl<D: Connect, S: Sink> Drain<D, S> {
                     self.close();
                     outcome = Err(failure);
                     pause = (pause * 2).clamp(Duration::from_millis(500), Duration::from_secs(10));
-                    sleep(pause.min(stop_at.saturating_duration_since(Instant::now()))).await;
+                    let pause = pause.min(stop_at.saturating_duration_since(Instant::now()));
+                    stop.run_until_cancelled(sleep(pause)).await;
                 }
             }
         }
@@ -174,7 +182,8 @@ impl<D: Connect, S: Sink> Drain<D, S> {
         };
         let base = version;
         let (waited, waited_at_ms) = session.waited(&self.subscription, self.page_size).await?;
-        let step = self.sink.begin(trace, base);
+        let looks_again_after = self.sink.looks_again_after();
+        let step = (self.sink.begin(trace, base), looks_again_after.is_some());
         let mut outgoing =
             Outgoing::<_, S>::new((session, &self.subscription), stop_at, &mut self.rests, step, drained).await?;
         if !waited.is_empty() {
@@ -187,7 +196,7 @@ impl<D: Connect, S: Sink> Drain<D, S> {
                 rest(session, &self.subscription, &done).await?;
                 return Ok(true);
             }
-            store(session, &self.subscription, base, true, &done).await?;
+            store(session, &self.subscription, base, true, looks_again_after, &done).await?;
             commit(session, done, drained).await?;
             return Ok(true);
         }
@@ -201,7 +210,7 @@ impl<D: Connect, S: Sink> Drain<D, S> {
                 outgoing.push(rows, version, read_at_ms).await?;
                 // Sent, then advanced: a crash in between repeats what was sent.
                 let done = outgoing.finish().await?;
-                store(session, &self.subscription, base, false, &done).await?;
+                store(session, &self.subscription, base, false, looks_again_after, &done).await?;
                 session.advance(&self.subscription, after).await?;
                 commit(session, done, drained).await?;
                 return Ok(true);
@@ -219,7 +228,7 @@ impl<D: Connect, S: Sink> Drain<D, S> {
             version = next_version;
         }
         let done = outgoing.finish().await?;
-        store(session, &self.subscription, base, false, &done).await?;
+        store(session, &self.subscription, base, false, looks_again_after, &done).await?;
         session.finish(&self.subscription).await?;
         commit(session, done, drained).await?;
         self.stored_at = Some(Instant::now());
@@ -233,6 +242,7 @@ async fn store(
     subscription: &str,
     base: i64,
     has_waited: bool,
+    looks_again_after: Option<Duration>,
     done: &Done,
 ) -> Result<(), Error> {
     if !done.counts.is_empty() || !done.flights.is_empty() {
@@ -244,6 +254,9 @@ async fn store(
     }
     if !done.refusals.is_empty() {
         session.note_refusals(subscription, &done.refusals).await?;
+    }
+    if let Some(pause) = looks_again_after.filter(|_| !done.looks.is_empty()) {
+        session.look_later(subscription, &done.looks, pause).await?;
     }
     for aside in done.aside.values() {
         session.wait(subscription, &aside.ids).await?;

@@ -25,7 +25,8 @@ use serde::Serialize;
 use telemetry::{Metrics, Trace};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
-use tracing::{error, info};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, error, info};
 
 use crate::guard::guard;
 
@@ -77,6 +78,28 @@ impl<D: Connect + Clone, S: Sink> Drainer<D, S> {
     pub async fn handle(&self, trace: &Trace, deadline: SystemTime) -> Result<Summary, Error> {
         let left = deadline.duration_since(SystemTime::now()).unwrap_or_default().saturating_sub(MARGIN);
         let stop_at = Instant::now() + left.min(self.settings.stay);
+        let outcome = self.work(trace, stop_at, &CancellationToken::new()).await;
+        self.release().await;
+        outcome
+    }
+
+    /// Drains until `stop` says so, for a process of its own: then it finishes the step that was begun, and lets the next drainer
+    /// begin. Every STAY it tells what it did, in a trace of its own. What fails is logged, and tried again.
+    pub async fn run(&self, stop: &CancellationToken) {
+        while !stop.is_cancelled() {
+            let trace = Trace::of_invocation(None);
+            let span = telemetry::invocation(trace.id(), &trace);
+            // What went wrong was told when it did.
+            let _ = self.work(&trace, Instant::now() + self.settings.stay, stop).instrument(span).await;
+        }
+        self.release().await;
+    }
+
+    async fn release(&self) {
+        self.state.lock().await.0.release().await;
+    }
+
+    async fn work(&self, trace: &Trace, stop_at: Instant, stop: &CancellationToken) -> Result<Summary, Error> {
         let mut state = self.state.lock().await;
         let (drain, fan_out, chores) = &mut *state;
         let mut summary = Summary::default();
@@ -92,20 +115,25 @@ impl<D: Connect + Clone, S: Sink> Drainer<D, S> {
             }
             drained
         } else {
-            // Boxed: the compiler gives up on the layout of so deep a future.
-            let (drained, (), ()) = tokio::join!(
-                Box::pin(drain.stay(trace, stop_at, &mut summary.drained)),
-                Box::pin(fan_out.stay(stop_at, &slow_waits, &mut summary.expanded)),
-                Box::pin(chores.stay(stop_at, &slow_waits, &mut done))
+            // Boxed: the compiler gives up on the layout of so deep a future. Whoever stops does not wait for what may take its
+            // time, and is done again by the next.
+            let (drained, fanned_out, _) = tokio::join!(
+                Box::pin(drain.stay(trace, stop_at, stop, &mut summary.drained)),
+                stop.run_until_cancelled(Box::pin(fan_out.stay(stop_at, &slow_waits, &mut summary.expanded))),
+                stop.run_until_cancelled(Box::pin(chores.stay(stop_at, &slow_waits, &mut done)))
             );
+            if fanned_out.is_none() {
+                fan_out.close();
+                chores.close();
+            }
             drained
         };
         summary.expanded.rows += done.rows;
         summary.expanded.parked += done.parked;
         summary.expanded.lost_flights += done.lost_flights;
-        drain.release().await;
         let Summary { drained, expanded } = &summary;
         info!(
+            subscription = self.settings.subscription,
             pages = drained.pages,
             changes = drained.changes,
             documents = drained.documents,

@@ -70,6 +70,8 @@ pub(crate) struct Done {
     pub arrived: BTreeMap<String, Vec<String>>,
     /// Of streams that rest, what is to be set aside.
     pub aside: BTreeMap<String, Aside>,
+    /// Deletes of a target that forgets them, to be looked at again: streams and keys.
+    pub looks: Vec<(String, String)>,
 }
 
 /// Changes of a stream that rests.
@@ -94,6 +96,8 @@ pub(crate) struct Outgoing<'a, S, K: Sink> {
     /// Of these the changes wait, to the end of the transaction: what waited is sent before what came later.
     set_aside: HashSet<String>,
     rests: &'a mut Rests,
+    /// Whether deletes are to be looked at again.
+    looks_again: bool,
     patience: Duration,
     step: K::Step,
     counters: &'a mut Drained,
@@ -115,7 +119,7 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
         (session, subscription): (&'a S, &'a str),
         stop_at: Instant,
         rests: &'a mut Rests,
-        step: K::Step,
+        (step, looks_again): (K::Step, bool),
         counters: &'a mut Drained,
     ) -> Result<Self, Error> {
         let streams = session.streams(subscription).await?;
@@ -127,6 +131,7 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
             has_looked_again: false,
             set_aside: HashSet::new(),
             rests,
+            looks_again,
             patience: PATIENCE,
             step,
             counters,
@@ -406,8 +411,14 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
             Op::Read | Op::Look => self.counters.to_read_again += 1,
         }
         let name = &stream.name;
-        self.done.counts.add(name, delivery::PUBLISHED, 1);
-        if !K::READS_AGAIN {
+        if !row.is_look {
+            self.done.counts.add(name, delivery::PUBLISHED, 1);
+        }
+        if self.looks_again && op == Op::Delete && !row.is_look && stream.source.is_some() {
+            self.done.looks.push((name.clone(), row.key.clone()));
+        }
+        // A look arrives as well, and was no change: nothing is counted of it.
+        if !K::READS_AGAIN && !row.is_look {
             let logged = as_milliseconds(self.began.elapsed()) - (read_at_ms - row.logged_ms);
             self.logged.entry(name.clone()).or_default().push(logged);
             self.written.entry(name.clone()).or_default().insert(row.key.clone(), version);

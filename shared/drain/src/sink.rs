@@ -1,5 +1,6 @@
 use std::error::Error;
 use std::future::Future;
+use std::time::Duration;
 
 use database::Stream;
 use database::delivery::Refusal;
@@ -48,6 +49,12 @@ pub trait Sink: Send {
     /// Whether what could not be read here is read again behind it. False: a direct target, which is given none of
     /// [`message::Op::Read`].
     const READS_AGAIN: bool;
+
+    /// How long after a delete its key is read once more, and deleted again where it is still gone: for a target that forgets the
+    /// versions of what it deleted, and would take an older write for new that was under way meanwhile. `None`: it forgets none.
+    fn looks_again_after(&self) -> Option<Duration> {
+        None
+    }
 
     /// This drainer has taken the subscription over. A sink that fences shuts all others out here, and this one's own steps that
     /// failed: from `Ok` on nothing of theirs arrives any more.

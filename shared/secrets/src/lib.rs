@@ -1,4 +1,4 @@
-//! Credentials out of Secrets Manager, and how every client of AWS is made: with time-outs, and with one TLS provider.
+//! Credentials, and how every client of AWS is made: with time-outs, and with one TLS provider.
 
 mod aws;
 #[cfg(feature = "fake")]

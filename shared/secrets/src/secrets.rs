@@ -1,6 +1,6 @@
-//! Credentials out of Secrets Manager.
+//! Credentials: out of Secrets Manager, out of files, or as they were given.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, fs, io, path::Path, sync::Arc, time::Duration};
 
 use aws_sdk_secretsmanager::{Client, error::DisplayErrorContext};
 use serde::de::DeserializeOwned;
@@ -27,36 +27,41 @@ const REFUSALS: [&str; 4] =
 /// Why a credential cannot be had. Names the secret and the remedy, never a value.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
-    /// Secrets Manager did not give it: it does not exist, may not be read, or the service does not answer.
-    #[error(
-        "the secret {arn} cannot be read: {reason}; check that it exists, that this function may call \
-         secretsmanager:GetSecretValue on it, and that Secrets Manager can be reached"
-    )]
+    /// It was not given: it does not exist, may not be read, or nobody answers.
+    #[error("the secret {arn} cannot be read: {reason}")]
     Unreadable {
-        /// The secret's ARN, as configured.
+        /// The secret's ARN, or its file, as configured.
         arn: String,
-        /// What Secrets Manager, or the way to it, answered.
+        /// What was answered, and what to check.
         reason: String,
-        /// The service itself refuses it, which it would do the next time, too; else it may pass.
+        /// Secrets Manager itself refuses it, which it would do the next time, too; else it may pass.
         is_refused: bool,
     },
     /// It is there, and is not what it should be.
     #[error("the secret {arn} has the wrong form: {problem}; put a value of the documented form into it")]
     Malformed {
-        /// The secret's ARN, as configured.
+        /// The secret's ARN, its file, or the variable that gives it.
         arn: String,
         /// What is wrong, without any of the content.
         problem: String,
     },
 }
 
+/// How a secret is named that is a file, or a folder with a file for each field: `file:/run/secrets/database`.
+const FILE: &str = "file:";
+/// What to check where Secrets Manager does not give a secret.
+const CHECK: &str = "check that it exists, that secretsmanager:GetSecretValue may be called on it, and that Secrets Manager can be reached";
+
 /// A client that caches, and of which many tasks ask for the price of one lookup.
+///
+/// A secret is named by its ARN, or as `file:` and a path; or it was given under a name of its own.
 ///
 /// An outage of Secrets Manager stops nobody who already holds a credential: the expired one serves on, with a warning. The
 /// server that it is for looks at it each time. At a token only the function itself looks: see [`Secrets::tokens`].
 #[derive(Clone, Debug)]
 pub struct Secrets {
     client: Client,
+    given: Arc<HashMap<String, String>>,
     time_to_live: Duration,
     tokens_serve: Duration,
     // Held over a lookup, so that only one is under way; whoever waited finds its result here.
@@ -88,7 +93,13 @@ impl Secrets {
 
     /// The same, and with the time after which tokens end that cannot be read any more.
     pub fn with_times(client: Client, time_to_live: Duration, tokens_serve: Duration) -> Self {
-        Self { client, time_to_live, tokens_serve, cache: Arc::default() }
+        Self { client, given: Arc::default(), time_to_live, tokens_serve, cache: Arc::default() }
+    }
+
+    /// The same, and these, by their names, are as they are given here: JSON each.
+    #[must_use]
+    pub fn with_given(self, given: HashMap<String, String>) -> Self {
+        Self { given: Arc::new(given), ..self }
     }
 
     /// The secret, at most five minutes old, or older while Secrets Manager does not answer or refuses it.
@@ -123,7 +134,7 @@ impl Secrets {
                     cache.remove(arn);
                     return Err(error);
                 }
-                tracing::warn!(%error, "Secrets Manager does not give it, an expired credential serves on");
+                tracing::warn!(%error, "a secret cannot be read again, an expired credential serves on");
                 cached.expires_at = Instant::now() + ASK_AGAIN_AFTER;
             }
         }
@@ -146,7 +157,21 @@ impl Secrets {
     }
 
     async fn look_up(&self, arn: &str) -> Result<String, SecretError> {
-        let unreadable = |reason| SecretError::Unreadable { arn: arn.to_owned(), reason, is_refused: false };
+        if let Some(given) = self.given.get(arn) {
+            return Ok(given.clone());
+        }
+        if let Some(path) = arn.strip_prefix(FILE) {
+            return read(Path::new(path)).map_err(|error| SecretError::Unreadable {
+                arn: arn.to_owned(),
+                reason: format!("{error}; check that it is there, and that this process may read it"),
+                is_refused: false,
+            });
+        }
+        let unreadable = |reason| SecretError::Unreadable {
+            arn: arn.to_owned(),
+            reason: format!("{reason}; {CHECK}"),
+            is_refused: false,
+        };
         let request = self.client.get_secret_value().secret_id(arn).send();
         let answer = timeout(LOOKUP_TIMEOUT, call("secretsmanager", "GetSecretValue", request))
             .await
@@ -155,7 +180,7 @@ impl Secrets {
                 // The service's own sentence; the context around it is a dump of the response.
                 Some(refusal) => SecretError::Unreadable {
                     arn: arn.to_owned(),
-                    reason: refusal.to_string(),
+                    reason: format!("{refusal}; {CHECK}"),
                     is_refused: refusal.meta().code().is_some_and(|code| REFUSALS.contains(&code)),
                 },
                 None => unreadable(DisplayErrorContext(&error).to_string()),
@@ -170,6 +195,25 @@ impl Secrets {
         let now = Instant::now();
         Cached { text, looked_up_at: now, expires_at: now + self.time_to_live }
     }
+}
+
+/// A file is JSON. A folder has a file for each field, as Kubernetes mounts a secret: the names of those that are no fields begin
+/// with a dot.
+fn read(path: &Path) -> io::Result<String> {
+    if !path.is_dir() {
+        return fs::read_to_string(path);
+    }
+    let mut fields = serde_json::Map::new();
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.starts_with('.') && entry.path().is_file() {
+            let value = fs::read_to_string(entry.path())?;
+            // An editor ends a file with a line break, which no password has there.
+            fields.insert(name, value.trim_end_matches(['\r', '\n']).into());
+        }
+    }
+    Ok(serde_json::Value::Object(fields).to_string())
 }
 
 fn parse<T: DeserializeOwned>(arn: &str, text: &str) -> Result<T, SecretError> {

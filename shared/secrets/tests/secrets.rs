@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper of a test fails the test by its panic")]
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use aws_sdk_secretsmanager::{Client, config::Credentials};
 use secrets::{SecretError, Secrets, fake::SecretsManager};
@@ -163,4 +163,35 @@ async fn a_client_of_aws_does_not_wait_without_end() {
     let request = Client::new(&settings).get_secret_value().secret_id(ARN).send();
     let answer = timeout(Duration::from_secs(3600), request).await.expect("the request has an end");
     assert!(answer.unwrap_err().as_service_error().is_none());
+}
+
+#[tokio::test]
+async fn a_secret_is_a_file_or_a_folder_of_fields_and_a_new_one_is_seen() {
+    let folder = std::env::temp_dir().join(format!("sluice-secrets-{}", std::process::id()));
+    std::fs::create_dir_all(folder.join("fields")).unwrap();
+    let (file, fields) = (folder.join("database.json"), folder.join("fields"));
+    std::fs::write(&file, r#"{"password": "first"}"#).unwrap();
+    std::fs::write(fields.join("password"), "in a folder\n").unwrap();
+    // As Kubernetes has the versions of a secret beside the links to their fields.
+    std::fs::create_dir_all(fields.join("..data")).unwrap();
+    let manager = SecretsManager::start().await.unwrap();
+    let secrets = Secrets::new(manager.client());
+
+    let (file, fields) = (format!("file:{}", file.display()), format!("file:{}", fields.display()));
+    assert_eq!(secrets.get::<Login>(&file).await.unwrap().password, "first");
+    assert_eq!(secrets.get::<Login>(&fields).await.unwrap().password, "in a folder");
+    std::fs::write(folder.join("database.json"), r#"{"password": "second"}"#).unwrap();
+    assert_eq!(secrets.refresh::<Login>(&file).await.unwrap().password, "second");
+    std::fs::remove_dir_all(&folder).unwrap();
+    let told = secrets.refresh::<Login>(&file).await.unwrap_err().to_string();
+    assert!(told.contains(&file) && told.contains("check that it is there"), "{told}");
+}
+
+#[tokio::test]
+async fn a_secret_that_was_given_is_asked_of_nobody() {
+    let manager = SecretsManager::start().await.unwrap();
+    let given = HashMap::from([("DATABASE_URL".to_owned(), r#"{"password": "given"}"#.to_owned())]);
+    let secrets = Secrets::new(manager.client()).with_given(given);
+    assert_eq!(secrets.get::<Login>("DATABASE_URL").await.unwrap().password, "given");
+    assert_eq!(secrets.refresh::<Login>("DATABASE_URL").await.unwrap().password, "given");
 }

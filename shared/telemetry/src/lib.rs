@@ -4,6 +4,6 @@ mod log;
 mod metrics;
 mod trace;
 
-pub use log::{WithService, init};
+pub use log::{WithService, init, init_in};
 pub use metrics::{Line, Metrics, count_secret_refresh};
 pub use trace::{Trace, TracedChanges, call, invocation};

@@ -1,6 +1,7 @@
 //! Log lines: one JSON object a line on stdout, where the runtime collects them.
 
 use std::fmt;
+use std::io::{self, IsTerminal as _};
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::{
@@ -24,19 +25,27 @@ const TALKATIVE: &str = "krafka";
 /// LOG_LEVEL is a level or a list of `target=level`. One that cannot be read is reported and counts as absent: a typo in
 /// it must not stop a function that works. Calling this again changes nothing.
 pub fn init(service: &'static str) {
-    let env = config::Env::from_process();
+    init_in(service, &config::Env::from_process());
+}
+
+/// The same with variables from elsewhere; and as text for people by LOG_FORMAT=text, or on a terminal without LOG_FORMAT.
+pub fn init_in(service: &'static str, env: &config::Env) {
     let wanted = env.optional("LOG_LEVEL");
     let parsed = wanted.as_deref().map(str::parse::<Targets>);
     let is_malformed = matches!(parsed, Some(Err(_)));
     let filter = quiet(parsed.and_then(Result::ok).unwrap_or_else(|| Targets::new().with_default(DEFAULT_LEVEL)));
 
-    let started = tracing_subscriber::fmt()
-        .with_max_level(Level::TRACE) // the filter decides
-        .fmt_fields(JsonFields::new())
-        .event_format(WithService::new(service, &env.commit()))
-        .finish()
-        .with(filter)
-        .try_init();
+    let is_text = match env.optional("LOG_FORMAT").as_deref() {
+        None => io::stdout().is_terminal(),
+        Some(format) => format == "text",
+    };
+    let lines = tracing_subscriber::fmt().with_max_level(Level::TRACE); // the filter decides
+    let started = if is_text {
+        lines.with_ansi(false).finish().with(filter).try_init()
+    } else {
+        let json = lines.fmt_fields(JsonFields::new()).event_format(WithService::new(service, &env.commit()));
+        json.finish().with(filter).try_init()
+    };
     if started.is_ok() && is_malformed {
         tracing::warn!(default = %DEFAULT_LEVEL, "LOG_LEVEL cannot be read as a level, the default is used");
     }

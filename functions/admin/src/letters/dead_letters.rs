@@ -119,18 +119,20 @@ pub async fn list(
     let mut list = List::new(limit, caller.role.sees_contents());
     let (mut depth, mut is_sample) = (0, false);
     let database = admin.database().await;
-    if which.target != Some(Target::Elasticsearch) {
+    let queues = admin.services().await.queues.as_ref();
+    let queues = queues.filter(|_| which.target.is_none_or(|target| target == Target::Elasticsearch));
+    if which.target != Some(Target::Elasticsearch) || queues.is_none() {
         match &database {
             Ok(database) => {
-                let places = if which.target.is_none() { limit.div_ceil(2) } else { limit };
+                let places = if queues.is_some() { limit.div_ceil(2) } else { limit };
                 let looked = direct::list(database, &which.search(), places, LISTED_DOCUMENT_BYTES, &mut list).await?;
                 (depth, is_sample) = (looked.depth, looked.is_sample);
             }
             Err(_) => is_sample = true,
         }
     }
-    if which.target.is_none_or(|target| target == Target::Elasticsearch) {
-        let looked = look_into_queue(&admin, database.as_deref().ok(), &which, &mut list).await?;
+    if let Some(queues) = queues {
+        let looked = look_into_queue(&queues.letters, database.as_deref().ok(), &which, &mut list).await?;
         depth += looked.depth;
         is_sample |= looked.is_sample;
     } else {
@@ -141,12 +143,11 @@ pub async fn list(
 
 /// Without its turn, or while PostgreSQL is away, it looks all the same, and may see a part only.
 async fn look_into_queue(
-    admin: &Admin,
+    letters: &Letters,
     database: Option<&Client>,
     which: &Which,
     list: &mut List,
 ) -> Result<Looked, Problem> {
-    let letters = &admin.services().await.letters;
     let Some(database) = database else { return Ok(look(letters, which, list).await?) };
     let lease = Lease::take(database, LIST_TIMEOUT).await?;
     let looked = look(letters, which, list).await;
@@ -194,9 +195,9 @@ pub async fn redrive(
         let fate = direct::redrive(&database, &caller, name).await?;
         return outcome(&database, &id, fate).await.map(Json);
     }
-    let services = admin.services().await;
-    let redrive = Redrive::new(services, &database, &caller, None).await?;
-    let found = with_letter(&services.letters, &database, &id, async |letter| {
+    let queues = admin.services().await.queues.as_ref().ok_or_else(|| absent(&id))?;
+    let redrive = Redrive::new(queues, &database, &caller, None).await?;
+    let found = with_letter(&queues.letters, &database, &id, async |letter| {
         let done = redrive.letters(std::slice::from_ref(letter)).await?;
         let fate =
             done.fates.into_iter().next().unwrap_or_else(|| Err(Problem::unavailable("nothing became of it")))?;
@@ -237,7 +238,7 @@ pub async fn discard(
         let (stream, key) = direct::discard(&database, &caller, name, &reason).await?.ok_or_else(|| absent(&id))?;
         return Ok(Json(Discarded { message_id: id, stream: Some(stream), key: Some(key), result: "discarded" }));
     }
-    let letters = &admin.services().await.letters;
+    let letters = &admin.services().await.queues.as_ref().ok_or_else(|| absent(&id))?.letters;
     with_letter(letters, &database, &id, async |letter| {
         let mut detail = detail(letter);
         detail["reason"] = reason.into();

@@ -12,7 +12,7 @@ use crate::letters::listed::{List, Looked, Target};
 use crate::letters::redrive::Fate;
 use crate::problem::Problem;
 
-/// What a letter is called: `clickhouse-7`. No id of SQS looks like that, since those are of hexadecimal digits.
+/// What a letter is called: `clickhouse-7`, or `elasticsearch-7` where that is a direct target. No id of SQS looks like that, since those are of hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Name {
     target: Target,
@@ -23,7 +23,9 @@ impl Name {
     /// `None`: it is called otherwise, and is the queue's.
     pub fn parse(text: &str) -> Option<Self> {
         let (target, id) = text.split_once('-')?;
-        let target = [Target::Clickhouse, Target::Kafka].into_iter().find(|known| known.name() == target)?;
+        let target = [Target::Elasticsearch, Target::Clickhouse, Target::Kafka]
+            .into_iter()
+            .find(|known| known.name() == target)?;
         // As it is written, and in no other way.
         let name = Self { target, id: id.parse().ok()? };
         (name.to_string() == text).then_some(name)
@@ -144,7 +146,6 @@ mod tests {
             "clickhouse-+7",
             "clickhouse-7x",
             "kafka-99999999999999999999",
-            "elasticsearch-7",
             "message-000001",
             "5fea7756-0ea4-451a-a703-a558b933e274",
         ] {

@@ -21,7 +21,7 @@ use utoipa::ToSchema;
 use crate::access::Caller;
 use crate::letters::queue::{Facts, Letter};
 use crate::problem::Problem;
-use crate::services::Services;
+use crate::services::Queues;
 
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// Of what the audit keeps of a text of the letter.
@@ -51,7 +51,7 @@ pub struct Redriven {
 
 /// On whose behalf, with which clients.
 pub struct Redrive<'a> {
-    services: &'a Services,
+    queues: &'a Queues,
     database: &'a Client,
     caller: &'a Caller,
     /// The task that counts them.
@@ -62,13 +62,13 @@ pub struct Redrive<'a> {
 impl<'a> Redrive<'a> {
     /// With a fresh look at the streams.
     pub async fn new(
-        services: &'a Services,
+        queues: &'a Queues,
         database: &'a Client,
         caller: &'a Caller,
         task: Option<i64>,
     ) -> Result<Self, Problem> {
         let streams = database::streams(database, ELASTICSEARCH).await?;
-        Ok(Self { services, database, caller, task, streams })
+        Ok(Self { queues, database, caller, task, streams })
     }
 
     /// Redrives these, and deletes those with which that was done. One that fails by itself stops none of the others.
@@ -108,7 +108,7 @@ impl<'a> Redrive<'a> {
         let is_done = |letter: &&Letter| matches!(fates.get(letter.message_id.as_str()), Some(Ok(_)));
         let receipts: Vec<&str> = letters.iter().filter(is_done).map(|letter| letter.receipt.as_str()).collect();
         // One that stays is found again, and known to be redriven, or sent once more.
-        let deleted = self.services.letters.delete(&receipts).await?;
+        let deleted = self.queues.letters.delete(&receipts).await?;
         let fates = letters.iter().map(|letter| {
             let fate = fates.get(letter.message_id.as_str()).cloned();
             fate.unwrap_or_else(|| Err(Problem::unavailable("nothing became of the letter; try again")))
@@ -150,7 +150,7 @@ impl<'a> Redrive<'a> {
             return Ok(vec![]);
         }
         let messages: Vec<Message> = letters.iter().map(|letter| as_it_came(letter)).collect();
-        let sent = send_all(&self.services.queue, &messages, Instant::now() + SEND_TIMEOUT).await;
+        let sent = send_all(&self.queues.queue, &messages, Instant::now() + SEND_TIMEOUT).await;
         let (gone, left): (Vec<_>, Vec<_>) = letters.iter().enumerate().partition(|(at, _)| sent.contains(at));
         let returned: Vec<(&str, String)> =
             gone.iter().map(|(_, letter)| (letter.message_id.as_str(), detail(letter).to_string())).collect();

@@ -23,7 +23,7 @@ use crate::letters::lease::Lease;
 use crate::letters::pass::Pass;
 use crate::letters::work::{Selection, go_on, running};
 use crate::problem::Problem;
-use crate::services::Admin;
+use crate::services::{Admin, Queues};
 
 /// How long a request works on a task before it answers.
 const REQUEST_TIME: Duration = Duration::from_secs(20);
@@ -124,8 +124,8 @@ pub async fn begin(
     if let Some(search) = selection.direct(None) {
         total += direct::depth(&database, search.target).await?;
     }
-    if selection.is_of_queue() {
-        total += admin.services().await.letters.depth().await?.all();
+    if let Some(queues) = queues_of(&admin, &selection).await {
+        total += queues.letters.depth().await?.all();
     }
     let id = letters::begin_task(&database, caller.as_actor(), &json!(selection), total).await?;
     go_on_until(&admin, &database, id, until).await
@@ -199,15 +199,25 @@ pub async fn tick(
     if !is_schedule {
         return Err(Problem::not_found("there is nothing of this name"));
     }
+    Ok(Json(json!({"tasks": go_on_with_all(&admin).await?})))
+}
+
+/// Goes on with each redrive that runs, for a part of a minute: how many there are.
+pub async fn go_on_with_all(admin: &Admin) -> Result<usize, Problem> {
     let until = Instant::now() + TICK_TIME;
     let database = admin.database().await?;
     let tasks = running(&database, None).await?;
     for stored in &tasks {
-        if let Err(problem) = go_on(&admin, &database, stored, until).await {
+        if let Err(problem) = go_on(admin, &database, stored, until).await {
             warn!(task = stored.id, error = problem.detail(), "a redrive could not be gone on with");
         }
     }
-    Ok(Json(json!({"tasks": tasks.len()})))
+    Ok(tasks.len())
+}
+
+/// Of a selection that may mean letters of the queue, if there is one.
+async fn queues_of<'a>(admin: &'a Admin, selection: &Selection) -> Option<&'a Queues> {
+    admin.services().await.queues.as_ref().filter(|_| selection.is_of_queue())
 }
 
 async fn find(database: &Client, id: i64) -> Result<Task, Problem> {
@@ -230,9 +240,9 @@ async fn dry_run(admin: &Admin, database: &Client, selection: &Selection, until:
         Some(search) => direct::count(database, &search, until).await?,
         None => (0, true),
     };
-    if selection.is_of_queue() {
+    if let Some(queues) = queues_of(admin, selection).await {
         let lease = Lease::wait(database).await?;
-        let mut pass = Pass::new(&admin.services().await.letters, PASS_HIDES_FOR, until);
+        let mut pass = Pass::new(&queues.letters, PASS_HIDES_FOR, until);
         let counted = count(&mut pass, selection).await;
         let has_seen_all = pass.has_seen_all().await;
         pass.end().await;

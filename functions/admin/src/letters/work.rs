@@ -18,7 +18,7 @@ use crate::letters::pass::Pass;
 use crate::letters::queue::Letter;
 use crate::letters::redrive::{Fate, Redrive};
 use crate::problem::Problem;
-use crate::services::Admin;
+use crate::services::{Admin, Queues};
 
 /// How long after its time what it does with the letters in its hands may take.
 const GRACE: Duration = Duration::from_secs(5);
@@ -72,7 +72,7 @@ impl Selection {
     /// Which letters of direct targets it means, of those that were there when the task began. `None`: it means none.
     pub fn direct(&self, task: Option<i64>) -> Option<Search<'_>> {
         let ids = self.message_ids.as_ref().map(|ids| direct::named(ids));
-        if self.target == Some(Target::Elasticsearch) || ids.as_ref().is_some_and(Vec::is_empty) {
+        if ids.as_ref().is_some_and(Vec::is_empty) {
             return None;
         }
         Some(Search {
@@ -122,11 +122,13 @@ pub async fn go_on(admin: &Admin, database: &Client, stored: &Stored, until: Ins
     let direct =
         timeout_at(until + GRACE, redrive_direct(database, stored, until)).await.unwrap_or_else(|_| Err(late()));
     let outcome = match direct {
-        Ok(true) if stored.selection.is_of_queue() => {
-            let Some(outcome) = go_through_queue(admin, database, stored, until).await? else { return Ok(()) };
-            outcome
-        }
-        Ok(true) => Ok(Pause::Done(None)),
+        Ok(true) => match admin.services().await.queues.as_ref().filter(|_| stored.selection.is_of_queue()) {
+            Some(queues) => {
+                let Some(outcome) = go_through_queue(queues, database, stored, until).await? else { return Ok(()) };
+                outcome
+            }
+            None => Ok(Pause::Done(None)),
+        },
         Ok(false) => Ok(Pause::Running(None)),
         Err(problem) => Err(problem),
     };
@@ -151,7 +153,7 @@ async fn redrive_direct(database: &Client, stored: &Stored, until: Instant) -> R
 
 /// One pass through the queue. `None`: it had no turn, or no time.
 async fn go_through_queue(
-    admin: &Admin,
+    queues: &Queues,
     database: &Client,
     stored: &Stored,
     until: Instant,
@@ -162,8 +164,8 @@ async fn go_through_queue(
         lease.release(database).await;
         return Ok(None);
     }
-    let mut pass = Pass::new(&admin.services().await.letters, HIDDEN_FOR, until);
-    let outcome = timeout_at(until + GRACE, work(admin, database, stored, &mut lease, &mut pass)).await;
+    let mut pass = Pass::new(&queues.letters, HIDDEN_FOR, until);
+    let outcome = timeout_at(until + GRACE, work(queues, database, stored, &mut lease, &mut pass)).await;
     pass.end().await;
     lease.release(database).await;
     Ok(Some(outcome.unwrap_or_else(|_| Err(late()))))
@@ -183,13 +185,13 @@ enum Pause {
 /// One pass. Each that is not the task's last takes letters out of the queue that were there when it began, so there is a
 /// last one.
 async fn work(
-    admin: &Admin,
+    queues: &Queues,
     database: &Client,
     stored: &Stored,
     lease: &mut Lease,
     pass: &mut Pass<'_>,
 ) -> Result<Pause, Problem> {
-    let redrive = Redrive::new(admin.services().await, database, &stored.caller, Some(stored.id)).await?;
+    let redrive = Redrive::new(queues, database, &stored.caller, Some(stored.id)).await?;
     let (mut redriven, mut deleted, mut failed) = (0, 0, None);
     while let Some(letters) = pass.next().await? {
         // One that came later has failed again.

@@ -93,6 +93,7 @@ const CALLS: [(&str, &str); 129] = [
     ("count_ingest", "SELECT sluice.count_ingest('{rounds}', '{1}')"),
     ("counted_rows", "SELECT sluice.counted_rows()"),
     ("covers", "SELECT sluice.covers(s.seen, pg_current_snapshot()) FROM sluice.subscription AS s"),
+    ("look_later", "SELECT sluice.look_later('elasticsearch', '{items}', '{1}', '1 hour')"),
     ("direct_targets", "SELECT sluice.direct_targets()"),
     (
         "discard_refusals",

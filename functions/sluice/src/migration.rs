@@ -1,0 +1,25 @@
+//! `sluice migrate`, `rebase` and `uninstall`.
+
+use migrate::{Command, Config, Migrate, Report};
+
+use crate::environment::Environment;
+use crate::{Ended, run, say, tell};
+
+/// Runs one of them, as the owner of the schema.
+pub async fn run(environment: &Environment, command: Command) -> Ended {
+    let read = Config::from_env(environment.owners());
+    let problems = environment.problems(read.as_ref().err().map(|error| error.problems.clone()).unwrap_or_default());
+    let config = match read {
+        Ok(config) if problems.is_empty() => config,
+        _ => return Ended::Wrong(problems),
+    };
+    telemetry::init_in("migrate", &environment.env());
+    let (_, secrets) = run::clients(environment).await;
+    match Migrate::new(config, secrets).run(command, &mut Report::new(say)).await {
+        Ok(()) => Ended::Well,
+        Err(error) => {
+            tell(&error.to_string());
+            Ended::Badly
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! `sluice run`: the parts side by side, until somebody says stop.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::{Duration, SystemTime};
+
+use admin::Admin;
+use aws_config::SdkConfig;
+use indexer::Indexer;
+use ingest::{Ingest, Patience};
+use search::Connection;
+use secrets::Secrets;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::task::{JoinSet, LocalSet};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use validate::Validator;
+
+use crate::arguments::Part;
+use crate::environment::Environment;
+use crate::plan::{Plan, Planned};
+use crate::{Ended, direct, serve, worker};
+
+/// From SIGTERM on. Whoever sent it kills after 30 s, mostly.
+const STOP_WITHIN: Duration = Duration::from_secs(25);
+/// What a function is given for an invocation.
+const INVOCATION: Duration = Duration::from_secs(60);
+/// Between two looks at whether something is to be compared, or to be redriven.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// Runs these parts, or all that are configured.
+pub async fn run(environment: &Environment, parts: &[Part]) -> Ended {
+    let plan = match Plan::of(environment, parts) {
+        Ok(plan) => plan,
+        Err(problems) => return Ended::Wrong(problems),
+    };
+    telemetry::init_in("sluice", &environment.env());
+    let (aws, secrets) = clients(environment).await;
+    let admin = Admin::with_clients(plan.admin.clone(), secrets.clone(), aws_sdk_sqs::Client::new(&aws));
+    let stop = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    match listen(&plan, &admin, &stop).await {
+        Ok(servers) => servers.into_iter().for_each(|server| {
+            tasks.spawn(server);
+        }),
+        Err(problem) => {
+            error!(problem);
+            return Ended::Badly;
+        }
+    }
+    for part in plan.parts {
+        tasks.spawn(start(part, &aws, &secrets, &admin, &stop));
+    }
+    let mut terminated = match signal(SignalKind::terminate()) {
+        Ok(signal) => signal,
+        Err(error) => {
+            error!(%error, "SIGTERM cannot be waited for");
+            return Ended::Badly;
+        }
+    };
+    let has_failed = tokio::select! {
+        _ = terminated.recv() => false,
+        _ = tokio::signal::ctrl_c() => false,
+        // Each goes on until it is stopped: this is a defect, or a port that was taken away.
+        _ = tasks.join_next() => true,
+    };
+    info!("stopping: what is under way is finished, or given back");
+    stop.cancel();
+    let ends = timeout(STOP_WITHIN, async { while tasks.join_next().await.is_some() {} });
+    tokio::select! {
+        ended = ends => {
+            if ended.is_err() {
+                warn!("not everything was finished in time: it is repeated by whoever is next");
+            }
+        }
+        _ = terminated.recv() => warn!("told to stop once more: at once"),
+    }
+    if has_failed {
+        error!("a part ended by itself");
+        return Ended::Badly;
+    }
+    info!("stopped");
+    Ended::Well
+}
+
+/// AWS is asked for nothing where nothing of it is used: it would be waited for.
+pub async fn clients(environment: &Environment) -> (SdkConfig, Secrets) {
+    let aws = if environment.needs_aws() {
+        secrets::aws().load().await
+    } else {
+        SdkConfig::builder().behavior_version(aws_config::BehaviorVersion::latest()).build()
+    };
+    let secrets = Secrets::new(aws_sdk_secretsmanager::Client::new(&aws)).with_given(environment.given());
+    (aws, secrets)
+}
+
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+async fn listen(plan: &Plan, admin: &Admin, stop: &CancellationToken) -> Result<Vec<Task>, String> {
+    let mut servers: Vec<Task> = vec![];
+    let bind = async |address| {
+        let bound = TcpListener::bind(address).await;
+        bound.map_err(|error| format!("nobody can listen at {address}: {error}"))
+    };
+    let listener = bind(plan.health_address).await?;
+    servers.push(Box::pin(serve::serve(listener, serve::health(admin.clone()), stop.clone())));
+    for part in &plan.parts {
+        if let Planned::Admin(address) = part {
+            let listener = bind(*address).await?;
+            info!(%address, "the dashboard and the API");
+            servers.push(Box::pin(serve::serve(listener, admin::router(admin.clone()), stop.clone())));
+        }
+    }
+    Ok(servers)
+}
+
+/// Starts a part in a thread of its own, as each function has a process: none waits for another's work. Ends with it.
+fn start(part: Planned, aws: &SdkConfig, secrets: &Secrets, admin: &Admin, stop: &CancellationToken) -> Task {
+    let (aws, secrets, admin, stop) = (aws.clone(), secrets.clone(), admin.clone(), stop.clone());
+    let (ended, has_ended) = oneshot::channel::<()>();
+    let work = move || {
+        // Whatever becomes of it: dropped with the thread's end.
+        let _ended = ended;
+        match runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => LocalSet::new().block_on(&runtime, work_on(part, &aws, &secrets, admin, stop)),
+            Err(error) => error!(%error, "a part does not start"),
+        }
+    };
+    std::thread::spawn(work);
+    Box::pin(async move {
+        has_ended.await.ok();
+    })
+}
+
+/// Goes on until it is stopped.
+async fn work_on(part: Planned, aws: &SdkConfig, secrets: &Secrets, admin: Admin, stop: CancellationToken) {
+    let sqs = || aws_sdk_sqs::Client::new(aws);
+    match part {
+        Planned::Elasticsearch(config) => direct::new(config, secrets).run(&stop).await,
+        Planned::Trigger(config) => trigger::new(config, secrets, sqs()).run(&stop).await,
+        Planned::Clickhouse(config) => sluice_clickhouse::new(config, secrets).run(&stop).await,
+        Planned::Kafka(config) => kafka::new(config, secrets, aws).run(&stop).await,
+        Planned::Indexer(config, batches) => {
+            let indexer::Config { search, database, settings } = config;
+            let queue_url = settings.queue_url.clone();
+            let search = Connection::new(search, secrets.clone());
+            let database = indexer::Database::new(database, secrets.clone());
+            let indexer = Indexer::new(search, database, sqs(), settings);
+            worker::run(indexer, sqs(), queue_url, batches, stop).await;
+        }
+        Planned::Validate(config) => {
+            let validator = Validator::new(config, secrets.clone());
+            let work = async || {
+                if let Err(error) = Box::pin(validator.handle(json!({}), SystemTime::now() + INVOCATION)).await {
+                    error!(%error, "nothing could be compared");
+                }
+            };
+            again_and_again(work, stop).await;
+        }
+        Planned::Ingest(config) => match Ingest::new(config, secrets, Patience::default()) {
+            Ok(ingest) => {
+                let work = async || {
+                    if let Err(error) = Box::pin(ingest.handle(SystemTime::now() + INVOCATION)).await {
+                        error!(%error, "nothing could be ingested");
+                    }
+                };
+                again_and_again(work, stop).await;
+            }
+            Err(error) => error!(%error, "the ingest does not start"),
+        },
+        Planned::Admin(_) => again_and_again(async || admin::go_on_with_redrives(&admin).await, stop).await,
+    }
+}
+
+/// Whatever is interrupted is gone on with by the next process.
+async fn again_and_again(work: impl AsyncFn(), stop: CancellationToken) {
+    let work = async {
+        loop {
+            work().await;
+            sleep(PAUSE).await;
+        }
+    };
+    stop.run_until_cancelled(work).await;
+}
