@@ -88,6 +88,14 @@ impl Connection {
         self.client_for(credentials).await
     }
 
+    /// Whether it answers, and lets us in.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn probe(&self) -> Result<(), Failure> {
+        self.execute("SELECT 1").await
+    }
+
     /// A table's name, quoted, with its database: in a session, an old server looks elsewhere.
     pub(crate) async fn qualified(&self, table: &str) -> Result<String, ConnectError> {
         let credentials: Credentials = self.secrets.get(&self.settings.secret_arn).await?;

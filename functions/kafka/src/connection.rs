@@ -110,6 +110,14 @@ impl Connection {
         self.settings.has_transactions
     }
 
+    /// Whether a broker answers, and lets us in.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn probe(&self) -> Result<(), ConnectError> {
+        self.connect().await.map(drop)
+    }
+
     /// Connects to a broker that has answered. A refused login is looked up once more, since it may have been rotated.
     pub(crate) async fn connect(&self) -> Result<Kafka, ConnectError> {
         let Some(secret_arn) = &self.settings.secret_arn else { return self.connect_by(AuthConfig::plaintext()).await };

@@ -72,6 +72,13 @@ impl Environment {
         Env::from_pairs(self.values.iter().map(|(name, value)| (name.as_str(), value.as_str())))
     }
 
+    /// For the log of a command whose words are its answer: only what goes wrong.
+    pub fn quiet(&self) -> Env {
+        let mut values = self.values.clone();
+        values.entry("LOG_LEVEL".to_owned()).or_insert_with(|| "warn".to_owned());
+        Env::from_pairs(values)
+    }
+
     /// The same for migrate, which is the owner where one is named.
     pub fn owners(&self) -> Env {
         let mut values = self.values.clone();

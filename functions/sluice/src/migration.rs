@@ -13,7 +13,7 @@ pub async fn run(environment: &Environment, command: Command) -> Ended {
         Ok(config) if problems.is_empty() => config,
         _ => return Ended::Wrong(problems),
     };
-    telemetry::init_in("migrate", &environment.env());
+    telemetry::init_in("migrate", &environment.quiet());
     let (_, secrets) = run::clients(environment).await;
     match Migrate::new(config, secrets).run(command, &mut Report::new(say)).await {
         Ok(()) => Ended::Well,

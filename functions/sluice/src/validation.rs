@@ -28,7 +28,7 @@ pub async fn validate(
         Ok(config) if problems.is_empty() => config,
         _ => return Ended::Wrong(problems),
     };
-    telemetry::init_in("validate", &environment.env());
+    telemetry::init_in("validate", &environment.quiet());
     let (_, secrets) = run::clients(environment).await;
     let validator = Validator::new(config, secrets);
     match compare(&validator, stream, target, repair, dry_run).await {

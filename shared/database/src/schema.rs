@@ -61,6 +61,23 @@ pub async fn compute_checksum(transaction: &Transaction<'_>, sql: &str) -> Resul
     Ok(transaction.query_one("SELECT encode(sha256(convert_to($1, 'UTF8')), 'hex')", &[&sql]).await?.get(0))
 }
 
+/// Whether the newest text that was applied under this number is this one; 0 is the functions.
+pub async fn is_applied(client: &Client, version: i32, sql: &str) -> Result<bool, Error> {
+    let query = "SELECT EXISTS (
+             SELECT FROM sluice.schema_history
+             WHERE version = $1 AND checksum = encode(sha256(convert_to($2, 'UTF8')), 'hex'))";
+    Ok(client.query_one(query, &[&version, &sql]).await?.get(0))
+}
+
+/// What may be wrong with the time: the server's clock, in milliseconds since 1970, and for how many milliseconds versions were
+/// given that it has not come to.
+pub async fn read_clock(client: &Client) -> Result<(i64, i64), Error> {
+    let query = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
+             (SELECT coalesce(max(reserved), 0) FROM sluice.subscription) / 1000 - (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+    let row = client.query_one(query, &[]).await?;
+    Ok((row.get(0), row.get(1)))
+}
+
 /// Lists the two roles of this database, quoted.
 ///
 /// # Errors

@@ -18,6 +18,7 @@ pub mod documents;
 mod error;
 pub mod names;
 mod outcome;
+pub mod privileges;
 pub mod request;
 pub mod scan;
 

@@ -1,0 +1,40 @@
+//! What the credentials may do.
+
+use elasticsearch::Elasticsearch;
+use elasticsearch::http::Method;
+use elasticsearch::http::headers::HeaderMap;
+use serde::Deserialize;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Of the cluster, and of the indexes: what migrate and the writers need.
+const OF_CLUSTER: [&str; 2] = ["monitor", "manage_index_templates"];
+const OF_INDEXES: [&str; 4] = ["create_index", "manage", "read", "write"];
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Lists those that are missing, for indexes of these names: `write on books`. None, too, where security is off.
+///
+/// # Errors
+/// Nobody answered.
+pub async fn list_missing(client: &Elasticsearch, names: &[String]) -> Result<Vec<String>, elasticsearch::Error> {
+    #[derive(Deserialize)]
+    struct Answer {
+        cluster: BTreeMap<String, bool>,
+        index: BTreeMap<String, BTreeMap<String, bool>>,
+    }
+    let asked = json!({"cluster": OF_CLUSTER, "index": [{"names": names, "privileges": OF_INDEXES}]}).to_string();
+    let path = "/_security/user/_has_privileges";
+    let answer = client.send(Method::Post, path, HeaderMap::new(), None::<&()>, Some(asked), Some(TIMEOUT)).await?;
+    // Without security there is no such path.
+    if !answer.status_code().is_success() {
+        return Ok(vec![]);
+    }
+    let Answer { cluster, index } = answer.json().await?;
+    let of_cluster = cluster.into_iter().filter(|(_, has)| !has).map(|(name, _)| format!("{name} on the cluster"));
+    let of_indexes = index.into_iter().flat_map(|(index, privileges)| {
+        let missing = privileges.into_iter().filter(|(_, has)| !has);
+        missing.map(move |(name, _)| format!("{name} on {index}")).collect::<Vec<_>>()
+    });
+    Ok(of_cluster.chain(of_indexes).collect())
+}
