@@ -56,7 +56,7 @@ CREATE TABLE sluice.outbox (
     xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
     stream text NOT NULL,
     key text,                                   -- NULL for a fan_out row
-    op text NOT NULL,                           -- upsert, delete, or fan_out: which documents changed is still to be found out
+    op text NOT NULL,                           -- insert, update, delete: of a row that was captured; upsert: logged for another reason; fan_out: which documents changed is still to be found out
     tracked integer,                            -- fan_out: which `affects` to ask; NULL: the whole source
     only_for text,                              -- the subscription that it is for; NULL: all
     payload json,                               -- the image that `affects` needs, or the document of an emit

@@ -84,7 +84,7 @@ DECLARE
 BEGIN
     IF is_key THEN
         log_into := 'INSERT INTO sluice.outbox (stream, key, op) ';
-        log_values := format('%L, %%s, %%L', tracked.stream);
+        log_values := format('%L, %%s, %%s', tracked.stream);
     ELSE
         log_into := 'INSERT INTO sluice.outbox (stream, payload, op, tracked) ';
         log_values := format('%L, %%s::json, ''fan_out'', %s', tracked.stream, tracked.id);
@@ -135,7 +135,7 @@ BEGIN
 END $f$,
             CASE WHEN tracked.columns IS NULL THEN 'IF TG_OP = ''UPDATE'' AND NOT OLD OPERATOR(pg_catalog.*<>) NEW THEN RETURN NULL; END IF;' END,
             sluice.noted_expression('OLD', tracked.relation, named, is_key), sluice.noted_expression('NEW', tracked.relation, named, is_key),
-            tracked.id, log_into, format(log_values, 'was', 'delete'), format(log_values, 'becomes', 'upsert'))),
+            tracked.id, log_into, format(log_values, 'was', '''delete'''), format(log_values, 'becomes', 'CASE TG_OP WHEN ''INSERT'' THEN ''insert'' ELSE ''update'' END'))),
         format('CREATE OR REPLACE FUNCTION %s_truncate() RETURNS trigger LANGUAGE plpgsql %s SET row_security = off AS %L', function_name, pinned, format($f$
 DECLARE
     noted text;
@@ -164,7 +164,7 @@ BEGIN
     END;
     RETURN NULL;
 END $f$,
-            tracked.id, log_into || 'SELECT ' || format(log_values, 'noted', 'delete') || ' FROM (SELECT ', tracked.stream)),
+            tracked.id, log_into || 'SELECT ' || format(log_values, 'noted', '''delete''') || ' FROM (SELECT ', tracked.stream)),
         format('ALTER FUNCTION %s() OWNER TO %s', function_name, owner),
         format('ALTER FUNCTION %s_truncate() OWNER TO %s', function_name, owner),
         format('REVOKE ALL ON FUNCTION %s(), %s_truncate() FROM PUBLIC', function_name, function_name),

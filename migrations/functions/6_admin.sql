@@ -67,11 +67,11 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 
               l.op IS NOT NULL
               AND NOT EXISTS (SELECT FROM sluice.waiting AS w WHERE w.subscription = l.subscription AND w.stream = l.stream AND md5(w.key) = md5(l.key))
               AND NOT EXISTS (SELECT FROM busy AS b WHERE b.name = l.subscription AND (b.is_full OR l.stream = ANY (b.streams)))))
-        RETURNING l.*
+        RETURNING l.*, s.source
     ),
     logged AS (
         INSERT INTO sluice.outbox (stream, key, op, only_for, payload)
-        SELECT t.stream, t.key, coalesce(t.op, 'upsert'), t.subscription, t.payload FROM taken AS t ORDER BY t.id
+        SELECT t.stream, t.key, CASE WHEN t.source IS NULL THEN t.op ELSE 'upsert' END, t.subscription, t.payload FROM taken AS t ORDER BY t.id
         RETURNING id, stream, key, only_for
     ),
     audited AS (

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use database::Stream;
 use drain::{Sink, Step as _};
-use message::{Change, Op};
+use message::{Change, Op, Operation};
 use serde::Deserialize;
 use telemetry::Trace;
 
@@ -130,7 +130,16 @@ async fn insert(
     for (position, key, content) in documents {
         let id = i64::try_from(*position).unwrap_or(i64::MAX);
         let op = if content.is_some() { Op::Upsert } else { Op::Delete };
-        let change = Change { id, key: (*key).into(), version: id + 1, op, at: 0, since: None, trace: None };
+        let change = Change {
+            id,
+            key: (*key).into(),
+            version: id + 1,
+            op,
+            operation: Operation::Upsert,
+            at: 0,
+            since: None,
+            trace: None,
+        };
         step.put(&stream, &change, *content).await?;
     }
     let outcome = step.finish().await?;

@@ -1,7 +1,7 @@
 //! Changes that can never be written, as letters to the dead-letter queue with their reason.
 
 use aws_sdk_sqs::primitives::{DateTime, DateTimeFormat};
-use message::{Entry, Packer};
+use message::{Change, Entry, Operation, Packer};
 use search::Reason;
 
 /// A reason may quote a whole document. What is cut off stands in the index's own log, and the change is in the body.
@@ -27,7 +27,8 @@ pub(crate) fn of_change(
     at: Circumstances<'_>,
 ) -> queue::Message {
     let mut packer = Packer::new(stream, trace, usize::MAX);
-    packer.push(&entry.change, entry.document);
+    // Its failure is counted: where it is sent to the queue once more as it is, that is a try of its own.
+    packer.push(&Change { operation: Operation::Upsert, ..entry.change.clone() }, entry.document);
     let body = packer.finish().map(|body| body.text).unwrap_or_default();
     let mut letter = letter(body, reason, at);
     put(&mut letter, "stream", stream);
@@ -78,7 +79,7 @@ fn printable(text: &str) -> impl Iterator<Item = char> {
 
 #[cfg(test)]
 mod tests {
-    use message::{Change, Message, Op};
+    use message::{Change, Message, Op, Operation};
 
     use super::*;
 
@@ -86,7 +87,16 @@ mod tests {
         Circumstances { first_seen: "2026-01-01T00:00:00Z", attempts: 3, now_ms: 1_790_000_000_999 };
 
     fn entry(key: &str) -> Entry<'_> {
-        let change = Change { id: 7, key: key.into(), version: 5, op: Op::Upsert, at: 1, since: None, trace: None };
+        let change = Change {
+            id: 7,
+            key: key.into(),
+            version: 5,
+            op: Op::Upsert,
+            operation: Operation::Upsert,
+            at: 1,
+            since: None,
+            trace: None,
+        };
         Entry { change, document: Some(r#"{"n": 1.10}"#) }
     }
 

@@ -208,12 +208,23 @@ pub(crate) fn name(outcome: &Outcome) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use message::Operation;
+
     use super::*;
 
     #[test]
     fn what_may_be_out_of_date_is_read_again() {
         let minute = Duration::from_secs(60);
-        let change = |op, at| Change { id: 1, key: "k".into(), version: 1, op, at, since: None, trace: None };
+        let change = |op, at| Change {
+            id: 1,
+            key: "k".into(),
+            version: 1,
+            op,
+            operation: Operation::Upsert,
+            at,
+            since: None,
+            trace: None,
+        };
         assert!(!needs_re_read(&change(Op::Upsert, 1_000_000), 1, 1_060_000, minute), "a minute is not over a minute");
         assert!(needs_re_read(&change(Op::Upsert, 1_000_000), 1, 1_060_001, minute), "too old");
         assert!(needs_re_read(&change(Op::Delete, 1_000_000), 1, 1_060_001, minute), "a delete, too");

@@ -97,6 +97,12 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
         for position in onward.send(&self.queue, deadline).await.unsent {
             retried.insert(position, delay(position, true));
         }
+        for (position, (received, outcomes)) in batch.iter().zip(outcomes).enumerate() {
+            let Ok(message) = &received.message else { continue };
+            if !retried.contains_key(&position) {
+                tally.count_ends(message, outcomes);
+            }
+        }
         for (position, (received, done)) in batch.iter().zip(done).enumerate() {
             let Ok(Message { stream, part: Some(part), .. }) = &received.message else { continue };
             let became = if retried.contains_key(&position) { Landed::Retried } else { done };

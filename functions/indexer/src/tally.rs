@@ -6,6 +6,7 @@ use std::{
 };
 
 use database::delivery::{self, Counts};
+use message::{Entry, Message, Op};
 use search::{Done, Outcome, Reason};
 use telemetry::{Line, Trace, TracedChanges};
 use tracing::{error, info, warn};
@@ -113,6 +114,27 @@ impl Tally {
         if changes > 0 {
             self.re_read += changes;
             self.counts.add(stream, delivery::RE_READ, i64::try_from(changes).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// The changes that came to their end with a message that is not received again. A second look is no change.
+    pub(crate) fn count_ends(&mut self, message: &Message<'_>, outcomes: &[Outcome]) {
+        for (Entry { change, .. }, outcome) in message.entries.iter().zip(outcomes) {
+            let measure = match outcome {
+                _ if change.op == Op::Look => continue,
+                Outcome::Done(_, Done::Written | Done::Stale | Done::Gone | Done::PassedOver) => {
+                    delivery::succeeded(change.operation)
+                }
+                Outcome::Permanent(_) => delivery::failed(change.operation),
+                // Sent anew, in a message of its own.
+                Outcome::Unread(_)
+                | Outcome::Done(_, Done::Later)
+                | Outcome::Retry(_)
+                | Outcome::Configuration(_)
+                | Outcome::NoIndex(_)
+                | Outcome::NoStream => continue,
+            };
+            self.counts.add(&message.stream, measure, 1);
         }
     }
 

@@ -115,7 +115,7 @@ fn text(text: &str) -> Bytes {
 
 #[cfg(test)]
 mod tests {
-    use message::Op;
+    use message::{Op, Operation};
     use serde_json::json;
 
     use super::*;
@@ -126,6 +126,7 @@ mod tests {
             key: key.into(),
             version: 1_790_000_000_000_001,
             op: Op::Upsert,
+            operation: Operation::Update,
             at: 1_790_000_000_250,
             since: Some(1_790_000_000_000),
             trace: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),

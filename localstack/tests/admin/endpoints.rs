@@ -135,13 +135,13 @@ async fn the_log_is_told_newest_first_page_by_page_and_with_filters() -> Result<
     let wanted = |facts: &[(&str, &str)]| -> Vec<(String, String)> {
         facts.iter().map(|(key, op)| ((*key).to_owned(), (*op).to_owned())).collect()
     };
-    assert_eq!(facts(&newest), wanted(&[("2", "delete"), ("5", "upsert")]));
+    assert_eq!(facts(&newest), wanted(&[("2", "delete"), ("5", "insert")]));
     assert_eq!(newest["rows"][0]["published"]["elasticsearch"], true);
     assert!(newest["rows"][0]["created_at"].as_str().is_some_and(|at| at.ends_with('Z')), "{newest}");
     let older = admin.get(&format!("/api/outbox?limit=2&stream=admin_outbox&before={}", newest["next_before"])).await?;
-    assert_eq!(facts(&older), wanted(&[("4", "upsert"), ("3", "upsert")]));
+    assert_eq!(facts(&older), wanted(&[("4", "insert"), ("3", "insert")]));
     let one = admin.get("/api/outbox?stream=admin_outbox&key=2").await?;
-    assert_eq!(facts(&one), wanted(&[("2", "delete"), ("2", "upsert")]));
+    assert_eq!(facts(&one), wanted(&[("2", "delete"), ("2", "insert")]));
     Ok(())
 }
 

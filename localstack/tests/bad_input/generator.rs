@@ -8,7 +8,7 @@ mod unreadable;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use fastrand::Rng;
-use message::{Change, Op};
+use message::{Change, Op, Operation};
 use serde_json::json;
 
 /// The streams that the messages are for.
@@ -193,6 +193,7 @@ impl Generator {
             key: key.into(),
             version: self.version,
             op: Op::Upsert,
+            operation: Operation::Upsert,
             at: self.now_ms,
             since: None,
             trace: None,

@@ -6,9 +6,10 @@ mod validation;
 use std::collections::{BTreeMap, BTreeSet};
 
 use database::delivery::{Departure, Landed, Landing};
+use message::Operation;
 
 use self::targets::Aside;
-pub use self::targets::{Letter, TABLE, TARGETS, TOPIC};
+pub use self::targets::{Letter, TABLE, TARGETS, TOPIC, Waiting};
 pub use self::validation::Known;
 use self::validation::Validation;
 use crate::defects::Defect;
@@ -65,8 +66,8 @@ type FlightId = (i64, String);
 /// What a row of the log says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    Upsert(String),
-    Delete(String),
+    /// Of the document with this key.
+    Change(Operation, String),
     /// A person changed, whom projects show.
     FanOut(i64),
 }
@@ -253,18 +254,23 @@ impl Log {
         }
         let was_there = tables.apply(change);
         self.xid(session);
+        let written = if was_there { Operation::Update } else { Operation::Insert };
         let noted = match change {
-            Change::Item { key, n: Some(_) } => Some(("items", Event::Upsert(key.to_string()))),
-            Change::Item { key, n: None } => was_there.then(|| ("items", Event::Delete(key.to_string()))),
-            Change::Project { key, row: Some(_) } => Some(("projects", Event::Upsert(key.to_string()))),
-            Change::Project { key, row: None } => was_there.then(|| ("projects", Event::Delete(key.to_string()))),
+            Change::Item { key, n: Some(_) } => Some(("items", Event::Change(written, key.to_string()))),
+            Change::Item { key, n: None } => {
+                was_there.then(|| ("items", Event::Change(Operation::Delete, key.to_string())))
+            }
+            Change::Project { key, row: Some(_) } => Some(("projects", Event::Change(written, key.to_string()))),
+            Change::Project { key, row: None } => {
+                was_there.then(|| ("projects", Event::Change(Operation::Delete, key.to_string())))
+            }
             Change::Person { key, name: Some(_) } => Some(("projects", Event::FanOut(key))),
             Change::Person { key, name: None } => was_there.then_some(("projects", Event::FanOut(key))),
         };
         match noted {
             Some((stream, Event::FanOut(person))) if self.defect == Some(Defect::FanOutInTheWriter) => {
                 for key in tables.owned_by(person) {
-                    self.add(session, stream, Event::Upsert(key));
+                    self.add(session, stream, Event::Change(Operation::Upsert, key));
                 }
             }
             Some((stream, event)) => self.add(session, stream, event),
@@ -280,7 +286,7 @@ impl Log {
 
     fn emit_for(&mut self, only_for: Option<&'static str>, stream: &'static str, key: &str) {
         let session = self.connect();
-        self.add_for(only_for, session, stream, Event::Upsert(key.to_owned()));
+        self.add_for(only_for, session, stream, Event::Change(Operation::Upsert, key.to_owned()));
         self.commit(session);
         self.sessions.remove(&session);
     }
@@ -487,7 +493,7 @@ impl Log {
         let count = keys.len();
         self.statement(session, |log, session| {
             for key in keys {
-                log.add(session, "projects", Event::Upsert(key));
+                log.add(session, "projects", Event::Change(Operation::Upsert, key));
             }
         });
         Some((expansion, i64::try_from(count).unwrap()))
@@ -613,14 +619,14 @@ impl Log {
                         lost.push((flight.first_id, flight.last_id));
                         let mut keys: Vec<String> = vec![];
                         for (_, row) in self.rows.range(flight.first_id..=flight.last_id) {
-                            let (Event::Upsert(key) | Event::Delete(key)) = &row.event else { continue };
+                            let Event::Change(_, key) = &row.event else { continue };
                             if row.stream == id.1 && !self.running.contains(&row.xid) && !keys.contains(key) {
                                 keys.push(key.clone());
                             }
                         }
                         let stream = if id.1 == "items" { "items" } else { "projects" };
                         for key in keys {
-                            self.add_for(Some(DRAIN), session, stream, Event::Upsert(key));
+                            self.add_for(Some(DRAIN), session, stream, Event::Change(Operation::Upsert, key));
                         }
                         flight.logged_to = Some(flight.last_id);
                     }
@@ -649,7 +655,7 @@ impl Log {
     /// Every key that the log has ever named.
     pub fn keys(&self) -> BTreeSet<(&'static str, String)> {
         let key = |row: &Row| match &row.event {
-            Event::Upsert(key) | Event::Delete(key) => Some((row.stream, key.clone())),
+            Event::Change(_, key) => Some((row.stream, key.clone())),
             Event::FanOut(_) => None,
         };
         self.rows.values().filter_map(key).collect()

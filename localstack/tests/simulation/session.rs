@@ -17,7 +17,7 @@ use tokio_postgres::{Client, Error};
 
 use self::reading::Reading;
 use crate::defects::Defect;
-use crate::log::{DRAIN, Event, FAN_OUT, Letter, STREAMS, SessionId, TARGETS};
+use crate::log::{DRAIN, Event, FAN_OUT, Letter, STREAMS, SessionId, TARGETS, Waiting};
 use crate::real::Real;
 use crate::world::World;
 
@@ -213,17 +213,16 @@ impl Session for SimulatedSession {
     async fn page(&self, subscription: &str, after: i64, size: i32) -> Result<(Vec<Row>, i64), Error> {
         self.begin_request().await?;
         let rows = self.world.state().log.page(self.id, reader(subscription), after, usize::try_from(size).unwrap());
-        let rows: Vec<(i64, String, String, bool)> = rows
+        let rows: Vec<Waiting> = rows
             .into_iter()
             .map(|row| match row.event {
-                Event::Upsert(key) => (row.id, row.stream.to_owned(), key, false),
-                Event::Delete(key) => (row.id, row.stream.to_owned(), key, true),
+                Event::Change(operation, key) => (row.id, row.stream.to_owned(), key, operation),
                 Event::FanOut(person) => panic!("the drain was given the fan-out of {person}"),
             })
             .collect();
         let twin = async |client: &Client| {
             let (rows, _) = client.page(subscription, after, size).await?;
-            Ok(rows.into_iter().map(|row| (row.id, row.stream, row.key, row.is_delete)).collect())
+            Ok(rows.into_iter().map(|row| (row.id, row.stream, row.key, row.operation)).collect())
         };
         let rows = self.compare("page", rows, twin).await?;
         Ok((rows.into_iter().map(row).collect(), self.world.now_ms()))
@@ -246,7 +245,7 @@ impl Session for SimulatedSession {
         let rows = self.world.state().log.waited(reader(subscription), usize::try_from(size).unwrap());
         let twin = async |client: &Client| {
             let (rows, _) = client.waited(subscription, size).await?;
-            Ok(rows.into_iter().map(|row| (row.id, row.stream, row.key, row.is_delete)).collect())
+            Ok(rows.into_iter().map(|row| (row.id, row.stream, row.key, row.operation)).collect())
         };
         let rows = self.compare("waited", rows, twin).await?;
         Ok((rows.into_iter().map(row).collect(), self.world.now_ms()))
@@ -425,6 +424,6 @@ fn stream(subscription: &str, name: &str) -> Stream {
 }
 
 /// As the drain is given it.
-fn row((id, stream, key, is_delete): (i64, String, String, bool)) -> Row {
-    Row { id, stream, key, is_delete, is_look: false, payload: None, logged_ms: 0, traceparent: None }
+fn row((id, stream, key, operation): Waiting) -> Row {
+    Row { id, stream, key, operation, payload: None, logged_ms: 0, traceparent: None }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use message::Operation;
 use serde_json::{Map, Value};
 use tokio_postgres::{Client, Error};
 
@@ -241,6 +242,26 @@ pub async fn read_history(client: &Client, subscription: &str, minutes: i32) -> 
         totals: row.get(3),
     };
     Ok(rows.iter().map(moment).collect())
+}
+
+/// The measure of changes that came to their end in the target, each once, by what was done to their rows.
+pub fn succeeded(operation: Operation) -> &'static str {
+    match operation {
+        Operation::Insert => "succeeded_insert",
+        Operation::Update => "succeeded_update",
+        Operation::Delete => "succeeded_delete",
+        Operation::Upsert => "succeeded_upsert",
+    }
+}
+
+/// The measure of changes that became dead letters, likewise.
+pub fn failed(operation: Operation) -> &'static str {
+    match operation {
+        Operation::Insert => "failed_insert",
+        Operation::Update => "failed_update",
+        Operation::Delete => "failed_delete",
+        Operation::Upsert => "failed_upsert",
+    }
 }
 
 /// The bucket that such a time falls into.

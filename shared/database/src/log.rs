@@ -2,6 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use message::Operation;
 use tokio_postgres::Error;
 use tracing::error;
 
@@ -47,10 +48,8 @@ pub struct Row {
     pub stream: String,
     /// The document's key as text.
     pub key: String,
-    /// Whether the writer deleted the row; the document that is read decides.
-    pub is_delete: bool,
-    /// Nobody changed it: a delete is looked at once more.
-    pub is_look: bool,
+    /// What was done; the document that is read decides what follows, and where none is, this does.
+    pub operation: Operation,
     /// The document, for a stream that is fed by `sluice.emit`.
     pub payload: Option<String>,
     /// When it was logged, by the database's clock, in milliseconds since 1970.
@@ -116,6 +115,11 @@ pub struct Slice {
 }
 
 impl Row {
+    /// Nobody changed it: a delete is looked at once more.
+    pub fn is_look(&self) -> bool {
+        self.id < 0
+    }
+
     /// One that nobody can read is a change of no key, which ends as a dead letter with its id: it holds up nothing.
     pub(crate) fn of(row: &tokio_postgres::Row) -> Result<Self, Error> {
         let id = row.try_get(0)?;
@@ -124,8 +128,7 @@ impl Row {
                 id,
                 stream: row.try_get(1)?,
                 key: row.try_get::<_, Option<String>>(2)?.unwrap_or_default(),
-                is_delete: row.try_get(3)?,
-                is_look: id < 0,
+                operation: Operation::of_log(row.try_get(3)?),
                 payload: row.try_get::<_, Option<String>>(4)?.map(one_line),
                 logged_ms: row.try_get(6).map_or(0, milliseconds),
                 traceparent: row.try_get(7)?,
@@ -134,16 +137,8 @@ impl Row {
         Ok(read().unwrap_or_else(|error| {
             error!(id, error = crate::describe(&error), "a row of the log cannot be read");
             let stream = row.try_get(1).unwrap_or_default();
-            Self {
-                id,
-                stream,
-                key: String::new(),
-                is_delete: false,
-                is_look: false,
-                payload: None,
-                logged_ms: 0,
-                traceparent: None,
-            }
+            let operation = Operation::Upsert;
+            Self { id, stream, key: String::new(), operation, payload: None, logged_ms: 0, traceparent: None }
         }))
     }
 }

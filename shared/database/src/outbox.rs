@@ -38,7 +38,7 @@ pub struct Row {
     pub stream: String,
     /// The document's key as text; `None`: a fan_out, whose keys are still to be found.
     pub key: Option<String>,
-    /// upsert, delete or fan_out
+    /// insert, update, delete, upsert or fan_out
     pub op: String,
     /// In UTC, by RFC 3339.
     pub created_at: String,
@@ -55,7 +55,7 @@ pub struct Logged {
     pub stream: String,
     /// The document's key as text; `None`: a fan_out.
     pub key: Option<String>,
-    /// upsert, delete or fan_out
+    /// insert, update, delete, upsert or fan_out
     pub op: String,
 }
 

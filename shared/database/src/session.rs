@@ -235,7 +235,7 @@ impl<C: Borrow<Client>> Session for C {
     }
 
     async fn page(&self, subscription: &str, after: i64, size: i32) -> Result<(Vec<Row>, i64), Error> {
-        let query = "SELECT id, stream, key, op = 'delete', payload::text, clock_timestamp(), created_at, traceparent \
+        let query = "SELECT id, stream, key, op, payload::text, clock_timestamp(), created_at, traceparent \
                      FROM sluice.page($1, $2, $3)";
         let rows = call(
             PEER,
@@ -258,7 +258,7 @@ impl<C: Borrow<Client>> Session for C {
     }
 
     async fn waited(&self, subscription: &str, size: i32) -> Result<(Vec<Row>, i64), Error> {
-        let query = "SELECT id, stream, key, op = 'delete', payload::text, clock_timestamp(), clock_timestamp(), NULL::text \
+        let query = "SELECT id, stream, key, op, payload::text, clock_timestamp(), clock_timestamp(), NULL::text \
                      FROM sluice.waited($1, $2)";
         let rows =
             call(PEER, "waited", self.borrow().query_typed(query, &[(&subscription, Type::TEXT), (&size, Type::INT4)]))

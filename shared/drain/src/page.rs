@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use database::delivery::{self, Counts, Flight, Refusal};
 use database::{Answers as _, Read, Session, Stream, log};
-use message::{Change, Op};
+use message::{Change, Op, Operation};
 use serde::Serialize;
 use telemetry::{Trace, TracedChanges};
 use tokio::time::{Instant, timeout};
@@ -110,6 +110,8 @@ pub(crate) struct Outgoing<'a, S, K: Sink> {
     rows: BTreeMap<String, (i64, i64, i64)>,
     /// A direct target's: of each stream, the keys that were put, each with its newest version.
     written: BTreeMap<String, HashMap<String, i64>>,
+    /// A direct target's: of each stream, the rows that were put or refused, and what was done to them.
+    operations: BTreeMap<String, HashMap<i64, Operation>>,
     traced: TracedChanges,
 }
 
@@ -140,6 +142,7 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
             logged: BTreeMap::new(),
             rows: BTreeMap::new(),
             written: BTreeMap::new(),
+            operations: BTreeMap::new(),
             traced: TracedChanges::default(),
         })
     }
@@ -171,7 +174,7 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
                     self.session.note_fault(self.subscription, &name, None).await?;
                 }
                 for row in latest {
-                    let op = if row.is_delete { Op::Delete } else { Op::Upsert };
+                    let op = if row.operation == Operation::Delete { Op::Delete } else { Op::Upsert };
                     let payload = row.payload.as_deref();
                     self.put(&stream, &row, version, op, read_at_ms, payload).await?;
                 }
@@ -187,7 +190,8 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
 
     /// Waits until all of it is sent.
     pub async fn finish(self) -> Result<Done, Error> {
-        let Self { step, streams, counters, mut done, rows, mut written, rests, began, logged, .. } = self;
+        let Self { step, streams, counters, mut done, rows, mut written, mut operations, rests, began, logged, .. } =
+            self;
         let outcome = step.finish().await.map_err(Error::of_sink)?;
         count_written(&mut done.counts, &logged, as_milliseconds(began.elapsed()));
         for Sent { stream, messages, bytes } in outcome.sent {
@@ -217,6 +221,12 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
             // Why, is noted with the stream: it may quote what the log of a function must not have.
             error!(stream, "the target does not take a stream as it is: its changes are set aside");
             done.counts.add(&stream, delivery::WRITTEN, -as_count(ids.len()));
+            done.counts.add(&stream, delivery::CONFIGURATION, as_count(ids.len()));
+            if let Some(operations) = operations.get_mut(&stream) {
+                for id in &ids {
+                    operations.remove(id);
+                }
+            }
             let pause = rests.left(&stream).unwrap_or_else(|| rests.begin(&stream));
             counters.waiting += ids.len() as u64;
             // Nobody knows which of them have.
@@ -228,6 +238,15 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
         for refusal in &done.refusals {
             counters.refused += 1;
             done.counts.add(&refusal.stream, delivery::DEAD_LETTERED, 1);
+            if let Some(operation) = operations.get_mut(&refusal.stream).and_then(|of| of.remove(&refusal.change_id)) {
+                done.counts.add(&refusal.stream, delivery::failed(operation), 1);
+            }
+        }
+        // What is left is there, or was overtaken by a write that is.
+        for (stream, operations) in operations {
+            for operation in operations.into_values() {
+                done.counts.add(&stream, delivery::succeeded(operation), 1);
+            }
         }
         Ok(done)
     }
@@ -293,6 +312,7 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
 
     fn refuse(&mut self, stream: &str, row: &log::Row, version: i64, error_type: &str, reason: String) {
         warn!(stream, change_id = row.id, error_type, "a change becomes a letter");
+        self.operations.entry(stream.to_owned()).or_default().insert(row.id, row.operation);
         self.done.refusals.push(Refusal {
             change_id: row.id,
             stream: stream.to_owned(),
@@ -411,17 +431,18 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
             Op::Read | Op::Look => self.counters.to_read_again += 1,
         }
         let name = &stream.name;
-        if !row.is_look {
+        if !row.is_look() {
             self.done.counts.add(name, delivery::PUBLISHED, 1);
         }
-        if self.looks_again && op == Op::Delete && !row.is_look && stream.source.is_some() {
+        if self.looks_again && op == Op::Delete && !row.is_look() && stream.source.is_some() {
             self.done.looks.push((name.clone(), row.key.clone()));
         }
         // A look arrives as well, and was no change: nothing is counted of it.
-        if !K::READS_AGAIN && !row.is_look {
+        if !K::READS_AGAIN && !row.is_look() {
             let logged = as_milliseconds(self.began.elapsed()) - (read_at_ms - row.logged_ms);
             self.logged.entry(name.clone()).or_default().push(logged);
             self.written.entry(name.clone()).or_default().insert(row.key.clone(), version);
+            self.operations.entry(name.clone()).or_default().insert(row.id, row.operation);
         }
         let trace = row.traceparent.as_deref().and_then(Trace::parse).filter(Trace::is_sampled);
         if let Some(trace) = &trace
@@ -435,6 +456,7 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
             key: key.into(),
             version,
             op,
+            operation: row.operation,
             at: read_at_ms,
             since: Some(row.logged_ms),
             trace: trace.as_ref().map(|trace| trace.as_str().into()),

@@ -14,6 +14,9 @@ pub struct Change<'a> {
     pub version: i64,
     /// What is to be done with the document.
     pub op: Op,
+    /// Why: what the log says was done. It is counted by this, and by nothing is it decided.
+    #[serde(rename = "row", default, skip_serializing_if = "Operation::is_upsert")]
+    pub operation: Operation,
     /// When the document was read, by the database's clock, in milliseconds since 1970.
     pub at: i64,
     /// When it was logged, by the same clock, so that whoever writes it knows how long it was on the way.
@@ -47,4 +50,39 @@ pub enum Op {
     Read,
     /// The second look at a delete, some time after it: the same as [`Op::Read`], and no further look follows.
     Look,
+}
+
+/// What the log says was done: to the row whose change was captured, or by whoever logged a document by itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Operation {
+    /// The row was inserted.
+    Insert,
+    /// The row was updated.
+    Update,
+    /// The row was deleted, or has another key now; or so it was emitted.
+    Delete,
+    /// The document was logged for another reason: an emit, a resync, an expansion, a redrive, a repair.
+    #[default]
+    Upsert,
+}
+
+impl Operation {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Insert, Self::Update, Self::Delete, Self::Upsert];
+
+    /// As the log has it; a word that is not known is an upsert.
+    pub fn of_log(op: &str) -> Self {
+        match op {
+            "insert" => Self::Insert,
+            "update" => Self::Update,
+            "delete" => Self::Delete,
+            _ => Self::Upsert,
+        }
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    fn is_upsert(&self) -> bool {
+        *self == Self::Upsert
+    }
 }

@@ -15,7 +15,7 @@ mod change;
 mod packer;
 mod parse;
 
-pub use change::{Change, Op, Part};
+pub use change::{Change, Op, Operation, Part};
 pub use packer::{Body, Packer};
 pub use parse::{Entry, Message, ParseError};
 

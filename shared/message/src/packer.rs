@@ -125,10 +125,19 @@ fn one_line(json: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Message;
+    use crate::{Message, Operation};
 
     fn change(id: i64, key: &str, op: Op) -> Change<'_> {
-        Change { id, key: key.into(), version: 5, op, at: 1_790_000_000_000, since: None, trace: None }
+        Change {
+            id,
+            key: key.into(),
+            version: 5,
+            op,
+            operation: Operation::Upsert,
+            at: 1_790_000_000_000,
+            since: None,
+            trace: None,
+        }
     }
 
     fn pack(changes: &[(Change<'_>, Option<&str>)], limit_bytes: usize) -> Vec<Body> {
@@ -168,6 +177,21 @@ mod tests {
                 .to_owned()
             }]
         );
+    }
+
+    #[test]
+    fn a_change_says_what_was_done_to_its_row_and_an_upsert_says_nothing() {
+        let of = |operation| Change { operation, ..change(7, "42", Op::Delete) };
+        for (operation, told) in [
+            (Operation::Insert, r#""op":"delete","row":"insert","at""#),
+            (Operation::Update, r#""op":"delete","row":"update","at""#),
+            (Operation::Delete, r#""op":"delete","row":"delete","at""#),
+            (Operation::Upsert, r#""op":"delete","at""#),
+        ] {
+            let body = pack(&[(of(operation), None)], 1000).remove(0);
+            assert!(body.text.contains(told), "{}", body.text);
+            assert_eq!(Message::parse(&body.text).unwrap().entries[0].change.operation, operation);
+        }
     }
 
     #[test]

@@ -163,7 +163,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::Packer;
+    use crate::{Operation, Packer};
 
     const HEADER: &str = r#"{"v":1,"stream":"cities","changes":1,"trace":"t"}"#;
     const CHANGE: &str = r#"{"id":7,"key":"42","version":5,"op":"delete","at":9}"#;
@@ -182,7 +182,16 @@ mod tests {
         assert!(matches!(message.entries[0].change.key, Cow::Borrowed("43")));
         assert_eq!(
             message.entries[1].change,
-            Change { id: 7, key: "42".into(), version: 5, op: Op::Delete, at: 9, since: None, trace: None }
+            Change {
+                id: 7,
+                key: "42".into(),
+                version: 5,
+                op: Op::Delete,
+                operation: Operation::Upsert,
+                at: 9,
+                since: None,
+                trace: None
+            }
         );
         assert_eq!(message.entries[1].document, None);
     }
@@ -268,17 +277,18 @@ mod tests {
         #[test]
         fn what_is_packed_is_read(
             stream in ".*",
-            changes in prop::collection::vec((any::<i64>(), ".*", any::<i64>(), 0usize..4, any::<i64>(), "[^\u{0}-\u{1f}\u{fffe}\u{ffff}\"\\\\]*"), 1..20),
+            changes in prop::collection::vec((0usize..4, ".*", any::<i64>(), 0usize..4, any::<i64>(), "[^\u{0}-\u{1f}\u{fffe}\u{ffff}\"\\\\]*"), 1..20),
             limit_bytes in 0usize..2000,
         ) {
             let mut packer = Packer::new(stream.clone(), "t", limit_bytes);
             let mut expected = Vec::new();
             let mut bodies = Vec::new();
-            for (index, (_, key, version, op, at, text)) in changes.into_iter().enumerate() {
+            for (index, (operation, key, version, op, at, text)) in changes.into_iter().enumerate() {
                 let op = [Op::Upsert, Op::Delete, Op::Read, Op::Look][op];
                 let document = (op == Op::Upsert).then(|| format!("{{\"text\":\"{text}\"}}"));
                 let id = i64::try_from(index).unwrap();
-                let change = Change { id, key: key.into(), version, op, at, since: None, trace: None };
+                let operation = Operation::ALL[operation];
+                let change = Change { id, key: key.into(), version, op, operation, at, since: None, trace: None };
                 bodies.extend(packer.push(&change, document.as_deref()));
                 expected.push((change, document));
             }

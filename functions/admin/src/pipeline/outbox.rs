@@ -39,7 +39,7 @@ pub struct Row {
     stream: String,
     /// The document's key as text, 1,000 characters at most; null for a fan_out, whose keys are still to be found.
     key: Option<String>,
-    /// upsert, delete or fan_out
+    /// insert, update, delete, upsert or fan_out
     op: String,
     /// In UTC.
     created_at: String,

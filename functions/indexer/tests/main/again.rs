@@ -1,6 +1,6 @@
 //! What the indexer itself puts on the queue: second looks, and messages that are sent anew.
 
-use message::{Message, Op, Part};
+use message::{Message, Op, Operation, Part};
 use serde_json::json;
 
 use crate::{
@@ -49,6 +49,34 @@ async fn a_delete_that_was_carried_out_before_its_answer_was_lost_is_looked_at_a
     assert_eq!(fixture.handle(&event).await, [""; 0]);
     assert_eq!(fixture.handle(&event).await, [""; 0], "now it is stale");
     assert_eq!(fixture.dead_letters.sent().len(), 2);
+}
+
+#[tokio::test]
+async fn each_change_is_counted_once_by_what_was_done_to_its_row() {
+    let fixture = cities().await;
+    let owner = fixture.owner().await;
+    let counted = async || -> Option<String> {
+        let query = "SELECT string_agg(measure || ' ' || value, ', ' ORDER BY measure) FROM sluice.delivery_stats
+            WHERE measure LIKE 'succeeded%' OR measure LIKE 'failed%'";
+        owner.query_one(query, &[]).await.unwrap().get(0)
+    };
+    let changes = message("cities").upsert("7", 5, r#"{"id":7}"#).of(Operation::Insert);
+    let changes = changes.upsert("8", 5, r#"{"n":"no number"}"#).of(Operation::Update);
+    let event = batch([changes.delete("9", 5).of(Operation::Delete).upsert("10", 5, r#"{"id":10}"#)]);
+    fixture.dead_letters.refuse("no number");
+    assert_eq!(fixture.handle(&event).await, ["0"]);
+    assert_eq!(counted().await, None, "the message comes once more");
+    fixture.dead_letters.refuse("nothing");
+    assert_eq!(fixture.handle(&event).await, [""; 0]);
+    let once = "failed_update 1, succeeded_delete 1, succeeded_insert 1, succeeded_upsert 1";
+    assert_eq!(counted().await.as_deref(), Some(once));
+
+    let look = fixture.dead_letters.sent().pop().unwrap();
+    assert_eq!(fixture.handle(&crate::batch::event([(look.body, 1)])).await, [""; 0]);
+    assert_eq!(counted().await.as_deref(), Some(once), "a second look is no change");
+    let letter = fixture.dead_letters.letter();
+    let operation = Message::parse(&letter.body).unwrap().entries[0].change.operation;
+    assert_eq!(operation, Operation::Upsert, "its failure is counted");
 }
 
 #[tokio::test]

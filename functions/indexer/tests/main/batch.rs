@@ -1,7 +1,7 @@
 //! Batches as Lambda hands them over.
 
 use aws_lambda_events::event::sqs::SqsEvent;
-use message::{Change, Op, Packer, Part};
+use message::{Change, Op, Operation, Packer, Part};
 use serde_json::{Value, json};
 
 /// When all of it happens, in milliseconds since 1970: 2026-09-21T14:13:20Z.
@@ -37,6 +37,12 @@ impl Message {
         self.push(key, version, Op::Read, None)
     }
 
+    /// The last change is of a row to which this was done.
+    pub fn of(mut self, operation: Operation) -> Self {
+        self.changes.last_mut().unwrap().0.operation = operation;
+        self
+    }
+
     /// The changes so far were read that many seconds ago.
     pub fn old(mut self, seconds: i64) -> Self {
         for (change, _) in &mut self.changes {
@@ -66,7 +72,16 @@ impl Message {
     fn push(mut self, key: &str, version: i64, op: Op, document: Option<String>) -> Self {
         let id = i64::try_from(self.changes.len()).unwrap() + 1;
         self.changes.push((
-            Change { id, key: key.to_owned().into(), version, op, at: NOW_MS, since: None, trace: None },
+            Change {
+                id,
+                key: key.to_owned().into(),
+                version,
+                op,
+                operation: Operation::Upsert,
+                at: NOW_MS,
+                since: None,
+                trace: None,
+            },
             document,
         ));
         self

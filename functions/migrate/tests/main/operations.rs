@@ -231,7 +231,7 @@ async fn the_profiles_are_made_once_where_there_is_an_ingest_and_stay_when_sluic
                   VALUES (gen_random_uuid(), 'Ada', 'ada@example.com', '+442071838750', 'active', now())";
     functions.batch_execute(insert).await.unwrap();
     assert_eq!(
-        fixture.value::<i64>("SELECT count(*) FROM sluice.outbox WHERE stream = 'profiles' AND op = 'upsert'").await,
+        fixture.value::<i64>("SELECT count(*) FROM sluice.outbox WHERE stream = 'profiles' AND op = 'insert'").await,
         1
     );
 

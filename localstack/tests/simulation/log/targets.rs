@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use database::delivery::Refusal;
+use message::Operation;
 
 use super::{Event, Log, SessionId};
 use crate::defects::Defect;
@@ -14,16 +15,16 @@ pub const TARGETS: [&str; 2] = [TABLE, TOPIC];
 
 /// A stream, and a key of it.
 type Key = (String, String);
-/// A row that waits: its id, stream and key, and whether it is a delete.
-pub type Waiting = (i64, String, String, bool);
+/// A row that waits: its id, stream and key, and what was done.
+pub type Waiting = (i64, String, String, Operation);
 /// A letter: its stream and key, its version, and the row of the log.
 pub type Letter = (String, String, i64, i64);
 
 /// Of one subscription.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Aside {
-    /// The newest row of each key, and whether it is a delete.
-    waiting: BTreeMap<Key, (i64, bool)>,
+    /// The newest row of each key, and what was done.
+    waiting: BTreeMap<Key, (i64, Operation)>,
     /// Until when: it is over when somebody says so, not when the clock does.
     rests: BTreeMap<String, i64>,
     letters: BTreeMap<Key, (i64, i64)>,
@@ -60,10 +61,11 @@ impl Log {
     pub fn wait(&mut self, reader: &'static str, ids: &[i64]) {
         for id in ids {
             let row = self.rows[id].clone();
-            let (Event::Upsert(key) | Event::Delete(key)) = &row.event else { continue };
-            let waits = self.aside(reader).waiting.entry((row.stream.to_owned(), key.clone())).or_insert((0, false));
+            let Event::Change(operation, key) = &row.event else { continue };
+            let waits =
+                self.aside(reader).waiting.entry((row.stream.to_owned(), key.clone())).or_insert((0, *operation));
             if row.id > waits.0 {
-                *waits = (row.id, matches!(row.event, Event::Delete(_)));
+                *waits = (row.id, *operation);
             }
         }
     }
@@ -73,7 +75,7 @@ impl Log {
         let Aside { waiting, rests, .. } = self.aside(reader);
         let due = waiting.iter().filter(|((stream, _), _)| !rests.contains_key(stream));
         let mut due: Vec<Waiting> =
-            due.map(|((stream, key), (id, is_delete))| (*id, stream.clone(), key.clone(), *is_delete)).collect();
+            due.map(|((stream, key), (id, operation))| (*id, stream.clone(), key.clone(), *operation)).collect();
         due.sort();
         due.truncate(size);
         let is_lost = self.defect == Some(Defect::LostWhenItsRestIsOver);

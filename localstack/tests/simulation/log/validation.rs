@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use database::delivery::DeadLetter;
 use database::validation::{Due, Judged, Page, Phase, Round};
+use message::Operation;
 
 use super::{DRAIN, Event, FAN_OUT, Log, Row, SessionId, Snapshot};
 use crate::defects::Defect;
@@ -282,7 +283,7 @@ impl Log {
         let count = keys.len();
         self.statement(session, |log, session| {
             for key in keys {
-                log.add_for(Some(DRAIN), session, stream, Event::Upsert(key));
+                log.add_for(Some(DRAIN), session, stream, Event::Change(Operation::Upsert, key));
             }
         });
         count
@@ -333,7 +334,7 @@ impl Log {
 
 fn key(row: &Row) -> Option<String> {
     match &row.event {
-        Event::Upsert(key) | Event::Delete(key) => Some(key.clone()),
+        Event::Change(_, key) => Some(key.clone()),
         Event::FanOut(_) => None,
     }
 }

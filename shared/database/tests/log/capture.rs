@@ -13,7 +13,7 @@ async fn insert_update_and_delete_are_noted() -> Result<()> {
         .app
         .batch_execute("INSERT INTO demo.item VALUES (1, 'a'); UPDATE demo.item SET value = 'b'; DELETE FROM demo.item")
         .await?;
-    assert_eq!(facts(&world.drain().await?), ["items 1 upsert", "items 1 upsert", "items 1 delete"]);
+    assert_eq!(facts(&world.drain().await?), ["items 1 insert", "items 1 update", "items 1 delete"]);
     Ok(())
 }
 
@@ -41,18 +41,18 @@ async fn an_update_of_a_column_that_no_document_shows_is_no_event() -> Result<()
     assert!(world.drain().await?.is_empty());
     world.app.batch_execute("UPDATE demo.person SET name = 'Anne'").await?;
     world.app.batch_execute("UPDATE demo.person SET id = 2").await?;
-    assert_eq!(facts(&world.drain().await?), ["people 1 upsert", "people 1 delete", "people 2 upsert"]);
+    assert_eq!(facts(&world.drain().await?), ["people 1 update", "people 1 delete", "people 2 update"]);
     Ok(())
 }
 
 #[tokio::test]
-async fn a_changed_key_is_a_delete_and_an_upsert() -> Result<()> {
+async fn a_changed_key_is_a_delete_of_the_old_and_an_update_of_the_new() -> Result<()> {
     let world = World::new().await?;
     let mut index = Index::default();
     world.app.batch_execute("INSERT INTO demo.item VALUES (1, 'a')").await?;
     world.settle(&mut index).await?;
     world.app.batch_execute("UPDATE demo.item SET id = 2").await?;
-    assert_eq!(facts(&world.drain().await?), ["items 1 delete", "items 2 upsert"]);
+    assert_eq!(facts(&world.drain().await?), ["items 1 delete", "items 2 update"]);
     Ok(())
 }
 
@@ -67,7 +67,7 @@ async fn upserts_and_copies_are_noted() -> Result<()> {
              INSERT INTO demo.item VALUES (1, 'c') ON CONFLICT DO NOTHING",
         )
         .await?;
-    assert_eq!(facts(&world.drain().await?), ["items 1 upsert", "items 1 upsert"]);
+    assert_eq!(facts(&world.drain().await?), ["items 1 insert", "items 1 update"]);
     let sink = world.app.copy_in("COPY demo.item FROM STDIN").await?;
     let mut sink = std::pin::pin!(sink);
     futures_util::SinkExt::send(&mut sink, &b"7\tx\n8\ty\n"[..]).await?;
@@ -98,7 +98,7 @@ async fn a_moved_foreign_key_touches_both_parents() -> Result<()> {
     world.app.batch_execute("UPDATE demo.line SET cart_id = NULL WHERE id = 2").await?;
     assert_eq!(facts(&world.drain().await?), ["carts 2 delete"]);
     world.app.batch_execute("UPDATE demo.line SET cart_id = 1 WHERE id = 2").await?;
-    assert_eq!(facts(&world.drain().await?), ["carts 1 upsert"]);
+    assert_eq!(facts(&world.drain().await?), ["carts 1 update"]);
     Ok(())
 }
 
@@ -145,11 +145,11 @@ async fn a_renamed_column_that_is_noted_fails_no_write_and_hides_none() -> Resul
     assert_eq!(
         facts(&world.drain().await?),
         [
-            "people 1 upsert",
-            "people 2 upsert",
-            "people 3 upsert",
+            "people 1 insert",
+            "people 2 insert",
+            "people 3 insert",
             "people 2 delete",
-            "people 20 upsert",
+            "people 20 update",
             "people 1 delete",
             "people 3 delete",
             "people 20 delete"
@@ -161,7 +161,7 @@ async fn a_renamed_column_that_is_noted_fails_no_write_and_hides_none() -> Resul
     world.owner.batch_execute("SELECT sluice.track('demo.person', stream => 'people', key => '100%s')").await?;
     assert_eq!(one::<i64>(&world.owner, "SELECT count(*) FROM sluice.tracked WHERE key IS NOT NULL").await?, 1);
     world.app.batch_execute("INSERT INTO demo.person VALUES (4, 'd')").await?;
-    assert_eq!(facts(&world.drain().await?), ["people 4 upsert"]);
+    assert_eq!(facts(&world.drain().await?), ["people 4 insert"]);
     Ok(())
 }
 

@@ -143,7 +143,7 @@ async fn the_same_definition_again_changes_nothing() -> Result<()> {
     world.owner.batch_execute(&both).await?;
     assert_eq!(one::<String>(&world.owner, state).await?, before);
     world.app.batch_execute("INSERT INTO demo.item VALUES (1)").await?;
-    assert_eq!(facts(&world.drain_after_live().await?), ["items 1 upsert"]);
+    assert_eq!(facts(&world.drain_after_live().await?), ["items 1 insert"]);
     Ok(())
 }
 

@@ -78,7 +78,7 @@ async fn rollbacks_and_savepoints_leave_nothing() -> Result<()> {
              SAVEPOINT c; INSERT INTO demo.item VALUES (5, 'kept'); RELEASE c; COMMIT",
         )
         .await?;
-    assert_eq!(facts(&world.drain().await?), ["items 2 upsert", "items 5 upsert"]);
+    assert_eq!(facts(&world.drain().await?), ["items 2 insert", "items 5 insert"]);
     Ok(())
 }
 
@@ -108,7 +108,7 @@ async fn rows_of_one_key_come_in_the_order_of_their_commits() -> Result<()> {
     .await;
     other.batch_execute("COMMIT").await?;
     insert.await??;
-    assert_eq!(facts(&drainer.drain().await?), ["items 1 delete", "items 1 upsert"]);
+    assert_eq!(facts(&drainer.drain().await?), ["items 1 delete", "items 1 insert"]);
     Ok(())
 }
 

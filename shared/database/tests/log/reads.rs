@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use database::{Read, ReadError, Stream, streams};
 use localstack::APP_ROLE;
+use message::Operation;
 use tokio_postgres::Client;
 
 use crate::support::{World, keys, one};
@@ -483,7 +484,7 @@ async fn a_stream_that_is_fed_by_emit_carries_its_payload_on_one_line() -> Resul
     world.owner.batch_execute("SELECT sluice.emit('letters', 'a', payload => E'{\"n\":\\n 1.00}'); SELECT sluice.emit('letters', 'a', 'delete')").await?;
     let rows = world.drain().await?;
     assert_eq!(rows[0].payload.as_deref(), Some("{\"n\":  1.00}"));
-    assert!(rows[1].is_delete && rows[1].payload.is_none());
+    assert!(rows[1].operation == Operation::Delete && rows[1].payload.is_none());
     let client = world.database.functions().await?;
     let error = read(&client, "letters", &["a"], 1000).await.expect_err("there is nothing to read");
     assert!(matches!(error.downcast_ref(), Some(ReadError::NoSource(_))), "{error:?}");

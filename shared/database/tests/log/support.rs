@@ -280,7 +280,7 @@ pub async fn source(client: &Client, relation: &str, key: &str) -> Result<BTreeM
 
 /// `stream key op` of each row, in the order in which they came.
 pub fn facts(rows: &[Row]) -> Vec<String> {
-    let op = |row: &Row| if row.is_delete { "delete" } else { "upsert" };
+    let op = |row: &Row| format!("{:?}", row.operation).to_lowercase();
     rows.iter().map(|row| format!("{} {} {}", row.stream, row.key, op(row))).collect()
 }
 

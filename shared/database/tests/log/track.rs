@@ -196,10 +196,10 @@ async fn children_of_a_table_are_tracked_with_it_and_later_ones_are_named() -> R
     assert_eq!(
         facts(&world.drain().await?),
         [
-            "payments 1 upsert",
-            "payments 2 upsert",
-            "payments 1 upsert",
-            "payments 2 upsert",
+            "payments 1 insert",
+            "payments 2 insert",
+            "payments 1 update",
+            "payments 2 update",
             "payments 2 delete",
             "payments 1 delete"
         ]
@@ -231,7 +231,7 @@ async fn a_column_that_took_the_keys_name_is_the_key_also_of_a_truncate() -> Res
     world.app.batch_execute("INSERT INTO demo.item (id) VALUES (3000000000); TRUNCATE demo.item").await?;
     assert_eq!(
         facts(&world.drain().await?),
-        ["items 3000000000 upsert", "items 1 delete", "items 2 delete", "items 3000000000 delete"]
+        ["items 3000000000 insert", "items 1 delete", "items 2 delete", "items 3000000000 delete"]
     );
     refused(&world.owner, "ALTER TABLE demo.item DROP COLUMN id_old").await;
     world.owner.batch_execute("SELECT sluice.track('demo.item', stream => 'items', key => 'id'); ALTER TABLE demo.item DROP COLUMN id_old").await?;
@@ -301,6 +301,6 @@ async fn a_virtual_generated_column_is_refused_where_a_trigger_would_need_it() -
         );
     }
     world.owner.batch_execute("SELECT sluice.track('demo.person', stream => 'items', key => 'whole', columns => '{half}'); INSERT INTO demo.person VALUES (4); UPDATE demo.person SET id = 5").await?;
-    assert_eq!(facts(&world.drain().await?), ["items 8 upsert", "items 8 delete", "items 10 upsert"]);
+    assert_eq!(facts(&world.drain().await?), ["items 8 insert", "items 8 delete", "items 10 update"]);
     Ok(())
 }

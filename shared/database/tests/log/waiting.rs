@@ -45,7 +45,7 @@ async fn of_each_key_that_waits_the_newest_change_is_given_back_once_in_their_or
 
     set_live(&world.owner).await?;
     assert!(drainer.client.is_pending("elasticsearch").await?, "what waited is to be drained");
-    assert_eq!(facts(&waited(&drainer).await?), ["items 1 upsert", "items 2 delete"]);
+    assert_eq!(facts(&waited(&drainer).await?), ["items 1 insert", "items 2 delete"]);
     assert!(waited(&drainer).await?.is_empty() && !drainer.client.is_pending("elasticsearch").await?);
     Ok(())
 }

@@ -85,6 +85,10 @@ async fn a_change_that_a_direct_target_refuses_is_one_letter_and_its_neighbours_
     assert_eq!(text(&world.owner, audit).await?, "redrive clickhouse 2");
     world.pass(&mut drainer).await?;
     assert_eq!((world.keys(), text(&world.owner, LETTERS).await?), ("1 2 3".to_owned(), String::new()));
+    let counted = "SELECT string_agg(measure || ' ' || value, ', ' ORDER BY measure) FROM sluice.delivery_stats
+        WHERE measure LIKE 'succeeded%' OR measure LIKE 'failed%'";
+    let once = "failed_insert 1, failed_update 1, succeeded_insert 2, succeeded_upsert 1";
+    assert_eq!(text(&world.owner, counted).await?, once, "the redrive is an upsert");
     Ok(())
 }
 
