@@ -3,6 +3,7 @@
 //! They are counted where the work is, in `sluice.delivery_stats` and `sluice.ingest_stats`, so they are the same from every
 //! sandbox and after every restart.
 
+mod cdc;
 pub mod history;
 pub mod stats;
 
@@ -22,7 +23,7 @@ use database::ingest::{
 };
 use database::subscriptions::{self, ELASTICSEARCH, Subscription};
 use database::validation::{self, Status};
-use database::{refusals, streams};
+use database::{outbox, refusals, streams};
 use queue::Queue as _;
 
 use crate::metrics::stats::Totals;
@@ -84,6 +85,7 @@ pub async fn metrics(State(admin): State<Admin>) -> Result<impl IntoResponse, Pr
     let pending = streams::list_pending(&database).await?;
     let problems = streams::list_problems(&database).await?;
     let validations = validation::list(&database).await?;
+    let log_bytes = outbox::bytes(&database).await?;
     let profiles = Totals::new(ingest::read_totals(&database).await?);
     let mut letters = refusals::count(&database).await?;
     let mut queued = None;
@@ -94,6 +96,7 @@ pub async fn metrics(State(admin): State<Admin>) -> Result<impl IntoResponse, Pr
 
     let mut text = Exposition::default();
     deliveries(&mut text, &targets);
+    cdc::write(&mut text, &targets, &pending);
     ingested(&mut text, &profiles);
     positions(&mut text, &subscriptions);
     text.family("sluice_stream_pending_rows", "gauge", "Rows of the log of one stream that wait.");
@@ -110,6 +113,8 @@ pub async fn metrics(State(admin): State<Admin>) -> Result<impl IntoResponse, Pr
             problems.iter().any(|problem| problem.stream == one.stream && problem.subscription == one.subscription);
         text.sample("sluice_stream_problem", &labels(&one.subscription, &one.stream), u8::from(has_problem));
     }
+    text.family("sluice_log_bytes", "gauge", "What the log takes on disk, with its indexes.");
+    text.sample("sluice_log_bytes", &[], log_bytes);
     differences(&mut text, &validations);
     if let Some(queued) = queued {
         text.family("sluice_queue_messages", "gauge", "Messages in the queue: visible, delayed and in flight.");

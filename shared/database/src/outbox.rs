@@ -59,6 +59,11 @@ pub struct Logged {
     pub op: String,
 }
 
+/// What the log takes on disk, with its indexes.
+pub async fn bytes(client: &Client) -> Result<i64, Error> {
+    Ok(client.query_one("SELECT sluice.log_bytes()", &[]).await?.get(0))
+}
+
 /// Finds rows of the log.
 pub async fn find(client: &Client, search: &Search<'_>) -> Result<Found, Error> {
     let query = "WITH looked AS MATERIALIZED (

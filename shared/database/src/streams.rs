@@ -80,6 +80,8 @@ pub struct Pending {
     pub rows: i64,
     /// For how long the oldest of them has, in milliseconds.
     pub oldest_ms: i64,
+    /// For how long the oldest change that is not there yet has been under way, be it in the log, set aside or sent.
+    pub lag_ms: i64,
 }
 
 /// Lists all streams that go there with what their indexes, tables or topics are made of, by name.
@@ -166,12 +168,24 @@ pub async fn list_problems(client: &Client) -> Result<Vec<Problem>, Error> {
 /// Lists what waits of each stream for each subscription that delivers it, by name.
 pub async fn list_pending(client: &Client) -> Result<Vec<Pending>, Error> {
     let query = "SELECT t.stream, t.subscription, coalesce(p.pending_rows, 0),
-             coalesce((extract(epoch FROM p.oldest_pending_age) * 1000)::bigint, 0)
+             coalesce((extract(epoch FROM p.oldest_pending_age) * 1000)::bigint, 0),
+             (extract(epoch FROM greatest(p.oldest_pending_age, f.oldest_age, w.oldest_age, interval '0')) * 1000)::bigint
          FROM sluice.target AS t
          LEFT JOIN (
              SELECT s.name AS subscription, b.*
              FROM sluice.subscription AS s CROSS JOIN LATERAL sluice.pending_by_stream(s.name) AS b) AS p
              ON p.subscription = t.subscription AND p.stream = t.stream
+         LEFT JOIN (
+             SELECT s.name AS subscription, o.stream, clock_timestamp() - min(o.since) AS oldest_age
+             FROM sluice.subscription AS s CROSS JOIN LATERAL sluice.open_flights(s.name, sluice.counted_rows()) AS o
+             GROUP BY 1, 2) AS f
+             ON f.subscription = t.subscription AND f.stream = t.stream
+         CROSS JOIN LATERAL (
+             SELECT clock_timestamp() - min(a.created_at) AS oldest_age
+             FROM (
+                 SELECT created_at FROM sluice.waiting AS w
+                 WHERE w.stream = t.stream AND w.subscription = t.subscription
+                 ORDER BY w.id LIMIT sluice.counted_rows()) AS a) AS w
          ORDER BY 1, 2";
     let rows = client.query(query, &[]).await?;
     let pending = |row: &tokio_postgres::Row| Pending {
@@ -179,6 +193,7 @@ pub async fn list_pending(client: &Client) -> Result<Vec<Pending>, Error> {
         subscription: row.get(1),
         rows: row.get(2),
         oldest_ms: row.get(3),
+        lag_ms: row.get(4),
     };
     Ok(rows.iter().map(pending).collect())
 }
