@@ -28,6 +28,9 @@ const TOKEN_CHARS: usize = 20;
 /// Whatever a server does or does not: the caller is told before the function's 60 s are over.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(55);
 
+/// What the metrics' token reads.
+const METRICS_PATHS: [&str; 4] = ["/metrics", "/ready", "/api/v1/data-sync/metrics", "/api/v1/data-sync/ready"];
+
 /// What a caller may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -36,7 +39,7 @@ pub enum Role {
     Operator,
     /// GET, without what documents contain.
     Reader,
-    /// `/metrics` and `/ready`.
+    /// `/metrics` and `/ready`, and the same of the data-sync API.
     Metrics,
 }
 
@@ -99,7 +102,7 @@ impl Role {
             Self::Operator => Ok(()),
             Self::Reader if is_mutation => Err("the reader's token only reads; this takes the operator's"),
             Self::Reader => Ok(()),
-            Self::Metrics if !is_mutation && ["/metrics", "/ready"].contains(&path) => Ok(()),
+            Self::Metrics if !is_mutation && METRICS_PATHS.contains(&path) => Ok(()),
             Self::Metrics => Err("the metrics' token reads /metrics and /ready alone; this takes another"),
         }
         .map_err(|detail| Problem::new(StatusCode::FORBIDDEN, detail))

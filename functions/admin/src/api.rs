@@ -12,7 +12,7 @@ use crate::metrics::history;
 use crate::pipeline::{outbox, streams, subscriptions};
 use crate::services::Admin;
 use crate::validation::differences;
-use crate::{access, audit, demo, health, ingest, metrics, validation};
+use crate::{access, audit, data_sync, demo, health, ingest, metrics, validation};
 
 /// In OpenAPI. The dashboard's build makes its types of it, too.
 pub const DESCRIPTION: &str = include_str!("../dashboard/openapi.json");
@@ -62,6 +62,10 @@ endpoints! {
     get "/metrics" metrics::metrics;
     get "/health" health::health;
     get "/ready" health::ready;
+    get "/api/v1/data-sync/health" data_sync::health;
+    get "/api/v1/data-sync/ready" data_sync::ready;
+    get "/api/v1/data-sync/consistency" data_sync::consistency;
+    get "/api/v1/data-sync/metrics" data_sync::metrics;
 }
 
 #[cfg(test)]

@@ -41,15 +41,15 @@ pub enum Status {
 /// How everything is.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Health {
-    status: Status,
+    pub(crate) status: Status,
     version: &'static str,
     /// unknown: the deploy did not say.
     commit: String,
-    parts: Vec<Part>,
+    pub(crate) parts: Vec<Part>,
     /// Streams that do not keep up, though the servers answer.
     streams: Vec<Held>,
     /// null: PostgreSQL or SQS did not say.
-    pipeline: Option<Pipeline>,
+    pub(crate) pipeline: Option<Pipeline>,
 }
 
 impl Health {
@@ -62,8 +62,8 @@ impl Health {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Part {
     /// postgresql, elasticsearch or, where there is a queue, sqs
-    name: &'static str,
-    ok: bool,
+    pub(crate) name: &'static str,
+    pub(crate) ok: bool,
     latency_ms: u64,
     /// What is wrong with it. It names hosts and logins: to others than operators it says where to look.
     reason: Option<String>,
@@ -84,7 +84,7 @@ pub struct Pipeline {
     /// Rows of the log that wait, of all subscriptions.
     pending_rows: i64,
     /// For how long the oldest change that has not arrived at one of its targets has been in the log, sent or not.
-    lag_ms: i64,
+    pub(crate) lag_ms: i64,
     /// Messages in the queue. Null: Elasticsearch is a direct target.
     queue_depth: Option<i64>,
     /// Letters in the dead-letter queue, and those of direct targets.

@@ -7,6 +7,7 @@ mod access;
 mod api;
 mod audit;
 mod config;
+mod data_sync;
 mod demo;
 mod extract;
 mod health;
@@ -57,6 +58,7 @@ pub fn router(admin: Admin) -> Router {
     Router::new()
         .merge(api::endpoints().route_layer(from_fn_with_state(admin.clone(), access::guard)))
         .route("/live", get(health::live))
+        .route("/api/v1/data-sync/live", get(data_sync::live))
         .route("/events", post(tasks::tick))
         .route("/openapi.json", get(description))
         .route("/", get(pages::dashboard))

@@ -9,6 +9,8 @@ mod access;
 mod audit;
 #[path = "main/compared_targets.rs"]
 mod compared_targets;
+#[path = "main/data_sync.rs"]
+mod data_sync;
 #[path = "main/direct.rs"]
 mod direct;
 #[path = "main/fixture.rs"]

@@ -213,6 +213,17 @@ pub struct Moment {
     pub totals: Value,
 }
 
+/// What was counted of a subscription at the beginning and at the end of some minutes.
+#[derive(Clone, Debug)]
+pub struct Span {
+    /// How long it was, by the samples that there are.
+    pub seconds: f64,
+    /// A JSON object: each measure's sum over all streams.
+    pub first: Value,
+    /// The same, at its end.
+    pub last: Value,
+}
+
 /// Reads the measures of each subscription and stream; of one of which nothing was counted there are none.
 pub async fn read_totals(client: &Client) -> Result<BTreeMap<(String, String), BTreeMap<String, i64>>, Error> {
     let query = "SELECT subscription, stream, NULL, NULL FROM sluice.target
@@ -242,6 +253,18 @@ pub async fn read_history(client: &Client, subscription: &str, minutes: i32) -> 
         totals: row.get(3),
     };
     Ok(rows.iter().map(moment).collect())
+}
+
+/// Reads what was sampled of each subscription in the last minutes; of one without two samples nothing is known.
+pub async fn read_spans(client: &Client, minutes: i32) -> Result<Vec<Span>, Error> {
+    let query = "SELECT extract(epoch FROM max(at) - min(at))::float8,
+             (array_agg(totals ORDER BY at))[1], (array_agg(totals ORDER BY at DESC))[1]
+         FROM sluice.delivery_history
+         WHERE at > clock_timestamp() - make_interval(mins => $1)
+         GROUP BY subscription
+         HAVING count(*) > 1";
+    let rows = client.query(query, &[&minutes]).await?;
+    Ok(rows.iter().map(|row| Span { seconds: row.get(0), first: row.get(1), last: row.get(2) }).collect())
 }
 
 /// The measure of changes that came to their end in the target, each once, by what was done to their rows.

@@ -58,13 +58,13 @@ impl Compared {
     }
 
     /// Notes a difference, as the validator does.
-    async fn differs(&self, key: &str, class: &str, state: &str) {
+    pub async fn differs(&self, key: &str, class: &str, state: &str) {
         let insert = "INSERT INTO sluice.difference (subscription, stream, key, class, state, version) VALUES ('elasticsearch', $1, $2, $3, $4, 7)";
         self.fixture.owner.execute(insert, &[&self.stream, &key, &class, &state]).await.unwrap();
     }
 
     /// Notes a round, as the validator does.
-    async fn is_compared(&self, problem: Option<&str>) {
+    pub async fn is_compared(&self, problem: Option<&str>) {
         let insert = "INSERT INTO sluice.validation (subscription, stream, state, repair, dry_run, actor, checked, walked, printed_differently, repaired,
                  scanned, problem, verdict, verdict_at, begun_at)
              VALUES ('elasticsearch', $1, 'done', false, false, 'scrub', 12, 11, 2, 1, sluice.snapshot(), $2, 'different',
