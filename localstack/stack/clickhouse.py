@@ -9,8 +9,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 import process
 from console import Failure
-from download import debian_packages
-from layout import CLICKHOUSE_NATIVE_PORT, CLICKHOUSE_PORT, SERVERS, Stack, lock
+from download import debian_folder
+from layout import CLICKHOUSE_NATIVE_PORT, CLICKHOUSE_PORT, SERVERS, Stack
 
 NAME = "clickhouse"
 PORTS = {"ClickHouse": CLICKHOUSE_PORT, "ClickHouse (native)": CLICKHOUSE_NATIVE_PORT}
@@ -27,20 +27,11 @@ def check() -> None:
 
 
 def install(stack: Stack) -> Path:
-    """The folder into which the packages are unpacked, once; nothing is installed on the machine."""
-    with lock(SERVERS / NAME, "installing ClickHouse"):
-        if not HOME.exists():
-            scratch = HOME.with_name(HOME.name + ".new")
-            shutil.rmtree(scratch, ignore_errors=True)
-            try:
-                packages = debian_packages(NAME, HERE / "clickhouse.txt", scratch / "packages")
-            except Failure as failure:
-                raise Failure(f"{failure}\n    It is in Debian 12; elsewhere use Docker:  make up DOCKER=1 TARGETS=clickhouse") from failure
-            for package in packages:
-                subprocess.run(["dpkg-deb", "-x", package, scratch], check=True)
-            shutil.rmtree(scratch / "packages")
-            scratch.rename(HOME)
-    return HOME
+    """The folder into which its packages are unpacked."""
+    try:
+        return debian_folder(NAME, HERE / "clickhouse.txt", HOME)
+    except Failure as failure:
+        raise Failure(f"{failure}\n    It is in Debian 12; elsewhere use Docker:  make up DOCKER=1 TARGETS=clickhouse") from failure
 
 
 def start(stack: Stack) -> subprocess.Popen | None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -111,6 +112,19 @@ def pip_download(subject: str, requirements: Path, into: Path) -> Path:
     command = [packages.make_venv(), "-m", "pip", "download", "--no-deps", "--require-hashes", "-r", requirements, "-d", into]
     run(subject, f"downloading {requirements.read_text().split()[0]} from PyPI", command, into / "pip.log")
     return next(into.glob("*.whl"))
+
+
+def debian_folder(subject: str, listed: Path, home: Path) -> Path:
+    """The packages that a file lists, unpacked into `home`, once; nothing is installed on the machine."""
+    with lock(DOWNLOADS / subject, f"installing {subject}"):
+        if not home.exists():
+            scratch = home.with_name(f"{home.name}.new")
+            shutil.rmtree(scratch, ignore_errors=True)
+            for package in debian_packages(subject, listed, scratch / "packages"):
+                subprocess.run(["dpkg-deb", "-x", package, scratch], check=True)
+            shutil.rmtree(scratch / "packages")
+            scratch.rename(home)
+    return home
 
 
 def debian_packages(subject: str, listed: Path, into: Path) -> list[Path]:
