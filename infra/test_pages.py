@@ -9,7 +9,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("examples/**/*.md"), *REPOSITORY.glob("benches/*.md")]
 PROGRAMS = {
     "aws", "admin", "cargo", "createdb", "cd", "curl", "done", "echo", "eval", "export", "for", "git", "jq", "log", "make", "openssl", "output", "pg_dump",
-    "pg_restore", "psql", "sleep", "sudo", "python3",
+    "pg_restore", "promtool", "psql", "sleep", "sudo", "python3",
 }  # fmt: skip
 
 
