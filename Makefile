@@ -11,7 +11,7 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 
 help: ## Show this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { gsub(/\$$\$$/, "$$", $$2); printf "  make %-11s %s\n", $$1, $$2 } /^##$$/ { print "" }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { gsub(/\$$\$$/, "$$", $$2); printf "  make %-18s%s\n", $$1, $$2 } /^##$$/ { print "" }' Makefile
 	@echo
 	@echo "  Arguments: STACK=name (its own folder and ports), ELASTICSEARCH_VERSION=8|9, POSTGRES_BIN=/usr/lib/postgresql/15/bin,"
 	@echo "  USE_DATABASE=postgres://user:password@host/db, USE_ELASTICSEARCH=http://host:9200, DOCKER=1,"
@@ -41,12 +41,20 @@ status: ## What runs, since when, healthy or not, where
 	$(stack)
 health: ## Fail unless all is healthy
 	$(stack)
-logs: ## Show logs; of one by SERVICE=postgres|elasticsearch|localstack|clickhouse|kafka|chdb|clickhouse-function|kafka-function|trigger|indexer|migrate|admin|ingest|origin|validate
+logs: ## Show logs; of one by make logs-NAME, or SERVICE=postgres|elasticsearch|localstack|clickhouse|kafka|chdb|clickhouse-function|kafka-function|trigger|indexer|migrate|admin|ingest|origin|validate
 	$(stack)
+logs-%:
+	@localstack/stack/run logs SERVICE=$* $(given)
 psql: ## Open the stack's database
 	$(stack)
 env: ## Print URLs and test credentials for any shell: eval "$$(make env)"
 	$(stack)
+shell-postgres: ## The same as psql
+	@localstack/stack/run psql $(given)
+list-kafka-topics: ## The topics of the stack's Kafka, and how many partitions each has
+	$(stack)
+init-kafka: ## Make the topics of the streams that go to Kafka, as migrate does with all that streams need
+	@localstack/stack/run migrate $(given)
 clean: ## Stop everything and delete the stack's data; downloads stay
 	$(stack)
 servers: ## Start PostgreSQL, Elasticsearch and the targets alone
@@ -81,4 +89,4 @@ init: ## Write .env, the parameters of a deploy to AWS
 cost: ## What a month on AWS costs: make cost EVENTS_PER_DAY=1000000 DOC_BYTES=1024
 	@python3 -B infra/cost.py $(given)
 
-.PHONY: help demo test soak bench up down signal start status health logs psql env clean servers fetch build release deploy destroy trial redeploy dashboard migrate rebase validate uninstall init cost
+.PHONY: help demo test soak bench up down signal start status health logs psql env shell-postgres list-kafka-topics init-kafka clean servers fetch build release deploy destroy trial redeploy dashboard migrate rebase validate uninstall init cost

@@ -15,6 +15,7 @@ import docker
 import elasticsearch
 import env_local
 import functions
+import kafka
 import machine
 import npm
 import packages
@@ -227,6 +228,15 @@ def psql(arguments: dict[str, str]) -> None:
     os.execvpe(program, [program], os.environ | postgres.connection(stack.database_url))
 
 
+def list_kafka_topics(arguments: dict[str, str]) -> None:
+    """Of the stack's Kafka, or of the one that it was given."""
+    stack = existing(arguments)
+    if kafka not in targets(stack):
+        raise Failure(f"this stack has no Kafka: make up{stack.argument} TARGETS=kafka")
+    for name, partitions in sorted(kafka.topics(stack).items()):
+        print(f"{name:<40} {partitions:>4} partition{'s' * (partitions != 1)}")
+
+
 def exports(stack: Stack) -> dict[str, str]:
     """What `env` prints; what is not deployed yet is left out."""
     found = {
@@ -382,6 +392,6 @@ def init(arguments: dict[str, str]) -> None:
 
 
 COMMANDS = {
-    command.__name__: command
-    for command in (up, down, signal, start, status, health, logs, psql, clean, servers, env, build, release, deploy, destroy, trial, redeploy, migrate, rebase, validate, uninstall, dashboard, init, fetch)
+    command.__name__.replace("_", "-"): command
+    for command in (up, down, signal, start, status, health, logs, psql, list_kafka_topics, clean, servers, env, build, release, deploy, destroy, trial, redeploy, migrate, rebase, validate, uninstall, dashboard, init, fetch)
 }

@@ -26,6 +26,7 @@ HERE = Path(__file__).parent
 HOME = SERVERS / f"kafka-{VERSION}"
 LOGGER = ("showDateTime=true", "dateTimeFormat=yyyy-MM-dd HH:mm:ss.SSS")
 SCRAM = ("SCRAM-SHA-256", "SCRAM-SHA-512")
+METADATA = 3  # the request's key
 WITH_LOGIN = ("sasl_plaintext", "sasl_ssl")  # listeners
 
 
@@ -70,15 +71,64 @@ def stop(stack: Stack) -> bool:
 def is_healthy(stack: Stack) -> bool:
     """True when the broker names itself as one of the cluster's, which is when it takes topics and messages. Of given ones the first
     has to answer so."""
-    request = struct.pack(">hhihi", 3, 1, 0, -1, 0)  # Metadata, version 1, number 0, of no client's name, about no topic
-    host, _, port = client_env(stack)["KAFKA_BROKERS"].partition(",")[0].rpartition(":")
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=5) as connection:
-            connection.sendall(struct.pack(">i", len(request)) + request)
-            answer = connection.makefile("rb").read(12)  # its length, the request's number, and how many brokers follow
-        return len(answer) == 12 and struct.unpack(">iii", answer)[2] > 0
-    except (OSError, ValueError):
+        return _Answer(ask(stack, METADATA, 1, struct.pack(">i", 0))).integer() > 0  # about no topic; brokers come first
+    except (OSError, ValueError, struct.error):
         return False
+
+
+def topics(stack: Stack) -> dict[str, int]:
+    """All that are there, but for Kafka's own, with how many partitions each has."""
+    try:
+        answer = _Answer(ask(stack, METADATA, 1, struct.pack(">i", -1)))  # about all
+    except OSError as error:
+        raise Failure(f"Kafka does not answer: {error}") from error
+    for _ in range(answer.integer()):  # brokers: number, host, port, rack
+        answer.take(4)
+        answer.text()
+        answer.take(4)
+        answer.text()
+    answer.take(4)  # the controller's number
+    found = {}
+    for _ in range(answer.integer()):  # topics: error, name, whether it is Kafka's own, partitions
+        answer.take(2)
+        name, is_internal, partitions = answer.text(), answer.take(1) == b"\1", answer.integer()
+        for _ in range(partitions):  # error, number, leader, and two lists of brokers
+            answer.take(2 + 4 + 4)
+            answer.take(4 * answer.integer())
+            answer.take(4 * answer.integer())
+        if not is_internal:
+            found[name] = partitions
+    return found
+
+
+def ask(stack: Stack, key: int, version: int, body: bytes) -> bytes:
+    """What the first broker answers to a request of Kafka's protocol."""
+    request = struct.pack(">hhih", key, version, 1, -1) + body  # number 1, of no client's name
+    host, _, port = client_env(stack)["KAFKA_BROKERS"].partition(",")[0].rpartition(":")
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=5) as connection:
+        connection.sendall(struct.pack(">i", len(request)) + request)
+        answers = connection.makefile("rb")
+        (length,) = struct.unpack(">i", answers.read(4))
+        return answers.read(length)[4:]  # behind the request's number
+
+
+class _Answer:
+    """Reads Kafka's encoding from its beginning to its end."""
+
+    def __init__(self, encoded: bytes):
+        self.left = encoded
+
+    def take(self, count: int) -> bytes:
+        taken, self.left = self.left[:count], self.left[count:]
+        return taken
+
+    def integer(self) -> int:
+        return struct.unpack(">i", self.take(4))[0]
+
+    def text(self) -> str:
+        (length,) = struct.unpack(">h", self.take(2))
+        return self.take(max(length, 0)).decode()
 
 
 def log(stack: Stack) -> Path:

@@ -1,5 +1,6 @@
 """ClickHouse and Kafka beside the stack's other servers, in stacks of their own."""
 
+import struct
 import subprocess
 import sys
 import unittest
@@ -19,6 +20,7 @@ from choices import made, named_targets, targets  # noqa: E402
 from layout import Stack  # noqa: E402
 
 NAME, OTHER = "test-targets", "test-targets-2"
+CREATE_TOPICS = 19  # Kafka's number of that request
 
 
 def up(name: str, wanted: str) -> None:
@@ -104,6 +106,15 @@ class Targets(unittest.TestCase):
         self.assertEqual((shown["clickhouse"], shown["kafka"]), ("yes", "yes"))
         self.assertNotIn("chdb", shown)
         self.assertIn("Kafka version: 4.1.2", must("logs", SERVICE="kafka"))
+
+    def test_kafkas_topics_are_listed_with_their_partitions(self) -> None:
+        self.assertEqual(must("list-kafka-topics"), "")
+        name = b"shop.books"
+        topic = struct.pack(">h", len(name)) + name + struct.pack(">ihii", 3, 1, 0, 0)  # three partitions on one broker each
+        kafka.ask(Stack(NAME), CREATE_TOPICS, 2, struct.pack(">i", 1) + topic + struct.pack(">i?", 60_000, False))
+        # The controller has it at once; the broker, which is asked, hears of it.
+        process.wait_until(lambda: kafka.topics(Stack(NAME)), "the topic", None, kafka.log(Stack(NAME)), 60)
+        self.assertEqual(must("list-kafka-topics").split(), ["shop.books", "3", "partitions"])
 
     def test_an_unknown_target_is_refused_by_name_and_leaves_nothing(self) -> None:
         done = make("servers", STACK=OTHER, TARGETS="clickhouse,kafak")
