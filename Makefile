@@ -3,7 +3,7 @@
 # These are arguments of a command (`make up STACK=mine`). Of the same names in the environment nothing is taken: a shell
 # that was set up for one database must not send a test, or a deploy, to it.
 ARGUMENTS := STACK USE_DATABASE USE_ELASTICSEARCH USE_CLICKHOUSE USE_KAFKA ELASTICSEARCH_VERSION POSTGRES_BIN MAVEN_REPOSITORY TARGETS DOCKER SERVICE \
-	SIGNAL FUNCTION STACK_NAME STAGE ARCH ARTIFACTS RELEASE YES BUCKET REGION SERVERS STREAM TARGET REPAIR DRY_RUN SECONDS NAME QUICK LATENCY EVENTS_PER_DAY DOC_BYTES
+	SIGNAL FUNCTION STACK_NAME STAGE ARCH IMAGE ARTIFACTS RELEASE YES BUCKET REGION SERVERS STREAM TARGET REPAIR DRY_RUN SECONDS NAME QUICK LATENCY EVENTS_PER_DAY DOC_BYTES
 given = $(foreach v,$(ARGUMENTS),$(if $(findstring command,$(origin $v)),'$v=$(subst ','\'',$(value $v))'))
 stack = @localstack/stack/run $@ $(given)
 
@@ -66,6 +66,10 @@ build: ## Build the functions for Lambda: target/lambda/*/bootstrap.zip, for arm
 	$(stack)
 release: ## The same as a folder that is deployed without Rust: dist, or RELEASE=folder
 	$(stack)
+binary: ## Build all functions as one static binary: target/image/*/sluice, for this machine or by ARCH=arm64|x86_64
+	$(stack)
+image: ## The same in a container image: target/image/sluice-*.tar; IMAGE=name
+	$(stack)
 deploy: ## Build, or take ARTIFACTS=folder, deploy, migrate: the local stack, or by STAGE=prod what .env.prod says, on AWS; BUCKET=name takes your own for the code
 	$(stack)
 destroy: ## Delete the CloudFormation stack, once its name was typed: the local one, or by STAGE=prod on AWS
@@ -89,4 +93,4 @@ init: ## Write .env, the parameters of a deploy to AWS
 cost: ## What a month on AWS costs: make cost EVENTS_PER_DAY=1000000 DOC_BYTES=1024
 	@python3 -B infra/cost.py $(given)
 
-.PHONY: help demo test soak bench up down signal start status health logs psql env shell-postgres list-kafka-topics init-kafka clean servers fetch build release deploy destroy trial redeploy dashboard migrate rebase validate uninstall init cost
+.PHONY: help demo test soak bench up down signal start status health logs psql env shell-postgres list-kafka-topics init-kafka clean servers fetch build release binary image deploy destroy trial redeploy dashboard migrate rebase validate uninstall init cost

@@ -35,25 +35,30 @@ def build(names: list[str], wanted: str) -> str:
     if not shutil.which("cargo"):
         raise Failure(f"building needs cargo:\n    {machine.RUSTUP}\n    or deploy a release, without it: ARTIFACTS=folder")
     arch = _choose(wanted)
+    target = binaries(arch).parent
+    with lock(target, f"building for {arch}"):
+        compile_release("functions", names, TARGETS[arch], target)
+        _pack({name: binaries(arch) / name / "bootstrap" for name in names}, arch)
+    return arch
+
+
+def compile_release(subject: str, names: list[str], triple: str, target: Path) -> None:
+    """Compiles binaries for a target of Rust's; Zig brings the C compiler, the linker and the libc of each. Their places are
+    `lambda/<name>/bootstrap` in the target folder."""
     npm.build()
     packages.make_venv()
     with lock(CACHE, "the Python environment"):
         packages.once("cargo-lambda", [WHEELS], _install_cargo_lambda)
-    target = binaries(arch).parent
-    with lock(target, f"building for {arch}"):
-        command = [packages.VENV / "bin" / "cargo-lambda", "lambda", "build", "--release", "--locked"]
-        command += ["--arm64" if arch == "arm64" else "--x86-64", "--config", _remap(target)]
-        command += [part for name in names for part in ("--bin", name)]
-        # Flags of the shell would win over those that are set here.
-        env = {name: value for name, value in os.environ.items() if name not in ("RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS")} | {
-            "CARGO_TARGET_DIR": str(target),
-            "CARGO_ZIGBUILD_PYTHON_PATH": str(packages.PYTHON),
-            "CARGO_ZIGBUILD_CACHE_DIR": str(CACHE / "zig"),
-            "ZIG_GLOBAL_CACHE_DIR": str(CACHE / "zig"),
-        }
-        run("functions", f"building for {arch} (11 minutes of CPU the first time)", command, CACHE / "build-release.log", lines=60, cwd=REPOSITORY, env=env)
-        _pack({name: binaries(arch) / name / "bootstrap" for name in names}, arch)
-    return arch
+    command = [packages.VENV / "bin" / "cargo-lambda", "lambda", "build", "--release", "--locked", "--target", triple, "--config", _remap(target)]
+    command += [part for name in names for part in ("--bin", name)]
+    # Flags of the shell would win over those that are set here.
+    env = {name: value for name, value in os.environ.items() if name not in ("RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS")} | {
+        "CARGO_TARGET_DIR": str(target),
+        "CARGO_ZIGBUILD_PYTHON_PATH": str(packages.PYTHON),
+        "CARGO_ZIGBUILD_CACHE_DIR": str(CACHE / "zig"),
+        "ZIG_GLOBAL_CACHE_DIR": str(CACHE / "zig"),
+    }
+    run(subject, f"building for {triple} (11 minutes of CPU the first time)", command, CACHE / "build-release.log", lines=60, cwd=REPOSITORY, env=env)
 
 
 def binaries(arch: str) -> Path:
@@ -64,15 +69,15 @@ def binaries(arch: str) -> Path:
 def _choose(wanted: str) -> str:
     """The wanted architecture, or the other one where Rust's standard library for the first is not to be had."""
     for arch in sorted(TARGETS, key=lambda arch: arch != wanted):
-        refusal = _install_target(TARGETS[arch])
+        refusal = install_target(TARGETS[arch])
         if not refusal:
             return arch
         say("functions", f"Rust's standard library for {arch} cannot be installed: {refusal}")
     raise Failure("neither architecture can be built here; deploy a release instead: ARTIFACTS=folder")
 
 
-def _install_target(target: str) -> str:
-    """What is in the way of it; nothing, if it is there."""
+def install_target(target: str) -> str:
+    """Installs Rust's standard library for a target. What is in the way of it; nothing, if it is there."""
     libraries = subprocess.run(["rustc", "--print", "target-libdir", "--target", target], cwd=REPOSITORY, capture_output=True, text=True)
     if list(Path(libraries.stdout.strip()).glob("libstd-*")):
         return ""

@@ -15,6 +15,7 @@ import docker
 import elasticsearch
 import env_local
 import functions
+import image as images
 import kafka
 import machine
 import npm
@@ -275,6 +276,16 @@ def release(arguments: dict[str, str]) -> None:
     artifacts.make_folder(Path(arguments.get("RELEASE", REPOSITORY / "dist")), zips, arch)
 
 
+def binary(arguments: dict[str, str]) -> None:
+    """All parts as one binary, for this machine's architecture or another one."""
+    images.build(arguments.get("ARCH") or artifacts.own_architecture())
+
+
+def image(arguments: dict[str, str]) -> None:
+    """The same in a container image."""
+    images.make(arguments.get("ARCH") or artifacts.own_architecture(), arguments.get("IMAGE") or images.name())
+
+
 def stage(arguments: dict[str, str]) -> str:
     """One of several deploys to AWS; empty, if none was named."""
     name = arguments.get("STAGE", "")
@@ -393,5 +404,5 @@ def init(arguments: dict[str, str]) -> None:
 
 COMMANDS = {
     command.__name__.replace("_", "-"): command
-    for command in (up, down, signal, start, status, health, logs, psql, list_kafka_topics, clean, servers, env, build, release, deploy, destroy, trial, redeploy, migrate, rebase, validate, uninstall, dashboard, init, fetch)
+    for command in (up, down, signal, start, status, health, logs, psql, list_kafka_topics, clean, servers, env, build, release, binary, image, deploy, destroy, trial, redeploy, migrate, rebase, validate, uninstall, dashboard, init, fetch)
 }

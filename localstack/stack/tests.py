@@ -14,6 +14,7 @@ from pathlib import Path
 
 import artifacts
 import functions
+import image
 import machine
 import npm
 import packages
@@ -140,11 +141,14 @@ def attempt(programs: Iterable[Program], env: dict[str, str], failed: list[str])
 
 
 def soak(arguments: dict[str, str]) -> None:
-    """The alarms and the faults at their full length, then SECONDS for the simulation and for each property test."""
+    """The image, whose compiling takes minutes; the alarms and the faults at their full length; then SECONDS for the simulation and
+    for each property test."""
     seconds = int(arguments.get("SECONDS", "600"))
     env = tests_environment(arguments)
     # About a hundred seeds a second, on a busy machine.
     long = {"PROPERTY_SECONDS": str(seconds), "SEEDS": str(100 * seconds), "MESSAGES": "10000"}
+    image.make(artifacts.own_architecture(), image.name())
+    run_tests([str(packages.PYTHON), "-B", "infra/container/test_image.py"], env)
     run_tests(WATCH, env | {"HEALTHY_SECONDS": "1200"})  # three periods of five minutes lie in it, wherever it begins
     run_tests(["cargo", "test", "--workspace", "--test", "faults", "--test", "outages", "--", "--nocapture"], env | LONG_FAULTS)
     run_tests(["cargo", "test", "--workspace", "--test", "simulation", "--", "--nocapture"], env | long)
