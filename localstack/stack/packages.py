@@ -11,6 +11,7 @@ from layout import CACHE, REPOSITORY, lock
 
 VENV = CACHE / "venv"
 PYTHON = VENV / "bin" / "python"
+VALIDATOR = Path(__file__).with_name("kubernetes-validate.txt")
 EXECUTOR = REPOSITORY / "localstack" / "executor"
 
 
@@ -36,6 +37,12 @@ def install() -> Path:
     return PYTHON
 
 
+def install_for_tests() -> None:
+    """What tests alone need."""
+    with lock(CACHE, "the Python environment"):
+        once("kubernetes-validate", [VALIDATOR], _install_validator)
+
+
 def once(name: str, sources: list[Path], install_it, venv: Path = VENV) -> None:
     """Installs a part of an environment, unless it was installed from the same sources."""
     stamp, digest = venv / f"{name}.sha256", hashlib.sha256(b"\0".join(file.read_bytes() for file in sources)).hexdigest()
@@ -49,6 +56,11 @@ def _install_requirements(requirements: Path) -> None:
     command = [PYTHON, "-m", "pip", "install", "--progress-bar=off", "--no-deps", "--require-hashes", "-r", requirements]
     run("packages", "installing LocalStack, boto3 and cfn-lint from PyPI (2 to 5 minutes, 500 MB)", command, CACHE / "pip.log")
     (VENV / "executor.sha256").unlink(missing_ok=True)
+
+
+def _install_validator() -> None:
+    command = [PYTHON, "-m", "pip", "install", "--progress-bar=off", "--no-deps", "--require-hashes", "-r", VALIDATOR]
+    run("packages", "installing Kubernetes' schemas from PyPI (23 MB)", command, CACHE / "pip-kubernetes-validate.log")
 
 
 def _install_executor() -> None:

@@ -52,6 +52,7 @@ def test(arguments: dict[str, str]) -> None:
     destroy the deploy; beside it the others. All of them run, whatever fails."""
     oldest, chromium = machine.oldest_postgres(), npm.find_chromium()
     env = tests_environment(arguments)
+    packages.install_for_tests()
     rust = rust_tests(env)
     watch = Program("the alarms", WATCH)
     processes = Program("the stack's processes", [packages.PYTHON, "-B", "localstack/tests/test_process.py"])
