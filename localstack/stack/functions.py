@@ -11,6 +11,7 @@ import clickhouse
 import cloud
 import elasticsearch
 import env_local
+import image
 import kafka
 import npm
 import packages
@@ -18,7 +19,8 @@ import postgres
 from console import Failure, run, say, timed, together
 from layout import CACHE, REPOSITORY, TARGET, Stack, lock
 
-NAMES = sorted(folder.name for folder in (REPOSITORY / "functions").iterdir() if (folder / "Cargo.toml").exists())
+# All but the binary that has the others' libraries, which is no function.
+NAMES = sorted(folder.name for folder in (REPOSITORY / "functions").iterdir() if (folder / "Cargo.toml").exists() and folder.name != image.BINARY)
 PLACE = TARGET / "lambda"
 DEPLOY = REPOSITORY / "infra" / "deploy.py"
 # The migrations make the role; who is in it is the operator's to say.
