@@ -103,16 +103,17 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 async fn listen(plan: &Plan, admin: &Admin, stop: &CancellationToken) -> Result<Vec<Task>, String> {
     let mut servers: Vec<Task> = vec![];
-    let bind = async |address| {
-        let bound = TcpListener::bind(address).await;
-        bound.map_err(|error| format!("nobody can listen at {address}: {error}"))
+    let bind = async |address, what: &str| {
+        let cannot = |error| format!("nobody can listen at {address}: {error}");
+        let listener = TcpListener::bind(address).await.map_err(cannot)?;
+        info!(address = %listener.local_addr().map_err(cannot)?, "serving {what}");
+        Ok::<_, String>(listener)
     };
-    let listener = bind(plan.health_address).await?;
+    let listener = bind(plan.health_address, "health and metrics").await?;
     servers.push(Box::pin(serve::serve(listener, serve::health(admin.clone()), stop.clone())));
     for part in &plan.parts {
         if let Planned::Admin(address) = part {
-            let listener = bind(*address).await?;
-            info!(%address, "the dashboard and the API");
+            let listener = bind(*address, "dashboard and API").await?;
             servers.push(Box::pin(serve::serve(listener, admin::router(admin.clone()), stop.clone())));
         }
     }

@@ -74,7 +74,7 @@ const ROWS: &str = "
     INSERT INTO sluice.outbox (stream, key, op) SELECT 'unborn', n, 'upsert' FROM generate_series(1, 2000) AS n";
 
 /// How each function is called as its caller calls it, or in a harder way. One that has no line here fails the test.
-const CALLS: [(&str, &str); 129] = [
+const CALLS: [(&str, &str); 130] = [
     ("advance", "SELECT sluice.advance('elasticsearch', 1)"),
     ("answers_for_another", "SELECT sluice.answers_for_another('elasticsearch', 'items', '7')"),
     ("as_reader", "SELECT sluice.as_reader(s, 'SELECT', 'n integer') FROM sluice.stream AS s"),
@@ -93,7 +93,6 @@ const CALLS: [(&str, &str); 129] = [
     ("count_ingest", "SELECT sluice.count_ingest('{rounds}', '{1}')"),
     ("counted_rows", "SELECT sluice.counted_rows()"),
     ("covers", "SELECT sluice.covers(s.seen, pg_current_snapshot()) FROM sluice.subscription AS s"),
-    ("look_later", "SELECT sluice.look_later('elasticsearch', '{items}', '{1}', '1 hour')"),
     ("direct_targets", "SELECT sluice.direct_targets()"),
     (
         "discard_refusals",
@@ -162,6 +161,7 @@ const CALLS: [(&str, &str); 129] = [
     ),
     ("log_bytes", "SELECT sluice.log_bytes()"),
     ("logged_keys", "SELECT sluice.logged_keys('items', 0, 1000000000, 20000)"),
+    ("look_later", "SELECT sluice.look_later('elasticsearch', '{items}', '{1}', '1 hour')"),
     ("maintain", "SELECT sluice.maintain()"),
     (
         "missing_keys",

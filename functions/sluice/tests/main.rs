@@ -1,0 +1,12 @@
+//! The binary as it is started: real processes, with a real PostgreSQL and a real Elasticsearch.
+
+#[path = "main/check.rs"]
+mod check;
+#[path = "main/direct.rs"]
+mod direct;
+#[path = "main/hand_over.rs"]
+mod hand_over;
+#[path = "main/letters.rs"]
+mod letters;
+#[path = "main/world.rs"]
+mod world;
