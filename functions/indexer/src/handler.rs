@@ -6,7 +6,6 @@ use queue::Queue;
 use search::{Cluster, Deadline, Done, Outcome};
 use telemetry::Trace;
 use tokio::time::Instant;
-use tracing::info;
 
 use crate::{
     back_off,
@@ -85,8 +84,8 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
                 if let Some(trace) = work.entry.change.trace.as_deref().and_then(Trace::parse)
                     && tally.traced.take()
                 {
-                    let (change_id, outcome) = (work.entry.change.id, name(&outcome));
-                    info!(trace_id = trace.id(), stream, change_id, outcome, latency_ms, "a traced change");
+                    let change = &work.entry.change;
+                    telemetry::tell_landed(&trace, stream, change.id, name(&outcome), change.at, latency_ms);
                 }
                 outcomes[work.message].push(outcome);
             }

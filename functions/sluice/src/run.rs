@@ -39,7 +39,14 @@ pub async fn run(environment: &Environment, parts: &[Part]) -> Ended {
         Ok(plan) => plan,
         Err(problems) => return Ended::Wrong(problems),
     };
-    telemetry::init_in("sluice", &environment.env());
+    let mut env = environment.env();
+    let (spans, exporter) = otlp::from_env("sluice", &mut env).unzip();
+    if let Err(error) = env.finish() {
+        return Ended::Wrong(environment.problems(error.problems));
+    }
+    telemetry::init_with("sluice", &environment.env(), spans);
+    // Until the process ends.
+    exporter.map(|exporter| tokio::spawn(exporter.run()));
     let (aws, secrets) = clients(environment).await;
     let admin = Admin::with_clients(plan.admin.clone(), secrets.clone(), aws_sdk_sqs::Client::new(&aws));
     let stop = CancellationToken::new();

@@ -9,7 +9,7 @@ use message::{Change, Op, Operation};
 use serde::Serialize;
 use telemetry::{Trace, TracedChanges};
 use tokio::time::{Instant, timeout};
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use crate::error::Error;
 use crate::rests::Rests;
@@ -113,6 +113,16 @@ pub(crate) struct Outgoing<'a, S, K: Sink> {
     /// A direct target's: of each stream, the rows that were put or refused, and what was done to them.
     operations: BTreeMap<String, HashMap<i64, Operation>>,
     traced: TracedChanges,
+    /// A direct target's: the traced changes that were put.
+    told: Vec<Told>,
+}
+
+/// A traced change.
+struct Told {
+    trace: Trace,
+    stream: String,
+    id: i64,
+    read_at_ms: i64,
 }
 
 impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
@@ -144,6 +154,7 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
             written: BTreeMap::new(),
             operations: BTreeMap::new(),
             traced: TracedChanges::default(),
+            told: vec![],
         })
     }
 
@@ -190,8 +201,20 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
 
     /// Waits until all of it is sent.
     pub async fn finish(self) -> Result<Done, Error> {
-        let Self { step, streams, counters, mut done, rows, mut written, mut operations, rests, began, logged, .. } =
-            self;
+        let Self {
+            step,
+            streams,
+            counters,
+            mut done,
+            rows,
+            mut written,
+            mut operations,
+            rests,
+            began,
+            logged,
+            told,
+            ..
+        } = self;
         let outcome = step.finish().await.map_err(Error::of_sink)?;
         count_written(&mut done.counts, &logged, as_milliseconds(began.elapsed()));
         for Sent { stream, messages, bytes } in outcome.sent {
@@ -247,6 +270,16 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
             for operation in operations.into_values() {
                 done.counts.add(&stream, delivery::succeeded(operation), 1);
             }
+        }
+        for Told { trace, stream, id, read_at_ms } in told {
+            let is_refused = done.refusals.iter().any(|refusal| refusal.change_id == id && refusal.stream == stream);
+            let waits = done.aside.get(&stream).is_some_and(|aside| aside.ids.contains(&id));
+            let outcome = match (is_refused, waits) {
+                (true, _) => "permanent",
+                (false, true) => delivery::CONFIGURATION,
+                (false, false) => delivery::WRITTEN,
+            };
+            telemetry::tell_landed(&trace, &stream, id, outcome, read_at_ms, None);
         }
         Ok(done)
     }
@@ -448,7 +481,10 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
         if let Some(trace) = &trace
             && self.traced.take()
         {
-            info!(trace_id = trace.id(), stream = name, change_id = row.id, "a traced change is sent");
+            telemetry::tell_sent(trace, name, row.id, row.logged_ms);
+            if !K::READS_AGAIN {
+                self.told.push(Told { trace: trace.clone(), stream: name.clone(), id: row.id, read_at_ms });
+            }
         }
         let key = &row.key[..row.key.floor_char_boundary(KEY_BYTES)];
         let change = Change {

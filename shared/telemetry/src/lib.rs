@@ -4,6 +4,6 @@ mod log;
 mod metrics;
 mod trace;
 
-pub use log::{WithService, init, init_in};
+pub use log::{WithService, init, init_in, init_with};
 pub use metrics::{Line, Metrics, count_secret_refresh};
-pub use trace::{Trace, TracedChanges, call, invocation};
+pub use trace::{CHANGE, Trace, TracedChanges, call, invocation, tell_landed, tell_sent};

@@ -1,19 +1,21 @@
 //! Log lines: one JSON object a line on stdout, where the runtime collects them.
 
-use std::fmt;
 use std::io::{self, IsTerminal as _};
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::{
+    Layer, Registry,
     filter::Targets,
     fmt::{
-        FmtContext, FormatEvent, FormatFields,
+        self, FmtContext, FormatEvent, FormatFields,
         format::{Format, Json, JsonFields, Writer},
     },
     layer::SubscriberExt,
     registry::LookupSpan,
     util::SubscriberInitExt,
 };
+
+use crate::trace::CHANGE;
 
 const DEFAULT_LEVEL: Level = Level::INFO;
 /// A library that has a line for each of its transactions. LOG_LEVEL may name it.
@@ -30,6 +32,11 @@ pub fn init(service: &'static str) {
 
 /// The same with variables from elsewhere; and as text for people by LOG_FORMAT=text, or on a terminal without LOG_FORMAT.
 pub fn init_in(service: &'static str, env: &config::Env) {
+    init_with(service, env, None);
+}
+
+/// The same with somebody who hears of traced changes, whatever the level is.
+pub fn init_with(service: &'static str, env: &config::Env, spans: Option<Box<dyn Layer<Registry> + Send + Sync>>) {
     let wanted = env.optional("LOG_LEVEL");
     let parsed = wanted.as_deref().map(str::parse::<Targets>);
     let is_malformed = matches!(parsed, Some(Err(_)));
@@ -39,12 +46,13 @@ pub fn init_in(service: &'static str, env: &config::Env) {
         None => io::stdout().is_terminal(),
         Some(format) => format == "text",
     };
-    let lines = tracing_subscriber::fmt().with_max_level(Level::TRACE); // the filter decides
+    let changes = Targets::new().with_target(CHANGE, Level::INFO);
+    let subscriber = tracing_subscriber::registry().with(spans.map(|spans| spans.with_filter(changes)));
     let started = if is_text {
-        lines.with_ansi(false).finish().with(filter).try_init()
+        subscriber.with(fmt::layer().with_ansi(false).with_filter(filter)).try_init()
     } else {
-        let json = lines.fmt_fields(JsonFields::new()).event_format(WithService::new(service, &env.commit()));
-        json.finish().with(filter).try_init()
+        let json = fmt::layer().fmt_fields(JsonFields::new()).event_format(WithService::new(service, &env.commit()));
+        subscriber.with(json.with_filter(filter)).try_init()
     };
     if started.is_ok() && is_malformed {
         tracing::warn!(default = %DEFAULT_LEVEL, "LOG_LEVEL cannot be read as a level, the default is used");
@@ -77,11 +85,16 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> std::fmt::Result {
         let mut line = String::new();
         self.json.format_event(context, Writer::new(&mut line), event)?;
         // The line is an object that is never empty, so others fit in front.
-        let rest = line.strip_prefix('{').ok_or(fmt::Error)?;
+        let rest = line.strip_prefix('{').ok_or(std::fmt::Error)?;
         write!(writer, "{{{},{rest}", self.members)
     }
 }

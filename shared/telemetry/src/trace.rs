@@ -3,7 +3,7 @@
 use std::{fmt, future::Future};
 
 use tokio::time::Instant;
-use tracing::{Instrument as _, Span, debug, debug_span, info_span};
+use tracing::{Instrument as _, Span, debug, debug_span, info, info_span};
 
 /// So many changes of a batch have a line of their own in the log.
 const TRACED_CHANGES: usize = 20;
@@ -29,6 +29,21 @@ impl TracedChanges {
         self.left = self.left.saturating_sub(1);
         is_any_left
     }
+}
+
+/// The target of the log's lines about traced changes.
+pub const CHANGE: &str = "change";
+
+/// Tells that a change was sent, or given to a direct target; `began_ms`: when it was logged, in milliseconds since 1970.
+pub fn tell_sent(trace: &Trace, stream: &str, change_id: i64, began_ms: i64) {
+    let (trace_id, traceparent) = (trace.id(), trace.as_str());
+    info!(target: CHANGE, trace_id, traceparent, stream, change_id, began_ms, "a traced change is sent");
+}
+
+/// Tells what became of it; `began_ms`: when its document was read.
+pub fn tell_landed(trace: &Trace, stream: &str, change_id: i64, outcome: &str, began_ms: i64, latency_ms: Option<i64>) {
+    let (trace_id, traceparent) = (trace.id(), trace.as_str());
+    info!(target: CHANGE, trace_id, traceparent, stream, change_id, outcome, began_ms, latency_ms, "a traced change has landed");
 }
 
 /// A place in a trace, as W3C's Trace Context writes it: `00-{trace id}-{parent id}-{flags}`.
@@ -78,6 +93,11 @@ impl Trace {
         &self.text[3..35]
     }
 
+    /// The span that it is below.
+    pub fn parent_id(&self) -> &str {
+        &self.text[36..52]
+    }
+
     /// Whether who began it wants to see it.
     pub fn is_sampled(&self) -> bool {
         u8::from_str_radix(&self.text[53..55], 16).is_ok_and(|flags| flags & 1 == 1)
@@ -115,6 +135,7 @@ mod tests {
     fn a_trace_is_what_w3c_says() {
         let trace = Trace::parse(TEXT).unwrap();
         assert_eq!((trace.as_str(), trace.id()), (TEXT, "4bf92f3577b34da6a3ce929d0e0e4736"));
+        assert_eq!(trace.parent_id(), "00f067aa0ba902b7");
         assert!(trace.is_sampled());
         assert!(!Trace::parse(&TEXT.replace("-01", "-02")).unwrap().is_sampled());
         for text in [
