@@ -226,7 +226,8 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
                 done.flights.push(Flight { stream, parts, first_id, last_id, since_ms });
             }
         }
-        for refusal in &outcome.refused {
+        // A look, whose id is no row's, was not counted as written.
+        for refusal in outcome.refused.iter().filter(|refusal| refusal.change_id > 0) {
             done.counts.add(&refusal.stream, delivery::WRITTEN, -1);
         }
         done.refusals.extend(outcome.refused);
@@ -243,8 +244,9 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
         for Unfit { stream, reason, ids } in outcome.unfit {
             // Why, is noted with the stream: it may quote what the log of a function must not have.
             error!(stream, "the target does not take a stream as it is: its changes are set aside");
-            done.counts.add(&stream, delivery::WRITTEN, -as_count(ids.len()));
-            done.counts.add(&stream, delivery::CONFIGURATION, as_count(ids.len()));
+            let changes = as_count(ids.iter().filter(|id| **id > 0).count());
+            done.counts.add(&stream, delivery::WRITTEN, -changes);
+            done.counts.add(&stream, delivery::CONFIGURATION, changes);
             if let Some(operations) = operations.get_mut(&stream) {
                 for id in &ids {
                     operations.remove(id);
@@ -267,8 +269,11 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
         }
         // What is left is there, or was overtaken by a write that is.
         for (stream, operations) in operations {
-            for operation in operations.into_values() {
-                done.counts.add(&stream, delivery::succeeded(operation), 1);
+            for operation in Operation::ALL {
+                let changes = operations.values().filter(|it| **it == operation).count();
+                if changes > 0 {
+                    done.counts.add(&stream, delivery::succeeded(operation), as_count(changes));
+                }
             }
         }
         for Told { trace, stream, id, read_at_ms } in told {
@@ -345,7 +350,9 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
 
     fn refuse(&mut self, stream: &str, row: &log::Row, version: i64, error_type: &str, reason: String) {
         warn!(stream, change_id = row.id, error_type, "a change becomes a letter");
-        self.operations.entry(stream.to_owned()).or_default().insert(row.id, row.operation);
+        if !row.is_look() {
+            self.operations.entry(stream.to_owned()).or_default().insert(row.id, row.operation);
+        }
         self.done.refusals.push(Refusal {
             change_id: row.id,
             stream: stream.to_owned(),

@@ -53,7 +53,7 @@ pub enum Op {
 }
 
 /// What the log says was done: to the row whose change was captured, or by whoever logged a document by itself.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Operation {
     /// The row was inserted.

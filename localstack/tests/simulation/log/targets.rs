@@ -76,7 +76,7 @@ impl Log {
         let due = waiting.iter().filter(|((stream, _), _)| !rests.contains_key(stream));
         let mut due: Vec<Waiting> =
             due.map(|((stream, key), (id, operation))| (*id, stream.clone(), key.clone(), *operation)).collect();
-        due.sort();
+        due.sort_by_key(|(id, ..)| *id);
         due.truncate(size);
         let is_lost = self.defect == Some(Defect::LostWhenItsRestIsOver);
         for (_, stream, key, _) in &due {

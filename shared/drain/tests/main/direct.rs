@@ -93,6 +93,26 @@ async fn a_change_that_a_direct_target_refuses_is_one_letter_and_its_neighbours_
 }
 
 #[tokio::test]
+async fn a_second_look_counts_nothing_also_where_it_is_refused() -> Result<()> {
+    let world = world().await?;
+    let mut drainer = world.direct()?;
+    world.owner.batch_execute("INSERT INTO item VALUES (1, 1), (2, 2)").await?;
+    world.pass(&mut drainer).await?;
+    let counted = "SELECT string_agg(measure || ' ' || value, ', ' ORDER BY measure) FROM sluice.delivery_stats
+        WHERE subscription = 'clickhouse' AND (measure IN ('written', 'published') OR measure LIKE 'succeeded%' OR measure LIKE 'failed%')";
+    let before = text(&world.owner, counted).await?;
+    assert_eq!(before, "published 2, succeeded_insert 2, written 2");
+
+    world.target.state().refused.insert("2".to_owned());
+    let look = "SELECT sluice.look_later('clickhouse', '{item,item}', '{1,2}', interval '0')::text";
+    text(&world.owner, look).await?;
+    world.pass(&mut drainer).await?;
+    assert_eq!(text(&world.owner, LETTERS).await?, "clickhouse item 2 out_of_range: n is too large");
+    assert_eq!(text(&world.owner, counted).await?, before);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_letter_goes_when_its_key_arrives_later_and_stays_discarded_when_somebody_discards_it() -> Result<()> {
     let world = world().await?;
     let mut drainer = world.direct()?;
