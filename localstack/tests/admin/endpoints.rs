@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::client::{Admin, days};
 
-const GETS: [&str; 16] = [
+const GETS: [&str; 20] = [
     "/api/session",
     "/api/outbox",
     "/api/dlq",
@@ -22,6 +22,10 @@ const GETS: [&str; 16] = [
     "/metrics",
     "/health",
     "/ready",
+    "/api/v1/data-sync/health",
+    "/api/v1/data-sync/ready",
+    "/api/v1/data-sync/consistency",
+    "/api/v1/data-sync/metrics",
     "/api/dlq/redrive/1",
     "/api/retry/1",
 ];
@@ -63,7 +67,7 @@ async fn nobody_gets_in_without_a_token_and_the_reader_only_reads() -> Result<()
             "{method} {path} for the reader: {status} {body}"
         );
     }
-    for path in ["/live", "/", "/docs", "/openapi.json"] {
+    for path in ["/live", "/api/v1/data-sync/live", "/", "/docs", "/openapi.json"] {
         assert_eq!(admin.send(Method::GET, path, None, None).await?.0, StatusCode::OK, "{path}");
     }
     assert_eq!(
@@ -210,6 +214,10 @@ async fn streams_health_and_history_say_how_things_are() -> Result<()> {
     assert!(health["pipeline"]["queue_depth"].is_i64(), "{health}");
     assert!(health["commit"].as_str().is_some_and(|commit| commit != "unknown"), "the deploy says it: {health}");
     assert_eq!(admin.get("/ready").await?["status"], "ready");
+    let sync = admin.get("/api/v1/data-sync/health").await?;
+    assert!(["healthy", "degraded"].iter().any(|status| sync["status"] == *status), "other streams may wait: {sync}");
+    assert_eq!(sync["services"], json!({"elasticsearch": true, "postgresql": true, "sqs": true}));
+    assert!(sync["metrics"]["syncLag"].is_f64() && sync["metrics"]["errorRate"].is_f64(), "{sync}");
     localstack::eventually("a sample of the pipeline", async || {
         let history = admin.get("/api/history").await.map_err(|error| format!("{error:#}"))?;
         let is_there = history["samples"].as_array().is_some_and(|samples| !samples.is_empty());

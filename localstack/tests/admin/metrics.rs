@@ -73,6 +73,16 @@ async fn a_thousand_letters_are_listed_redriven_and_counted() -> Result<()> {
                 LETTERS,
             ),
             (r#"sync_failed_total{subscription="elasticsearch",stream="admin_thousand",outcome="configuration"}"#, 0),
+            // Each insert has failed once, and each redrive is a change of its own.
+            (
+                r#"cdc_sync_events_total{table="admin_thousand",target="elasticsearch",operation="INSERT",status="error"}"#,
+                LETTERS,
+            ),
+            (
+                r#"cdc_sync_events_total{table="admin_thousand",target="elasticsearch",operation="UPSERT",status="success"}"#,
+                LETTERS,
+            ),
+            (r#"cdc_elasticsearch_writes_total{table="admin_thousand"}"#, LETTERS),
         ];
         let added = |name: &str| now.get(name).copied().unwrap_or(0.0) - before.get(name).copied().unwrap_or(0.0);
         #[expect(clippy::cast_precision_loss, reason = "a thousand")]
