@@ -146,6 +146,7 @@ class Prometheus(unittest.TestCase):
                   f"--web.listen-address=127.0.0.1:{alertmanager}", "--cluster.listen-address=")  # fmt: skip
         cls.start(cls.programs / "prometheus", f"--config.file={cls.scratch}/prometheus.yaml", f"--storage.tsdb.path={cls.scratch}/data",
                   f"--web.listen-address=127.0.0.1:{cls.port}")  # fmt: skip
+        cls.wait_for("Prometheus", lambda: OPENER.open(f"http://127.0.0.1:{cls.port}/-/ready", timeout=10).close() or True)
         cls.wait_for("what takes two scrapes", lambda: cls.value("target:sync_tries:increase5m"))
 
     @classmethod
