@@ -5,7 +5,9 @@ use std::pin::Pin;
 use std::time::{Duration, SystemTime};
 
 use admin::Admin;
-use aws_config::SdkConfig;
+use aws_config::{ConfigLoader, Region, SdkConfig};
+use aws_credential_types::Credentials;
+use config::Env;
 use indexer::Indexer;
 use ingest::{Ingest, Patience};
 use search::Connection;
@@ -98,12 +100,31 @@ pub async fn run(environment: &Environment, parts: &[Part]) -> Ended {
 /// AWS is asked for nothing where nothing of it is used: it would be waited for.
 pub async fn clients(environment: &Environment) -> (SdkConfig, Secrets) {
     let aws = if environment.needs_aws() {
-        secrets::aws().load().await
+        with_variables(secrets::aws(), &environment.env()).load().await
     } else {
         SdkConfig::builder().behavior_version(aws_config::BehaviorVersion::latest()).build()
     };
     let secrets = Secrets::new(aws_sdk_secretsmanager::Client::new(&aws)).with_given(environment.given());
     (aws, secrets)
+}
+
+/// The SDK of AWS looks at the environment alone, and its variables may stand in the file, too.
+fn with_variables(mut loader: ConfigLoader, env: &Env) -> ConfigLoader {
+    if let Some(region) = env.optional("AWS_REGION") {
+        loader = loader.region(Region::new(region));
+    }
+    if let Some(url) = env.optional("AWS_ENDPOINT_URL") {
+        loader = loader.endpoint_url(url);
+    }
+    if let Some(profile) = env.optional("AWS_PROFILE") {
+        loader = loader.profile_name(profile);
+    }
+    let key = env.optional("AWS_ACCESS_KEY_ID").zip(env.optional("AWS_SECRET_ACCESS_KEY"));
+    if let Some((id, secret)) = key {
+        let token = env.optional("AWS_SESSION_TOKEN");
+        loader = loader.credentials_provider(Credentials::new(id, secret, token, None, "variables"));
+    }
+    loader
 }
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -194,4 +215,27 @@ async fn again_and_again(work: impl AsyncFn(), stop: CancellationToken) {
         }
     };
     stop.run_until_cancelled(work).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_credential_types::provider::ProvideCredentials as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn aws_is_asked_as_the_variables_say_wherever_they_stand() {
+        secrets::install_crypto_provider();
+        let environment = Environment::of(&[
+            ("AWS_REGION", "eu-central-1"),
+            ("AWS_ENDPOINT_URL", "http://127.0.0.1:4566"),
+            ("AWS_ACCESS_KEY_ID", "an id"),
+            ("AWS_SECRET_ACCESS_KEY", "a key"),
+        ]);
+        let (aws, _) = clients(&environment).await;
+        assert_eq!(aws.region().map(Region::as_ref), Some("eu-central-1"));
+        assert_eq!(aws.endpoint_url(), Some("http://127.0.0.1:4566"));
+        let credentials = aws.credentials_provider().unwrap().provide_credentials().await.unwrap();
+        assert_eq!((credentials.access_key_id(), credentials.secret_access_key()), ("an id", "a key"));
+    }
 }
