@@ -2,7 +2,7 @@
 
 # These are arguments of a command (`make up STACK=mine`). Of the same names in the environment nothing is taken: a shell
 # that was set up for one database must not send a test, or a deploy, to it.
-ARGUMENTS := STACK USE_DATABASE USE_ELASTICSEARCH USE_CLICKHOUSE USE_KAFKA ELASTICSEARCH_VERSION POSTGRES_BIN MAVEN_REPOSITORY TARGETS DOCKER SERVICE \
+ARGUMENTS := STACK USE_DATABASE USE_ELASTICSEARCH USE_CLICKHOUSE USE_KAFKA ELASTICSEARCH_VERSION POSTGRES_BIN MAVEN_REPOSITORY TARGETS DOCKER RUN DIRECT SERVICE \
 	SIGNAL FUNCTION STACK_NAME STAGE ARCH IMAGE ARTIFACTS RELEASE YES BUCKET REGION SERVERS STREAM TARGET REPAIR DRY_RUN SECONDS NAME QUICK LATENCY EVENTS_PER_DAY DOC_BYTES
 given = $(foreach v,$(ARGUMENTS),$(if $(findstring command,$(origin $v)),'$v=$(subst ','\'',$(value $v))'))
 stack = @localstack/stack/run $@ $(given)
@@ -15,10 +15,11 @@ help: ## Show this
 	@echo
 	@echo "  Arguments: STACK=name (its own folder and ports), ELASTICSEARCH_VERSION=8|9, POSTGRES_BIN=/usr/lib/postgresql/15/bin,"
 	@echo "  USE_DATABASE=postgres://user:password@host/db, USE_ELASTICSEARCH=http://host:9200, DOCKER=1,"
+	@echo "  RUN=direct|queue (one process in place of the deployed functions; direct: without LocalStack),"
 	@echo "  TARGETS=clickhouse,kafka,chdb (any of them, beside the other servers; all: the first two), or servers of yours:"
 	@echo "  USE_CLICKHOUSE=http://user:password@host:8123/db, USE_KAFKA=host:9092"
 ##
-demo: ## Show the main job on real data; with LATENCY=1 measure single changes, too, for a minute; with TARGETS=all go on to ClickHouse and Kafka
+demo: ## Show the main job on real data; with LATENCY=1 measure single changes, too, for a minute; with TARGETS=all go on to ClickHouse and Kafka; with DIRECT=1 without a queue
 	@python3 -B examples/demo/demo.py $(given)
 test: ## Run every test, in stacks of their own
 	$(stack)
@@ -35,13 +36,13 @@ down: ## Stop everything; the data stays
 	$(stack)
 signal: ## Send a server or function a signal: make signal SERVICE=elasticsearch SIGNAL=KILL|TERM|INT|QUIT|STOP|CONT
 	$(stack)
-start: ## Start PostgreSQL, Elasticsearch or a target again: make start SERVICE=elasticsearch
+start: ## Start PostgreSQL, Elasticsearch, a target or sluice again: make start SERVICE=elasticsearch
 	$(stack)
 status: ## What runs, since when, healthy or not, where
 	$(stack)
 health: ## Fail unless all is healthy
 	$(stack)
-logs: ## Show logs; of one by make logs-NAME, or SERVICE=postgres|elasticsearch|localstack|clickhouse|kafka|chdb|clickhouse-function|kafka-function|trigger|indexer|migrate|admin|ingest|origin|validate
+logs: ## Show logs; of one by make logs-NAME, or SERVICE=postgres|elasticsearch|localstack|sluice|clickhouse|kafka|chdb|clickhouse-function|kafka-function|trigger|indexer|migrate|admin|ingest|origin|validate
 	$(stack)
 logs-%:
 	@localstack/stack/run logs SERVICE=$* $(given)
@@ -76,7 +77,7 @@ destroy: ## Delete the CloudFormation stack, once its name was typed: the local 
 	$(stack)
 trial: ## Try a release in an AWS account, and delete all of it: make trial REGION=eu-central-1, ARTIFACTS=dist, SERVERS=.env.trial
 	$(stack)
-redeploy: ## Replace one function's code: make redeploy FUNCTION=indexer
+redeploy: ## Replace one function's code: make redeploy FUNCTION=indexer; in a stack of RUN, the process
 	$(stack)
 dashboard: ## Build the dashboard's page, and check its types
 	$(stack)

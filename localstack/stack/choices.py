@@ -14,6 +14,7 @@ import kafka
 import machine
 import postgres
 import process
+import sluice
 from console import Failure, say
 from layout import Stack, lock
 
@@ -26,6 +27,7 @@ CHOICES = {
     "ELASTICSEARCH_VERSION": ("elasticsearch", "8"),
     "POSTGRES_BIN": ("postgres_bin", ""),
     "DOCKER": ("docker", ""),
+    "RUN": ("run", ""),
 }
 # What TARGETS may name: servers beside those that every stack has.
 TARGETS = {server.NAME: server for server in (clickhouse, kafka, chdb)}
@@ -37,6 +39,12 @@ GIVEN = {"use_database": postgres, "use_elasticsearch": elasticsearch, "use_clic
 def targets(stack: Stack) -> list:
     """The targets that the stack has."""
     return [server for name, server in TARGETS.items() if name in stack.targets]
+
+
+def servers_of(stack: Stack) -> list:
+    """All that the stack has, in an order in which each has what it needs from those before it."""
+    queues = [] if stack.run == sluice.DIRECT else [cloud]
+    return [postgres, elasticsearch, *targets(stack), *queues, *([sluice] if stack.run else [])]
 
 
 def named_targets(arguments: dict[str, str]) -> list[str]:
@@ -59,6 +67,8 @@ def made(arguments: dict[str, str]) -> Iterator[Stack]:
     stack = Stack(arguments.get("STACK", "default"))
     if arguments.get("ELASTICSEARCH_VERSION", "8") not in elasticsearch.RELEASES:
         raise Failure(f"ELASTICSEARCH_VERSION is one of {', '.join(elasticsearch.RELEASES)}")
+    if arguments.get("RUN", "") not in ("", sluice.DIRECT, sluice.QUEUE):
+        raise Failure("RUN is direct or queue: how the process `sluice` runs. Without it the functions are deployed into LocalStack")
     with lock(stack.folder, f"the stack `{stack.name}`"):
         stack = Stack(stack.name)  # another command may have made it while this one waited
         is_new = not stack.exists
@@ -94,7 +104,7 @@ def _compare(stack: Stack, arguments: dict[str, str]) -> None:
                 f"    Make it anew:   make clean{stack.argument}\n    or another one:  make up STACK=other {argument}=…"
             )
         say("stack", f"making `{stack.name}` anew, for another {argument}")
-        for server in (cloud, elasticsearch, postgres, *targets(stack)):
+        for server in reversed(servers_of(stack)):
             server.stop(stack)
         stack.remove()
         stack.folder.mkdir()
@@ -109,6 +119,8 @@ def _check(stack: Stack) -> None:
             raise Failure(f"DOCKER=1 has servers of its own, so leave out {', '.join(given)}, or DOCKER=1")
         if chdb in targets(stack):
             raise Failure("TARGETS=chdb is for stacks without Docker; with it, TARGETS=clickhouse is the ClickHouse of today")
+        if stack.run:
+            raise Failure(f"RUN={stack.run} is for stacks without Docker")
         return docker.check()
     machine.check(stack)
     if stack.facts["use_database"]:
@@ -121,7 +133,7 @@ def _check(stack: Stack) -> None:
             raise Failure(f"{argument}: {address(given[argument])} does not answer, or not this user")
     if (given := stack.facts["postgres_bin"]) and not os.access(Path(given) / "initdb", os.X_OK):
         raise Failure(f"POSTGRES_BIN={given} holds no initdb; it should be like /usr/lib/postgresql/15/bin")
-    for server in (postgres, elasticsearch, cloud, *targets(stack)):
+    for server in servers_of(stack):
         if uses_own(stack, server) and not process.find(stack, server.NAME):
             for words, first in server.PORTS.items():
                 process.require_port(stack, words, stack.port(first))

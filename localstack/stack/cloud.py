@@ -9,6 +9,7 @@ from pathlib import Path
 
 import packages
 import process
+from console import Failure
 from layout import LOCALSTACK_PORT, Stack
 
 NAME = "localstack"
@@ -88,6 +89,22 @@ def is_healthy(stack: Stack) -> bool:
 def log(stack: Stack) -> Path:
     """The server's log."""
     return stack.folder / NAME / "server.log"
+
+
+def make_queue(stack: Stack, name: str, attributes: dict[str, str]) -> None:
+    """One that is there, with these attributes, is left as it is."""
+    body = json.dumps({"QueueName": name, "Attributes": attributes}).encode()
+    headers = {"X-Amz-Target": "AmazonSQS.CreateQueue", "Content-Type": "application/x-amz-json-1.0"}
+    try:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        opener.open(urllib.request.Request(stack.aws_url, body, headers), timeout=60).close()
+    except OSError as error:
+        raise Failure(f"LocalStack makes no queue {name}: {error}; see {log(stack)}") from error
+
+
+def queue_url(stack: Stack, name: str) -> str:
+    """As SQS names it."""
+    return f"{stack.aws_url}/000000000000/{name}"
 
 
 def admin_url(stack: Stack) -> str:

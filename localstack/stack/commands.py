@@ -14,6 +14,7 @@ import cloud
 import docker
 import elasticsearch
 import env_local
+import exports
 import functions
 import image as images
 import kafka
@@ -22,28 +23,11 @@ import npm
 import packages
 import postgres
 import process
-from choices import TARGETS, add_targets, address, given_to, made, targets, uses_own
+import sluice
+from choices import TARGETS, add_targets, address, given_to, made, servers_of, targets, uses_own
 from console import Failure, say, say_times, timed, together
 from layout import REPOSITORY, Stack, lock
 
-SERVERS = (postgres, elasticsearch, cloud)  # of every stack
-# The deploy's outputs that tests and tools want, by the names that the functions know them by.
-DEPLOYED = {
-    "QUEUE_URL": "QueueUrl",
-    "DEAD_LETTER_QUEUE_URL": "DeadLetterQueueUrl",
-    "TRIGGER_FUNCTION": "TriggerFunction",
-    "INDEXER_FUNCTION": "IndexerFunction",
-    "MIGRATE_FUNCTION": "MigrateFunction",
-    "ADMIN_FUNCTION": "AdminFunction",
-    "INGEST_FUNCTION": "IngestFunction",
-    "VALIDATE_FUNCTION": "ValidateFunction",
-    "CLICKHOUSE_FUNCTION": "ClickhouseFunction",
-    "KAFKA_FUNCTION": "KafkaFunction",
-    "DATABASE_SECRET_ARN": "DatabaseSecretArn",
-    "DATABASE_OWNER_SECRET_ARN": "DatabaseOwnerSecretArn",
-    "ELASTICSEARCH_SECRET_ARN": "ElasticsearchSecretArn",
-    "CLICKHOUSE_SECRET_ARN": "ClickHouseSecretArn",
-}
 # The functions by what SERVICE calls them: a target's own name is its server's.
 FUNCTIONS = {f"{name}-function" if name in TARGETS else name: name for name in functions.NAMES}
 
@@ -56,13 +40,8 @@ def existing(arguments: dict[str, str]) -> Stack:
     return stack
 
 
-def servers_of(stack: Stack) -> list:
-    """All that the stack has."""
-    return [*SERVERS, *targets(stack)]
-
-
-def start_servers(stack: Stack, wanted: list) -> None:
-    """Starts all of them at the same time, each as soon as it is installed; what LocalStack runs is built meanwhile."""
+def start_servers(stack: Stack, wanted: list, *meanwhile) -> None:
+    """Starts all of them at the same time, each as soon as it is installed; what needs none of them is done meanwhile."""
 
     def begin(server) -> None:
         if server is cloud:
@@ -71,7 +50,17 @@ def start_servers(stack: Stack, wanted: list) -> None:
             server.wait(stack, server.start(stack) if uses_own(stack, server) else None)
         say(server.NAME, where(stack, server))
 
-    together(*(partial(begin, server) for server in wanted), *([functions.build] if cloud in wanted else []))
+    together(*(partial(begin, server) for server in wanted), *meanwhile)
+
+
+def admin_url(stack: Stack) -> str:
+    """Where the dashboard is."""
+    return sluice.admin_url(stack) if stack.run else cloud.admin_url(stack)
+
+
+def service_of(stack: Stack, name: str | None) -> str | None:
+    """What a name means: where one process does all, each function's name means that process."""
+    return sluice.NAME if stack.run and name in FUNCTIONS else name
 
 
 def where(stack: Stack, server) -> str:
@@ -108,11 +97,11 @@ def up(arguments: dict[str, str]) -> None:
     with made(with_env_local(arguments)) as stack:
         if stack.facts.get("docker"):
             return docker.up(stack)
-        start_servers(stack, [elasticsearch, postgres, cloud, *targets(stack)])
-        functions.deploy(stack)
+        start_servers(stack, [server for server in servers_of(stack) if server is not sluice], functions.build)
+        sluice.deploy(stack) if stack.run else functions.deploy(stack)
     say_times()
     say("ready", f"psql: make psql{stack.argument}   shell: eval \"$(make env{stack.argument})\"")
-    functions.announce(stack)
+    functions.announce(stack, admin_url(stack))
 
 
 def down(arguments: dict[str, str]) -> None:
@@ -127,7 +116,7 @@ def stop_servers(stack: Stack) -> None:
     """Whatever runs of it."""
     if stack.facts.get("docker"):
         return docker.compose(stack, "stop")
-    for server in (cloud, elasticsearch, postgres, *targets(stack)):
+    for server in reversed(servers_of(stack)):
         say(server.NAME, "stopped" if server.stop(stack) else "was not running")
 
 
@@ -145,7 +134,8 @@ def clean(arguments: dict[str, str]) -> None:
 
 def signal(arguments: dict[str, str]) -> None:
     """A signal to one server, or to one function's processes, to see what follows. Where it ends them, that is waited for."""
-    stack, service = existing(arguments), arguments.get("SERVICE")
+    stack = existing(arguments)
+    service = service_of(stack, arguments.get("SERVICE"))
     known = [server.NAME for server in servers_of(stack)]
     number = getattr(Signals, f"SIG{arguments.get('SIGNAL')}", None)
     if number is None:
@@ -165,9 +155,9 @@ def signal(arguments: dict[str, str]) -> None:
 
 
 def start(arguments: dict[str, str]) -> None:
-    """PostgreSQL, Elasticsearch or a target again, with the data that it had."""
+    """PostgreSQL, Elasticsearch, a target or the process `sluice` again, with the data that it had."""
     stack = existing(arguments)
-    startable = {server.NAME: server for server in (postgres, elasticsearch, *targets(stack))}
+    startable = {server.NAME: server for server in servers_of(stack) if server is not cloud}  # which keeps nothing
     server = startable.get(arguments.get("SERVICE"))
     if not server:
         raise Failure(f"which one? SERVICE={'|'.join(startable)}")
@@ -187,9 +177,10 @@ def status(arguments: dict[str, str]) -> None:
         pid, since = (found.pid, time.strftime("%d %b %H:%M:%S", time.localtime(found.since))) if found else ("-", "-")
         is_up = server.is_healthy(stack) if found or not uses_own(stack, server) else False
         print(row(server.NAME, pid, since, "yes" if is_up else "no", where(stack, server)))
-    deployed = stack.outputs_file.exists()
-    since = time.strftime("%d %b %H:%M:%S", time.localtime(stack.outputs_file.stat().st_mtime)) if deployed else "-"
-    print(row("functions", "-", since, "-", cloud.admin_url(stack) if deployed else "not deployed"))
+    if not stack.run:
+        deployed = stack.outputs_file.exists()
+        since = time.strftime("%d %b %H:%M:%S", time.localtime(stack.outputs_file.stat().st_mtime)) if deployed else "-"
+        print(row("functions", "-", since, "-", admin_url(stack) if deployed else "not deployed"))
     print(row("files", "", "", "", stack.folder))
 
 
@@ -197,7 +188,7 @@ def health(arguments: dict[str, str]) -> None:
     """The same as an exit code."""
     stack = existing(arguments)
     sick = [server.NAME for server in servers_of(stack) if not server.is_healthy(stack)]
-    sick += [] if stack.outputs_file.exists() else ["functions"]
+    sick += [] if stack.run or stack.outputs_file.exists() else ["functions"]
     if sick:
         raise Failure(f"not healthy: {', '.join(sick)}; see make status{stack.argument}, or mend it: make up{stack.argument}")
     print("healthy")
@@ -209,10 +200,10 @@ def logs(arguments: dict[str, str]) -> None:
     if stack.facts.get("docker"):
         return docker.compose(stack, "logs", "--tail", "200", *filter(None, [arguments.get("SERVICE")]))
     files = {server.NAME: server.log(stack) for server in servers_of(stack)}
-    for service, name in FUNCTIONS.items():
+    for service, name in () if stack.run else FUNCTIONS.items():
         function = functions.outputs(stack).get(f"{name.capitalize()}Function", name)
         files[service] = cloud.functions_logs(stack) / f"{function}.log"
-    service = arguments.get("SERVICE")
+    service = service_of(stack, arguments.get("SERVICE"))
     if service and service not in files:
         raise Failure(f"SERVICE={service} is none of {', '.join(files)}")
     shown = [str(file) for name, file in files.items() if service in (None, name) and file.exists()]
@@ -238,29 +229,9 @@ def list_kafka_topics(arguments: dict[str, str]) -> None:
         print(f"{name:<40} {partitions:>4} partition{'s' * (partitions != 1)}")
 
 
-def exports(stack: Stack) -> dict[str, str]:
-    """What `env` prints; what is not deployed yet is left out."""
-    found = {
-        "SLUICE_STACK": stack.name,  # for tests that stop a server and start it again
-        "DATABASE_URL": stack.database_url,
-        "DATABASE_CA_FILE": str(stack.tls / "ca.pem"),
-        "ELASTICSEARCH_URL": stack.elasticsearch_url,
-        **cloud.client_env(stack),
-    }
-    for target in targets(stack):
-        found |= target.client_env(stack)
-    if not stack.facts.get("docker"):
-        found["POSTGRES_BIN"] = str(postgres.install(stack))
-        found["FUNCTIONS_LOGS"] = str(cloud.functions_logs(stack))
-    outputs = functions.outputs(stack)
-    if "AdminFunction" in outputs:
-        found |= {"ADMIN_URL": cloud.admin_url(stack), "ADMIN_TOKEN": stack.password("operator"), "ADMIN_READ_TOKEN": stack.password("reader")}
-    return found | {name: outputs[key] for name, key in DEPLOYED.items() if key in outputs}
-
-
 def env(arguments: dict[str, str]) -> None:
     """`export` lines and nothing else, for eval."""
-    for name, value in exports(existing(arguments)).items():
+    for name, value in exports.of(existing(arguments)).items():
         print(f"export {name}={shlex.quote(value)}")
 
 
@@ -317,9 +288,11 @@ def deploy(arguments: dict[str, str]) -> None:
             if taken:
                 raise Failure("ARTIFACTS is for AWS, and for stacks without Docker")
             return docker.deploy(stack)
+        if taken and stack.run:
+            raise Failure(f"ARTIFACTS has the functions, and the stack `{stack.name}` runs none of them")
         if not taken:
             functions.build()
-        functions.deploy(stack, taken)
+        sluice.deploy(stack) if stack.run else functions.deploy(stack, taken)
 
 
 def destroy(arguments: dict[str, str]) -> None:
@@ -328,6 +301,8 @@ def destroy(arguments: dict[str, str]) -> None:
     if name := on_aws(arguments):
         return functions.on_aws(name, "destroy", *given)
     stack = existing(arguments)
+    if stack.run:
+        raise Failure(f"the stack `{stack.name}` has no deploy: what Sluice made is removed by make uninstall{stack.argument}")
     with lock(stack.folder, "this stack"):
         docker.invoke(stack, "destroy", *given) if stack.facts.get("docker") else functions.destroy(stack, *given)
 
@@ -351,6 +326,9 @@ def migrate(arguments: dict[str, str], command: str = "migrate") -> None:
         return functions.on_aws(name, command)
     stack = existing(arguments)
     with lock(stack.folder, "this stack"):
+        if stack.run:
+            functions.build()
+            return sluice.command(stack, command)
         docker.invoke(stack, command) if stack.facts.get("docker") else functions.run_migrate(stack, command)
 
 
@@ -369,6 +347,8 @@ def validate(arguments: dict[str, str]) -> None:
     if name := on_aws(arguments):
         return functions.on_aws(name, "validate", *options)
     stack = existing(arguments)
+    if stack.run:
+        return sluice.command(stack, "validate", *options)
     docker.invoke(stack, "validate", *options) if stack.facts.get("docker") else functions.validate(stack, *options)
 
 
@@ -378,8 +358,10 @@ def uninstall(arguments: dict[str, str]) -> None:
 
 
 def redeploy(arguments: dict[str, str]) -> None:
-    """One function, rebuilt."""
+    """One function, rebuilt; where one process does all, that one."""
     stack = existing(arguments)
+    if stack.run:
+        return deploy({"STACK": stack.name})
     if not arguments.get("FUNCTION"):
         raise Failure(f"which one? make redeploy FUNCTION={'|'.join(functions.NAMES)}")
     with lock(stack.folder, "this stack"):

@@ -66,7 +66,7 @@ def up(stack: Stack) -> None:
     psql(stack, postgres.roles(stack))
     deploy(stack)
     say("kibana", f"http://localhost:{stack.port(KIBANA_PORT)}")
-    functions.announce(stack)
+    functions.announce(stack, cloud.admin_url(stack))
 
 
 def deploy(stack: Stack) -> None:

@@ -42,8 +42,13 @@ def servers(arguments: dict[str, str]) -> dict[str, str]:
 
 def parameters() -> dict[str, str]:
     """The functions' parameters that the file names."""
+    return {PARAMETERS[name]: value for name, value in variables().items()}
+
+
+def variables() -> dict[str, str]:
+    """The same as the variables that they become."""
     written = read()
-    return {parameter: value for name, parameter in PARAMETERS.items() if (value := _value(written, name))}
+    return {name: value for name in PARAMETERS if (value := _value(written, name))}
 
 
 def _value(written: dict[str, str], name: str) -> str:

@@ -40,7 +40,7 @@ def build() -> None:
 def _compile() -> None:
     """Compiles in the dev profile, and places each binary as the `bootstrap` of a folder."""
     # Of the whole workspace, as the tests are: cargo chooses features by what is built together, and would build twice.
-    command = ["cargo", "build", "--workspace", *(part for name in NAMES for part in ("--bin", name))]
+    command = ["cargo", "build", "--workspace", *(part for name in NAMES for part in ("--bin", name)), "--bin", image.BINARY]
     with lock(PLACE, "building the functions"):
         env = os.environ | {"CARGO_TARGET_DIR": str(TARGET)}
         run("functions", f"building {', '.join(NAMES)}", command, CACHE / "build.log", lines=60, cwd=REPOSITORY, env=env)
@@ -69,7 +69,7 @@ def deploy(stack: Stack, release: Path | None = None) -> None:
         code = ["--template", template]
     else:
         code = ["--functions", PLACE, *settings(artifacts.own_architecture())]
-    given, wanted = _parameters(stack), _secrets(stack)
+    given, wanted = _parameters(stack), own_secrets(stack)
     if (deployed := outputs(stack)) and (given | wanted).keys() - deployed.keys():
         say("localstack", "begins anew: it cannot add a target's function to what it has deployed")
         cloud.stop(stack)
@@ -85,9 +85,9 @@ def settings(arch: str) -> list[str]:
     return [part for name, value in artifacts.facts(arch).items() for part in ("--set", f"{name}={value}")]
 
 
-def announce(stack: Stack) -> None:
+def announce(stack: Stack, admin_url: str) -> None:
     """Where operators look."""
-    say("dashboard", f"{cloud.admin_url(stack)}   sign in with the ADMIN_TOKEN of: make env{stack.argument}")
+    say("dashboard", f"{admin_url}   sign in with the ADMIN_TOKEN of: make env{stack.argument}")
 
 
 def write_parameters(stack: Stack, parameters: dict, secrets_by_parameter: dict) -> list:
@@ -199,24 +199,17 @@ def _run_deploy(stack: Stack, *arguments) -> None:
 
 def _parameters(stack: Stack) -> dict[str, str]:
     brokers = {"KafkaBrokers": kafka.client_env(stack)["KAFKA_BROKERS"]} if kafka.NAME in stack.targets else {}
-    return _database_parameters(stack) | brokers
+    return database_parameters(stack) | brokers
 
 
-def _database_parameters(stack: Stack) -> dict[str, str]:
+def database_parameters(stack: Stack) -> dict[str, str]:
+    """How the database is reached, where that is not as the template has it."""
     if not stack.facts.get("use_database"):
         return {} if stack.facts["tls"] else {"DatabaseSslmode": "disable"}
     connection = postgres.connection(stack.database_url)
     is_local = connection["PGHOST"] in ("localhost", "127.0.0.1")
     mode = connection.get("PGSSLMODE", "disable" if is_local else "verify-full")
     return {"DatabaseSslmode": mode if mode in ("verify-full", "require") else "disable"}
-
-
-def _secrets(stack: Stack) -> dict[str, dict]:
-    connection = postgres.connection(stack.database_url)
-    where = {"host": connection["PGHOST"], "port": int(connection["PGPORT"]), "dbname": connection["PGDATABASE"]}
-    if not stack.facts.get("use_database") and stack.facts["tls"]:
-        where["ca"] = (stack.tls / "ca.pem").read_text()
-    return secrets(stack, where, stack.elasticsearch_url)
 
 
 def secrets(stack: Stack, database: dict, elasticsearch_url: str, clickhouse_url: str = "") -> dict[str, dict]:
@@ -233,3 +226,12 @@ def secrets(stack: Stack, database: dict, elasticsearch_url: str, clickhouse_url
     if clickhouse.NAME in stack.targets:
         found["ClickHouseSecretArn"] = clickhouse.secret(stack) | ({"url": clickhouse_url} if clickhouse_url else {})
     return found
+
+
+def own_secrets(stack: Stack) -> dict[str, dict]:
+    """The same of the stack's own servers, as this machine reaches them."""
+    connection = postgres.connection(stack.database_url)
+    where = {"host": connection["PGHOST"], "port": int(connection["PGPORT"]), "dbname": connection["PGDATABASE"]}
+    if not stack.facts.get("use_database") and stack.facts["tls"]:
+        where["ca"] = (stack.tls / "ca.pem").read_text()
+    return secrets(stack, where, stack.elasticsearch_url)

@@ -36,6 +36,7 @@ SERVERS = SHARED / "servers"
 POSTGRES_PORT, ELASTICSEARCH_PORT, TRANSPORT_PORT, LOCALSTACK_PORT, KIBANA_PORT = 15432, 19200, 19400, 4566, 5601
 CLICKHOUSE_PORT, CLICKHOUSE_NATIVE_PORT, KAFKA_PORT, KAFKA_SASL_PORT, KAFKA_CONTROLLER_PORT = 18123, 19000, 29092, 29192, 29292
 CHDB_PORT, KAFKA_TLS_PORT = 18223, 29392
+SLUICE_PORT, SLUICE_HEALTH_PORT = 18323, 18423
 SLOTS = 100
 FIXED_SLOTS = {"default": 0, "test": 1}
 ROLES = ("postgres", "sluice_owner", "sluice_functions", "app", "elastic", "operator", "reader", "clickhouse", "kafka", "chdb")
@@ -60,12 +61,17 @@ class Stack:
     @property
     def is_for_tests(self) -> bool:
         """Its data is thrown away, so it may be quick instead of durable."""
-        return self.name in ("test", "test-faults", "test-oldest")
+        return self.name in ("test", "test-faults", "test-oldest", "test-direct", "test-queue")
 
     @property
     def targets(self) -> list[str]:
         """The names of the servers that it has beside those that every stack has."""
         return [name for name in self.facts.get("targets", "").split(",") if name]
+
+    @property
+    def run(self) -> str:
+        """How the process `sluice` runs in place of the deployed functions, `direct` or `queue`; empty: it does not."""
+        return self.facts.get("run", "")
 
     def plan(self) -> None:
         """Chooses ports and passwords, once; `remember` makes it lasting."""

@@ -13,6 +13,7 @@ from itertools import chain
 from pathlib import Path
 
 import artifacts
+import exports
 import functions
 import image
 import machine
@@ -20,7 +21,7 @@ import npm
 import packages
 import postgres
 from choices import TARGETS, made
-from commands import DEPLOYED, clean, down, existing, exports, start_servers, up
+from commands import clean, down, existing, start_servers, up
 from console import Failure, run, say, say_times, timed, together
 from layout import CACHE, REPOSITORY, TARGET
 
@@ -182,8 +183,8 @@ def tests_environment(arguments: dict[str, str]) -> dict[str, str]:
 
 def stack_environment(name: str) -> dict[str, str]:
     """The addresses of a stack, and nobody else's."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PG")) and name not in DEPLOYED}
-    return env | exports(existing({"STACK": name})) | {"CARGO_TARGET_DIR": str(TARGET)}
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PG")) and name not in exports.DEPLOYED}
+    return env | exports.of(existing({"STACK": name})) | {"CARGO_TARGET_DIR": str(TARGET)}
 
 
 def run_tests(command: list[str], env: dict[str, str]) -> None:

@@ -14,6 +14,7 @@ sys.path.append(str(STACK))
 
 import clickhouse  # noqa: E402
 import commands  # noqa: E402
+import exports  # noqa: E402
 import kafka  # noqa: E402
 import process  # noqa: E402
 from choices import made, named_targets, targets  # noqa: E402
@@ -45,7 +46,7 @@ def must(command: str, **arguments: str) -> str:
 
 def ask(statement: str, data: str = "", password: str | None = None) -> str:
     """ClickHouse's answer to its user."""
-    url = urlsplit(commands.exports(Stack(NAME))["CLICKHOUSE_URL"])
+    url = urlsplit(exports.of(Stack(NAME))["CLICKHOUSE_URL"])
     headers = {"X-ClickHouse-User": "sluice", "X-ClickHouse-Key": Stack(NAME).password("clickhouse") if password is None else password}
     request = urllib.request.Request(f"http://{url.hostname}:{url.port}/?query={quote(statement)}", data.encode(), headers)
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
