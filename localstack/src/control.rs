@@ -25,6 +25,8 @@ pub enum Service {
     Admin,
     /// The function that compares.
     Validate,
+    /// The process that is all functions, where none is deployed. Then each function's name means it, too.
+    Sluice,
 }
 
 impl Service {
@@ -49,6 +51,7 @@ impl Service {
             Self::Indexer => "indexer",
             Self::Admin => "admin",
             Self::Validate => "validate",
+            Self::Sluice => "sluice",
         }
     }
 }

@@ -7,6 +7,7 @@ mod control;
 mod database;
 mod elasticsearch;
 mod proxy;
+mod run;
 mod server;
 mod wait;
 
@@ -19,6 +20,7 @@ pub use control::Service;
 pub use database::{APP_ROLE, Database, migrations};
 pub use elasticsearch::elasticsearch_secret;
 pub use proxy::{Fate, Proxy};
+pub use run::{Run, rewrite_sluice_file, sluice, sluice_file};
 pub use server::Server;
 pub use wait::{PATIENCE, eventually, eventually_within};
 

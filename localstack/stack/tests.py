@@ -20,6 +20,7 @@ import machine
 import npm
 import packages
 import postgres
+import sluice
 from choices import TARGETS, made
 from commands import clean, down, existing, start_servers, up
 from console import Failure, run, say, say_times, timed, together
@@ -50,7 +51,8 @@ class Program:
 
 def test(arguments: dict[str, str]) -> None:
     """The tests, in stacks of their own, whatever the shell says about others: in one those that stop servers, and those that
-    destroy the deploy; beside it the others. All of them run, whatever fails."""
+    destroy the deploy; in one the end-to-end tests once more, without a queue; beside them the others. All of them run, whatever
+    fails."""
     oldest, chromium = machine.oldest_postgres(), npm.find_chromium()
     env = tests_environment(arguments)
     packages.install_for_tests()
@@ -65,6 +67,7 @@ def test(arguments: dict[str, str]) -> None:
     # What the README has a newcomer type first, with all that it can show. The stack is there already.
     demo = Program("the demo", [sys.executable, "-B", "examples/demo/demo.py", "STACK=test", "TARGETS=all"])
     faults, simulation, log = (rust.pop(name) for name in ("localstack faults", "localstack simulation", "database log"))
+    end_to_end = rust["localstack main"]
     # What is deployed, and what wants a target: the first stack alone has one.
     deployed = [rust.pop(name) for name in list(rust) if name.startswith("localstack ") or name in NEAR_TARGETS]
     failed: list[str] = []
@@ -84,9 +87,9 @@ def test(arguments: dict[str, str]) -> None:
             attempt(chain([faults, watch, infra], taken(rest)), stack_environment("test-faults"), failed)
 
     try:
-        together(in_first, in_second)
+        together(in_first, in_second, lambda: in_one_process(sluice.DIRECT, [end_to_end], arguments, failed))
     finally:
-        for name in ("test-faults", "test-oldest"):
+        for name in ("test-faults", "test-oldest", "test-direct"):
             down({"STACK": name})
     say_times()
     if failed:
@@ -142,9 +145,20 @@ def attempt(programs: Iterable[Program], env: dict[str, str], failed: list[str])
     return passed
 
 
+def in_one_process(run_as: str, programs: Iterable[Program], arguments: dict[str, str], failed: list[str]) -> None:
+    """End-to-end tests in a stack of their own, in which the process `sluice` is all functions. Without a queue those are left out
+    that are about it, by the name of their module."""
+    stack = f"test-{run_as}"
+    chosen = [f"{name}={value}" for name, value in (arguments | {"STACK": stack, "RUN": run_as, "TARGETS": "all"}).items()]
+    left_out = ["--skip", "queue::"] if run_as == sluice.DIRECT else []
+    told = [replace(one, name=f"{one.name} {run_as}", command=[*one.command, *left_out]) for one in programs]
+    if attempt([Program(f"stack {run_as}", ["localstack/stack/run", "up", *chosen])], dict(os.environ), failed):
+        attempt(told, stack_environment(stack), failed)
+
+
 def soak(arguments: dict[str, str]) -> None:
-    """The image, whose compiling takes minutes; the alarms and the faults at their full length; then SECONDS for the simulation and
-    for each property test."""
+    """The image, whose compiling takes minutes; the alarms and the faults at their full length; the end-to-end tests and the faults
+    in one process; then SECONDS for the simulation and for each property test."""
     seconds = int(arguments.get("SECONDS", "600"))
     env = tests_environment(arguments)
     # About a hundred seeds a second, on a busy machine.
@@ -153,6 +167,13 @@ def soak(arguments: dict[str, str]) -> None:
     run_tests([str(packages.PYTHON), "-B", "infra/container/test_image.py"], env)
     run_tests(WATCH, env | {"HEALTHY_SECONDS": "1200"})  # three periods of five minutes lie in it, wherever it begins
     run_tests(["cargo", "test", "--workspace", "--test", "faults", "--test", "outages", "--", "--nocapture"], env | LONG_FAULTS)
+    rust, failed = rust_tests(env), []
+    in_process = [replace(rust[f"localstack {name}"], env=LONG_FAULTS) for name in ("main", "faults", "outages")]
+    for run_as in (sluice.DIRECT, sluice.QUEUE):
+        in_one_process(run_as, in_process, {}, failed)
+        down({"STACK": f"test-{run_as}"})
+    if failed:
+        raise Failure(f"tests failed: {', '.join(failed)}")
     run_tests(["cargo", "test", "--workspace", "--test", "simulation", "--", "--nocapture"], env | long)
     run_tests(["cargo", "test", "--workspace", "--", "--nocapture", "property"], env | long)
 
@@ -175,7 +196,7 @@ def bench(arguments: dict[str, str]) -> None:
 
 def tests_environment(arguments: dict[str, str]) -> dict[str, str]:
     """Brings the stack `test` up. What an earlier run left, perhaps of another branch, must not decide over this one."""
-    for name in ("test", "test-faults", "test-oldest"):
+    for name in ("test", "test-faults", "test-oldest", "test-direct", "test-queue"):
         clean({"STACK": name})
     up(arguments | {"STACK": "test", "TARGETS": ",".join(TARGETS)})
     return stack_environment("test")

@@ -1,5 +1,5 @@
 //! Faults on the real stack: servers are stopped, frozen and restarted, connections are cut, under a steady load. When
-//! the fault is over, the index equals the source and nothing is in the dead-letter queue.
+//! the fault is over, the index equals the source and there is no dead letter.
 //!
 //! They do this to servers that everybody shares, so one goes after the other, in a binary of their own, which cargo
 //! runs alone. A fault lasts until it is felt. OUTAGE_SECONDS, FREEZE_SECONDS and KILL_CHANGES make it longer, as

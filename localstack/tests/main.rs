@@ -1,4 +1,5 @@
-//! End to end: what is written to PostgreSQL is in Elasticsearch, ClickHouse and Kafka, through the functions as the template deploys them.
+//! End to end: what is written to PostgreSQL is in Elasticsearch, ClickHouse and Kafka, through the functions as the template deploys them, or
+//! through the one process in their place: SLUICE_RUN says which.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,8 +9,6 @@
 
 #[path = "bad_input/account.rs"]
 mod account;
-#[path = "main/bad_input.rs"]
-mod bad_input;
 #[path = "main/changes.rs"]
 mod changes;
 #[path = "main/clickhouse.rs"]
@@ -21,6 +20,8 @@ mod faults;
 mod generator;
 #[path = "main/kafka.rs"]
 mod kafka;
+#[path = "main/queue.rs"]
+mod queue;
 #[path = "main/refused.rs"]
 mod refused;
 #[allow(dead_code, reason = "shared with the other end-to-end tests, which use the rest of it")]

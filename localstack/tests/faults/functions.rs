@@ -1,4 +1,4 @@
-//! The functions are killed, and what they hear from Elasticsearch gets lost.
+//! The functions, or the one process, are killed, and what they hear from Elasticsearch gets lost.
 
 use std::time::Duration;
 
@@ -22,12 +22,7 @@ async fn functions_that_are_killed_at_any_moment_lose_nothing() -> Result<()> {
         let mut kills = 0;
         while load.changes() < wanted || kills < KILLS {
             sleep(Duration::from_millis(random.u64(50..1500))).await;
-            if random.bool() {
-                Service::Indexer.signal("KILL")?;
-            } else {
-                Service::Trigger.signal("KILL")?;
-                pipeline.tick().await?;
-            }
+            pipeline.kill(if random.bool() { Service::Indexer } else { Service::Trigger }).await?;
             kills += 1;
             if kills % 20 == 0 {
                 pipeline.say(&format!("{kills} kills, {} of {wanted} changes", load.changes()));

@@ -1,24 +1,26 @@
-//! The deployed pipeline under a load, with one fault at a time.
+//! The pipeline under a load, with one fault at a time.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Display;
+use std::fs;
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
-use aws_config::BehaviorVersion;
 use aws_sdk_lambda::types::{Environment, InvocationType};
 use aws_sdk_sqs::types::QueueAttributeName::{
     ApproximateNumberOfMessages, ApproximateNumberOfMessagesNotVisible, VisibilityTimeout,
 };
 use futures_util::FutureExt;
-use localstack::{Proxy, Service, elasticsearch_secret, eventually, parameter, variable};
+use localstack::{
+    Proxy, Run, Service, elasticsearch_secret, eventually, parameter, rewrite_sluice_file, sluice_file, variable,
+};
 use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
 use crate::load::{Load, TABLES};
-use crate::stack::{Stack, attribute, superuser};
+use crate::stack::{Stack, attribute, aws, superuser};
 
 /// The servers are everybody's.
 static ALONE: Mutex<()> = Mutex::const_new(());
@@ -26,8 +28,10 @@ static ALONE: Mutex<()> = Mutex::const_new(());
 /// How long a message of a function that was killed, or that could not give it back, stays away. The template's six
 /// minutes would be the test's length.
 const VISIBILITY_SECONDS: &str = "10";
+/// Messages of the one batch that is always under way, and a few more.
+const ALWAYS_UNDER_WAY: i64 = 20;
 
-/// The deployed pipeline, with two streams of the test's own.
+/// The pipeline, with two streams of the test's own.
 pub struct Pipeline {
     /// Clients, and the test's schema.
     pub stack: Stack,
@@ -35,9 +39,11 @@ pub struct Pipeline {
     pub seed: u64,
     lambda: aws_sdk_lambda::Client,
     secrets: aws_sdk_secretsmanager::Client,
-    /// What is to be put back: secrets and environments, by the name of the secret or function.
+    /// What is to be put back: secrets by their names, and environments by the name of the function.
     secret_before: HashMap<String, String>,
     environment_before: HashMap<String, HashMap<String, String>>,
+    /// Of the one process, where there are no functions.
+    variables_before: Option<String>,
     visibility_before: String,
 }
 
@@ -71,7 +77,7 @@ impl Pipeline {
         let stack = Stack::connect(name).await?;
         stack.execute(&TABLES.replace("$.", &format!("{name}.")).replace("$_", &format!("{name}_"))).await?;
         stack.migrate().await?;
-        let aws = aws_config::load_defaults(BehaviorVersion::latest()).await;
+        let aws = aws(stack.run).await;
         let seed = parameter("SEED").unwrap_or_else(|| fastrand::u64(..));
         say(name, &format!("SEED={seed}"));
         let mut pipeline = Self {
@@ -81,10 +87,13 @@ impl Pipeline {
             secrets: aws_sdk_secretsmanager::Client::new(&aws),
             secret_before: HashMap::new(),
             environment_before: HashMap::new(),
+            variables_before: None,
             visibility_before: String::new(),
         };
-        pipeline.visibility_before = pipeline.queue(&[VisibilityTimeout]).await?.remove(0);
-        pipeline.set_visibility(VISIBILITY_SECONDS).await?;
+        if pipeline.stack.run.has_queue() {
+            pipeline.visibility_before = pipeline.queue(&[VisibilityTimeout]).await?.remove(0);
+            pipeline.set_visibility(VISIBILITY_SECONDS).await?;
+        }
         // Of an earlier run.
         pipeline.letters().await?;
         Ok(pipeline)
@@ -102,7 +111,7 @@ impl Pipeline {
         Ok(load)
     }
 
-    /// Ends the load: when all has come to rest, index and source are equal, and nothing is in the dead-letter queue.
+    /// Ends the load: when all has come to rest, index and source are equal, and there is no dead letter.
     pub async fn converges(&self, load: Load) -> Result<()> {
         let changes = load.stop().await?;
         self.say("the load has ended");
@@ -131,42 +140,68 @@ impl Pipeline {
     pub async fn comes_to_rest(&self) {
         eventually("log and queue to be empty", async || {
             let has_changes = self.stack.has_changes_in_the_log().await.map_err(|error| format!("{error:#}"))?;
-            let counts = self.queue(&[ApproximateNumberOfMessages, ApproximateNumberOfMessagesNotVisible]).await;
-            let counts = counts.map_err(|error| format!("{error:#}"))?;
-            if !has_changes && counts == ["0", "0"] {
+            let messages = self.messages().await.map_err(|error| format!("{error:#}"))?;
+            if !has_changes && messages == 0 {
                 return Ok(());
             }
-            Err(format!("the log has changes: {has_changes}; messages visible, and in flight: {counts:?}"))
+            Err(format!("the log has changes: {has_changes}; messages visible or in flight: {messages}"))
         })
         .await;
     }
 
-    /// Waits until messages are in the queue that could not be delivered, so that the fault is felt.
+    /// Waits until messages are in the queue that could not be delivered, or changes wait in the log, so that the fault is felt.
     pub async fn is_felt(&self) {
-        eventually("messages that come back", async || {
-            let counts = self.queue(&[ApproximateNumberOfMessages, ApproximateNumberOfMessagesNotVisible]).await;
-            let counts = counts.map_err(|error| format!("{error:#}"))?;
-            let waiting: u32 = counts.iter().filter_map(|count| count.parse::<u32>().ok()).sum();
-            // More than the one batch that is always under way.
-            if waiting > 20 { Ok(()) } else { Err(format!("{waiting} messages")) }
+        eventually("the fault to be felt", async || {
+            let is_felt = if self.stack.run.has_queue() {
+                self.messages().await.map(|messages| messages > ALWAYS_UNDER_WAY)
+            } else {
+                self.has_changes_that_wait().await
+            };
+            if is_felt.map_err(|error| format!("{error:#}"))? { Ok(()) } else { Err("all is delivered".to_owned()) }
         })
         .await;
     }
 
-    /// The next minute's invocation of the trigger, at once.
+    /// Messages in the queue, visible or in flight; none where there is no queue.
+    async fn messages(&self) -> Result<i64> {
+        if !self.stack.run.has_queue() {
+            return Ok(0);
+        }
+        let counts = self.queue(&[ApproximateNumberOfMessages, ApproximateNumberOfMessagesNotVisible]).await?;
+        Ok(counts.iter().filter_map(|count| count.parse::<i64>().ok()).sum())
+    }
+
+    /// Whether changes were set aside, or the oldest waits for longer than on a machine that is busy with other things.
+    async fn has_changes_that_wait(&self) -> Result<bool> {
+        let query = "SELECT EXISTS (SELECT FROM sluice.stream_status() WHERE waiting > 0) OR EXISTS (
+             SELECT FROM sluice.status() WHERE subscription = 'elasticsearch' AND oldest_pending_age > '10 seconds')";
+        Ok(self.stack.owner.query_one(query, &[]).await?.get(0))
+    }
+
+    /// Kills a function's processes, or the one process; the next one begins.
+    pub async fn kill(&self, service: Service) -> Result<()> {
+        service.signal("KILL")?;
+        // The indexer's next message begins it.
+        if service == Service::Indexer && self.stack.run == Run::Functions { Ok(()) } else { self.tick().await }
+    }
+
+    /// The next minute's invocation of the trigger, at once; or the one process, if it is away.
     pub async fn tick(&self) -> Result<()> {
+        if self.stack.run != Run::Functions {
+            return Service::Sluice.start();
+        }
         let request = self.lambda.invoke().function_name(variable("TRIGGER_FUNCTION"));
         request.invocation_type(InvocationType::Event).send().await?;
         Ok(())
     }
 
-    /// Lets the indexer reach Elasticsearch by a proxy.
+    /// Lets whoever writes to Elasticsearch reach it by a proxy.
     pub async fn elasticsearch_by_proxy(&mut self) -> Result<Proxy> {
         let mut secret = elasticsearch_secret()?;
         let url = url::Url::parse(secret["url"].as_str().unwrap_or_default())?;
         let proxy = Proxy::start(&format!("127.0.0.1:{}", url.port_or_known_default().unwrap_or(9200))).await?;
         secret["url"] = Value::from(format!("http://{}", proxy.address));
-        self.put_secret("ELASTICSEARCH_SECRET_ARN", &secret.to_string()).await?;
+        self.put_secret("ELASTICSEARCH", &secret.to_string()).await?;
         self.restart_indexer().await?;
         Ok(proxy)
     }
@@ -174,30 +209,44 @@ impl Pipeline {
     /// A process that has not read the secret yet, when nothing is in the hands of the old one.
     pub async fn restart_indexer(&self) -> Result<()> {
         self.comes_to_rest().await;
-        Service::Indexer.signal("KILL")
+        self.kill(Service::Indexer).await
     }
 
-    /// The secret whose ARN is in this variable.
-    pub async fn secret(&self, variable_name: &str) -> Result<String> {
-        let answer = self.secrets.get_secret_value().secret_id(variable(variable_name)).send().await?;
+    /// The secret of DATABASE, or of ELASTICSEARCH.
+    pub async fn secret(&self, name: &str) -> Result<String> {
+        if self.stack.run != Run::Functions {
+            return Ok(fs::read_to_string(sluice_file(&secret_file(name)))?);
+        }
+        let answer = self.secrets.get_secret_value().secret_id(secret_arn(name)).send().await?;
         answer.secret_string.context("a secret has a value")
     }
 
     /// Puts another value into it, until the test is over.
-    pub async fn put_secret(&mut self, variable_name: &str, value: &str) -> Result<()> {
-        if !self.secret_before.contains_key(variable_name) {
-            self.secret_before.insert(variable_name.to_owned(), self.secret(variable_name).await?);
+    pub async fn put_secret(&mut self, name: &str, value: &str) -> Result<()> {
+        if !self.secret_before.contains_key(name) {
+            self.secret_before.insert(name.to_owned(), self.secret(name).await?);
         }
-        self.write_secret(variable_name, value).await
+        self.write_secret(name, value).await
     }
 
-    async fn write_secret(&self, variable_name: &str, value: &str) -> Result<()> {
-        self.secrets.put_secret_value().secret_id(variable(variable_name)).secret_string(value).send().await?;
+    async fn write_secret(&self, name: &str, value: &str) -> Result<()> {
+        if self.stack.run != Run::Functions {
+            return rewrite_sluice_file(&secret_file(name), value);
+        }
+        self.secrets.put_secret_value().secret_id(secret_arn(name)).secret_string(value).send().await?;
         Ok(())
     }
 
-    /// Gives the function whose name is in this variable another setting, until the test is over.
+    /// Gives the function whose name is in this variable, or the one process, another setting, until the test is over.
     pub async fn configure(&mut self, function: &str, name: &str, value: impl Display) -> Result<()> {
+        if self.stack.run != Run::Functions {
+            let before = fs::read_to_string(sluice_file("variables"))?;
+            self.comes_to_rest().await;
+            // The first line of a name counts.
+            rewrite_sluice_file("variables", &format!("{name}='{value}'\n{before}"))?;
+            self.variables_before.get_or_insert(before);
+            return self.restart().await;
+        }
         let request = self.lambda.get_function_configuration().function_name(variable(function));
         let before = request.send().await?.environment.and_then(|found| found.variables).unwrap_or_default();
         let mut now = before.clone();
@@ -206,7 +255,12 @@ impl Pipeline {
         self.comes_to_rest().await;
         self.write_environment(function, now).await?;
         // One of before may drain on for a minute.
-        Service::Trigger.signal("KILL")?;
+        self.kill(Service::Trigger).await
+    }
+
+    /// The one process anew, with what its files say now.
+    async fn restart(&self) -> Result<()> {
+        Service::Sluice.signal("TERM")?;
         self.tick().await
     }
 
@@ -236,34 +290,34 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Takes all dead letters of the test's streams out of the queue.
+    /// Takes all dead letters of the test's streams out.
     pub async fn discard_letters(&self) -> Result<()> {
         self.letters().await.map(drop)
     }
 
-    /// All dead letters of the test's streams, which are taken out of the queue: their keys and reasons.
+    /// All dead letters of the test's streams, which are taken out: their keys and reasons.
     async fn letters(&self) -> Result<Vec<String>> {
-        let queue = variable("DEAD_LETTER_QUEUE_URL");
-        let mut found = vec![];
+        let (mut found, mut seen) = (vec![], BTreeSet::new());
         loop {
-            // Those of others come back when this is over.
-            let request = self.stack.sqs.receive_message().queue_url(&queue).max_number_of_messages(10);
-            let answer = request.message_attribute_names("All").visibility_timeout(30).send().await?;
-            let letters = answer.messages.unwrap_or_default();
-            if letters.is_empty() {
+            // In the queue, those of others come back when this is over.
+            let letters = self.stack.look_for_letters(30).await?;
+            let known = seen.len();
+            seen.extend(letters.iter().map(|letter| letter.message_id.clone()));
+            if seen.len() == known {
                 return Ok(found);
             }
             for letter in letters.iter().filter(|letter| attribute(letter, "stream").starts_with(&self.stack.schema)) {
                 found.push(format!("{}: {}", attribute(letter, "key"), attribute(letter, "reason")));
-                let handle = letter.receipt_handle.clone().unwrap_or_default();
-                self.stack.sqs.delete_message().queue_url(&queue).receipt_handle(handle).send().await?;
+                self.stack.take_out(letter).await?;
             }
         }
     }
 
     /// All servers run, and secrets, passwords and settings are the stack's own.
     async fn restore(&mut self) -> Result<()> {
-        Service::LocalStack.signal("CONT")?;
+        if self.stack.run.has_queue() {
+            Service::LocalStack.signal("CONT")?;
+        }
         Service::Elasticsearch.start()?;
         for (variable_name, target) in [("CLICKHOUSE_URL", Service::Clickhouse), ("KAFKA_BROKERS", Service::Kafka)] {
             if parameter::<String>(variable_name).is_some() {
@@ -280,11 +334,17 @@ impl Pipeline {
         for (function, variables) in &environments {
             self.write_environment(function, variables.clone()).await?;
         }
-        if !secrets.is_empty() || !environments.is_empty() {
+        let variables = self.variables_before.take();
+        if let Some(variables) = &variables {
+            rewrite_sluice_file("variables", variables)?;
+        }
+        if !secrets.is_empty() || !environments.is_empty() || variables.is_some() {
             Service::Indexer.signal("KILL")?;
             Service::Trigger.signal("KILL")?;
         }
-        self.set_visibility(&self.visibility_before).await?;
+        if self.stack.run.has_queue() {
+            self.set_visibility(&self.visibility_before).await?;
+        }
         // Whether it was killed, or waits for its next try: the next test begins with one that drains.
         self.tick().await
     }
@@ -300,4 +360,12 @@ impl Pipeline {
         let query = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'sluice_functions' AND backend_start > $1";
         Ok(superuser().await?.query_one(query, &[&began]).await?.get(0))
     }
+}
+
+fn secret_arn(name: &str) -> String {
+    variable(&format!("{name}_SECRET_ARN"))
+}
+
+fn secret_file(name: &str) -> String {
+    format!("{}.json", name.to_lowercase())
 }

@@ -1,11 +1,13 @@
 //! LocalStack is frozen or cut off, and messages are lost.
+//!
+//! Where there is no queue, this module is left out by its name.
 
 use anyhow::{Result, ensure};
 use localstack::{Proxy, Service, variable};
 
 use crate::chaos;
 use crate::pipeline::{Pipeline, alone, lasts};
-use crate::validation::{begin, differences, finish};
+use crate::validation::differences;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_queue_goes_on_where_it_was() -> Result<()> {
@@ -65,7 +67,7 @@ async fn a_queue_that_was_purged_is_whole_again_without_anybodys_help() -> Resul
     alone("fault_lost", async |pipeline| {
         lose_the_queue(pipeline).await?;
         // A round that is begun now waits for what was lost, and takes none of it for a difference.
-        begin(pipeline, "fault_lost_item").await?;
+        pipeline.stack.begin_round("fault_lost_item", "elasticsearch").await?;
         let stack = &pipeline.stack;
         // Half an hour goes by, in which somebody writes and that lands. What is found lost is found in some steps.
         let (mut minutes, mut found, mut quiet) = (0, 0, 0);
@@ -89,7 +91,7 @@ async fn a_queue_that_was_purged_is_whole_again_without_anybodys_help() -> Resul
         }
         pipeline.say(&format!("{found} flights were found lost, after {minutes} minutes"));
         pipeline.is_converged().await?;
-        let row = finish(pipeline, "fault_lost_item").await;
+        let row = pipeline.stack.finish_round("fault_lost_item", "elasticsearch").await;
         ensure!(row["verdict"] == "equal", "{row} {}", differences(pipeline, "fault_lost_item").await?);
         Ok(())
     })
@@ -114,7 +116,7 @@ async fn lose_the_queue(pipeline: &mut Pipeline) -> Result<()> {
     }
     stack.sqs.purge_queue().queue_url(variable("QUEUE_URL")).send().await?;
     // It may still have some of it in its hands.
-    Service::Indexer.signal("KILL")?;
+    pipeline.kill(Service::Indexer).await?;
     proxy.open();
     pipeline.comes_to_rest().await;
     let indexed = stack.indexed(&item).await?;

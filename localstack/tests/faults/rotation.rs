@@ -21,7 +21,7 @@ use crate::stack::superuser;
 async fn a_database_password_that_is_rotated_under_load_loses_nothing() -> Result<()> {
     alone("fault_password", async |pipeline| {
         let load = pipeline.load().await?;
-        let old = pipeline.secret("DATABASE_SECRET_ARN").await?;
+        let old = pipeline.secret("DATABASE").await?;
         let mut secret: Value = serde_json::from_str(&old)?;
         secret["password"] = Value::from("rotated");
         let superuser = superuser().await?;
@@ -32,7 +32,7 @@ async fn a_database_password_that_is_rotated_under_load_loses_nothing() -> Resul
         let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'sluice_functions'";
         superuser.execute(end, &[]).await?;
         load.goes_on(100).await;
-        pipeline.put_secret("DATABASE_SECRET_ARN", &secret.to_string()).await?;
+        pipeline.put_secret("DATABASE", &secret.to_string()).await?;
         eventually("a function to log in by the new password", async || {
             match pipeline.sessions_since(rotated_at).await {
                 Ok(0) => Err("no session".to_owned()),
@@ -69,7 +69,7 @@ async fn an_elasticsearch_password_that_is_rotated_under_load_loses_nothing() ->
         let users = users_file(pipeline).await?;
         fs::write(users.with_file_name("users_roles"), format!("superuser:{LOGIN}\n"))?;
         set_password(&users, BEFORE).await?;
-        pipeline.put_secret("ELASTICSEARCH_SECRET_ARN", &secret_of(BEFORE)?).await?;
+        pipeline.put_secret("ELASTICSEARCH", &secret_of(BEFORE)?).await?;
         pipeline.restart_indexer().await?;
         let load = pipeline.load().await?;
 
@@ -81,7 +81,7 @@ async fn an_elasticsearch_password_that_is_rotated_under_load_loses_nothing() ->
         })
         .await;
         pipeline.is_felt().await;
-        pipeline.put_secret("ELASTICSEARCH_SECRET_ARN", &secret_of(AFTER)?).await?;
+        pipeline.put_secret("ELASTICSEARCH", &secret_of(AFTER)?).await?;
         pipeline.converges(load).await
     })
     .await

@@ -1,4 +1,4 @@
-//! The validator on the deployed pipeline, while writers go on: what was damaged is found and put right, and no fault changes
+//! The validator, while writers go on: what was damaged is found and put right, and no fault changes
 //! a verdict.
 
 use std::collections::HashMap;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use elasticsearch::http::Method;
 use fastrand::Rng;
-use localstack::{Service, eventually, variable};
+use localstack::{Run, Service, eventually, variable};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -27,24 +27,10 @@ const WAITING: &str = r#"CREATE TABLE later (id bigint PRIMARY KEY);
     SELECT sluice.track('later', stream => 'fault_damage_later', key => 'id');
     INSERT INTO later VALUES (1)"#;
 
-async fn ask(pipeline: &Pipeline, event: Value) -> Result<Value> {
-    Ok(serde_json::from_str(&pipeline.stack.invoke(&variable("VALIDATE_FUNCTION"), &event.to_string()).await?)?)
-}
-
-pub async fn begin(pipeline: &Pipeline, stream: &str) -> Result<()> {
-    let event = json!({"command": "begin", "stream": stream, "repair": true, "actor": "a test"});
-    ensure!(ask(pipeline, event).await? == json!({"streams": [stream]}));
-    Ok(())
-}
-
-/// Goes on until the round is over: the stream's row.
-pub async fn finish(pipeline: &Pipeline, stream: &str) -> Value {
-    eventually("the round to be over", async || {
-        let answer = ask(pipeline, json!({"command": "go_on", "streams": [stream]})).await;
-        let answer = answer.map_err(|error| format!("{error:#}"))?;
-        if answer["finished"] == true { Ok(answer["streams"][0].clone()) } else { Err(answer.to_string()) }
-    })
-    .await
+/// A round of a stream in Elasticsearch, from its beginning to its end.
+async fn compare(pipeline: &Pipeline, stream: &str) -> Result<Value> {
+    pipeline.stack.begin_round(stream, "elasticsearch").await?;
+    Ok(pipeline.stack.finish_round(stream, "elasticsearch").await)
 }
 
 /// As `class state keys`.
@@ -137,19 +123,16 @@ async fn injected_damage_is_found_classed_and_repaired_in_one_round_while_writer
         })
         .await;
 
-        begin(pipeline, stream).await?;
-        let row = finish(pipeline, stream).await;
+        let row = compare(pipeline, stream).await?;
         assert_eq!(
             differences(pipeline, stream).await?,
             "dead_lettered confirmed 10008, extra repaired 10006 20000, missing repaired 10002 10021 10030, stale repaired 10001 10005 10011 10012, version_ahead repaired 10004",
             "{row}"
         );
-        begin(pipeline, "fault_damage_clock").await?;
-        finish(pipeline, "fault_damage_clock").await;
+        compare(pipeline, "fault_damage_clock").await?;
         let odd = differences(pipeline, "fault_damage_clock").await?;
         ensure!(odd.starts_with("untracked confirmed ") && !odd.contains(','), "{odd}");
-        begin(pipeline, "fault_damage_later").await?;
-        let row = finish(pipeline, "fault_damage_later").await;
+        let row = compare(pipeline, "fault_damage_later").await?;
         assert_eq!(row["verdict"], "not compared", "{row}");
         assert_eq!(row["classes"], json!([{"class": "waiting", "state": "confirmed", "count": 1, "keys": ["1"]}]));
         // What differs for good would wake somebody, in the tests of the alarms, too.
@@ -177,12 +160,12 @@ async fn outages_and_kills_in_the_middle_of_a_round_delay_it_and_change_no_verdi
         pipeline.stack.converges(stream, "SELECT id::text FROM item").await?;
         damage(pipeline, Method::Delete, &format!("/{stream}/_doc/10002"), None).await?;
         let load = pipeline.load().await?;
-        begin(pipeline, stream).await?;
+        pipeline.stack.begin_round(stream, "elasticsearch").await?;
         let mut random = Rng::with_seed(pipeline.seed);
-        for fault in ["Elasticsearch", "PostgreSQL", "SQS", "the validator"] {
-            // It goes on by itself for a while, and nobody waits for its answer.
-            let go_on = json!({"command": "go_on", "streams": [stream]}).to_string();
-            pipeline.stack.start_with(&variable("VALIDATE_FUNCTION"), &go_on).await?;
+        let faults = ["Elasticsearch", "PostgreSQL", "SQS", "the validator"];
+        let has_queue = pipeline.stack.run.has_queue();
+        for fault in faults.into_iter().filter(|fault| has_queue || *fault != "SQS") {
+            is_under_way(pipeline, stream).await?;
             sleep(Duration::from_millis(random.u64(200..1500))).await;
             match fault {
                 "Elasticsearch" => {
@@ -200,17 +183,33 @@ async fn outages_and_kills_in_the_middle_of_a_round_delay_it_and_change_no_verdi
                     sleep(Duration::from_secs(1)).await;
                     Service::LocalStack.signal("CONT")?;
                 }
-                _ => Service::Validate.signal("KILL")?,
+                _ => pipeline.kill(Service::Validate).await?,
             }
             pipeline.say(&format!("{fault} was away"));
         }
         // A page waits until the load has arrived, which had piled up.
         let (changes, _) = load.stop_after_refusals().await?;
         pipeline.say(&format!("{changes} changes"));
-        let row = finish(pipeline, stream).await;
+        let row = pipeline.stack.finish_round(stream, "elasticsearch").await;
         assert_eq!(differences(pipeline, stream).await?, "missing repaired 10002", "{row}");
         pipeline.is_converged().await
     })
     .await
     .context("a round among faults")
+}
+
+/// Somebody goes on with the round by himself for a while, and nobody waits for his answer.
+async fn is_under_way(pipeline: &Pipeline, stream: &str) -> Result<()> {
+    if pipeline.stack.run == Run::Functions {
+        let go_on = json!({"command": "go_on", "streams": [stream]}).to_string();
+        return pipeline.stack.start_with(&variable("VALIDATE_FUNCTION"), &go_on).await;
+    }
+    eventually("the round to begin", async || {
+        let query = "SELECT state FROM sluice.validation WHERE subscription = 'elasticsearch' AND stream = $1";
+        let state: String =
+            pipeline.stack.owner.query_one(query, &[&stream]).await.map_err(|error| error.to_string())?.get(0);
+        if state == "asked" { Err(state) } else { Ok(()) }
+    })
+    .await;
+    Ok(())
 }

@@ -1,9 +1,7 @@
 //! What arrives.
 
-use std::path::Path;
-
 use anyhow::Result;
-use localstack::{eventually_within, variable};
+use localstack::eventually_within;
 
 use crate::stack::{ARRIVAL, Stack, mapping};
 
@@ -253,10 +251,10 @@ async fn a_traced_change_is_told_by_every_function_that_it_goes_through() -> Res
             "BEGIN; SET LOCAL sluice.traceparent = '00-{trace_id}-00f067aa0ba902b7-01'; INSERT INTO item VALUES (1); COMMIT"
         ))
         .await?;
-    for (function, told) in
-        [("TRIGGER_FUNCTION", "a traced change is sent"), ("INDEXER_FUNCTION", r#""outcome":"written""#)]
-    {
-        let log = Path::new(&variable("FUNCTIONS_LOGS")).join(format!("{}.log", variable(function)));
+    let drainer = [("TRIGGER_FUNCTION", "a traced change is sent")];
+    let indexer = stack.run.has_queue().then_some(("INDEXER_FUNCTION", r#""outcome":"written""#));
+    for (function, told) in drainer.into_iter().chain(indexer) {
+        let log = stack.log(function);
         eventually_within(ARRIVAL, "a line about the change", async || {
             let log = std::fs::read(&log).map_err(|error| error.to_string())?;
             let log = String::from_utf8_lossy(&log);

@@ -1,8 +1,8 @@
 //! A stream that goes to ClickHouse, too.
 
 use anyhow::{Result, ensure};
-use localstack::{eventually, eventually_within, variable};
-use serde_json::{Value, json};
+use localstack::eventually_within;
+use serde_json::json;
 
 use crate::stack::{ARRIVAL, Stack, mapping};
 use crate::targets::ask;
@@ -38,7 +38,8 @@ async fn clickhouse_and_elasticsearch_both_get_a_stream() -> Result<()> {
     has_all(&stack).await?;
 
     ask(DAMAGE).await?;
-    let round = validate(&stack).await?;
+    stack.begin_round("e2e_clickhouse", "clickhouse").await?;
+    let round = stack.finish_round("e2e_clickhouse", "clickhouse").await;
     ensure!((&round["verdict"], &round["repaired"]) == (&json!("equal"), &json!(1)), "{round}");
     has_all(&stack).await?;
     // The subscription ends with its last stream.
@@ -55,19 +56,4 @@ async fn has_all(stack: &Stack) -> Result<()> {
     })
     .await;
     Ok(())
-}
-
-/// The validator compares with ClickHouse, and repairs: the round, when it is over.
-async fn validate(stack: &Stack) -> Result<Value> {
-    let (function, stream) = (variable("VALIDATE_FUNCTION"), "e2e_clickhouse");
-    let begin =
-        json!({"command": "begin", "stream": stream, "target": "clickhouse", "repair": true, "actor": "a test"});
-    stack.invoke(&function, &begin.to_string()).await?;
-    let go_on = json!({"command": "go_on", "streams": [stream], "target": "clickhouse"}).to_string();
-    let round = eventually("the round in ClickHouse to be over", async || {
-        let told = stack.invoke(&function, &go_on).await.map_err(|error| format!("{error:#}"))?;
-        let answer: Value = serde_json::from_str(&told).map_err(|_| told.clone())?;
-        if answer["finished"] == true { Ok(answer["streams"][0].clone()) } else { Err(told) }
-    });
-    Ok(round.await)
 }

@@ -71,6 +71,7 @@ async fn a_frozen_drainer_is_replaced_and_does_no_harm_when_it_wakes() -> Result
         Ok((process, backend))
     })
     .await;
+    let _other = stack.another_drainer()?;
     writer.batch_execute("UPDATE item SET name = 'last'; DELETE FROM item WHERE id <= 10").await?;
     eventually("another drainer to take over", async || {
         let query = "SELECT holder_pid FROM sluice.subscription WHERE name = 'elasticsearch'";
@@ -87,7 +88,7 @@ async fn a_frozen_drainer_is_replaced_and_does_no_harm_when_it_wakes() -> Result
     Ok(())
 }
 
-/// The function's process that owns this local end of a connection.
+/// The process that owns this local end of a connection.
 fn process_of_port(port: u16) -> Result<u32> {
     let table = fs::read_to_string("/proc/net/tcp")?;
     let local = format!("0100007F:{port:04X}");

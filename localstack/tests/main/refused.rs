@@ -1,7 +1,6 @@
-//! What is refused: in the dead-letter queue, with its reason, and nothing else with it.
+//! What is refused: a dead letter, with its reason, and nothing else with it.
 
 use anyhow::Result;
-use localstack::variable;
 
 use crate::stack::{Stack, attribute, mapping};
 
@@ -69,22 +68,12 @@ async fn a_key_that_elasticsearch_cannot_take_is_dead_lettered_and_fails_no_writ
     assert!(letters.iter().all(|letter| attribute(letter, "reason").contains("512")), "{letters:?}");
     // As JSON it is larger than any message.
     stack.execute("INSERT INTO item SELECT repeat(chr(1), 200000)").await?;
-    let is_it = |key: &str| key.starts_with("\\u{1}");
+    // SQS takes no such character.
+    let is_it = |key: &str| key.starts_with("\\u{1}") || key.starts_with('\u{1}');
     stack
         .dead_letters(1, |letter| attribute(letter, "stream") == "e2e_longkey" && is_it(attribute(letter, "key")))
         .await?;
     let keys = "SELECT id FROM item WHERE octet_length(id) <= 512";
     assert_eq!(stack.converges("e2e_longkey", keys).await?, 2);
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_message_that_cannot_be_parsed_is_dead_lettered_as_it_came() -> Result<()> {
-    let stack = Stack::connect("e2e_unparseable").await?;
-    let body = "{\"v\":1} is not what this test calls a message";
-    stack.sqs.send_message().queue_url(variable("QUEUE_URL")).message_body(body).send().await?;
-    let letters = stack.dead_letters(1, |letter| letter.body() == Some(body)).await?;
-    assert!(!attribute(&letters[0], "reason").is_empty(), "{letters:?}");
-    assert!(!attribute(&letters[0], "error_type").is_empty(), "{letters:?}");
     Ok(())
 }

@@ -1,22 +1,30 @@
-//! The deployed stack, as a test sees it.
+//! The stack, as a test sees it, however Sluice runs there.
+
+#[path = "letters.rs"]
+mod letters;
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Child;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use aws_config::BehaviorVersion;
+use anyhow::{Context, Result, bail, ensure};
+use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::InvocationType;
-use aws_sdk_sqs::types::Message;
 use elasticsearch::Elasticsearch;
 use elasticsearch::http::headers::HeaderMap;
 use elasticsearch::http::transport::Transport;
 use elasticsearch::http::{Method, StatusCode};
-use localstack::{eventually, eventually_within, variable};
-use serde_json::Value;
+use localstack::{Run, eventually, eventually_within, sluice, sluice_file, variable};
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
 use tokio_postgres::{Client, NoTls};
+
+pub use letters::attribute;
 
 /// Only one at a time: invocations of migrate would otherwise wait for each other, up to their time-out.
 static MIGRATE: Mutex<()> = Mutex::const_new(());
@@ -28,7 +36,9 @@ pub const ARRIVAL: Duration = localstack::PATIENCE;
 pub struct Stack {
     /// A session of the role that owns Sluice and the test's tables.
     pub owner: Client,
-    /// Queues.
+    /// Whether there are functions, and a queue.
+    pub run: Run,
+    /// Queues, where there are any.
     pub sqs: aws_sdk_sqs::Client,
     lambda: aws_sdk_lambda::Client,
     elasticsearch: Elasticsearch,
@@ -41,10 +51,12 @@ impl Stack {
     pub async fn connect(schema: &str) -> Result<Self> {
         secrets::install_crypto_provider();
         let owner = connect().await?;
-        let aws = aws_config::load_defaults(BehaviorVersion::latest()).await;
+        let run = Run::of_the_stack();
+        let aws = aws(run).await;
         let elasticsearch = Elasticsearch::new(Transport::single_node(&variable("ELASTICSEARCH_URL"))?);
         let stack = Self {
             owner,
+            run,
             sqs: aws_sdk_sqs::Client::new(&aws),
             lambda: aws_sdk_lambda::Client::new(&aws),
             elasticsearch,
@@ -79,10 +91,85 @@ impl Stack {
         Ok(client)
     }
 
-    /// Invokes the migrate function: its words, or its failure.
+    /// Migrates: the words of who did it, or its failure.
     pub async fn migrate(&self) -> Result<String> {
         let _turn = MIGRATE.lock().await;
-        self.invoke(&variable("MIGRATE_FUNCTION"), "{}").await
+        if self.run == Run::Functions {
+            return self.invoke(&variable("MIGRATE_FUNCTION"), "{}").await;
+        }
+        let output = spawn_blocking(|| sluice(&["migrate"]).output()).await??;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Where a function writes its log; `variable_name` has its name.
+    pub fn log(&self, variable_name: &str) -> PathBuf {
+        match self.run {
+            Run::Functions => Path::new(&variable("FUNCTIONS_LOGS")).join(format!("{}.log", variable(variable_name))),
+            Run::Direct | Run::Queue => sluice_file("server.log"),
+        }
+    }
+
+    /// Asks the validator for a round, which repairs what differs.
+    pub async fn begin_round(&self, stream: &str, target: &str) -> Result<()> {
+        let mut asked = json!({"stream": stream, "target": target, "repair": true});
+        if self.run != Run::Functions {
+            return self.ask_admin("/api/validation", Some(asked)).await.map(drop);
+        }
+        asked["command"] = "begin".into();
+        asked["actor"] = "a test".into();
+        let answer = self.invoke(&variable("VALIDATE_FUNCTION"), &asked.to_string()).await?;
+        ensure!(serde_json::from_str::<Value>(&answer)? == json!({"streams": [stream]}), "{answer}");
+        Ok(())
+    }
+
+    /// Waits until the round is over: what it says of the stream.
+    pub async fn finish_round(&self, stream: &str, target: &str) -> Value {
+        eventually("the round to be over", async || {
+            let row = self.go_on_with_round(stream, target).await.map_err(|error| format!("{error:#}"))?;
+            if row["state"] == "done" { Ok(row) } else { Err(row.to_string()) }
+        })
+        .await
+    }
+
+    async fn go_on_with_round(&self, stream: &str, target: &str) -> Result<Value> {
+        if self.run != Run::Functions {
+            // It goes on by itself.
+            let path = format!("/api/validation/{stream}?target={target}&documents=false");
+            return Ok(self.ask_admin(&path, None).await?["stream"].take());
+        }
+        let go_on = json!({"command": "go_on", "streams": [stream], "target": target}).to_string();
+        let answer = self.invoke(&variable("VALIDATE_FUNCTION"), &go_on).await?;
+        Ok(serde_json::from_str::<Value>(&answer)?["streams"][0].take())
+    }
+
+    /// As the operator: a GET, or a POST of this body.
+    async fn ask_admin(&self, path: &str, body: Option<Value>) -> Result<Value> {
+        let client = reqwest::Client::builder().no_proxy().build()?;
+        let url = format!("{}{path}", variable("ADMIN_URL"));
+        let request = match body {
+            Some(body) => client.post(url).header("content-type", "application/json").body(body.to_string()),
+            None => client.get(url),
+        };
+        let answer = request.bearer_auth(variable("ADMIN_TOKEN")).send().await?;
+        let (status, text) = (answer.status(), answer.text().await?);
+        ensure!(status.is_success(), "{path}: {status} {text}");
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// One that drains, and what else it takes to the index, beside the one process, until it is dropped. Where there are functions, the next minute begins one.
+    pub fn another_drainer(&self) -> Result<Option<Drainer>> {
+        let parts: &[&str] = match self.run {
+            Run::Functions => return Ok(None),
+            Run::Direct => &["run", "elasticsearch"],
+            Run::Queue => &["run", "trigger", "indexer"],
+        };
+        let log = File::options().append(true).open(sluice_file("server.log"))?;
+        let mut command = sluice(parts);
+        // Marked as the stack's own, so that `make down` ends it where the test was killed.
+        command.env("SLUICE_PROCESS", variable("SLUICE_FOLDER")).env("HEALTH_ADDRESS", "127.0.0.1:0");
+        command.stdout(log.try_clone()?).stderr(log);
+        Ok(Some(Drainer(command.spawn()?)))
     }
 
     /// Invokes a function: its answer, or its failure.
@@ -188,47 +275,24 @@ impl Stack {
         .await;
         Ok(source.len())
     }
+}
 
-    /// Waits until the dead-letter queue has so many letters that `is_ours`; takes them out of it.
-    pub async fn dead_letters(&self, count: usize, is_ours: impl Fn(&Message) -> bool) -> Result<Vec<Message>> {
-        let queue = variable("DEAD_LETTER_QUEUE_URL");
-        let mut letters: BTreeMap<String, Message> = BTreeMap::new();
-        eventually(&format!("{count} dead letters"), async || {
-            let request = self.sqs.receive_message().queue_url(&queue).max_number_of_messages(10);
-            let request = request.message_attribute_names("All").visibility_timeout(1).wait_time_seconds(1);
-            for letter in request.send().await.map_err(|error| format!("{error:?}"))?.messages.unwrap_or_default() {
-                let id = letter.message_id.clone().unwrap_or_default();
-                // One that was not deleted, since it had come back to others meanwhile, comes again.
-                if letters.contains_key(&id) || is_ours(&letter) {
-                    let handle = letter.receipt_handle.clone().unwrap_or_default();
-                    letters.insert(id, letter);
-                    let delete = self.sqs.delete_message().queue_url(&queue).receipt_handle(handle);
-                    delete.send().await.map_err(|error| format!("{error:?}"))?;
-                }
-            }
-            if letters.len() >= count { Ok(()) } else { Err(format!("{} letters", letters.len())) }
-        })
-        .await;
-        Ok(letters.into_values().collect())
-    }
+/// A process that ends with the test.
+pub struct Drainer(Child);
 
-    /// Takes the letter that is alone in the dead-letter queue: it stays there, and nobody else sees it for so long.
-    pub async fn hide_letter(&self, seconds: i32) -> Message {
-        let queue = variable("DEAD_LETTER_QUEUE_URL");
-        eventually("a letter", async || {
-            let request = self.sqs.receive_message().queue_url(&queue).message_attribute_names("All");
-            let answer = request.visibility_timeout(seconds).wait_time_seconds(1).send().await;
-            let messages = answer.map_err(|error| format!("{error:?}"))?.messages;
-            messages.into_iter().flatten().next().ok_or("none is visible".to_owned())
-        })
-        .await
+impl Drop for Drainer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
-/// An attribute of a dead letter.
-pub fn attribute<'a>(letter: &'a Message, name: &str) -> &'a str {
-    let attributes = letter.message_attributes.as_ref();
-    attributes.and_then(|all| all.get(name)).and_then(|value| value.string_value.as_deref()).unwrap_or_default()
+/// Where there is no queue, nobody is asked for a region or for credentials: the answer would be waited for.
+pub async fn aws(run: Run) -> SdkConfig {
+    match run {
+        Run::Functions | Run::Queue => aws_config::load_defaults(BehaviorVersion::latest()).await,
+        Run::Direct => SdkConfig::builder().behavior_version(BehaviorVersion::latest()).build(),
+    }
 }
 
 /// A session that sees and may do everything.
