@@ -25,9 +25,16 @@ from download import digest_of  # noqa: E402
 from layout import DOWNLOADS, Stack, lock  # noqa: E402
 
 
+def arguments() -> dict[str, str]:
+    """What the demo is told. DIRECT=1 means a stack of its own in which one process does all."""
+    given = dict(pair.split("=", 1) for pair in sys.argv[1:])
+    return {"STACK": "direct", "RUN": "direct"} | given if given.get("DIRECT") else given
+
+
 def stack_command(command: str) -> None:
     """A command of the stack, for the stack of this demo."""
-    if subprocess.run([sys.executable, REPOSITORY / "localstack" / "stack", command, *sys.argv[1:]]).returncode:
+    chosen = [f"{name}={value}" for name, value in arguments().items()]
+    if subprocess.run([sys.executable, REPOSITORY / "localstack" / "stack", command, *chosen]).returncode:
         raise Failure(f"`make {command}` failed; the reason is above")
 
 

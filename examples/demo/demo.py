@@ -1,7 +1,7 @@
 """The demo: real data goes from PostgreSQL to Elasticsearch, and stays in step. `make demo` is the front.
 
 It fails, with status 1, if what arrives is not what was written. With LATENCY=1 it also measures single changes, for a minute;
-with TARGETS=all it goes on with the streams of `studio.py`.
+with TARGETS=all it goes on with the streams of `studio.py`; with DIRECT=1 there is no queue, and nothing is deployed.
 """
 
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 if sys.version_info < (3, 11):
     sys.exit("demo: this wants Python 3.11 or newer: apt-get install -y python3")
 
-from clients import Elasticsearch, Failure, Psql, Stack, literal, npm_package, require_npm, say, stack_command  # isort: skip
+from clients import Elasticsearch, Failure, Psql, Stack, arguments, literal, npm_package, require_npm, say, stack_command  # isort: skip
 from choices import named_targets  # isort: skip
 from story import line, show_times, title, wait_for  # isort: skip
 from studio import Studio  # isort: skip
@@ -31,11 +31,11 @@ CHANGES = 50
 
 def main() -> None:
     """The story, from top to bottom."""
-    arguments = dict(pair.split("=", 1) for pair in sys.argv[1:])
-    targets = [name for name in named_targets(arguments) if name in ("clickhouse", "kafka")]
+    told = arguments()
+    targets = [name for name in named_targets(told) if name in ("clickhouse", "kafka")]
     require_npm([CITIES, COUNTRIES])
     stack_command("up")
-    stack = Stack(arguments.get("STACK", "default"))
+    stack = Stack(told.get("STACK", "default"))
     owner, app, search = Psql(stack, "sluice_owner"), Psql(stack, "app"), Elasticsearch(stack)
 
     title("The data")
@@ -45,7 +45,7 @@ def main() -> None:
     show_searches(search)
     rename_s, followed = rename_country(app, search, "IT", "Italia")
     gone = delete_city(app, search)
-    latencies = measure_single_changes(app, search) if arguments.get("LATENCY") else []
+    latencies = measure_single_changes(app, search) if told.get("LATENCY") else []
     compare(app, search)
     arrived = Studio(stack, owner, app, search, targets).show() if targets else {}
 
