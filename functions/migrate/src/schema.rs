@@ -54,6 +54,11 @@ pub fn migrations() -> Vec<Migration> {
     MIGRATIONS.iter().map(|&(version, name, sql)| Migration { version, name: name.into(), sql: sql.into() }).collect()
 }
 
+/// The functions of this release, whose checksum is that of version 0.
+pub fn functions() -> String {
+    FUNCTIONS.map(|(_, sql)| sql).concat()
+}
+
 /// Keeps other runs of migrate out until the session ends.
 pub(crate) async fn lock(client: &Client) -> Result<(), Error> {
     schema::lock(client).await.map_err(query("waiting for another run of migrate"))
@@ -93,7 +98,7 @@ pub async fn migrate(client: &mut Client, migrations: &[Migration], report: &mut
         }
     }
     let is_newer = applied.iter().any(|(version, _)| *version > newest);
-    let all = FUNCTIONS.map(|(_, sql)| sql).concat();
+    let all = functions();
     let checksum = schema::compute_checksum(&transaction, &all).await.map_err(query(COMPARING))?;
     // Version 0 is the functions.
     if !is_newer && !applied.contains(&(0, checksum)) {

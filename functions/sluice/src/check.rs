@@ -6,7 +6,6 @@ use aws_config::SdkConfig;
 use database::{REQUIRED_SCHEMA, schema, streams};
 use elasticsearch::Elasticsearch;
 use elasticsearch::indices::IndicesExistsParts;
-use migrate::schema::migrations;
 use queue::{Queue as _, Sqs};
 use search::{Aliases, Connection, Deadline, Elastic, Outcome, privileges};
 use secrets::Secrets;
@@ -85,11 +84,7 @@ async fn check_database(
 
 async fn check_schema(client: &Client, findings: &mut Findings) -> Result<(), tokio_postgres::Error> {
     let found = schema::read_version(client).await?;
-    let functions = migrations().into_iter().find(|migration| migration.version == 0);
-    let are_functions_ours = match functions {
-        Some(functions) => schema::is_applied(client, 0, &functions.sql).await?,
-        None => true,
-    };
+    let are_functions_ours = schema::is_applied(client, 0, &migrate::schema::functions()).await?;
     if found > REQUIRED_SCHEMA {
         findings.wrong(&format!(
             "the schema sluice has version {found}, and this sluice was made for {REQUIRED_SCHEMA}: it serves, but nothing new \

@@ -180,7 +180,10 @@ impl Environment {
         let used: Vec<&String> = ways.iter().filter(|way| self.values.contains_key(*way)).collect();
         if used.len() > 1 {
             let used: Vec<&str> = used.into_iter().map(String::as_str).collect();
-            return self.problems.push(format!("{} are both set: one of them is enough", used.join(" and ")));
+            self.problems.push(format!("{} are both set: one of them is enough", used.join(" and ")));
+            // So that nobody says that there is none.
+            self.values.insert(arn, name.to_owned());
+            return;
         }
         if let Some(path) = self.values.get(&file) {
             let reference = format!("file:{path}");
@@ -193,7 +196,10 @@ impl Environment {
                     self.given.insert(variable.to_owned(), credentials.to_string());
                     self.values.insert(arn, variable.to_owned());
                 }
-                Err(problem) => self.problems.push(format!("{variable} {problem}")),
+                Err(problem) => {
+                    self.problems.push(format!("{variable} {problem}"));
+                    self.values.insert(arn, variable.to_owned());
+                }
             }
         }
     }

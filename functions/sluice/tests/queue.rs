@@ -21,9 +21,7 @@ impl Queues {
     /// Two of the test's own, which the world's processes are told of.
     async fn create(world: &mut World) -> Self {
         let sqs = Client::new(&aws_config::load_defaults(BehaviorVersion::latest()).await);
-        let create = async |name: String| {
-            sqs.create_queue().queue_name(name).send().await.unwrap().queue_url.unwrap()
-        };
+        let create = async |name: String| sqs.create_queue().queue_name(name).send().await.unwrap().queue_url.unwrap();
         let queue_url = create(world.prefix.clone()).await;
         let letters_url = create(format!("{}dead", world.prefix)).await;
         world.variables.insert("QUEUE_URL".to_owned(), queue_url.clone());
@@ -37,7 +35,8 @@ impl Queues {
     /// Messages that are visible, and in flight.
     async fn counts(&self) -> (u32, u32) {
         let names = vec![ApproximateNumberOfMessages, ApproximateNumberOfMessagesNotVisible];
-        let request = self.sqs.get_queue_attributes().queue_url(&self.queue_url).set_attribute_names(Some(names.clone()));
+        let request =
+            self.sqs.get_queue_attributes().queue_url(&self.queue_url).set_attribute_names(Some(names.clone()));
         let found = request.send().await.unwrap().attributes.unwrap_or_default();
         let count = |at: usize| found.get(&names[at]).and_then(|count| count.parse().ok()).unwrap_or_default();
         (count(0), count(1))

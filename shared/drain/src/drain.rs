@@ -17,7 +17,7 @@ use crate::guard::guard;
 use crate::page::{Done, Drained, Outgoing};
 use crate::rests::Rests;
 use crate::session::Session;
-use crate::settings::Settings;
+use crate::settings::{Settings, longer};
 use crate::sink::Sink;
 
 /// How long one transaction goes on taking pages. It holds back vacuum, and what it has sent is repeated after a crash;
@@ -77,13 +77,17 @@ impl<D: Connect, S: Sink> Drain<D, S> {
     ) -> Result<(), Error> {
         let mut outcome = Ok(());
         let mut pause = Duration::ZERO;
+        let mut idle = self.poll_interval;
         while Instant::now() < stop_at && !stop.is_cancelled() {
             match guard(stop_at, self.step(trace, stop_at, drained)).await {
                 Ok(has_more) => {
                     outcome = Ok(());
                     pause = Duration::ZERO;
-                    if !has_more {
-                        stop.run_until_cancelled(sleep(self.poll_interval)).await;
+                    if has_more {
+                        idle = self.poll_interval;
+                    } else {
+                        stop.run_until_cancelled(sleep(idle)).await;
+                        idle = longer(idle, self.poll_interval);
                     }
                 }
                 Err(failure) => {

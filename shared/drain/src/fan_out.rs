@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::guard::guard;
 use crate::page::AFTER_TIME_OUT;
 use crate::session::Session;
-use crate::settings::Settings;
+use crate::settings::{Settings, longer};
 
 /// Keys that one transaction logs: some tens of milliseconds.
 pub(crate) const SLICE: i32 = 5000;
@@ -87,13 +87,17 @@ impl<D: Connect> FanOut<D> {
     /// [`crate::Chores`] of expansions that are theirs.
     pub async fn stay(&mut self, stop_at: Instant, slow_waits: &AtomicBool, expanded: &mut Expanded) {
         let mut pause = Duration::ZERO;
+        let mut idle = self.poll_interval;
         while Instant::now() < stop_at {
             self.sample(stop_at, expanded).await;
             match guard(stop_at, self.step_beside(slow_waits, expanded)).await {
                 Ok(has_more) => {
                     pause = Duration::ZERO;
-                    if !has_more {
-                        sleep(self.poll_interval).await;
+                    if has_more {
+                        idle = self.poll_interval;
+                    } else {
+                        sleep(idle).await;
+                        idle = longer(idle, self.poll_interval);
                     }
                 }
                 Err(failure) => {

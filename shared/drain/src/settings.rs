@@ -11,12 +11,21 @@ pub struct Settings {
     pub is_once: bool,
     /// STAY: how long one invocation polls, at most; it ends in time before its deadline in any case.
     pub stay: Duration,
-    /// POLL_INTERVAL: between two looks at a log that has nothing new.
+    /// POLL_INTERVAL: between two looks at a log that has nothing new. Where nothing comes for longer, it grows to a tenth of a
+    /// second.
     pub poll_interval: Duration,
     /// PAGE_SIZE: rows of the log that are read at once, under one version.
     pub page_size: i32,
     /// RETENTION: how long rows stay in the log after every subscription has passed them.
     pub retention: Duration,
+}
+
+/// The longest pause between two looks, if POLL_INTERVAL is none.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// The pause after this one, which found nothing, either.
+pub(crate) fn longer(pause: Duration, poll_interval: Duration) -> Duration {
+    (pause * 2).min(poll_interval.max(LONGEST_PAUSE))
 }
 
 impl Settings {

@@ -1,7 +1,9 @@
 //! `sluice check` names what is wrong, and what to do.
 
 use std::fs;
-use std::process::Output;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
 
 use elasticsearch::http::Method;
 use localstack::variable;
@@ -76,12 +78,40 @@ async fn a_server_that_cannot_be_reached_or_lets_nobody_in_is_named() {
 #[tokio::test]
 async fn a_certificate_of_an_authority_that_is_not_known_is_named() {
     let world = World::create().await;
-    // The stack's own server has a certificate of the stack's authority.
-    let wrong = [("DATABASE_SSLMODE", "verify-full")];
-    finds(&world, &wrong, &["the certificate of PostgreSQL", "DATABASE_CA"]);
     let ca = variable("DATABASE_CA_FILE");
-    let output = world.output(&["check"], &[("DATABASE_SSLMODE", "verify-full"), ("DATABASE_CA_FILE", &ca)]);
-    assert!(output.status.success(), "{}", told(&output));
+    let server = TlsServer::start(Path::new(&ca).parent().unwrap());
+    let url = format!("https://localhost:{}", server.port);
+    finds(&world, &[("ELASTICSEARCH_URL", &url)], &["the certificate of Elasticsearch", "is refused"]);
+    // Whom it is by is known then; that it is no Elasticsearch, too.
+    let output = world.output(&["check"], &[("ELASTICSEARCH_URL", &url), ("ELASTICSEARCH_CA_FILE", &ca)]);
+    let told = told(&output);
+    assert!(!told.contains("the certificate of Elasticsearch") && told.contains("wrong"), "{told}");
+}
+
+/// With a certificate of the stack's own authority, which no machine knows.
+struct TlsServer {
+    process: Child,
+    port: String,
+}
+
+impl TlsServer {
+    fn start(folder: &Path) -> Self {
+        let mut command = Command::new("openssl");
+        command.args(["s_server", "-www", "-accept", "127.0.0.1:0", "-cert"]).arg(folder.join("server.pem"));
+        command.arg("-key").arg(folder.join("server.key")).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let mut told = lines.map_while(Result::ok).filter(|line| line.starts_with("ACCEPT"));
+        let port = told.next().and_then(|line| Some(line.rsplit_once(':')?.1.to_owned())).unwrap();
+        Self { process, port }
+    }
+}
+
+impl Drop for TlsServer {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
 #[tokio::test]

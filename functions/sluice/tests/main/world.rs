@@ -24,6 +24,7 @@ const TABLE: &str = "CREATE TABLE item (id bigint PRIMARY KEY, name text)";
 pub struct World {
     pub database: Database,
     pub owner: Client,
+    superuser: Client,
     pub prefix: String,
     folder: PathBuf,
     elasticsearch: Elasticsearch,
@@ -54,6 +55,7 @@ impl World {
         fs::create_dir_all(&folder).unwrap();
         let database = Database::create_empty().await.unwrap();
         let owner = database.owner().await.unwrap();
+        let superuser = database.superuser().await.unwrap();
         let file = |name: &str, content: String| {
             let path = folder.join(name);
             fs::write(&path, content).unwrap();
@@ -75,6 +77,7 @@ impl World {
         Self {
             database,
             owner,
+            superuser,
             prefix,
             elasticsearch: Elasticsearch::new(Transport::single_node(&variable("ELASTICSEARCH_URL")).unwrap()),
             variables: variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
@@ -154,7 +157,7 @@ impl World {
         let query =
             "SELECT s.holder_pid FROM sluice.subscription AS s JOIN pg_stat_activity AS a ON a.pid = s.holder_pid
              WHERE s.name = 'elasticsearch' AND a.backend_start = s.holder_start";
-        self.owner.query_opt(query, &[]).await.unwrap().map(|row| row.get(0))
+        self.superuser.query_opt(query, &[]).await.unwrap().map(|row| row.get(0))
     }
 
     /// Waits until somebody drains who is not this one.
@@ -167,9 +170,28 @@ impl World {
     }
 }
 
+/// Elasticsearch keeps the indexes of a test that has failed, too, if nobody removes them; the database is dropped by the next run.
 impl Drop for World {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.folder);
+        let (url, prefix) = (variable("ELASTICSEARCH_URL"), self.prefix.clone());
+        let remove = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+            runtime.block_on(async {
+                let elasticsearch = Elasticsearch::new(Transport::single_node(&url).ok()?);
+                let request = async |method, path: String| {
+                    let answer =
+                        elasticsearch.send(method, &path, HeaderMap::new(), None::<&()>, None::<&str>, None).await;
+                    answer.ok()?.text().await.ok()
+                };
+                let found = request(Method::Get, format!("/_cat/indices/{prefix}*?h=index")).await?;
+                for index in found.lines() {
+                    request(Method::Delete, format!("/{index}")).await;
+                }
+                request(Method::Delete, format!("/_index_template/{prefix}sluice")).await
+            })
+        };
+        let _ = std::thread::spawn(remove).join();
     }
 }
 
