@@ -1,5 +1,7 @@
 //! The binary as it is started: real processes, with a real PostgreSQL and a real Elasticsearch.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails the test by its panic")]
+
 #[path = "main/check.rs"]
 mod check;
 #[path = "main/direct.rs"]

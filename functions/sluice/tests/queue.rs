@@ -1,5 +1,7 @@
 //! By way of SQS: what is under way when a process is told to stop. It needs the queues of the local stack.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails the test by its panic")]
+
 use aws_config::BehaviorVersion;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::QueueAttributeName::{ApproximateNumberOfMessages, ApproximateNumberOfMessagesNotVisible};

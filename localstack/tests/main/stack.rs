@@ -24,6 +24,7 @@ use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use tokio_postgres::{Client, NoTls};
 
+#[allow(unused_imports, reason = "shared with the other end-to-end tests, of which one asks for no attribute")]
 pub use letters::attribute;
 
 /// Only one at a time: invocations of migrate would otherwise wait for each other, up to their time-out.

@@ -108,7 +108,7 @@ impl Told {
         }))
     }
 
-    fn note(&mut self, name: &str, value: Value) {
+    fn note(&mut self, name: &str, value: &Value) {
         self.attributes.push(json!({"key": format!("sluice.{name}"), "value": value}));
     }
 }
@@ -122,7 +122,7 @@ impl Visit for Told {
                 if name == "outcome" {
                     self.outcome = Some(value.to_owned());
                 }
-                self.note(name, json!({"stringValue": value}));
+                self.note(name, &json!({"stringValue": value}));
             }
         }
     }
@@ -131,7 +131,7 @@ impl Visit for Told {
         match field.name() {
             "began_ms" => self.began_ms = value,
             // Of 64 bits: as text, as JSON has them in the protocol.
-            name => self.note(name, json!({"intValue": value.to_string()})),
+            name => self.note(name, &json!({"intValue": value.to_string()})),
         }
     }
 

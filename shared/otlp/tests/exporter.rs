@@ -1,5 +1,7 @@
 //! What a collector gets.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails the test by its panic")]
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
