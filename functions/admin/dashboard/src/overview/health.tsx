@@ -70,10 +70,12 @@ function Tiles({ pipeline: { pending_rows, lag_ms, queue_depth, dead_letters } }
         </dt>
         <dd>{lag_ms === 0 ? 'none' : duration(lag_ms)}</dd>
       </div>
-      <div>
-        <dt>In the queue</dt>
-        <dd>{count(queue_depth)}</dd>
-      </div>
+      {queue_depth !== null && (
+        <div>
+          <dt>In the queue</dt>
+          <dd>{count(queue_depth)}</dd>
+        </div>
+      )}
       <div>
         <dt>Dead letters</dt>
         <dd>{dead_letters > 0 ? <a href={formatRoute('dead-letters')}>{count(dead_letters)}</a> : '0'}</dd>
