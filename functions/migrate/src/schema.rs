@@ -18,7 +18,7 @@ const MIGRATIONS: [(i32, &str, &str); 4] = [
 ];
 
 /// In the order in which one needs the other.
-const FUNCTIONS: [(&str, &str); 15] = [
+static FUNCTIONS: [(&str, &str); 15] = [
     ("1_log", include_str!("../../../migrations/functions/1_log.sql")),
     ("2_sources", include_str!("../../../migrations/functions/2_sources.sql")),
     ("2_streams", include_str!("../../../migrations/functions/2_streams.sql")),
@@ -56,7 +56,7 @@ pub fn migrations() -> Vec<Migration> {
 
 /// The functions of this release, whose checksum is that of version 0.
 pub fn functions() -> String {
-    FUNCTIONS.map(|(_, sql)| sql).concat()
+    FUNCTIONS.iter().map(|(_, sql)| *sql).collect()
 }
 
 /// Keeps other runs of migrate out until the session ends.
@@ -102,7 +102,7 @@ pub async fn migrate(client: &mut Client, migrations: &[Migration], report: &mut
     let checksum = schema::compute_checksum(&transaction, &all).await.map_err(query(COMPARING))?;
     // Version 0 is the functions.
     if !is_newer && !applied.contains(&(0, checksum)) {
-        for (file, sql) in FUNCTIONS {
+        for (file, sql) in &FUNCTIONS {
             transaction.batch_execute(sql).await.map_err(|source| Error::schema(file, source))?;
         }
         schema::note_applied(&transaction, 0, "functions", &all).await.map_err(query("noting the functions"))?;

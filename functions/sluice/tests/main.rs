@@ -10,5 +10,7 @@ mod direct;
 mod hand_over;
 #[path = "main/letters.rs"]
 mod letters;
+#[path = "main/traces.rs"]
+mod traces;
 #[path = "main/world.rs"]
 mod world;

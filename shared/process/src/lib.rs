@@ -32,12 +32,26 @@ pub async fn start<C>(
     name: &'static str,
     from_env: impl FnOnce(Env) -> Result<C, config::Error>,
 ) -> Result<Started<C>, Error> {
-    telemetry::init(name);
+    let mut env = Env::from_process();
+    log(name, &mut env);
     secrets::install_crypto_provider();
-    let config = from_env(Env::from_process()).inspect_err(|error| error!(%error, "configuration"))?;
+    let config = from_env(env).inspect_err(|error| error!(%error, "configuration"))?;
     let aws = secrets::aws().load().await;
     let secrets = Secrets::new(aws_sdk_secretsmanager::Client::new(&aws));
     Ok(Started { config, aws, secrets })
+}
+
+#[cfg(not(feature = "otlp"))]
+fn log(name: &'static str, _: &mut Env) {
+    telemetry::init(name);
+}
+
+/// What was heard is sent while an invocation goes on; what is left of one, with the next.
+#[cfg(feature = "otlp")]
+fn log(name: &'static str, env: &mut Env) {
+    let (spans, exporter) = otlp::from_env(name, env).unzip();
+    telemetry::init_with(name, env, spans);
+    exporter.map(|exporter| tokio::spawn(exporter.run()));
 }
 
 /// Handles invocations, each in its span: `handle` is given the event, the trace that it is in, and its deadline.

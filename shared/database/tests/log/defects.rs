@@ -17,7 +17,7 @@ use crate::server::migrated_server;
 use crate::support::{Drainer, Index, World, keys, one, read_rows, set_live, source};
 use crate::{property, retention};
 
-/// A function of Sluice's, a text that it has once, and what stands there instead.
+/// A function of Sluice's, a text that it has, and what stands in each place of it instead.
 pub type Patch = (&'static str, &'static str, &'static str);
 
 /// What is wrong on purpose. The default: nothing.
@@ -60,12 +60,11 @@ impl fmt::Display for Violated {
 
 impl std::error::Error for Violated {}
 
-/// Changes a function of this database. The text must be in it, and once.
+/// Changes a function of this database. The text must be in it.
 pub async fn patch(owner: &Client, function: &str, text: &str, instead: &str) -> Result<()> {
     let query = "SELECT pg_get_functiondef($1::text::regprocedure)";
     let definition: String = owner.query_one(query, &[&function]).await?.get(0);
-    let found = definition.matches(text).count();
-    ensure!(found == 1, "{function} has {found} times: {text}");
+    ensure!(definition.contains(text), "{function} has nowhere: {text}");
     Ok(owner.batch_execute(&definition.replace(text, instead)).await?)
 }
 
