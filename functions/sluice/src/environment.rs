@@ -131,6 +131,19 @@ impl Environment {
         told
     }
 
+    /// What a command has read of it, if nothing is wrong.
+    ///
+    /// # Errors
+    /// All that is, as [`problems`](Self::problems) tells it.
+    pub fn checked<T>(&self, read: Result<T, config::Error>) -> Result<T, Vec<String>> {
+        let (config, of_parts) = match read {
+            Ok(config) => (Some(config), vec![]),
+            Err(error) => (None, error.problems),
+        };
+        let problems = self.problems(of_parts);
+        config.filter(|_| problems.is_empty()).ok_or(problems)
+    }
+
     fn read(&mut self, file: &Path) {
         let Ok(variables) = dotenvy::from_path_iter(file) else {
             return self.problems.push(format!("the file {} cannot be read", file.display()));

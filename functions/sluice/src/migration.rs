@@ -7,11 +7,9 @@ use crate::{Ended, run, say, tell};
 
 /// Runs one of them, as the owner of the schema.
 pub async fn run(environment: &Environment, command: Command) -> Ended {
-    let read = Config::from_env(environment.owners());
-    let problems = environment.problems(read.as_ref().err().map(|error| error.problems.clone()).unwrap_or_default());
-    let config = match read {
-        Ok(config) if problems.is_empty() => config,
-        _ => return Ended::Wrong(problems),
+    let config = match environment.checked(Config::from_env(environment.owners())) {
+        Ok(config) => config,
+        Err(problems) => return Ended::Wrong(problems),
     };
     telemetry::init_in("migrate", &environment.quiet());
     let (_, secrets) = run::clients(environment).await;

@@ -22,11 +22,9 @@ pub async fn validate(
     repair: bool,
     dry_run: bool,
 ) -> Ended {
-    let read = Config::from_env(environment.env());
-    let problems = environment.problems(read.as_ref().err().map(|error| error.problems.clone()).unwrap_or_default());
-    let config = match read {
-        Ok(config) if problems.is_empty() => config,
-        _ => return Ended::Wrong(problems),
+    let config = match environment.checked(Config::from_env(environment.env())) {
+        Ok(config) => config,
+        Err(problems) => return Ended::Wrong(problems),
     };
     telemetry::init_in("validate", &environment.quiet());
     let (_, secrets) = run::clients(environment).await;
