@@ -209,7 +209,7 @@ def _format(stack: Stack, folder: Path, java: list, config: Path) -> None:
     shutil.rmtree(folder / "data", ignore_errors=True)  # half of one
     users = [part for name in SCRAM for part in ("--add-scram", f"{name}=[name={USER},password={stack.password(NAME)}]")]
     # In a file, since everybody can read a command line.
-    arguments = _write(folder / "format.arguments", "\n".join(["kafka.tools.StorageTool", "format", "-t", cluster, "-c", f'"{config}"', *users]))
+    arguments = _write(folder / "format.arguments", "\n".join(["kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", f'"{config}"', *users]))
     done = subprocess.run([*java, f"@{arguments}"], cwd=folder, env={"HOME": str(folder)}, capture_output=True, text=True, **process.as_server_user())
     arguments.unlink()
     if done.returncode:

@@ -23,7 +23,7 @@ import postgres
 import sluice
 from choices import TARGETS, made
 from commands import clean, down, existing, start_servers, up
-from console import Failure, run, say, say_times, timed, together
+from console import Failure, run, say, say_times, tail, timed, together
 from layout import CACHE, REPOSITORY, TARGET
 
 WATCH = [str(packages.PYTHON), "-B", "localstack/tests/test_watch.py"]
@@ -93,7 +93,7 @@ def test(arguments: dict[str, str]) -> None:
             down({"STACK": name})
     say_times()
     if failed:
-        raise Failure(f"tests failed: {', '.join(failed)}. What they said is above, and in {SAID}")
+        raise Failure("\n".join([f"tests failed. All that they said is above, and in {SAID}:", *failed]))
 
 
 def rust_tests(env: dict[str, str]) -> dict[str, Program]:
@@ -139,7 +139,7 @@ def attempt(programs: Iterable[Program], env: dict[str, str], failed: list[str])
             outcome = "passed"
         except Failure as failure:
             outcome = f"FAILED: {failure}"
-            failed.append(one.name)
+            failed.append(f"{one.name}{tail(log)}")
             passed = False
         say(one.name, f"{outcome}\n\n{log.read_text(errors='replace')}")
     return passed
@@ -173,7 +173,7 @@ def soak(arguments: dict[str, str]) -> None:
         in_one_process(run_as, in_process, {}, failed)
         down({"STACK": f"test-{run_as}"})
     if failed:
-        raise Failure(f"tests failed: {', '.join(failed)}")
+        raise Failure("\n".join(["tests failed:", *failed]))
     run_tests(["cargo", "test", "--workspace", "--test", "simulation", "--", "--nocapture"], env | long)
     run_tests(["cargo", "test", "--workspace", "--", "--nocapture", "property"], env | long)
 
