@@ -134,7 +134,7 @@ def say(line: str) -> None:
 def main() -> None:
     arguments = dict(argument.split("=", 1) for argument in sys.argv[1:])
     is_quick = "QUICK" in arguments
-    world = World(arguments.get("STACK", "bench"), Path(arguments["BINARIES"]), Path(arguments["BENCH"]))
+    world = World(arguments.get("STACK", "bench"), Path(arguments["BINARIES"]), Path(arguments["SLUICE"]), Path(arguments["BENCH"]))
     done = []
     try:
         facts = world.facts()

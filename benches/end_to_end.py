@@ -1,6 +1,8 @@
-"""Commit to found by id, through the functions' own binaries: at steady rates, and a burst until the last is in."""
+"""Commit to found by id, through the functions' own binaries and through one process: at steady rates, and a burst until the last is
+in."""
 
 import itertools
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +13,8 @@ from books import BOOKS, ROWS
 from drain import TRACKED
 from peers import NotRun, Running, debezium, golang, pgsync, powertools
 from world import INDEXERS, PREFIX, World, cpu_s, peak_mb
+
+DIRECT, QUEUED = "sluice run", "sluice run, with a queue"
 
 RATES, SECONDS = (10, 100, 1000), 15
 STEPS, TRY_SECONDS = (1000, 1500, 2000, 3000, 4000, 6000, 8000, 12_000), 6
@@ -40,16 +44,68 @@ def pipeline(world: World) -> Iterator[list[int]]:
 @contextmanager
 def sluice(world: World) -> Iterator[Running]:
     """The same in a database of its own."""
-    world.make_database()
-    world.sql(BOOKS + TRACKED.format(source="book"))
-    world.migrate()
+    make_stream(world)
     with pipeline(world) as pids:
         yield Running(f"{PREFIX}books", pids)
 
 
-def steady(world: World, rate: int, seconds: int) -> dict[str, float]:
+@contextmanager
+def direct(world: World) -> Iterator[Running]:
+    """One process, from the log straight into the index."""
+    make_stream(world)
+    with one_process(world, "elasticsearch") as process:
+        yield Running(f"{PREFIX}books", [process.pid])
+
+
+@contextmanager
+def queued(world: World) -> Iterator[Running]:
+    """One process that is trigger and indexer."""
+    make_stream(world)
+    world.ask("reset", {"keeps": True})
+    try:
+        with one_process(world, "trigger", "indexer") as process:
+            yield Running(f"{PREFIX}books", [process.pid])
+    finally:
+        world.ask("reset", {"keeps": False})
+
+
+@contextmanager
+def one_process(world: World, *parts: str) -> Iterator[subprocess.Popen]:
+    """`sluice run` with these parts."""
+    env = world.environment(HEALTH_ADDRESS="127.0.0.1:0")
+    if "trigger" not in parts:
+        del env["QUEUE_URL"], env["DEAD_LETTER_QUEUE_URL"]
+    process = subprocess.Popen([world.sluice, "run", *parts], env=env, stdout=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def make_stream(world: World) -> None:
+    """Books, in a database of their own."""
+    world.make_database()
+    world.sql(BOOKS + TRACKED.format(source="book"))
+    world.migrate()
+
+
+def start(world: World) -> dict[str, float]:
+    """From exec until a change that was there is found."""
+    make_stream(world)
+    world.sql(ROWS.format(bytes=SIZE, rows=1))
+    began = time.monotonic()
+    with one_process(world, "elasticsearch") as process:
+        while not world.search("POST", f"{PREFIX}books/_mget?_source=false", {"ids": ["1"]})["docs"][0].get("found"):
+            if time.monotonic() - began > PATIENCE_S:
+                raise NotRun(f"the change was not found {PATIENCE_S} s after the start")
+            time.sleep(0.002)
+        return {"ms": (time.monotonic() - began) * 1000, "MB": peak_mb(process.pid)}
+
+
+def steady(world: World, contestant: Callable, rate: int, seconds: int) -> dict[str, float]:
     """A transaction each, at this rate."""
-    with sluice(world) as running:
+    with contestant(world) as running:
         world.run_bench("latency", WRITE, running.index, 1, 10, 2)  # connections are made, code is loaded
         measured = world.run_bench("latency", WRITE, running.index, 1000, rate, seconds)
     return percentiles(measured) | {"writes/s": measured["rate"]}
@@ -100,13 +156,16 @@ def burst(world: World, contestant: Callable, rows: int) -> dict[str, float]:
 def benches(world: World, is_quick: bool) -> Iterator[tuple]:
     """Rates, then the burst."""
     seconds = 3 if is_quick else SECONDS
-    rates = {f"{rate}/s": lambda rate=rate: steady(world, rate, seconds) for rate in (RATES[:2] if is_quick else RATES)}
+    rates = {f"{rate}/s": lambda rate=rate: steady(world, sluice, rate, seconds) for rate in (RATES[:2] if is_quick else RATES)}
+    rates[f"{DIRECT}, 100/s"] = lambda: steady(world, direct, 100, seconds)
+    yield "start", "One process: exec to the first change found", {DIRECT: lambda: start(world)}, 1 if is_quick else 5
     yield "latency", "End to end: commit to found by id", rates, 1 if is_quick else 3
     if not is_quick:
         yield "highest", "End to end: the highest rate that holds for a minute", {"sluice": lambda: highest(world)}, 1
     rows = QUICK_BURST if is_quick else BURST
     burst(world, sluice, rows // 10)  # or who comes first waits while Elasticsearch compiles itself
-    contestants = {"sluice": lambda: burst(world, sluice, rows)}
+    own = {"sluice": sluice, DIRECT: direct, QUEUED: queued}
+    contestants = {name: lambda pipeline=pipeline: burst(world, pipeline, rows) for name, pipeline in own.items()}
     if not is_quick:
         contestants |= {name: lambda pipeline=pipeline, some=some: burst(world, pipeline, some) for name, (pipeline, some) in PEERS.items()}
     yield "burst", f"End to end: a burst of {rows:,} documents of {SIZE:,} B", contestants, 1 if is_quick else 3

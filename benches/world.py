@@ -30,8 +30,8 @@ TICKS = os.sysconf("SC_CLK_TCK")
 class World:
     """Made by the first bench, ended with the last."""
 
-    def __init__(self, stack: str, binaries: Path, bench: Path):
-        self.binaries, self.bench = binaries, bench
+    def __init__(self, stack: str, binaries: Path, sluice: Path, bench: Path):
+        self.binaries, self.sluice, self.bench = binaries, sluice, bench
         if Stack(stack).exists:
             Stack(stack).remember(targets="")  # a bench that wants one starts it
         commands.servers({"STACK": stack})

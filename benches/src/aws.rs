@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use axum::body::Bytes;
@@ -88,12 +89,19 @@ struct Entry<'a> {
     delay_seconds: u64,
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Receive {
+    #[serde(default)]
+    wait_time_seconds: u64,
+}
+
 /// The AWS JSON protocol: the operation is in a header.
 async fn request(State(world): State<World>, headers: HeaderMap, body: Bytes) -> Response {
     let target = headers.get("x-amz-target").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let answer = match target {
         "AmazonSQS.SendMessageBatch" => serde_json::from_slice(&body).map(|batch: Batch<'_>| world.send(&batch)),
-        "AmazonSQS.ChangeMessageVisibilityBatch" => {
+        "AmazonSQS.ChangeMessageVisibilityBatch" | "AmazonSQS.DeleteMessageBatch" => {
             serde_json::from_slice(&body).map(|batch: Batch<'_>| taken(&batch.entries))
         }
         "AmazonSQS.GetQueueAttributes" => {
@@ -103,6 +111,10 @@ async fn request(State(world): State<World>, headers: HeaderMap, body: Bytes) ->
             let name = asked["SecretId"].as_str().unwrap_or_default();
             json!({"ARN": name, "Name": name, "SecretString": world.secrets.get(name)})
         }),
+        "AmazonSQS.ReceiveMessage" => match serde_json::from_slice(&body) {
+            Ok(Receive { wait_time_seconds }) => Ok(world.queue.receive(Duration::from_secs(wait_time_seconds)).await),
+            Err(error) => Err(error),
+        },
         _ => return (StatusCode::NOT_IMPLEMENTED, target.to_owned()).into_response(),
     };
     match answer {

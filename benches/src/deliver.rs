@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
 use axum::body::Bytes;
@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 
 use crate::runtime::Function;
 
@@ -95,6 +96,23 @@ impl Queue {
         }
     }
 
+    /// Gives a batch to whoever asks for one, as SQS answers; none when none came in `patience`. A message is given once, and whoever
+    /// loses it has lost it.
+    pub async fn receive(&self, patience: Duration) -> Value {
+        let deadline = Instant::now() + patience;
+        let mut batch = self.take();
+        while batch.is_empty() && timeout_at(deadline, self.has_more.notified()).await.is_ok() {
+            batch = self.take();
+        }
+        let messages = batch.iter().enumerate().map(|(position, body)| {
+            json!({
+                "MessageId": position.to_string(), "ReceiptHandle": "r", "Body": &**body, "MD5OfBody": "",
+                "Attributes": {"ApproximateReceiveCount": "1", "SentTimestamp": now()},
+            })
+        });
+        json!({ "Messages": messages.collect::<Vec<_>>() })
+    }
+
     fn take(&self) -> Vec<Arc<str>> {
         let mut state = self.state();
         let (mut batch, mut bytes) = (vec![], 0);
@@ -123,15 +141,18 @@ fn changes(body: &str) -> u64 {
     number.and_then(|rest| rest.split([',', '}']).next()?.parse().ok()).unwrap_or(1)
 }
 
+fn now() -> String {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis().to_string()
+}
+
 fn event(batch: &[Arc<str>]) -> Bytes {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis().to_string();
     let records: Vec<Value> = batch
         .iter()
         .enumerate()
         .map(|(position, body)| {
             json!({
                 "messageId": position.to_string(), "receiptHandle": "r", "body": &**body, "md5OfBody": "",
-                "attributes": {"ApproximateReceiveCount": "1", "SentTimestamp": now},
+                "attributes": {"ApproximateReceiveCount": "1", "SentTimestamp": now()},
                 "messageAttributes": {}, "eventSource": "aws:sqs", "awsRegion": "us-east-1",
                 "eventSourceARN": "arn:aws:sqs:us-east-1:000000000000:bench",
             })

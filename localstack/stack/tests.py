@@ -182,16 +182,17 @@ def bench(arguments: dict[str, str]) -> None:
     """The benches, of what `make build` builds; with QUICK=1 of what the local stack runs, in seconds."""
     if arguments.get("QUICK"):
         functions.build()
-        binaries, driver = functions.PLACE, TARGET / "debug" / "bench"
+        binaries, one, driver = functions.PLACE, sluice.BINARY, TARGET / "debug" / "bench"
         command = ["cargo", "build", "--locked", "--workspace", "--bin", "bench"]
     else:
-        binaries = artifacts.binaries(artifacts.build(functions.NAMES, artifacts.own_architecture()))
+        arch = artifacts.own_architecture()
+        binaries, one = artifacts.binaries(artifacts.build(functions.NAMES, arch)), image.build(arch) / image.BINARY
         driver = TARGET / "release" / "bench"
         command = ["cargo", "build", "--locked", "--profile", "bench", "--package", "benches"]
     env = os.environ | {"CARGO_TARGET_DIR": str(TARGET)}
     run("bench", "building what drives them", command, CACHE / "build-bench.log", cwd=REPOSITORY, env=env)
     chosen = [f"{name}={arguments[name]}" for name in ("STACK", "NAME", "QUICK") if arguments.get(name)]
-    run_tests([sys.executable, "-B", "benches/bench.py", f"BINARIES={binaries}", f"BENCH={driver}", *chosen], dict(os.environ))
+    run_tests([sys.executable, "-B", "benches/bench.py", f"BINARIES={binaries}", f"SLUICE={one}", f"BENCH={driver}", *chosen], dict(os.environ))
 
 
 def tests_environment(arguments: dict[str, str]) -> dict[str, str]:
