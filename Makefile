@@ -3,7 +3,7 @@
 # These are arguments of a command (`make up STACK=mine`). Of the same names in the environment nothing is taken: a shell
 # that was set up for one database must not send a test, or a deploy, to it.
 ARGUMENTS := STACK USE_DATABASE USE_ELASTICSEARCH USE_CLICKHOUSE USE_KAFKA ELASTICSEARCH_VERSION POSTGRES_BIN MAVEN_REPOSITORY TARGETS DOCKER RUN DIRECT SERVICE \
-	SIGNAL FUNCTION STACK_NAME STAGE ARCH IMAGE ARTIFACTS RELEASE YES BUCKET REGION SERVERS STREAM TARGET REPAIR DRY_RUN SECONDS NAME QUICK LATENCY EVENTS_PER_DAY DOC_BYTES
+	SIGNAL FUNCTION STACK_NAME STAGE ARCH IMAGE ARTIFACTS RELEASE YES BUCKET REGION SERVERS STREAM TARGET FROM REPAIR DRY_RUN SECONDS NAME QUICK LATENCY EVENTS_PER_DAY DOC_BYTES
 given = $(foreach v,$(ARGUMENTS),$(if $(findstring command,$(origin $v)),'$v=$(subst ','\'',$(value $v))'))
 stack = @localstack/stack/run $@ $(given)
 
@@ -87,6 +87,8 @@ rebase: ## Begin anew after a dump was restored into another cluster: everything
 	$(stack)
 validate: ## Compare each stream's source with its index and its table, or one by STREAM=books, TARGET=clickhouse; REPAIR=1 puts right what differs, DRY_RUN=1 only says what that would be
 	$(stack)
+replay: ## Deliver again what changed since a checkpoint, by its name or a time: make replay FROM=before-import, STREAM=books, TARGET=clickhouse; DRY_RUN=1 only says what that would be
+	$(stack)
 uninstall: ## Remove all that Sluice made in PostgreSQL and Elasticsearch, and nothing else
 	$(stack)
 init: ## Write .env, the parameters of a deploy to AWS
@@ -94,4 +96,4 @@ init: ## Write .env, the parameters of a deploy to AWS
 cost: ## What a month on AWS costs: make cost EVENTS_PER_DAY=1000000 DOC_BYTES=1024
 	@python3 -B infra/cost.py $(given)
 
-.PHONY: help demo test soak bench up down signal start status health logs psql env shell-postgres list-kafka-topics init-kafka clean servers fetch build release binary image deploy destroy trial redeploy dashboard migrate rebase validate uninstall init cost
+.PHONY: help demo test soak bench up down signal start status health logs psql env shell-postgres list-kafka-topics init-kafka clean servers fetch build release binary image deploy destroy trial redeploy dashboard migrate rebase validate replay uninstall init cost

@@ -95,6 +95,25 @@ CREATE TABLE sluice.subscription (
     CONSTRAINT subscription_reserved CHECK (reserved BETWEEN 0 AND 9007199254740991)
 ) WITH (fillfactor = 50);
 
+-- Points to replay from: all that `seen` sees in the log had arrived at the subscription's target.
+CREATE TABLE sluice.checkpoint (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    subscription text NOT NULL,
+    name text,                                  -- of one that was asked for; NULL: made each minute
+    seen pg_snapshot NOT NULL,
+    asked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    at timestamptz,                             -- since when that is known; NULL: not all has arrived
+    left_out text[] NOT NULL DEFAULT '{}',      -- streams of which that is not said: they rested, say
+    system_identifier bigint NOT NULL,          -- where `seen` means something
+    timeline integer NOT NULL
+);
+CREATE UNIQUE INDEX checkpoint_name ON sluice.checkpoint (subscription, name);
+CREATE UNIQUE INDEX checkpoint_of_now ON sluice.checkpoint (subscription) WHERE at IS NULL AND name IS NULL;
+CREATE INDEX checkpoint_open ON sluice.checkpoint (subscription, id) WHERE at IS NULL;
+CREATE INDEX checkpoint_asked ON sluice.checkpoint (subscription, asked_at);
+CREATE INDEX checkpoint_at ON sluice.checkpoint (subscription, at);
+CREATE INDEX checkpoint_old ON sluice.checkpoint (at) WHERE name IS NULL;
+
 -- What one step of the drain sent of one stream, for as long as not all of it has arrived and was looked at. Written with the
 -- position; a message may well be done before that. So the two tables only grow towards each other, and what belongs
 -- together is removed together.

@@ -92,6 +92,7 @@ CREATE TABLE sluice.expansion (
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     log_upto bigint,                            -- of the log: up to this id; NULL: of the source, or of `affects`
     log_after bigint NOT NULL DEFAULT 0,
+    replays pg_snapshot,                        -- what of the log this does not see is logged again, of transactions below `log_upto`; NULL: it is no replay
     seen pg_snapshot NOT NULL                   -- sees none of the rows that it was made of; what it sees was passed before
 );
 CREATE INDEX expansion_due ON sluice.expansion (stream, coalesce(tracked, 0), due_at, id);

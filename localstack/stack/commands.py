@@ -339,17 +339,37 @@ def rebase(arguments: dict[str, str]) -> None:
 
 def validate(arguments: dict[str, str]) -> None:
     """Compares the streams with what their targets have, by the deployed function: of the local stack, or with STAGE or STACK_NAME on AWS."""
-    options = [f"--{name.lower()}={arguments[name]}" for name in ("STREAM", "TARGET") if arguments.get(name)]
-    for argument in ("REPAIR", "DRY_RUN"):
-        if (value := arguments.get(argument, "")) not in ("", "1"):
-            raise Failure(f"{argument}={value}: say {argument}=1, or leave it out")
-        options += [f"--{argument.lower().replace('_', '-')}"] if value else []
+    options = options_of(arguments, "STREAM", "TARGET", flags=("REPAIR", "DRY_RUN"))
     if name := on_aws(arguments):
         return functions.on_aws(name, "validate", *options)
     stack = existing(arguments)
     if stack.run:
         return sluice.command(stack, "validate", *options)
-    docker.invoke(stack, "validate", *options) if stack.facts.get("docker") else functions.validate(stack, *options)
+    docker.invoke(stack, "validate", *options) if stack.facts.get("docker") else functions.ask(stack, "validate", *options)
+
+
+def replay(arguments: dict[str, str]) -> None:
+    """Delivers again what changed since a checkpoint: of the local stack, or with STAGE or STACK_NAME on AWS."""
+    if not (since := arguments.get("FROM")):
+        raise Failure("since when? make replay FROM=name, or FROM=2030-12-31T23:59:59Z; DRY_RUN=1 says what it would be")
+    options = options_of(arguments, "STREAM", "TARGET", flags=("DRY_RUN",))
+    if name := on_aws(arguments):
+        return functions.on_aws(name, "replay", f"--since={since}", *options)
+    stack = existing(arguments)
+    if stack.run:
+        return sluice.command(stack, "replay", *options, "--", since)
+    asked = [f"--since={since}", *options]
+    docker.invoke(stack, "replay", *asked) if stack.facts.get("docker") else functions.ask(stack, "replay", *asked)
+
+
+def options_of(arguments: dict[str, str], *named: str, flags: tuple[str, ...]) -> list[str]:
+    """Arguments of a command as options of whoever carries it out."""
+    options = [f"--{name.lower()}={arguments[name]}" for name in named if arguments.get(name)]
+    for flag in flags:
+        if (value := arguments.get(flag, "")) not in ("", "1"):
+            raise Failure(f"{flag}={value}: say {flag}=1, or leave it out")
+        options += [f"--{flag.lower().replace('_', '-')}"] if value else []
+    return options
 
 
 def uninstall(arguments: dict[str, str]) -> None:
@@ -386,5 +406,5 @@ def init(arguments: dict[str, str]) -> None:
 
 COMMANDS = {
     command.__name__.replace("_", "-"): command
-    for command in (up, down, signal, start, status, health, logs, psql, list_kafka_topics, clean, servers, env, build, release, binary, image, deploy, destroy, trial, redeploy, migrate, rebase, validate, uninstall, dashboard, init, fetch)
+    for command in (up, down, signal, start, status, health, logs, psql, list_kafka_topics, clean, servers, env, build, release, binary, image, deploy, destroy, trial, redeploy, migrate, rebase, validate, replay, uninstall, dashboard, init, fetch)
 }

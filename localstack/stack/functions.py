@@ -127,11 +127,11 @@ def run_migrate(stack: Stack, command: str) -> None:
         postgres.psql(stack, GRANT)
 
 
-def validate(stack: Stack, *options: str) -> None:
-    """Asks the deployed function."""
+def ask(stack: Stack, step: str, *options: str) -> None:
+    """Asks a deployed function."""
     if not outputs(stack):
-        raise Failure(f"nothing is deployed, so nobody can compare: make up{stack.argument}")
-    _run_deploy(stack, "validate", *options)
+        raise Failure(f"nothing is deployed, so there is nobody to ask: make up{stack.argument}")
+    _run_deploy(stack, step, *options)
 
 
 def deploy_on_aws(name: str, parameters: Path, release: Path | None, arch: str, bucket: str) -> None:

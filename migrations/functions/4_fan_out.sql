@@ -352,7 +352,7 @@ BEGIN
         IF unanswered THEN
             RAISE EXCEPTION 'it did not answer in time: let nothing that it calls catch query_canceled' USING ERRCODE = 'query_canceled';
         END IF;
-        logged := CASE WHEN job.log_upto IS NULL THEN sluice.expand_source(job, slice) ELSE sluice.expand_log(job, slice) END;
+        logged := CASE WHEN job.replays IS NOT NULL THEN sluice.expand_replay(job, slice) WHEN job.log_upto IS NULL THEN sluice.expand_source(job, slice) ELSE sluice.expand_log(job, slice) END;
         INSERT INTO sluice.expansion_turn AS t (stream, tracked) VALUES (job.stream, coalesce(job.tracked, 0))
         ON CONFLICT ON CONSTRAINT expansion_turn_pkey DO UPDATE
         SET served_at = clock_timestamp(), due_at = clock_timestamp(), attempts = 0,

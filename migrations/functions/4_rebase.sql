@@ -20,6 +20,8 @@ BEGIN
     DELETE FROM sluice.flight;
     DELETE FROM sluice.landed;
     DELETE FROM sluice.expanded;
+    DELETE FROM sluice.checkpoint;
+    DELETE FROM sluice.expansion WHERE replays IS NOT NULL;   -- all is read anew
     UPDATE sluice.expansion SET seen = '1:1:';
     -- Snapshots from before mean nothing: what was being compared is compared anew.
     DELETE FROM sluice.difference;

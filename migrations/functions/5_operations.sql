@@ -38,11 +38,12 @@ BEGIN
     RETURN has;
 END $$;
 
--- Has every subscription passed every row of this partition that it reads? Ask under a lock that keeps writers out: a row that
+-- Has every subscription passed every row of this partition that it reads, and each replay? Ask under a lock that keeps writers out: a row that
 -- commits between the answer and the drop would be lost.
 CREATE OR REPLACE FUNCTION sluice.is_passed(partition regclass) RETURNS boolean
 LANGUAGE sql VOLATILE AS $$
     SELECT NOT EXISTS (SELECT FROM sluice.subscription AS s WHERE sluice.has_unseen(partition, s.seen, sluice.reads(s.name)))
+        AND NOT EXISTS (SELECT FROM sluice.expansion AS e WHERE e.replays IS NOT NULL AND sluice.has_unseen(partition, e.replays))
 $$;
 
 -- Begins the rounds anew that have still to read rows of this partition: without them nobody knows what was changed. Without an
@@ -120,6 +121,7 @@ BEGIN
         RETURN NULL;
     END IF;
     PERFORM sluice.restart_validations(oldest);
+    PERFORM sluice.forget_checkpoints(oldest);
     name := oldest::text;                       -- while it has one
     EXECUTE format('DROP TABLE %s', name);
     RETURN 'dropped partition ' || name;
@@ -131,8 +133,23 @@ LANGUAGE sql IMMUTABLE AS $$
     SELECT 5000
 $$;
 
--- A line for each subscription: how many rows wait for it, for how long the oldest has, and where it is. Above
--- `counted_rows` the number is estimated, by the size of the partitions from the first of them on. Then what was sent and has
+-- How many rows of the log a position has still to pass, and since when the oldest is there. Above `counted_rows` the number is
+-- estimated, by the size of the partitions from the first of them on.
+CREATE OR REPLACE FUNCTION sluice.count_pending(state sluice.subscription, OUT pending_rows bigint, OUT oldest timestamptz)
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    first_id bigint;
+BEGIN
+    SELECT count(*), min(p.created_at), min(p.id) INTO pending_rows, oldest, first_id FROM sluice.pending_rows(state, sluice.counted_rows()) AS p;
+    IF pending_rows >= sluice.counted_rows() THEN
+        -- A row takes 90 bytes at least, and an id that is no row's may be left out by the million.
+        pending_rows := greatest(pending_rows, (
+            SELECT sum(least(pg_relation_size(p.relation) / 90, p.upto - greatest(p.first, first_id)))
+            FROM sluice.partitions() AS p WHERE p.upto > first_id));
+    END IF;
+END $$;
+
+-- A line for each subscription: how many rows wait for it, for how long the oldest has, and where it is. Then what was sent and has
 -- not arrived: how many flights (`counted_rows` at most), for how long their oldest change has been under way, the frontier,
 -- and the newest step with its age. `lag`: for how long the oldest change that has not arrived has been in the log, sent or not.
 CREATE OR REPLACE FUNCTION sluice.status()
@@ -142,21 +159,13 @@ LANGUAGE plpgsql STABLE AS $$
 DECLARE
     position sluice.subscription;
     oldest timestamptz;
-    first_id bigint;
 BEGIN
     FOR position IN SELECT * FROM sluice.subscription ORDER BY name LOOP
         subscription := position.name;
         paused := position.paused;
         seen := position.seen;
         after_id := position.after_id;
-        SELECT count(*), min(p.created_at), min(p.id) INTO pending_rows, oldest, first_id
-        FROM sluice.pending_rows(position, sluice.counted_rows()) AS p;
-        IF pending_rows >= sluice.counted_rows() THEN
-            -- A row takes 90 bytes at least, and an id that is no row's may be left out by the million.
-            pending_rows := greatest(pending_rows, (
-                SELECT sum(least(pg_relation_size(p.relation) / 90, p.upto - greatest(p.first, first_id)))
-                FROM sluice.partitions() AS p WHERE p.upto > first_id));
-        END IF;
+        SELECT c.pending_rows, c.oldest INTO pending_rows, oldest FROM sluice.count_pending(position) AS c;
         oldest_pending_age := clock_timestamp() - oldest;
         SELECT count(*), clock_timestamp() - min(f.since), min(f.base) INTO flights, oldest_flight_age, frontier
         FROM sluice.open_flights(position.name, sluice.counted_rows()) AS f;
@@ -482,6 +491,7 @@ BEGIN
             SELECT x.name FROM sluice.subscription AS x
             WHERE x.name = ANY (sluice.direct_targets()) AND NOT EXISTS (SELECT FROM sluice.target AS t WHERE t.subscription = x.name)
             FOR UPDATE SKIP LOCKED);
+        DELETE FROM sluice.checkpoint AS c WHERE NOT EXISTS (SELECT FROM sluice.subscription AS s WHERE s.name = c.subscription);
     END IF;
     -- Of tables that are not tracked any more.
     DELETE FROM sluice.expansion_turn AS t

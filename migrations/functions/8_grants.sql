@@ -10,7 +10,7 @@ GRANT SELECT ON sluice.schema_history, sluice.stream, sluice.target, sluice.wait
 GRANT SELECT, INSERT ON sluice.outbox TO sluice_app;
 GRANT SELECT, UPDATE ON sluice.subscription TO sluice_app;
 GRANT SELECT, INSERT ON sluice.look TO sluice_app;
-GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.flight, sluice.landed, sluice.expansion, sluice.expansion_turn, sluice.expanded, sluice.stream_fault TO sluice_app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.checkpoint, sluice.flight, sluice.landed, sluice.expansion, sluice.expansion_turn, sluice.expanded, sluice.stream_fault TO sluice_app;
 GRANT SELECT, INSERT, UPDATE ON sluice.delivery_stats, sluice.redrive_task TO sluice_app;
 GRANT SELECT, INSERT, DELETE ON sluice.delivery_history TO sluice_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.lease, sluice.dead_letter, sluice.validation, sluice.difference TO sluice_app;
@@ -23,7 +23,9 @@ GRANT EXECUTE ON FUNCTION
     sluice.snapshot(), sluice.reads(text), sluice.passed_by(xid8, bigint, text, text), sluice.pending(text),
     sluice.check_cluster(sluice.subscription), sluice.take_over(text, integer, interval), sluice.release(text), sluice.hold(text, bigint),
     sluice.interval_rows(), sluice.snapshot_before(pg_snapshot, xid8), sluice.ended(xid8, pg_snapshot),
-    sluice.begin_interval(sluice.subscription), sluice.pending_rows(sluice.subscription, integer), sluice.counted_rows(),
+    sluice.begin_interval(sluice.subscription), sluice.pending_rows(sluice.subscription, integer), sluice.counted_rows(), sluice.count_pending(sluice.subscription),
+    sluice.seen_by_both(pg_snapshot, pg_snapshot), sluice.checkpoint(text), sluice.keep_checkpoints(timestamptz), sluice.checkpoints(integer),
+    sluice.checkpoint_problem(sluice.checkpoint, bigint, integer), sluice.replay(text, text, text, boolean), sluice.expand_replay(sluice.expansion, integer),
     sluice.page(text, bigint, integer), sluice.advance(text, bigint), sluice.finish(text),
     sluice.pause(text), sluice.resume(text),
     sluice.column_types(regclass, text[]), sluice.key_expression(text, text[]), sluice.fields_of(sluice.target), sluice.texts_of(sluice.target), sluice.read_query(sluice.stream, text[], text[]),

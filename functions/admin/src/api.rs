@@ -9,7 +9,7 @@ use axum::routing::{delete, get, post};
 use crate::ingest::rejects;
 use crate::letters::{dead_letters, tasks};
 use crate::metrics::history;
-use crate::pipeline::{outbox, streams, subscriptions};
+use crate::pipeline::{checkpoints, outbox, streams, subscriptions};
 use crate::services::Admin;
 use crate::validation::differences;
 use crate::{access, audit, data_sync, demo, health, ingest, metrics, validation};
@@ -48,6 +48,9 @@ endpoints! {
     get "/api/subscriptions" subscriptions::list;
     post "/api/subscriptions/{name}/pause" subscriptions::pause;
     post "/api/subscriptions/{name}/resume" subscriptions::resume;
+    post "/api/subscriptions/{name}/replay" checkpoints::replay;
+    get "/api/checkpoints" checkpoints::list;
+    post "/api/checkpoints" checkpoints::create;
     get "/api/streams" streams::list;
     get "/api/validation" validation::list;
     post "/api/validation" validation::ask;

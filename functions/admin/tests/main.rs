@@ -19,6 +19,8 @@ mod fixture;
 mod lists;
 #[path = "main/redrive.rs"]
 mod redrive;
+#[path = "main/replay.rs"]
+mod replay;
 #[path = "main/sqs.rs"]
 mod sqs;
 #[path = "main/streams.rs"]

@@ -11,8 +11,11 @@ pub enum Error {
     #[error(transparent)]
     Config(#[from] config::Error),
     /// There is no such command.
-    #[error("there is no command {0}: use migrate, rebase or uninstall")]
+    #[error("there is no command {0}: use migrate, rebase, replay or uninstall")]
     Command(String),
+    /// What is to be replayed is not said as it should be.
+    #[error("what is to be replayed? {0}")]
+    Replay(String),
     /// No session with the database.
     #[error(transparent)]
     Database(#[from] database::ConnectError),

@@ -16,7 +16,12 @@ mod uninstall;
 
 use std::str::FromStr;
 
+use database::audit::Actor;
+use database::checkpoints;
+use database::subscriptions::ELASTICSEARCH;
 use secrets::Secrets;
+use serde::Deserialize;
+use tokio_postgres::Client;
 
 pub use crate::{config::Config, error::Error, rebase::Limits, report::Report};
 
@@ -24,15 +29,31 @@ pub use crate::{config::Config, error::Error, rebase::Limits, report::Report};
 const APPLICATION_NAME: &str = "sluice migrate";
 
 /// What can be asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// The schema, then the indexes.
     Migrate,
     /// After a restore or a copy of the database: every index is brought to what the source is now. Where there was no
     /// time for all of it, the next one goes on.
     Rebase,
+    /// Delivers again what changed since a checkpoint.
+    Replay(Replay),
     /// Removes everything that Sluice made, and nothing else.
     Uninstall,
+}
+
+/// What is delivered again.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub struct Replay {
+    /// A checkpoint's name, or a time, which means the last checkpoint before it.
+    pub from: String,
+    /// To which target; `None`: Elasticsearch.
+    pub target: Option<String>,
+    /// This stream; `None`: all.
+    pub stream: Option<String>,
+    /// It is only said what that would be.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 impl FromStr for Command {
@@ -101,12 +122,34 @@ impl Migrate {
                 schema::lock(&client).await?;
                 rebase::rebase(&client, &elasticsearch, self.limits, report).await
             }
+            Command::Replay(replay) => {
+                let client = database::connect(database, &self.secrets, APPLICATION_NAME).await?;
+                replay.run(&client, report).await
+            }
             Command::Uninstall => {
                 let mut client = database::connect_unchecked(database, &self.secrets, APPLICATION_NAME).await?;
                 schema::lock(&client).await?;
                 uninstall::uninstall(&mut client, &elasticsearch, prefix, report).await
             }
         }
+    }
+}
+
+impl Replay {
+    async fn run(&self, client: &Client, report: &mut Report) -> Result<(), Error> {
+        let (target, stream) = (self.target.as_deref().unwrap_or(ELASTICSEARCH), self.stream.as_deref());
+        let actor = Actor { name: APPLICATION_NAME, source_ip: None };
+        let begun = checkpoints::replay(client, actor, target, &self.from, stream, self.dry_run).await;
+        let checkpoints::Replay { checkpoint_at, log_rows, read_anew } = begun.map_err(error::query("the replay"))?;
+        let verb = if self.dry_run { "would be" } else { "are" };
+        let what = stream.unwrap_or("all streams");
+        report.say(format!(
+            "{target}: {what} from the checkpoint of {checkpoint_at} on; {log_rows} rows of the log {verb} looked at"
+        ));
+        for stream in read_anew {
+            report.say(format!("stream {stream} is left out of the checkpoint, and {verb} read anew"));
+        }
+        Ok(())
     }
 }
 

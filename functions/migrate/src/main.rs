@@ -5,8 +5,9 @@ use std::time::{Instant, SystemTime};
 
 use config::Env;
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
-use migrate::{Command, Config, Error, Limits, Migrate, Report};
+use migrate::{Command, Config, Error, Limits, Migrate, Replay, Report};
 use secrets::{Secrets, install_crypto_provider};
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 const DEFAULT_COMMAND: &str = "migrate";
@@ -25,8 +26,8 @@ async fn main() -> ExitCode {
             }
         };
     }
-    let command = std::env::args().nth(1);
-    match run(command.as_deref().unwrap_or(DEFAULT_COMMAND), Limits::default(), &mut Report::new(print)).await {
+    let command = json!({ "command": std::env::args().nth(1) });
+    match run(&command, Limits::default(), &mut Report::new(print)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             print_failure(&error);
@@ -38,11 +39,10 @@ async fn main() -> ExitCode {
 /// The words of the run are the answer, and whether it has finished. A failure is the invocation's failure, and has the
 /// words as well.
 async fn handle(event: LambdaEvent<Value>) -> Result<Value, Diagnostic> {
-    let command = event.payload["command"].as_str().unwrap_or(DEFAULT_COMMAND);
     let remaining = event.context.deadline().duration_since(SystemTime::now()).unwrap_or_default();
     let limits = Limits { deadline: Some(Instant::now() + remaining) };
     let mut report = Report::new(|line| tracing::info!("{line}"));
-    match run(command, limits, &mut report).await {
+    match run(&event.payload, limits, &mut report).await {
         Ok(()) => Ok(json!({"ok": true, "finished": report.is_finished(), "lines": report.lines()})),
         Err(error) => {
             // Logged by the runtime.
@@ -54,8 +54,11 @@ async fn handle(event: LambdaEvent<Value>) -> Result<Value, Diagnostic> {
 }
 
 /// Everything is made anew for each run, so that what is wrong with the configuration reaches the one who asked.
-async fn run(command: &str, limits: Limits, report: &mut Report) -> Result<(), Error> {
-    let command: Command = command.parse()?;
+async fn run(asked: &Value, limits: Limits, report: &mut Report) -> Result<(), Error> {
+    let command = match asked["command"].as_str().unwrap_or(DEFAULT_COMMAND) {
+        "replay" => Command::Replay(Replay::deserialize(asked).map_err(|error| Error::Replay(error.to_string()))?),
+        name => name.parse()?,
+    };
     let config = Config::from_env(Env::from_process())?;
     let aws = secrets::aws().load().await;
     let secrets = Secrets::new(aws_sdk_secretsmanager::Client::new(&aws));

@@ -18,7 +18,7 @@ const MIGRATIONS: [(i32, &str, &str); 4] = [
 ];
 
 /// In the order in which one needs the other.
-static FUNCTIONS: [(&str, &str); 15] = [
+static FUNCTIONS: [(&str, &str); 16] = [
     ("1_log", include_str!("../../../migrations/functions/1_log.sql")),
     ("2_sources", include_str!("../../../migrations/functions/2_sources.sql")),
     ("2_streams", include_str!("../../../migrations/functions/2_streams.sql")),
@@ -28,6 +28,7 @@ static FUNCTIONS: [(&str, &str); 15] = [
     ("4_fan_out", include_str!("../../../migrations/functions/4_fan_out.sql")),
     ("4_frontier", include_str!("../../../migrations/functions/4_frontier.sql")),
     ("4_rebase", include_str!("../../../migrations/functions/4_rebase.sql")),
+    ("4_replay", include_str!("../../../migrations/functions/4_replay.sql")),
     ("5_operations", include_str!("../../../migrations/functions/5_operations.sql")),
     ("6_admin", include_str!("../../../migrations/functions/6_admin.sql")),
     ("6_validation", include_str!("../../../migrations/functions/6_validation.sql")),

@@ -49,6 +49,20 @@ pub enum Command {
         #[arg(long, requires = "repair")]
         dry_run: bool,
     },
+    /// Deliver again what changed since a checkpoint: docs/replay.md
+    Replay {
+        /// A checkpoint's name, or a time, which means the last checkpoint before it
+        from: String,
+        /// To this target
+        #[arg(long, default_value = "elasticsearch")]
+        target: String,
+        /// Only this stream
+        #[arg(long)]
+        stream: Option<String>,
+        /// Only say what it would be
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Begin anew after a dump was restored into another cluster: everything is read again
     Rebase,
     /// Remove all that Sluice made, and nothing else

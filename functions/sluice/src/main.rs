@@ -14,7 +14,7 @@ mod worker;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use migrate::Command as Migration;
+use migrate::{Command as Migration, Replay};
 use tokio::runtime;
 
 use crate::arguments::{Arguments, Command};
@@ -53,6 +53,10 @@ fn main() -> ExitCode {
                 Box::pin(validation::validate(&environment, stream, target, repair, dry_run)).await
             }
             Command::Migrate => Box::pin(migration::run(&environment, Migration::Migrate)).await,
+            Command::Replay { from, target, stream, dry_run } => {
+                let replay = Replay { from, target: Some(target), stream, dry_run };
+                Box::pin(migration::run(&environment, Migration::Replay(replay))).await
+            }
             Command::Rebase => Box::pin(migration::run(&environment, Migration::Rebase)).await,
             Command::Uninstall => Box::pin(migration::run(&environment, Migration::Uninstall)).await,
         }

@@ -1,4 +1,4 @@
-//! `sluice migrate`, `rebase` and `uninstall`.
+//! `sluice migrate`, `replay`, `rebase` and `uninstall`.
 
 use migrate::{Command, Config, Migrate, Report};
 

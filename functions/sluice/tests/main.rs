@@ -10,6 +10,8 @@ mod direct;
 mod hand_over;
 #[path = "main/letters.rs"]
 mod letters;
+#[path = "main/replay.rs"]
+mod replay;
 #[path = "main/traces.rs"]
 mod traces;
 #[path = "main/world.rs"]

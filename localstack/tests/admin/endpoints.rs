@@ -7,11 +7,12 @@ use serde_json::{Value, json};
 
 use crate::client::{Admin, days};
 
-const GETS: [&str; 20] = [
+const GETS: [&str; 21] = [
     "/api/session",
     "/api/outbox",
     "/api/dlq",
     "/api/subscriptions",
+    "/api/checkpoints",
     "/api/streams",
     "/api/validation",
     "/api/validation/users",
@@ -29,7 +30,7 @@ const GETS: [&str; 20] = [
     "/api/dlq/redrive/1",
     "/api/retry/1",
 ];
-const MUTATIONS: [(Method, &str); 11] = [
+const MUTATIONS: [(Method, &str); 13] = [
     (Method::POST, "/api/dlq/1/redrive"),
     (Method::POST, "/api/dlq/redrive"),
     (Method::POST, "/api/dlq/redrive/1"),
@@ -41,6 +42,8 @@ const MUTATIONS: [(Method, &str); 11] = [
     (Method::POST, "/api/update-user"),
     (Method::POST, "/api/subscriptions/elasticsearch/pause"),
     (Method::POST, "/api/subscriptions/elasticsearch/resume"),
+    (Method::POST, "/api/subscriptions/elasticsearch/replay"),
+    (Method::POST, "/api/checkpoints"),
 ];
 
 fn is_problem(body: &Value, status: StatusCode) -> bool {

@@ -344,6 +344,11 @@ impl Session for SimulatedSession {
         Ok(0)
     }
 
+    /// Nothing is replayed here.
+    async fn keep_checkpoints(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     async fn depart(&self, subscription: &str, _counts: &[Count], departure: &Departure) -> Result<(), Error> {
         self.begin_request().await?;
         self.world.state().log.depart(self.id, reader(subscription), departure);

@@ -1,6 +1,7 @@
 //! PostgreSQL as the functions see it.
 
 pub mod audit;
+pub mod checkpoints;
 mod connect;
 pub mod delivery;
 pub mod ingest;

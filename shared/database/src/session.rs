@@ -103,6 +103,9 @@ pub trait Session {
     /// Removes some of what has grown old: how many rows; none: all of it is removed.
     async fn forget_old(&self, keep: Duration) -> Result<i64, Error>;
 
+    /// Keeps the checkpoints: reaches those that can be, begins one, and removes most of the old ones.
+    async fn keep_checkpoints(&self) -> Result<(), Error>;
+
     /// Adds to the counters of what was delivered, and notes what the step sent. In the transaction that stores the position,
     /// before the position moves.
     async fn depart(&self, subscription: &str, counts: &[Count], departure: &Departure) -> Result<(), Error>;
@@ -341,6 +344,11 @@ impl<C: Borrow<Client>> Session for C {
     async fn forget_old(&self, keep: Duration) -> Result<i64, Error> {
         let query = "SELECT sluice.forget_old(make_interval(secs => $1))";
         Ok(call(PEER, "forget_old", self.borrow().query_one(query, &[&keep.as_secs_f64()])).await?.get(0))
+    }
+
+    async fn keep_checkpoints(&self) -> Result<(), Error> {
+        let query = "SELECT sluice.keep_checkpoints()";
+        call(PEER, "keep_checkpoints", self.borrow().execute(query, &[])).await.map(drop)
     }
 
     async fn depart(&self, subscription: &str, counts: &[Count], departure: &Departure) -> Result<(), Error> {

@@ -88,6 +88,7 @@ impl<D: Connect> Chores<D> {
             let pause = maintain(session, self.retention).await?;
             self.maintain_at = Instant::now() + pause;
             forget_old(session, self.retention).await?;
+            keep_checkpoints(session).await?;
         }
         if Instant::now() >= self.watch_at {
             let session = get(&mut self.session, PATIENCE).await?;
@@ -141,6 +142,14 @@ async fn watch_flights(session: &impl database::Session, expanded: &mut Expanded
         }
     }
     Ok(has_more)
+}
+
+/// Has points from which all that comes after can be delivered again.
+async fn keep_checkpoints(session: &impl database::Session) -> Result<(), Error> {
+    match session.keep_checkpoints().await {
+        Ok(()) => Ok(()),
+        Err(failure) => bear(session, "keeping the checkpoints", failure),
+    }
 }
 
 /// Removes what has grown old, in steps.

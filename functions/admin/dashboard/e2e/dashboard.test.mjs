@@ -245,6 +245,35 @@ test('what differs in ClickHouse is beside what differs in the index, and is rep
   assert.deepEqual(faults, []);
 });
 
+test('what changed since a checkpoint is replayed, and that is in the audit', async () => {
+  const { page, faults } = await open(browser);
+  await signIn(page, required('ADMIN_TOKEN'));
+  const headers = { authorization: `Bearer ${required('ADMIN_TOKEN')}` };
+  // There is one each minute.
+  await page.waitForFunction(
+    async (headers) => {
+      const { checkpoints } = await (await fetch('/api/checkpoints', { headers })).json();
+      return checkpoints.some((/** @type {{ subscription: string, at: string | null }} */ one) => {
+        return one.subscription === 'elasticsearch' && one.at !== null;
+      });
+    },
+    headers,
+    { polling: 1000 },
+  );
+
+  await page.getByRole('button', { name: 'Replay to elasticsearch' }).click();
+  const dialog = page.getByRole('dialog');
+  await dialog.getByLabel('Since').selectOption({ index: 1 });
+  await dialog.getByText(/of the log (is|are) looked at/).waitFor();
+  assert.deepEqual(await barriers(page), []);
+  await screenshot(page, 'replay');
+  await dialog.getByRole('button', { name: 'Replay' }).click();
+  await page.getByRole('region', { name: 'Results' }).getByText('elasticsearch is replayed').waitFor();
+  await openTab(page, 'Audit');
+  await page.getByRole('cell', { name: 'replay', exact: true }).first().waitFor();
+  assert.deepEqual(faults, []);
+});
+
 test('a round of the ingest is asked for, and that is in the audit', async () => {
   const { page, faults } = await open(browser);
   await signIn(page, required('ADMIN_TOKEN'));

@@ -10,6 +10,7 @@ use crate::fixture::Fixture;
 /// All that a mutation may change.
 const STATE: &str = "SELECT concat(
     (SELECT string_agg(s::text, ',' ORDER BY name) FROM sluice.subscription AS s),
+    (SELECT string_agg(c::text, ',' ORDER BY id) FROM sluice.checkpoint AS c),
     (SELECT string_agg(p::text, ',' ORDER BY origin) FROM sluice.ingest_position AS p),
     (SELECT string_agg(t::text, ',' ORDER BY id) FROM sluice.redrive_task AS t),
     (SELECT string_agg(u::text, ',' ORDER BY id) FROM demo.users AS u),
@@ -28,6 +29,8 @@ async fn a_mutation_that_cannot_be_put_on_record_is_not_carried_out() {
         .owner
         .batch_execute(
             "INSERT INTO sluice.ingest_position (origin) VALUES ('example.org/profiles');
+             INSERT INTO sluice.checkpoint (subscription, name, seen, at, system_identifier, timeline)
+                 SELECT name, 'before', seen, now(), system_identifier, timeline FROM sluice.subscription;
              INSERT INTO sluice.difference (subscription, stream, key, class, state) VALUES ('elasticsearch', 'item', '1', 'missing', 'confirmed');
              SELECT sluice.note_refusals('kafka', '{1,2}', '{item,item}', '{1,2}', '{1,1}', '{strict,strict}', '{no,no}')",
         )
@@ -40,6 +43,8 @@ async fn a_mutation_that_cannot_be_put_on_record_is_not_carried_out() {
     let mutations = [
         (Method::POST, "/api/subscriptions/elasticsearch/pause".to_owned(), None),
         (Method::POST, "/api/subscriptions/fan_out/resume".to_owned(), None),
+        (Method::POST, "/api/checkpoints".to_owned(), Some(json!({"name": "one"}))),
+        (Method::POST, "/api/subscriptions/elasticsearch/replay".to_owned(), Some(json!({"from": "before"}))),
         (Method::POST, "/api/ingest/run".to_owned(), None),
         (Method::POST, "/api/validation".to_owned(), Some(json!({"stream": "item"}))),
         (Method::POST, "/api/validation".to_owned(), Some(json!({"stream": "item", "repair": true, "keys": ["1"]}))),

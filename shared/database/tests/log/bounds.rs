@@ -58,6 +58,10 @@ const ROWS: &str = "
         FROM generate_series(1, 10000) AS n;
     INSERT INTO sluice.validation (subscription, stream, state, repair, dry_run, actor, index, scanned)
         SELECT 'elasticsearch', t.stream, 'confirming', true, false, 'scrub', 'items-1', pg_current_snapshot() FROM sluice.target AS t WHERE t.subscription = 'elasticsearch';
+    INSERT INTO sluice.checkpoint (subscription, name, seen, asked_at, at, system_identifier, timeline)
+        SELECT 'elasticsearch', CASE WHEN n % 10 = 0 THEN 'c' || n END, s.seen, now() - n * interval '1 minute', CASE WHEN n % 20 <> 0 THEN now() - n * interval '1 minute' END, s.system_identifier, s.timeline
+        FROM generate_series(1, 50000) AS n, sluice.subscription AS s WHERE s.name = 'elasticsearch';
+    INSERT INTO sluice.expansion (stream, only_for, replays, log_upto, seen) SELECT 'items', 'elasticsearch', '1:1:', 1000000000, pg_current_snapshot() FROM generate_series(1, 100) AS n;
     INSERT INTO sluice.lease VALUES ('validate elasticsearch items', 'me', now() + interval '1 day');
     INSERT INTO sluice.audit (at, actor, action, subject, result, detail)
         SELECT now() - interval '2 years', 'operator', 'redrive', n, 'redriven', '{}' FROM generate_series(1, 50000) AS n;
@@ -74,7 +78,7 @@ const ROWS: &str = "
     INSERT INTO sluice.outbox (stream, key, op) SELECT 'unborn', n, 'upsert' FROM generate_series(1, 2000) AS n";
 
 /// How each function is called as its caller calls it, or in a harder way. One that has no line here fails the test.
-const CALLS: [(&str, &str); 130] = [
+const CALLS: [(&str, &str); 139] = [
     ("advance", "SELECT sluice.advance('elasticsearch', 1)"),
     ("answers_for_another", "SELECT sluice.answers_for_another('elasticsearch', 'items', '7')"),
     ("as_reader", "SELECT sluice.as_reader(s, 'SELECT', 'n integer') FROM sluice.stream AS s"),
@@ -86,11 +90,18 @@ const CALLS: [(&str, &str); 130] = [
     ("beat", "SELECT sluice.beat()"),
     ("behind", "SELECT sluice.behind('demo.item')"),
     ("begin_interval", "SELECT sluice.begin_interval(s) FROM sluice.subscription AS s"),
+    ("checkpoint", "SELECT sluice.checkpoint('now')"),
+    (
+        "checkpoint_problem",
+        "SELECT sluice.checkpoint_problem(c, 1, 1) FROM sluice.checkpoint AS c ORDER BY id LIMIT 1000",
+    ),
+    ("checkpoints", "SELECT sluice.checkpoints()"),
     ("collect", "SELECT sluice.collect()"),
     ("columns_now", "SELECT sluice.columns_now(t) FROM sluice.tracked AS t ORDER BY id LIMIT 1000"),
     ("column_types", "SELECT sluice.column_types('demo.item', '{id}')"),
     ("count_deliveries", "SELECT sluice.count_deliveries('elasticsearch', '{items}', '{indexed}', '{1}')"),
     ("count_ingest", "SELECT sluice.count_ingest('{rounds}', '{1}')"),
+    ("count_pending", "SELECT sluice.count_pending(s) FROM sluice.subscription AS s"),
     ("counted_rows", "SELECT sluice.counted_rows()"),
     ("covers", "SELECT sluice.covers(s.seen, pg_current_snapshot()) FROM sluice.subscription AS s"),
     ("direct_targets", "SELECT sluice.direct_targets()"),
@@ -119,10 +130,20 @@ const CALLS: [(&str, &str); 130] = [
     ),
     ("due_expansions", "SELECT sluice.due_expansions(false)"),
     ("ended", "SELECT sluice.ended(pg_snapshot_xmin(seen), seen) FROM sluice.subscription"),
-    ("end_expansion", "SELECT sluice.end_expansion(e) FROM sluice.expansion AS e WHERE log_upto IS NOT NULL"),
+    (
+        "end_expansion",
+        "SELECT sluice.end_expansion(e) FROM sluice.expansion AS e WHERE log_upto IS NOT NULL AND replays IS NULL",
+    ),
     ("equality", "SELECT sluice.equality('demo.item', 'id')"),
     ("expand", "SELECT sluice.expand(5000)"),
-    ("expand_log", "SELECT sluice.expand_log(e, 5000) FROM sluice.expansion AS e WHERE log_upto IS NOT NULL"),
+    (
+        "expand_log",
+        "SELECT sluice.expand_log(e, 5000) FROM sluice.expansion AS e WHERE log_upto IS NOT NULL AND replays IS NULL",
+    ),
+    (
+        "expand_replay",
+        "SELECT sluice.expand_replay(e, 5000) FROM sluice.expansion AS e WHERE replays IS NOT NULL LIMIT 1",
+    ),
     (
         "expand_source",
         "SELECT sluice.expand_source(e, 5000) FROM sluice.expansion AS e WHERE tracked IS NULL AND log_upto IS NULL",
@@ -147,6 +168,7 @@ const CALLS: [(&str, &str); 130] = [
     ("is_complete", "SELECT sluice.is_complete(f, true) FROM sluice.flight AS f WHERE base = 7"),
     ("is_no_key", "SELECT sluice.is_no_key('items', 'x')"),
     ("is_of_a_key", "SELECT sluice.is_of_a_key('22012')"),
+    ("keep_checkpoints", "SELECT sluice.keep_checkpoints()"),
     ("key_expression", "SELECT sluice.key_expression('s', '{id}')"),
     (
         "key_slice",
@@ -197,9 +219,12 @@ const CALLS: [(&str, &str); 130] = [
     ("remove_flight", "SELECT sluice.remove_flight(f) FROM sluice.flight AS f WHERE base = 7"),
     ("remove_stray_landings", "SELECT sluice.remove_stray_landings('elasticsearch')"),
     ("resume", "SELECT sluice.resume('elasticsearch')"),
+    ("replay", "SELECT sluice.replay('elasticsearch', 'c10')"),
+    ("replay", "SELECT sluice.replay('elasticsearch', (now() - interval '1 hour')::text, 'items')"),
     ("rfc3339", "SELECT sluice.rfc3339(now())"),
     ("sample", "SELECT sluice.sample('elasticsearch')"),
     ("sample", "SELECT sluice.sample('other')"),
+    ("seen_by_both", "SELECT sluice.seen_by_both(s.seen, pg_current_snapshot()) FROM sluice.subscription AS s"),
     ("settled", "SELECT sluice.settled('elasticsearch', pg_current_snapshot(), 'items')"),
     (
         "settled",

@@ -17,6 +17,7 @@ mod privileges;
 mod property;
 mod readers;
 mod reads;
+mod replay;
 mod resync;
 mod retention;
 mod server;

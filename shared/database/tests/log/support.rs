@@ -243,7 +243,7 @@ pub async fn read_rows(client: &Client, rows: &[Row]) -> Result<Vec<(String, Str
 }
 
 /// What Elasticsearch makes of it: a document for each key, written only by a higher version.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Index(HashMap<(String, String), (i64, Option<String>)>);
 
 impl Index {

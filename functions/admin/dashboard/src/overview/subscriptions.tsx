@@ -10,12 +10,14 @@ import { Confirm } from '../ui/confirm';
 import { Icon } from '../ui/icons';
 import { Empty, Loaded } from '../ui/states';
 import { type Column, Table } from '../ui/table';
+import { ReplayDialog } from './replay';
 
 export function SubscriptionsPanel() {
   const api = useApi();
   const toast = useToast();
   const subscriptions = useLive<Subscriptions>('/api/subscriptions', 5_000);
   const [asked, setAsked] = useState<Subscription | null>(null);
+  const [replayed, setReplayed] = useState<string | null>(null);
 
   async function change({ name, paused }: Subscription) {
     await api.send('POST', `/api/subscriptions/${encodeURIComponent(name)}/${paused ? 'resume' : 'pause'}`);
@@ -33,12 +35,13 @@ export function SubscriptionsPanel() {
       <Loaded of={subscriptions} lines={2}>
         {({ subscriptions: rows }) =>
           rows.length > 0 ? (
-            <Table caption="Subscriptions" columns={columns(setAsked)} rows={rows} id={({ name }) => name} />
+            <Table caption="Subscriptions" columns={columns(setAsked, setReplayed)} rows={rows} id={({ name }) => name} />
           ) : (
             <Empty title="Nobody reads the log">The migrations make the subscriptions: run them.</Empty>
           )
         }
       </Loaded>
+      {replayed && <ReplayDialog subscription={replayed} onClose={() => setReplayed(null)} />}
       {asked && (
         <Confirm
           title={`${asked.paused ? 'Resume' : 'Pause'} ${asked.name}?`}
@@ -82,7 +85,7 @@ function Step({
   );
 }
 
-function columns(ask: (subscription: Subscription) => void): Column<Subscription>[] {
+function columns(ask: (subscription: Subscription) => void, replay: (name: string) => void): Column<Subscription>[] {
   return [
     { name: 'Name', cell: ({ name }) => <strong>{name}</strong> },
     {
@@ -106,18 +109,29 @@ function columns(ask: (subscription: Subscription) => void): Column<Subscription
     { name: 'Lag', kind: 'number', cell: ({ lag_ms }) => (lag_ms === 0 ? 'none' : duration(lag_ms)) },
     { name: 'Position', cell: ({ position }) => <code className="wrap">{position}</code> },
     {
-      name: 'Pause or resume',
+      name: 'Replay, pause or resume',
       isNameHidden: true,
       kind: 'actions',
       cell: (subscription) => (
-        <Action
-          className="button small"
-          aria-label={`${subscription.paused ? 'Resume' : 'Pause'} ${subscription.name}`}
-          onClick={() => ask(subscription)}
-        >
-          <Icon name={subscription.paused ? 'play' : 'pause'} />
-          {subscription.paused ? 'Resume' : 'Pause'}
-        </Action>
+        <>
+          {subscription.name !== 'fan_out' && (
+            <Action
+              className="button small"
+              aria-label={`Replay to ${subscription.name}`}
+              onClick={() => replay(subscription.name)}
+            >
+              Replay
+            </Action>
+          )}
+          <Action
+            className="button small"
+            aria-label={`${subscription.paused ? 'Resume' : 'Pause'} ${subscription.name}`}
+            onClick={() => ask(subscription)}
+          >
+            <Icon name={subscription.paused ? 'play' : 'pause'} />
+            {subscription.paused ? 'Resume' : 'Pause'}
+          </Action>
+        </>
       ),
     },
   ];

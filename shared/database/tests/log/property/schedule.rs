@@ -51,6 +51,7 @@ pub struct Tally {
     rebases: usize,
     partitions_dropped: usize,
     partitions_moved: usize,
+    replays: usize,
 }
 
 struct Schedule {
@@ -62,6 +63,8 @@ struct Schedule {
     is_fanning_out: bool,
     queue: Vec<Message>,
     index: Index,
+    /// Copies of the index, by the checkpoints that were reached when they were made.
+    backups: Vec<(String, Index)>,
     /// Rows stay in the log: then the queue may be lost, and the position. Otherwise they leave as early as they may.
     keeps_rows: bool,
     /// Older rows were passed over by a rebase.
@@ -90,8 +93,8 @@ async fn the_index_ends_as_the_source_whatever_dies_at_whichever_step() -> Resul
     }
     println!("{seeds} seeds: {seen:?}");
     // A seed either loses its queue or drops partitions.
-    let Tally { lost_messages, rebases, partitions_dropped, partitions_moved, .. } = seen;
-    let rarer = [lost_messages, rebases, partitions_dropped, partitions_moved];
+    let Tally { lost_messages, rebases, partitions_dropped, partitions_moved, replays, .. } = seen;
+    let rarer = [lost_messages, rebases, partitions_dropped, partitions_moved, replays];
     assert!(seeds < 20 || !rarer.contains(&0), "none of {seeds} seeds had one of them");
     Ok(())
 }
@@ -125,6 +128,7 @@ pub async fn run(seed: u64, defect: &Defect, tally: &mut Tally) -> Result<()> {
         queue: vec![],
         rebased_at: 0,
         index: Index::default(),
+        backups: vec![],
         tally: Tally::default(),
     };
     for _ in 0..ROUNDS {
@@ -133,6 +137,8 @@ pub async fn run(seed: u64, defect: &Defect, tally: &mut Tally) -> Result<()> {
         }
         schedule.settle().await?;
         schedule.check().await?;
+        schedule.restore().await?;
+        schedule.back_up().await?;
     }
     tally.late_rows += schedule.drainer.late_rows;
     tally.crashes += schedule.drainer.crashes + schedule.tally.crashes;
@@ -140,6 +146,7 @@ pub async fn run(seed: u64, defect: &Defect, tally: &mut Tally) -> Result<()> {
     tally.rebases += schedule.tally.rebases;
     tally.partitions_dropped += schedule.tally.partitions_dropped;
     tally.partitions_moved += schedule.tally.partitions_moved;
+    tally.replays += schedule.tally.replays;
     Ok(())
 }
 
@@ -301,6 +308,44 @@ impl Schedule {
             }
         }
         Err(Violated("it does not come to an end".to_owned()).into())
+    }
+
+    /// Nothing is under way: a checkpoint can be reached, and the index has all that it sees.
+    async fn back_up(&mut self) -> Result<()> {
+        let name = format!("round-{}", self.random.u64(..));
+        self.fan_out.execute("SELECT sluice.checkpoint($1)", &[&name]).await?;
+        self.fan_out.keep_checkpoints().await?;
+        let query = "SELECT count(*) FROM sluice.checkpoint WHERE name = $1 AND at IS NOT NULL";
+        if self.fan_out.query_one(query, &[&name]).await?.get::<_, i64>(0) != 1 {
+            return Err(Violated("all has arrived, and the checkpoint is not reached".to_owned()).into());
+        }
+        self.backups.push((name, self.index.clone()));
+        Ok(())
+    }
+
+    /// An older index comes back, and what changed since is delivered again, beside whatever goes on. Not from before a rebase, or
+    /// where the log has less: then the checkpoint is gone.
+    async fn restore(&mut self) -> Result<()> {
+        if self.backups.is_empty() || self.random.bool() {
+            return Ok(());
+        }
+        let at = self.random.usize(..self.backups.len());
+        let (name, index) = self.backups.swap_remove(at);
+        let streams = if self.random.bool() { vec![None] } else { STREAMS.map(|(stream, _)| Some(stream)).to_vec() };
+        for stream in streams {
+            let query = "SELECT FROM sluice.replay('elasticsearch', $1, $2)";
+            match self.fan_out.execute(query, &[&name, &stream]).await {
+                Ok(_) => self.tally.replays += 1,
+                Err(error) if error.code() == Some(&SqlState::UNDEFINED_OBJECT) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.index = index;
+        for _ in 0..TURNS {
+            self.turn().await?;
+        }
+        self.settle().await?;
+        self.check().await
     }
 
     async fn check(&self) -> Result<()> {
