@@ -382,8 +382,7 @@ impl Session for SimulatedSession {
 
     async fn streams(&self, subscription: &str) -> Result<HashMap<String, Stream>, Error> {
         self.begin_request().await?;
-        let letters = self.letters(subscription);
-        let has_refusals = |name: &str| letters.iter().any(|(stream, ..)| stream == name);
+        let has_refusals = |name: &str| self.world.state().log.has_letters(self.id, reader(subscription), name);
         let streams: HashMap<String, Stream> = match &self.twin {
             // The model knows no faults, and would go on in another way.
             Some(client) => self

@@ -37,7 +37,7 @@ pub struct Stream {
     pub live_index: Option<String>,
     /// What a direct target has of it.
     pub live_definition: Option<Value>,
-    /// Whether a direct target has refused a change of it that has not arrived since.
+    /// Whether the subscription has letters of it: a direct target's go when their keys arrive.
     pub has_refusals: bool,
     /// What reads its documents by an array of keys; `None`: there is nothing to read, or nobody can.
     pub query: Option<String>,
@@ -164,8 +164,7 @@ async fn list(client: &Client, subscription: &str, name: Option<&str>) -> Result
              CASE WHEN t.stream IS NOT NULL THEN sluice.source_problem(s, sluice.fields_of(t)) END,
              EXISTS (SELECT FROM sluice.stream_fault AS f WHERE f.subscription = t.subscription AND f.stream = s.name),
              CASE WHEN t.subscription <> 'elasticsearch' THEN t.live_mapping END,
-             t.subscription <> 'elasticsearch'
-                 AND EXISTS (SELECT FROM sluice.dead_letter AS l WHERE l.subscription = t.subscription AND l.stream = s.name)
+             EXISTS (SELECT FROM sluice.dead_letter AS l WHERE l.subscription = t.subscription AND l.stream = s.name)
          FROM sluice.stream AS s
          LEFT JOIN sluice.target AS t ON t.stream = s.name AND t.subscription = $1
          WHERE s.name = coalesce($2, s.name)";
@@ -180,7 +179,7 @@ async fn list(client: &Client, subscription: &str, name: Option<&str>) -> Result
         problem: row.get(5),
         has_fault: row.get(6),
         live_definition: row.get(7),
-        has_refusals: row.get::<_, Option<bool>>(8).unwrap_or_default(),
+        has_refusals: row.get(8),
     };
     Ok(rows.iter().map(stream).collect())
 }

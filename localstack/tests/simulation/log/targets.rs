@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use database::delivery::Refusal;
 use message::Operation;
 
-use super::{Event, Log, SessionId};
+use super::{DRAIN, Event, Log, SessionId};
 use crate::defects::Defect;
 
 /// The subscriptions that are drained straight into a target.
@@ -120,6 +120,13 @@ impl Log {
         if self.defect != Some(Defect::LetterOutlivesItsReason) {
             self.aside(reader).letters.retain(|(other, key), _| other != stream || !keys.contains(key));
         }
+    }
+
+    /// Whether a stream has letters, or copies of those of a queue.
+    pub fn has_letters(&self, session: SessionId, reader: &'static str, stream: &str) -> bool {
+        let refused = self.position(session, reader).aside.letters.keys();
+        let copied = self.letters.keys().filter(|_| reader == DRAIN);
+        refused.chain(copied).any(|(other, _)| other == stream)
     }
 
     /// The letters of a target, as a session sees them; nobody's is 0.
