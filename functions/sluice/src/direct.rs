@@ -117,7 +117,7 @@ impl Sink for Direct {
 
     const READS_AGAIN: bool = false;
 
-    /// Elasticsearch remembers the version of a deleted document for a minute, and not over a restart.
+    /// Elasticsearch remembers the version of a deleted document for an hour, and not over a restart.
     fn looks_again_after(&self) -> Option<Duration> {
         Some(self.second_look_after)
     }
