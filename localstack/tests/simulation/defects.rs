@@ -42,6 +42,12 @@ pub enum Defect {
     LetterOutlivesItsReason,
     /// What was set aside is taken back at once, whatever becomes of the transaction that sends it.
     LostWhenItsRestIsOver,
+    /// What is deleted straight from the log is not looked at once more.
+    NoSecondLookOfATarget,
+    /// That it is to be looked at is noted by the transaction behind the one that passes the delete.
+    LookWithTheNextTransaction,
+    /// A snapshot has settled with its looks though some are left.
+    SettledWithoutLooks,
     /// What was sent is taken for what has arrived.
     SettledWithoutLandings,
     /// What a change of another row means for a document is left out of account.
@@ -61,7 +67,7 @@ pub enum Defect {
 
 impl Defect {
     /// Those that one of many seeds shows. The others have a test of their own.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 28] = [
         Self::PositionById,
         Self::VersionIsTheEventsId,
         Self::VersionFromASequence,
@@ -87,6 +93,9 @@ impl Defect {
         Self::LetterAfterTheTransaction,
         Self::LetterOutlivesItsReason,
         Self::LostWhenItsRestIsOver,
+        Self::NoSecondLookOfATarget,
+        Self::LookWithTheNextTransaction,
+        Self::SettledWithoutLooks,
     ];
 
     /// Where the search for a seed that catches it begins: of those that few do, at one that did when it was last looked for.
@@ -96,7 +105,9 @@ impl Defect {
             (Self::NoReRead, 15_438),
             (Self::ConfirmedBeforeTheFanOut, 10_369),
             (Self::NoVersionOnDelete, 1978),
-            (Self::VersionDrawnAfterTheRead, 1667),
+            (Self::VersionDrawnAfterTheRead, 319),
+            (Self::LookWithTheNextTransaction, 221),
+            (Self::SettledWithoutLooks, 1991),
         ];
         rare.iter().find(|(defect, _)| *defect == self).map_or(0, |(_, seed)| *seed)
     }
@@ -114,6 +125,9 @@ impl Defect {
                 | Self::LetterAfterTheTransaction
                 | Self::LetterOutlivesItsReason
                 | Self::LostWhenItsRestIsOver
+                | Self::NoSecondLookOfATarget
+                | Self::LookWithTheNextTransaction
+                | Self::SettledWithoutLooks
         )
     }
 }

@@ -11,12 +11,14 @@ use serde_json::{Value, json};
 use crate::defects::Defect;
 use crate::world::{State, World};
 
-/// `index.gc_deletes`.
+/// `index.gc_deletes`: as migrate sets it, and as it is by default. What looks again has no need of the longer one.
 const GC_DELETES_MS: i64 = 3_600_000;
+const SHORT_GC_DELETES_MS: i64 = 60_000;
 
 /// The indexes, by their alias, and the requests that are under way to them.
 #[derive(Debug, Default)]
 pub struct Elastic {
+    gc_deletes_ms: i64,
     indexes: BTreeMap<String, BTreeMap<String, Document>>,
     under_way: BTreeMap<u64, Request>,
     next_request: u64,
@@ -52,6 +54,12 @@ struct Request {
 }
 
 impl Elastic {
+    /// Where it is written to straight from the log, it forgets deletes soon.
+    pub fn new(is_direct: bool) -> Self {
+        let gc_deletes_ms = if is_direct { SHORT_GC_DELETES_MS } else { GC_DELETES_MS };
+        Self { gc_deletes_ms, ..Self::default() }
+    }
+
     /// What is in an index.
     pub fn documents(&self, alias: &str) -> BTreeMap<String, Value> {
         let all = self.indexes.get(alias).into_iter().flatten();
@@ -96,6 +104,15 @@ impl Elastic {
         self.under_way.iter().filter(|(_, request)| is_orphan(request)).map(|(id, _)| *id).collect()
     }
 
+    /// Puts a request on its way.
+    pub fn send(&mut self, alias: &str, lines: &[&str], since_ms: i64, client: Weak<()>) -> u64 {
+        let request = self.next_request;
+        self.next_request += 1;
+        let lines = lines.iter().map(|line| (*line).to_owned()).collect();
+        self.under_way.insert(request, Request { alias: alias.to_owned(), lines, since_ms, client });
+        request
+    }
+
     fn write(&mut self, alias: &str, action: &Value, source: Option<&Value>, is_versioned: bool, now_ms: i64) -> Value {
         let (name, facts) = action.as_object().unwrap().iter().next().unwrap();
         let key = facts["_id"].as_str().unwrap();
@@ -114,7 +131,7 @@ impl Elastic {
             return item(400, "", json!({"type": "document_parsing_exception", "reason": "the model refuses it"}));
         }
         let index = self.indexes.entry(alias.to_owned()).or_default();
-        index.retain(|_, document| document.source.is_some() || document.written_ms + GC_DELETES_MS > now_ms);
+        index.retain(|_, document| document.source.is_some() || document.written_ms + self.gc_deletes_ms > now_ms);
         let before = index.get(key);
         let was_there = before.is_some_and(|document| document.source.is_some());
         if name == "delete" && !is_versioned {
@@ -217,11 +234,7 @@ impl Cluster for SimulatedCluster {
             if let Some(refusal) = refuse(state, lines.len()) {
                 return refusal;
             }
-            let request = state.elastic.next_request;
-            state.elastic.next_request += 1;
-            let lines = lines.iter().map(|line| (*line).to_owned()).collect();
-            let (alias, client) = (alias.to_owned(), Arc::downgrade(&client));
-            state.elastic.under_way.insert(request, Request { alias, lines, since_ms, client });
+            let request = state.elastic.send(alias, lines, since_ms, Arc::downgrade(&client));
             // It stays under way longer than anybody waits for it.
             if state.fails(60) {
                 return lost();

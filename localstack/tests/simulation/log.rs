@@ -16,9 +16,11 @@ use crate::defects::Defect;
 use crate::tables::{Change, Place, Tables};
 
 pub type SessionId = u64;
+/// Who has no session sees what is committed.
+pub const NOBODY: SessionId = 0;
 type Xid = u64;
 
-/// `DRAIN` is what the trigger drains, `FAN_OUT` what is still to be expanded.
+/// `DRAIN` is what goes to Elasticsearch, by a queue or without one, `FAN_OUT` what is still to be expanded.
 pub const DRAIN: &str = "elasticsearch";
 pub const FAN_OUT: &str = "fan_out";
 pub const STREAMS: [&str; 2] = ["items", "projects"];
@@ -111,6 +113,8 @@ struct Transaction {
 #[derive(Debug, Default)]
 pub struct Log {
     defect: Option<Defect>,
+    /// The subscriptions that are drained straight into a target.
+    pub direct: &'static [&'static str],
     tables: Tables,
     rows: BTreeMap<i64, Row>,
     next_id: i64,
@@ -122,6 +126,8 @@ pub struct Log {
     next_session: SessionId,
     expansions: BTreeMap<i64, (BTreeSet<i64>, Snapshot)>,
     next_expansion: i64,
+    /// Never given again, also where its transaction is rolled back.
+    last_look: i64,
     /// Of `projects`, which alone are fanned out.
     expanded: Vec<Expanded>,
     flights: BTreeMap<FlightId, Flight>,
@@ -139,13 +145,12 @@ pub struct Log {
 }
 
 impl Log {
-    pub fn new(defect: Option<Defect>, has_targets: bool) -> Self {
+    pub fn new(defect: Option<Defect>, direct: &'static [&'static str]) -> Self {
         let begin = Subscription { seen: Snapshot { xmax: 1, ..Snapshot::default() }, ..Subscription::default() };
-        let targets: &[&str] = if has_targets { &TARGETS } else { &[] };
-        let readers = [DRAIN, FAN_OUT].into_iter().chain(targets.iter().copied());
+        let readers = [DRAIN, FAN_OUT].iter().chain(direct).copied();
         let subscriptions = readers.map(|reader| (reader, begin.clone())).collect();
         let history = vec![Tables::default()];
-        Self { defect, subscriptions, next_id: 1, next_xid: 1, next_expansion: 1, history, ..Self::default() }
+        Self { defect, direct, subscriptions, next_id: 1, next_xid: 1, next_expansion: 1, history, ..Self::default() }
     }
 
     pub fn connect(&mut self) -> SessionId {
@@ -293,8 +298,7 @@ impl Log {
 
     /// Whether no drain and no fan-out has anything left to do.
     pub fn is_drained(&self) -> bool {
-        let nobody = 0;
-        let is_left = |reader: &&'static str| self.is_pending(nobody, reader) || self.has_waiting(reader);
+        let is_left = |reader: &&'static str| self.is_pending(NOBODY, reader) || self.has_waiting(reader);
         self.expansions.is_empty() && !self.subscriptions.keys().any(is_left)
     }
 
@@ -445,8 +449,8 @@ impl Log {
     /// The position is stored before what was read has arrived.
     fn is_advanced_early(&self, reader: &str) -> bool {
         match self.defect {
-            Some(Defect::AdvanceBeforeSend) => !TARGETS.contains(&reader),
-            Some(Defect::PositionBeforeTheAnswer) => TARGETS.contains(&reader),
+            Some(Defect::AdvanceBeforeSend) => !self.direct.contains(&reader),
+            Some(Defect::PositionBeforeTheAnswer) => self.direct.contains(&reader),
             _ => false,
         }
     }
@@ -555,7 +559,7 @@ impl Log {
     }
 
     fn has_passed(&self, reader: &'static str, snapshot: &Snapshot) -> bool {
-        let seen = &self.position(0, reader).seen;
+        let seen = &self.position(NOBODY, reader).seen;
         let waits = |row: &Row| Self::reads(reader, row) && snapshot.sees(row.xid) && !seen.sees(row.xid);
         !self.rows.values().any(|row| !self.running.contains(&row.xid) && waits(row))
     }
@@ -567,7 +571,9 @@ impl Log {
             is_asked && !flight.seen.covers(snapshot) && !self.is_complete(id, flight, looked)
         };
         let is_skipped = self.defect == Some(Defect::SettledWithoutLandings);
-        self.has_passed(DRAIN, snapshot) && (is_skipped || !self.flights.iter().any(is_open))
+        self.has_passed(DRAIN, snapshot)
+            && self.has_been_taken(DRAIN, snapshot, stream, looked)
+            && (is_skipped || !self.flights.iter().any(is_open))
     }
 
     /// As `sluice.settled` says it.

@@ -9,7 +9,7 @@ use search::names;
 use serde_json::json;
 use tokio_postgres::Client;
 
-use crate::log::{STREAMS, SessionId, TARGETS};
+use crate::log::{STREAMS, SessionId, TABLE, TOPIC};
 use crate::tables::Change;
 
 /// The tables, streams and triggers that the model has.
@@ -57,7 +57,7 @@ impl Real {
         owner.batch_execute(TABLES).await?;
         forget_the_clock(&owner).await?;
         for stream in STREAMS {
-            for target in if has_targets { &TARGETS[..] } else { &[] } {
+            for target in [TABLE, TOPIC].iter().filter(|_| has_targets) {
                 owner.execute("SELECT sluice.deliver($1, $2)", &[&stream, target]).await?;
             }
             let index = names::index(stream, &json!({}));
@@ -113,6 +113,11 @@ impl Real {
     pub async fn end_rest(&self, target: &str, stream: &str) -> Result<()> {
         let over = "UPDATE sluice.target SET rests_until = NULL WHERE subscription = $1 AND stream = $2";
         self.owner.execute(over, &[&target, &stream]).await?;
+        Ok(())
+    }
+
+    pub async fn begin_looks(&self, looks: &[i64]) -> Result<()> {
+        self.owner.execute("UPDATE sluice.look SET due_at = '-infinity' WHERE id = ANY ($1)", &[&looks]).await?;
         Ok(())
     }
 

@@ -22,7 +22,7 @@ use trigger::{Config, SqsSink};
 use self::targets::{CHANCES, Drainers};
 use crate::defects::Defect;
 use crate::elastic::{SimulatedCluster, carry_out};
-use crate::log::{SessionId, Snapshot};
+use crate::log::{DRAIN, SessionId, Snapshot};
 use crate::process::Process;
 use crate::real::Real;
 use crate::run::require_arrived;
@@ -224,12 +224,13 @@ impl Scheduler {
                 continue;
             }
             let now_ms = self.world.now_ms();
-            let (next_visible_ms, is_drained) = {
+            let (next_visible_ms, next_look_ms, is_drained) = {
                 let state = self.world.state();
-                (state.queue.next_visible_ms(), state.log.is_drained())
+                (state.queue.next_visible_ms(), state.log.next_look_ms(), state.log.is_drained())
             };
+            let next_ms = next_visible_ms.into_iter().chain(next_look_ms).min();
             // While there is something that is not compared yet.
-            if !is_drained || next_visible_ms.is_some() {
+            if !is_drained || next_ms.is_some() {
                 self.validate(8).await?;
             }
             if next_visible_ms.is_some_and(|visible_ms| visible_ms <= now_ms) {
@@ -238,8 +239,8 @@ impl Scheduler {
                 self.drain();
                 self.fan_out();
                 self.drain_targets();
-            } else if let Some(visible_ms) = next_visible_ms {
-                self.pass(Duration::from_millis(u64::try_from(visible_ms - now_ms)?)).await;
+            } else if let Some(next_ms) = next_ms.filter(|_| is_drained || !self.is_direct(DRAIN)) {
+                self.pass(Duration::from_millis(u64::try_from(next_ms - now_ms)?)).await;
             } else if !is_drained {
                 // A stream that rests is waited for.
                 self.pass(Duration::from_secs(if self.has_targets { 30 } else { 1 })).await;
@@ -304,10 +305,19 @@ impl Scheduler {
         if let Some(real) = &self.real {
             self.world.ask_without_rest(real.wait()).await?;
         }
-        self.end_rests().await
+        self.end_rests().await?;
+        self.begin_looks().await
+    }
+
+    /// Whether a subscription is drained straight into its target.
+    fn is_direct(&self, subscription: &str) -> bool {
+        self.world.state().log.direct.contains(&subscription)
     }
 
     fn drain(&mut self) {
+        if self.is_direct(DRAIN) {
+            return self.drain_into(DRAIN);
+        }
         let process = self.world.state().random.usize(..self.drainers.len());
         let process = &mut self.drainers[process];
         if process.is_at_work() {
@@ -345,6 +355,9 @@ impl Scheduler {
     }
 
     fn index(&mut self) {
+        if self.is_direct(DRAIN) {
+            return self.drain_into(DRAIN);
+        }
         let chosen = self.world.state().random.usize(..self.indexers.len());
         let process = &mut self.indexers[chosen];
         if process.is_at_work() {
@@ -419,6 +432,7 @@ impl Scheduler {
             for process in self.indexers.iter_mut().filter(|process| process.deadline <= Instant::now()) {
                 process.kill_if_at_work();
             }
+            self.targets.end_late();
             self.world.settle().await;
             self.carry_out_orphans(self.world.now_ms() - LONGEST_UNDER_WAY_MS, usize::MAX);
         }

@@ -17,7 +17,7 @@ use tokio_postgres::{Client, Error};
 
 use self::reading::Reading;
 use crate::defects::Defect;
-use crate::log::{DRAIN, Event, FAN_OUT, Letter, STREAMS, SessionId, TARGETS, Waiting};
+use crate::log::{Event, FAN_OUT, Letter, STREAMS, SessionId, TARGETS, Waiting};
 use crate::real::Real;
 use crate::world::World;
 
@@ -37,7 +37,12 @@ pub struct SimulatedSession {
     is_lost: Cell<bool>,
     /// Of the defect that notes letters behind the transaction.
     late_letters: Cell<Option<(&'static str, Vec<Refusal>)>>,
+    /// Of the defect that notes looks with the next transaction.
+    late_looks: Cell<Option<Looks>>,
 }
+
+/// Deletes to be looked at again: whose they are, their streams and keys, and when.
+type Looks = (&'static str, Vec<(String, String)>, i64);
 
 impl Connect for Postgres {
     type Session = SimulatedSession;
@@ -65,6 +70,7 @@ impl Connect for Postgres {
             real: self.real.clone(),
             is_lost: Cell::new(false),
             late_letters: Cell::default(),
+            late_looks: Cell::default(),
         })
     }
 }
@@ -119,10 +125,10 @@ impl SimulatedSession {
 
 /// What is known of a reader by its name.
 fn reader(name: &str) -> &'static str {
-    [DRAIN, FAN_OUT].iter().chain(&TARGETS).find(|reader| **reader == name).unwrap()
+    [FAN_OUT].iter().chain(&TARGETS).find(|reader| **reader == name).unwrap()
 }
 
-/// So long that only the scheduler ends it.
+/// So long that only the scheduler ends it: PostgreSQL's clock is another one.
 const REST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 impl SimulatedSession {
@@ -155,6 +161,9 @@ impl Session for SimulatedSession {
 
     async fn begin(&self) -> Result<(), Error> {
         self.begin_request().await?;
+        if let Some((subscription, deletes, due_ms)) = self.late_looks.take() {
+            self.world.state().log.look_later(subscription, &deletes, due_ms);
+        }
         self.compare("BEGIN", (), async |client| client.begin().await).await
     }
 
@@ -248,11 +257,19 @@ impl Session for SimulatedSession {
             Ok(rows.into_iter().map(|row| (row.id, row.stream, row.key, row.operation)).collect())
         };
         let rows = self.compare("waited", rows, twin).await?;
+        self.world.state().targets.told.looks += rows.iter().filter(|(id, ..)| *id < 0).count();
         Ok((rows.into_iter().map(row).collect(), self.world.now_ms()))
     }
 
-    async fn look_later(&self, _: &str, _: &[(String, String)], _: Duration) -> Result<(), Error> {
-        unreachable!("no target here forgets what it deleted")
+    async fn look_later(&self, subscription: &str, deletes: &[(String, String)], pause: Duration) -> Result<(), Error> {
+        self.begin_request().await?;
+        let due_ms = self.world.now_ms() + i64::try_from(pause.as_millis()).unwrap();
+        if self.world.state().defect == Some(Defect::LookWithTheNextTransaction) {
+            self.late_looks.set(Some((reader(subscription), deletes.to_vec(), due_ms)));
+            return Ok(());
+        }
+        self.world.state().log.look_later(reader(subscription), deletes, due_ms);
+        self.compare("look_later", (), async |client| client.look_later(subscription, deletes, REST).await).await
     }
 
     async fn wait(&self, subscription: &str, ids: &[i64]) -> Result<(), Error> {
@@ -265,7 +282,6 @@ impl Session for SimulatedSession {
         self.compare("wait", (), async |client| client.wait(subscription, ids).await).await
     }
 
-    /// PostgreSQL's clock is another one: there it rests until the scheduler says that it is over.
     async fn rest(&self, subscription: &str, stream: &str, pause: Duration) -> Result<(), Error> {
         self.begin_request().await?;
         let until_ms = self.world.now_ms() + i64::try_from(pause.as_millis()).unwrap();
@@ -301,8 +317,9 @@ impl Session for SimulatedSession {
 
     async fn note_fault(&self, subscription: &str, stream: &str, problem: Option<&str>) -> Result<(), Error> {
         // No source fails. But a drainer that was frozen, or cut off, while it read cannot know that; and a target may tell.
+        let is_direct = self.world.state().log.direct.contains(&subscription);
         assert!(
-            TARGETS.contains(&subscription) || problem.is_none_or(|problem| problem.contains("did not answer")),
+            is_direct || problem.is_none_or(|problem| problem.contains("did not answer")),
             "the stream {stream} has a fault: {problem:?}"
         );
         self.begin_request().await?;

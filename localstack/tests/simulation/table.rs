@@ -58,7 +58,7 @@ impl Table {
     /// Of rows that are equally old the last one stays.
     pub fn carry_out(&mut self, insert: u64) {
         let Some(insert) = self.under_way.remove(&insert) else { return };
-        for Write { stream, key, version, document } in insert.writes {
+        for Write { stream, key, version, document, .. } in insert.writes {
             let row = self.rows.entry((stream, key)).or_default();
             if row.0 <= version {
                 *row = (version, document);
@@ -103,7 +103,7 @@ impl Step for Inserting {
             let state = &mut *self.world.state();
             let write = state.targets.judge(TABLE, &mut self.outcome, stream, change, document);
             let is_by_id = state.defect == Some(Defect::VersionIsTheRowsId);
-            write.map(|write| if is_by_id { Write { version: change.id, ..write } } else { write })
+            write.map(|write| if is_by_id { Write { version: write.id, ..write } } else { write })
         };
         self.writes.extend(write);
         if self.writes.len() >= MOST_ROWS {

@@ -11,7 +11,8 @@ use drain::{Outcome, Unfit};
 use message::{Change, Op};
 use serde_json::Value;
 
-use crate::log::{TABLE, TARGETS, TOPIC};
+use crate::elastic::{Indexed, is_refused};
+use crate::log::{DRAIN, NOBODY, TABLE};
 use crate::world::State;
 
 /// Nobody answers, or not any more: a part of what was asked for may be done.
@@ -26,10 +27,10 @@ impl Display for Failed {
 
 impl Error for Failed {}
 
-/// Both of them.
+/// All of them.
 #[derive(Debug, Default)]
 pub struct Targets {
-    /// They take whatever comes: somebody mended their columns.
+    /// Those with columns take whatever comes: somebody mended them.
     pub is_lenient: bool,
     /// The streams that they do not take as they are.
     pub unfit: BTreeSet<(&'static str, &'static str)>,
@@ -50,11 +51,15 @@ pub struct Told {
     pub fenced: usize,
     /// Drainers that were disconnected in the middle of something.
     pub cut_off: usize,
+    /// Deletes that were looked at once more.
+    pub looks: usize,
 }
 
 /// A write on its way.
 #[derive(Clone, Debug)]
 pub struct Write {
+    /// Of its row of the log.
+    pub id: i64,
     pub stream: String,
     pub key: String,
     pub version: i64,
@@ -71,17 +76,18 @@ impl Told {
         self.set_aside += other.set_aside;
         self.fenced += other.fenced;
         self.cut_off += other.cut_off;
+        self.looks += other.looks;
     }
 }
 
 impl Targets {
     /// Whether a target does not take such a document for its own data.
     pub fn refuses(&self, target: &str, document: &Value) -> bool {
-        !self.is_lenient && may_be_refused(target, document)
+        may_be_refused(target, document) && (target == DRAIN || !self.is_lenient)
     }
 
-    /// The write, unless it is a letter, or its stream is not taken in this step.
-    pub fn judge(
+    /// The write, unless its stream is not taken in this step.
+    pub fn admit(
         &self,
         target: &'static str,
         outcome: &mut Outcome,
@@ -91,43 +97,79 @@ impl Targets {
     ) -> Option<Write> {
         assert_ne!(change.op, Op::Read, "nobody behind a direct target reads again");
         assert_eq!(change.op == Op::Upsert, document.is_some(), "{change:?}");
-        let name = &stream.name;
-        if let Some(unfit) = outcome.unfit.iter_mut().find(|unfit| unfit.stream == *name) {
-            unfit.ids.push(change.id);
+        let write = Write {
+            id: change.id,
+            stream: stream.name.clone(),
+            key: change.key.to_string(),
+            version: change.version,
+            document: document.map(|text| serde_json::from_str(text).unwrap()),
+        };
+        let is_unfit = outcome.unfit.iter().any(|unfit| unfit.stream == stream.name);
+        if is_unfit || self.unfit.contains(&(target, stream.name.as_str())) {
+            set_aside(outcome, write);
             return None;
         }
-        if self.unfit.contains(&(target, name.as_str())) {
-            outcome.unfit.push(Unfit { stream: name.clone(), reason: "it is gone".to_owned(), ids: vec![change.id] });
+        Some(write)
+    }
+
+    /// The same, unless it is a letter.
+    pub fn judge(
+        &self,
+        target: &'static str,
+        outcome: &mut Outcome,
+        stream: &Stream,
+        change: &Change<'_>,
+        document: Option<&str>,
+    ) -> Option<Write> {
+        let write = self.admit(target, outcome, stream, change, document)?;
+        if write.document.as_ref().is_some_and(|document| self.refuses(target, document)) {
+            outcome.refused.push(write.into_refusal("out_of_range", "n is too large"));
             return None;
         }
-        let (key, version) = (change.key.to_string(), change.version);
-        let document: Option<Value> = document.map(|text| serde_json::from_str(text).unwrap());
-        if document.as_ref().is_some_and(|document| self.refuses(target, document)) {
-            let (stream, change_id) = (name.clone(), change.id);
-            let (error_type, reason) = ("out_of_range".to_owned(), "n is too large".to_owned());
-            outcome.refused.push(Refusal { change_id, stream, key, version, error_type, reason });
-            return None;
-        }
-        Some(Write { stream: name.clone(), key, version, document })
+        Some(write)
+    }
+}
+
+impl Write {
+    pub fn into_refusal(self, error_type: &str, reason: &str) -> Refusal {
+        let Self { id: change_id, stream, key, version, .. } = self;
+        Refusal { change_id, stream, key, version, error_type: error_type.to_owned(), reason: reason.to_owned() }
+    }
+}
+
+/// Its stream is not taken as it is.
+pub fn set_aside(outcome: &mut Outcome, Write { id, stream, .. }: Write) {
+    match outcome.unfit.iter_mut().find(|unfit| unfit.stream == stream) {
+        Some(unfit) => unfit.ids.push(id),
+        None => outcome.unfit.push(Unfit { stream, reason: "it is gone".to_owned(), ids: vec![id] }),
     }
 }
 
 /// Whether a target does not take such a document while it is strict.
 fn may_be_refused(target: &str, document: &Value) -> bool {
-    let left = if target == TABLE { 3 } else { 5 };
-    document["n"].as_i64().is_some_and(|n| n % 8 == left)
+    let leaves = |left| document["n"].as_i64().is_some_and(|n| n % 8 == left);
+    match target {
+        DRAIN => is_refused(document),
+        TABLE => leaves(3),
+        _ => leaves(5),
+    }
 }
 
 /// Each target has what the source has, but for letters. Where `is_redriven`, these are what it refuses now.
 pub fn check_targets(state: &State, is_redriven: bool) -> Result<()> {
     state.topic.check()?;
-    let nobody = 0;
-    for target in TARGETS {
-        let letters = state.log.refusals(nobody, target);
+    for target in state.log.direct {
+        let letters = state.log.refusals(NOBODY, target);
         for (stream, key) in state.log.keys() {
             let source = state.log.document(stream, &key).map(|text| serde_json::from_str::<Value>(&text).unwrap());
-            let found = if target == TOPIC { state.topic.last(stream, &key) } else { state.table.row(stream, &key) };
-            let (version, document) = found.map_or((0, None), |(version, document)| (version, document));
+            let (version, document) = match *target {
+                DRAIN => {
+                    let Indexed { version, document, .. } = state.elastic.indexed(stream, &key);
+                    (version.unwrap_or_default(), document)
+                }
+                TABLE => state.table.row(stream, &key).unwrap_or_default(),
+                _ => state.topic.last(stream, &key).unwrap_or_default(),
+            };
             let letter = letters.iter().find(|letter| letter.0 == stream && letter.1 == key);
             if let Some((_, _, refused, _)) = letter {
                 let is_right = |document| match is_redriven {

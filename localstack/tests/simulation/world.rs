@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::defects::Defect;
 use crate::elastic::Elastic;
-use crate::log::Log;
+use crate::log::{DRAIN, Log, TARGETS};
 use crate::sqs::{Messages, Refused};
 use crate::table::Table;
 use crate::targets::Targets;
@@ -75,13 +75,16 @@ impl Drop for Asking<'_> {
 
 impl World {
     pub fn new(seed: u64, defect: Option<Defect>, has_targets: bool) -> Arc<Self> {
+        let mut random = Rng::with_seed(seed);
+        // Elasticsearch has a queue, or is one of them.
+        let direct = if has_targets { &TARGETS[..random.usize(2..=TARGETS.len())] } else { &[] };
         let state = State {
-            random: Rng::with_seed(seed),
+            random,
             is_calm: false,
             defect,
-            log: Log::new(defect, has_targets),
+            log: Log::new(defect, direct),
             is_postgres_away: false,
-            elastic: Elastic::default(),
+            elastic: Elastic::new(direct.contains(&DRAIN)),
             queue: Messages::default(),
             is_loop_allowed: *IS_LOOP_ALLOWED && defect != Some(Defect::LoopsAreStopped),
             refused: Refused::default(),

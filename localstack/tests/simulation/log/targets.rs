@@ -1,17 +1,18 @@
-//! What direct targets do not take: rows that wait, streams that rest, letters. As `3_targets.sql` has it.
+//! What is known of direct targets: rows that wait, streams that rest, letters, deletes to be looked at again. As
+//! `2_streams.sql` and `3_targets.sql` have it.
 
 use std::collections::BTreeMap;
 
 use database::delivery::Refusal;
 use message::Operation;
 
-use super::{DRAIN, Event, Log, SessionId};
+use super::{DRAIN, Event, Log, NOBODY, STREAMS, SessionId, Snapshot};
 use crate::defects::Defect;
 
-/// The subscriptions that are drained straight into a target.
+/// The subscriptions that are drained straight into a target: Elasticsearch's is the last, and one where there is no queue.
 pub const TABLE: &str = "clickhouse";
 pub const TOPIC: &str = "kafka";
-pub const TARGETS: [&str; 2] = [TABLE, TOPIC];
+pub const TARGETS: [&str; 3] = [TABLE, TOPIC, DRAIN];
 
 /// A stream, and a key of it.
 type Key = (String, String);
@@ -28,12 +29,30 @@ pub(super) struct Aside {
     /// Until when: it is over when somebody says so, not when the clock does.
     rests: BTreeMap<String, i64>,
     letters: BTreeMap<Key, (i64, i64)>,
+    looks: BTreeMap<i64, Look>,
+}
+
+/// A delete whose key is to be read once more.
+#[derive(Clone, Debug)]
+struct Look {
+    key: Key,
+    due_ms: i64,
+    /// Somebody said so.
+    is_due: bool,
+    /// Sees none of the rows that the delete was of.
+    seen: Snapshot,
 }
 
 impl Aside {
-    /// Whether any waits whose stream does not rest.
+    /// Whether any waits, or is to be looked at, whose stream does not rest.
     pub fn is_due(&self) -> bool {
-        self.waiting.keys().any(|(stream, _)| !self.rests.contains_key(stream))
+        let due = self.looks.values().filter(|look| look.is_due).map(|look| &look.key);
+        self.waiting.keys().chain(due).any(|(stream, _)| !self.rests.contains_key(stream))
+    }
+
+    /// The version of a key's letter.
+    pub fn letter(&self, key: &Key) -> Option<i64> {
+        self.letters.get(key).map(|(version, _)| *version)
     }
 
     fn note(&mut self, refusals: &[Refusal]) {
@@ -54,8 +73,16 @@ impl Log {
         before.find(|(name, _)| *name == reader).map(|(_, committed)| &mut committed.aside)
     }
 
+    /// Whether any waits, or is to be looked at by now.
     pub fn has_waiting(&self, reader: &'static str) -> bool {
-        !self.subscriptions[reader].aside.waiting.is_empty()
+        let Aside { waiting, looks, .. } = &self.subscriptions[reader].aside;
+        !waiting.is_empty() || looks.values().any(|look| look.is_due)
+    }
+
+    /// When the next delete is to be looked at again.
+    pub fn next_look_ms(&self) -> Option<i64> {
+        let looks = self.subscriptions.values().flat_map(|subscription| subscription.aside.looks.values());
+        looks.filter(|look| !look.is_due).map(|look| look.due_ms).min()
     }
 
     pub fn wait(&mut self, reader: &'static str, ids: &[i64]) {
@@ -70,9 +97,55 @@ impl Log {
         }
     }
 
-    /// Takes them back, the oldest first.
+    /// Notes deletes of the step, to be looked at again by that time.
+    pub fn look_later(&mut self, reader: &'static str, deletes: &[(String, String)], due_ms: i64) {
+        let position = &self.subscriptions[reader];
+        let seen = if position.target.is_some() { &position.began } else { &position.seen }.clone();
+        for key in deletes {
+            self.last_look += 1;
+            let (id, look) = (self.last_look, Look { key: key.clone(), due_ms, is_due: false, seen: seen.clone() });
+            self.aside(reader).looks.insert(id, look);
+        }
+    }
+
+    /// The looks whose time has come, but for those of a subscription that a transaction has.
+    pub fn begin_looks(&mut self, now_ms: i64) -> Vec<i64> {
+        let free = self.subscriptions.values_mut().filter(|position| position.locked_by.is_none());
+        let looks = free.flat_map(|position| &mut position.aside.looks);
+        let mut begun = vec![];
+        for (id, look) in looks.filter(|(_, look)| !look.is_due && look.due_ms <= now_ms) {
+            look.is_due = true;
+            begun.push(*id);
+        }
+        begun
+    }
+
+    /// Whether nothing of a target waits, and of what this snapshot sees nothing is to be looked at again.
+    pub(super) fn has_been_taken(
+        &self,
+        reader: &'static str,
+        snapshot: &Snapshot,
+        stream: Option<&str>,
+        looked: bool,
+    ) -> bool {
+        let Aside { waiting, looks, .. } = &self.position(NOBODY, reader).aside;
+        let is_asked = |other: &str| stream.is_none_or(|stream| stream == other);
+        // The oldest of a stream stands for those after it.
+        let oldest = STREAMS.iter().filter_map(|stream| looks.values().find(|look| look.key.0 == *stream));
+        let is_open = |look: &Look| is_asked(&look.key.0) && !look.seen.covers(snapshot);
+        let is_skipped = !looked || self.defect == Some(Defect::SettledWithoutLooks);
+        !waiting.keys().any(|(stream, _)| is_asked(stream)) && (is_skipped || !oldest.into_iter().any(is_open))
+    }
+
+    /// Takes them back, the oldest first; where there are none, the looks that are due, by ids below zero.
     pub fn waited(&mut self, reader: &'static str, size: usize) -> Vec<Waiting> {
-        let Aside { waiting, rests, .. } = self.aside(reader);
+        let Aside { waiting, rests, looks, .. } = self.aside(reader);
+        if !waiting.keys().any(|(stream, _)| !rests.contains_key(stream)) {
+            let due = looks.iter().filter(|(_, look)| look.is_due && !rests.contains_key(&look.key.0));
+            let due: Vec<i64> = due.map(|(id, _)| *id).take(size).collect();
+            let taken = due.into_iter().rev().filter_map(|id| looks.remove(&id).map(|Look { key, .. }| (-id, key)));
+            return taken.map(|(id, (stream, key))| (id, stream, key, Operation::Upsert)).collect();
+        }
         let due = waiting.iter().filter(|((stream, _), _)| !rests.contains_key(stream));
         let mut due: Vec<Waiting> =
             due.map(|((stream, key), (id, operation))| (*id, stream.clone(), key.clone(), *operation)).collect();
@@ -129,7 +202,7 @@ impl Log {
         refused.chain(copied).any(|(other, _)| other == stream)
     }
 
-    /// The letters of a target, as a session sees them; nobody's is 0.
+    /// The letters of a target, as a session sees them.
     pub fn refusals(&self, session: SessionId, reader: &'static str) -> Vec<Letter> {
         let letter = |((stream, key), (version, id)): (&Key, &(i64, i64))| (stream.clone(), key.clone(), *version, *id);
         self.position(session, reader).aside.letters.iter().map(letter).collect()

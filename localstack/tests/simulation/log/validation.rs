@@ -6,7 +6,7 @@ use database::delivery::DeadLetter;
 use database::validation::{Due, Judged, Page, Phase, Round};
 use message::Operation;
 
-use super::{DRAIN, Event, FAN_OUT, Log, Row, SessionId, Snapshot};
+use super::{DRAIN, Event, FAN_OUT, Log, NOBODY, Row, SessionId, Snapshot};
 use crate::defects::Defect;
 
 /// So old a candidate is confirmed by the clock, where that is the defect.
@@ -171,7 +171,8 @@ impl Log {
     }
 
     pub fn note_differences(&mut self, stream: &'static str, found: &[Judged]) {
-        let (now, letters) = (self.snapshot(), self.letters.clone());
+        let now = self.snapshot();
+        let (letters, refusals) = (self.letters.clone(), self.position(NOBODY, DRAIN).aside.clone());
         let differences = &mut self.validation(stream).differences;
         for judged in found {
             let Some((key, difference)) = differences.iter_mut().find(|(_, other)| other.id == judged.id) else {
@@ -193,8 +194,9 @@ impl Log {
             difference.has_landed = class == "extra" && !is_repairing;
             difference.digest = difference.digest.take().or_else(|| judged.digest.clone());
             difference.version = judged.version;
-            let letter = letters.get(&(stream.to_owned(), key.clone()));
-            let is_told = letter.is_some_and(|version| *version > judged.version.unwrap_or(0));
+            let place = (stream.to_owned(), key.clone());
+            let letter = letters.get(&place).copied().max(refusals.letter(&place));
+            let is_told = letter.is_some_and(|version| version > judged.version.unwrap_or(0));
             let is_explained = is_told && matches!(class, "missing" | "stale");
             difference.class = if is_explained { "dead_lettered" } else { class };
         }

@@ -4,7 +4,7 @@ use anyhow::Result;
 use tokio::task::spawn_local;
 
 use super::Scheduler;
-use crate::log::STREAMS;
+use crate::log::{DRAIN, STREAMS};
 use crate::run::require_told;
 use crate::validator::Validator;
 
@@ -85,7 +85,11 @@ impl Scheduler {
         for stream in STREAMS {
             let left = self.world.state().log.differences(stream);
             for explained in left.iter().filter(|known| known.class == "dead_lettered") {
-                self.redrive_key(stream, &explained.key).await?;
+                if self.is_direct(DRAIN) {
+                    self.redrive_letter(DRAIN, stream, &explained.key).await?;
+                } else {
+                    self.redrive_key(stream, &explained.key).await?;
+                }
             }
         }
         self.come_to_rest().await

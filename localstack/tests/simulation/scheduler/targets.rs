@@ -9,12 +9,14 @@ use tokio::task::spawn_local;
 use tokio::time::Instant;
 
 use super::{MINUTE, Scheduler};
-use crate::log::{STREAMS, TABLE, TARGETS, TOPIC};
+use crate::direct::ElasticSink;
+use crate::log::{NOBODY, STREAMS, TABLE, TOPIC};
 use crate::process::Process;
 use crate::session::Postgres;
 use crate::table::TableSink;
 use crate::targets::check_targets;
 use crate::topic::TopicSink;
+use crate::world::State;
 
 /// In so many of a thousand and these cases something becomes of the targets, where there are any.
 pub(super) const CHANCES: u32 = 1500;
@@ -23,15 +25,29 @@ pub(super) const CHANCES: u32 = 1500;
 pub(super) struct Drainers {
     tables: Vec<Process<Drain<Postgres, TableSink>>>,
     topics: Vec<Process<Drain<Postgres, TopicSink>>>,
+    indexes: Vec<Process<Drain<Postgres, ElasticSink>>>,
 }
 
 impl Drainers {
     pub fn new() -> Self {
-        Self { tables: (0..2).map(|_| Process::new()).collect(), topics: (0..2).map(|_| Process::new()).collect() }
+        Self {
+            tables: (0..2).map(|_| Process::new()).collect(),
+            topics: (0..2).map(|_| Process::new()).collect(),
+            indexes: (0..2).map(|_| Process::new()).collect(),
+        }
     }
 
     pub fn is_at_work(&self) -> bool {
-        self.tables.iter().any(Process::is_at_work) || self.topics.iter().any(Process::is_at_work)
+        self.tables.iter().any(Process::is_at_work)
+            || self.topics.iter().any(Process::is_at_work)
+            || self.indexes.iter().any(Process::is_at_work)
+    }
+
+    /// Ends the steps whose time is over, as each loop over the log does. A table and a topic take them later than that, too.
+    pub fn end_late(&mut self) {
+        for process in self.indexes.iter_mut().filter(|process| process.deadline <= Instant::now()) {
+            process.kill_if_at_work();
+        }
     }
 
     pub async fn reap(&mut self) {
@@ -39,6 +55,9 @@ impl Drainers {
             process.resting = process.finished().await.or(process.resting.take());
         }
         for process in &mut self.topics {
+            process.resting = process.finished().await.or(process.resting.take());
+        }
+        for process in &mut self.indexes {
             process.resting = process.finished().await.or(process.resting.take());
         }
     }
@@ -70,24 +89,26 @@ impl Scheduler {
         }
     }
 
-    fn drain_into(&mut self, target: &'static str) {
+    pub(super) fn drain_into(&mut self, target: &'static str) {
         let chosen = self.world.state().random.usize(..2);
         let settings = Settings { subscription: target.to_owned(), ..self.config.drain.clone() };
         let (world, postgres) = (self.world.clone(), self.postgres.clone());
         self.is_unsettled = true;
-        if target == TABLE {
-            step(&mut self.targets.tables[chosen], &settings, postgres, || TableSink { world });
-        } else {
-            step(&mut self.targets.topics[chosen], &settings, postgres, || TopicSink::new(world));
+        let Drainers { tables, topics, indexes } = &mut self.targets;
+        match target {
+            TABLE => step(&mut tables[chosen], &settings, postgres, || TableSink { world }),
+            TOPIC => step(&mut topics[chosen], &settings, postgres, || TopicSink::new(world)),
+            _ => step(&mut indexes[chosen], &settings, postgres, || ElasticSink { world }),
         }
     }
 
     fn kill_a_drainer(&mut self) {
         self.is_unsettled = true;
-        let chosen = self.world.state().random.usize(..4);
-        match chosen {
-            0..2 => self.targets.tables[chosen].kill(),
-            _ => self.targets.topics[chosen - 2].kill(),
+        let (target, chosen) = (self.choose_target(), self.world.state().random.usize(..2));
+        match target {
+            TABLE => self.targets.tables[chosen].kill(),
+            TOPIC => self.targets.topics[chosen].kill(),
+            _ => self.targets.indexes[chosen].kill(),
         }
     }
 
@@ -108,16 +129,16 @@ impl Scheduler {
     }
 
     fn choose_target(&self) -> &'static str {
-        TARGETS[self.world.state().random.usize(..TARGETS.len())]
+        let State { log, random, .. } = &mut *self.world.state();
+        log.direct[random.usize(..log.direct.len())]
     }
 
     /// An operator has one letter delivered again.
     async fn redrive_refusal(&mut self) -> Result<()> {
         let target = self.choose_target();
-        let nobody = 0;
         let letter = {
             let state = &mut *self.world.state();
-            let letters = state.log.refusals(nobody, target);
+            let letters = state.log.refusals(NOBODY, target);
             state.random.choice(letters)
         };
         match letter {
@@ -126,7 +147,7 @@ impl Scheduler {
         }
     }
 
-    async fn redrive_letter(&mut self, target: &'static str, stream: &str, key: &str) -> Result<()> {
+    pub(super) async fn redrive_letter(&mut self, target: &'static str, stream: &str, key: &str) -> Result<()> {
         let stream = if stream == STREAMS[0] { STREAMS[0] } else { STREAMS[1] };
         {
             let state = &mut *self.world.state();
@@ -148,8 +169,8 @@ impl Scheduler {
             state.targets.is_lenient = !state.targets.is_lenient;
             return;
         }
-        let random = &mut state.random;
-        let place = (TARGETS[random.usize(..TARGETS.len())], STREAMS[random.usize(..STREAMS.len())]);
+        let State { log, random, .. } = state;
+        let place = (log.direct[random.usize(..log.direct.len())], STREAMS[random.usize(..STREAMS.len())]);
         if !state.targets.unfit.remove(&place) {
             state.targets.unfit.insert(place);
         }
@@ -186,15 +207,24 @@ impl Scheduler {
         Ok(())
     }
 
+    /// What was deleted a while ago is looked at again.
+    pub(super) async fn begin_looks(&mut self) -> Result<()> {
+        let begun = self.world.state().log.begin_looks(self.world.now_ms());
+        match &self.real {
+            Some(real) if !begun.is_empty() => self.world.ask_without_rest(real.begin_looks(&begun)).await,
+            _ => Ok(()),
+        }
+    }
+
     /// At rest the targets have what the source has, before all letters are redriven and behind that.
     pub async fn redrive_at_rest(&mut self) -> Result<()> {
         if !self.has_targets {
             return Ok(());
         }
         check_targets(&self.world.state(), false)?;
-        let nobody = 0;
-        for target in TARGETS {
-            let letters = self.world.state().log.refusals(nobody, target);
+        let direct = self.world.state().log.direct;
+        for target in direct {
+            let letters = self.world.state().log.refusals(NOBODY, target);
             for (stream, key, ..) in letters {
                 self.redrive_letter(target, &stream, &key).await?;
             }
@@ -214,7 +244,8 @@ fn step<S: Sink + 'static>(
     if process.is_at_work() {
         return;
     }
-    let world = postgres.world.clone();
+    process.deadline = Instant::now() + MINUTE;
+    let (world, deadline) = (postgres.world.clone(), process.deadline);
     let mut drain = process.resting.take().unwrap_or_else(|| Drain::new(settings, postgres, sink()));
     process.task = Some(spawn_local(async move {
         // Not a new one, which chance would be asked for.
@@ -223,7 +254,7 @@ fn step<S: Sink + 'static>(
         };
         let mut drained = Drained::default();
         // A failure is logged, and the next step tries again.
-        let outcome = drain.step(&trace, Instant::now() + MINUTE, &mut drained).await;
+        let outcome = drain.step(&trace, deadline, &mut drained).await;
         world.state().targets.told.steps += usize::from(outcome.is_ok() && drained.changes > 0);
         drain
     }));
