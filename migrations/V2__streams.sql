@@ -47,9 +47,10 @@ CREATE TABLE sluice.look (
     stream text NOT NULL,
     key text NOT NULL,
     due_at timestamptz NOT NULL,
-    seen pg_snapshot NOT NULL                   -- sees none of the rows that the deletes were of; what it sees was passed before
+    seen pg_snapshot                            -- sees none of the rows that the deletes were of; what it sees was passed before; NULL: these had waited
 );
 CREATE INDEX look_stream ON sluice.look (subscription, stream, id);
+CREATE INDEX look_waited ON sluice.look (subscription, stream) WHERE seen IS NULL;
 
 -- Streams whose documents could not be read when they were last asked for, and why.
 CREATE TABLE sluice.stream_fault (

@@ -413,11 +413,12 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 
     ORDER BY 1
 $$;
 
--- Notes deletes that this step carries out, to be looked at again so much later.
-CREATE OR REPLACE FUNCTION sluice.look_later(reader text, streams text[], keys text[], pause interval) RETURNS void
+-- Notes deletes that this step carries out, to be looked at again so much later. What had waited was passed long ago: of it, any
+-- snapshot may see something.
+CREATE OR REPLACE FUNCTION sluice.look_later(reader text, waited boolean, streams text[], keys text[], pause interval) RETURNS void
 LANGUAGE sql VOLATILE AS $$
     INSERT INTO sluice.look (subscription, stream, key, due_at, seen)
-    SELECT s.name, d.stream, d.key, clock_timestamp() + pause, coalesce(s.began, s.seen)
+    SELECT s.name, d.stream, d.key, clock_timestamp() + pause, CASE WHEN NOT waited THEN coalesce(s.began, s.seen) END
     FROM sluice.subscription AS s, unnest(streams, keys) AS d(stream, key)
     WHERE s.name = reader
 $$;

@@ -117,8 +117,14 @@ BEGIN
             SELECT FROM sluice.target AS t JOIN sluice.waiting AS w ON w.stream = t.stream AND w.subscription = t.subscription
             WHERE t.subscription = reader AND t.live_index IS NOT NULL AND t.stream = coalesce(has_arrived.stream, t.stream))
         AND NOT (looked AND EXISTS (
+            SELECT FROM sluice.target AS t JOIN sluice.look AS l ON l.subscription = t.subscription AND l.stream = t.stream
+            WHERE t.subscription = reader AND t.stream = coalesce(has_arrived.stream, t.stream) AND l.seen IS NULL))
+        -- Of the others the oldest stands for those after it.
+        AND NOT (looked AND EXISTS (
             SELECT FROM sluice.target AS t
-            CROSS JOIN LATERAL (SELECT x.seen FROM sluice.look AS x WHERE x.subscription = t.subscription AND x.stream = t.stream ORDER BY x.id LIMIT 1) AS l
+            CROSS JOIN LATERAL (
+                SELECT x.seen FROM sluice.look AS x
+                WHERE x.subscription = t.subscription AND x.stream = t.stream AND x.seen IS NOT NULL ORDER BY x.id LIMIT 1) AS l
             WHERE t.subscription = reader AND t.stream = coalesce(has_arrived.stream, t.stream)
               AND pg_snapshot_xmin(l.seen) < pg_snapshot_xmax(snapshot) AND NOT sluice.covers(l.seen, snapshot)))
         AND NOT EXISTS (

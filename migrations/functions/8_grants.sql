@@ -31,7 +31,7 @@ GRANT EXECUTE ON FUNCTION
     sluice.column_types(regclass, text[]), sluice.key_expression(text, text[]), sluice.fields_of(sluice.target), sluice.texts_of(sluice.target), sluice.read_query(sluice.stream, text[], text[]),
     sluice.documents_query(sluice.stream, text[], text[]), sluice.reader_of(sluice.stream), sluice.reader_function(regrole), sluice.has_reader(regrole),
     sluice.as_reader(sluice.stream, text, text), sluice.ask(sluice.stream, text, text[]),
-    sluice.answers_for_another(text, text, text), sluice.wait(text, bigint[]), sluice.waited(text, integer), sluice.look_later(text, text[], text[], interval), sluice.note_fault(text, text, text),
+    sluice.answers_for_another(text, text, text), sluice.wait(text, bigint[]), sluice.waited(text, integer), sluice.look_later(text, boolean, text[], text[], interval), sluice.note_fault(text, text, text),
     sluice.direct_targets(), sluice.rest(text, text, interval), sluice.forget_refusals(text, text, text[]),
     sluice.note_refusals(text, bigint[], text[], text[], bigint[], text[], text[]),
     sluice.redrive_refusals(bigint[], text, text), sluice.discard_refusals(bigint[], text, text, text),

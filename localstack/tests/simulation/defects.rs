@@ -107,7 +107,7 @@ impl Defect {
             (Self::NoVersionOnDelete, 1978),
             (Self::VersionDrawnAfterTheRead, 319),
             (Self::LookWithTheNextTransaction, 221),
-            (Self::SettledWithoutLooks, 1991),
+            (Self::SettledWithoutLooks, 218),
         ];
         rare.iter().find(|(defect, _)| *defect == self).map_or(0, |(_, seed)| *seed)
     }

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use tokio::runtime::Builder;
 use tokio::task::LocalSet;
 
 use crate::defects::Defect;
 use crate::elastic::{Indexed, is_refused};
-use crate::log::{DRAIN, STREAMS};
+use crate::log::{DRAIN, STREAMS, Snapshot};
 use crate::real::Real;
 use crate::scheduler::Scheduler;
 use crate::sqs::Refused;
@@ -83,8 +83,11 @@ async fn simulate(seed: u64, defect: Option<Defect>, real: Option<Arc<Real>>, ha
 }
 
 /// What was committed up to a point of the history has arrived: the index has each document as it was then, or later, or a
-/// dead letter of it. `looked`: and what was deleted has not come back.
-pub fn require_arrived(state: &State, since: usize, looked: bool) -> Result<()> {
+/// dead letter of it. `looked`: and what was deleted has not come back, nor is left to be looked at again.
+pub fn require_arrived(state: &State, snapshot: &Snapshot, since: usize, looked: bool) -> Result<()> {
+    if let Some((stream, key)) = state.log.left_to_look_at(snapshot).filter(|_| looked) {
+        bail!("{stream} {key} has settled with its looks, and one is left");
+    }
     let history = &state.log.history[since..];
     for (stream, key) in state.log.keys() {
         let versions: Vec<Option<Value>> = history

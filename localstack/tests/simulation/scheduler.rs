@@ -504,11 +504,11 @@ impl Scheduler {
                     let twin = self.world.ask_without_rest(real.settled(snapshot, looked)).await?;
                     ensure!(twin || !is_end, "all is quiet, and {snapshot} has not settled in PostgreSQL");
                     if twin {
-                        require_arrived(&self.world.state(), observation.since, looked)?;
+                        require_arrived(&self.world.state(), &observation.snapshot, observation.since, looked)?;
                     }
                 }
                 if settled && !*is_settled {
-                    require_arrived(&self.world.state(), observation.since, looked)?;
+                    require_arrived(&self.world.state(), &observation.snapshot, observation.since, looked)?;
                     *is_settled = true;
                 }
                 ensure!(settled || !is_end, "all is quiet, and {:?} has not settled", observation.snapshot);

@@ -41,8 +41,8 @@ pub struct SimulatedSession {
     late_looks: Cell<Option<Looks>>,
 }
 
-/// Deletes to be looked at again: whose they are, their streams and keys, and when.
-type Looks = (&'static str, Vec<(String, String)>, i64);
+/// Deletes to be looked at again: whose they are, whether they had waited, their streams and keys, and when.
+type Looks = (&'static str, bool, Vec<(String, String)>, i64);
 
 impl Connect for Postgres {
     type Session = SimulatedSession;
@@ -161,8 +161,8 @@ impl Session for SimulatedSession {
 
     async fn begin(&self) -> Result<(), Error> {
         self.begin_request().await?;
-        if let Some((subscription, deletes, due_ms)) = self.late_looks.take() {
-            self.world.state().log.look_later(subscription, &deletes, due_ms);
+        if let Some((subscription, has_waited, deletes, due_ms)) = self.late_looks.take() {
+            self.world.state().log.look_later(subscription, has_waited, &deletes, due_ms);
         }
         self.compare("BEGIN", (), async |client| client.begin().await).await
     }
@@ -261,15 +261,22 @@ impl Session for SimulatedSession {
         Ok((rows.into_iter().map(row).collect(), self.world.now_ms()))
     }
 
-    async fn look_later(&self, subscription: &str, deletes: &[(String, String)], pause: Duration) -> Result<(), Error> {
+    async fn look_later(
+        &self,
+        subscription: &str,
+        has_waited: bool,
+        deletes: &[(String, String)],
+        pause: Duration,
+    ) -> Result<(), Error> {
         self.begin_request().await?;
         let due_ms = self.world.now_ms() + i64::try_from(pause.as_millis()).unwrap();
         if self.world.state().defect == Some(Defect::LookWithTheNextTransaction) {
-            self.late_looks.set(Some((reader(subscription), deletes.to_vec(), due_ms)));
+            self.late_looks.set(Some((reader(subscription), has_waited, deletes.to_vec(), due_ms)));
             return Ok(());
         }
-        self.world.state().log.look_later(reader(subscription), deletes, due_ms);
-        self.compare("look_later", (), async |client| client.look_later(subscription, deletes, REST).await).await
+        self.world.state().log.look_later(reader(subscription), has_waited, deletes, due_ms);
+        let twin = async |client: &Client| client.look_later(subscription, has_waited, deletes, REST).await;
+        self.compare("look_later", (), twin).await
     }
 
     async fn wait(&self, subscription: &str, ids: &[i64]) -> Result<(), Error> {

@@ -68,8 +68,14 @@ pub trait Session {
     /// [`page`](Self::page) gives it. They are to be sent in this transaction, before any page.
     async fn waited(&self, subscription: &str, size: i32) -> Result<(Vec<Row>, i64), Error>;
 
-    /// Has the keys of deletes read once more, so much later: streams and keys.
-    async fn look_later(&self, subscription: &str, deletes: &[(String, String)], pause: Duration) -> Result<(), Error>;
+    /// Has the keys of deletes read once more, so much later: streams and keys. `has_waited`: they were set aside before.
+    async fn look_later(
+        &self,
+        subscription: &str,
+        has_waited: bool,
+        deletes: &[(String, String)],
+        pause: Duration,
+    ) -> Result<(), Error>;
 
     /// Sets rows of a stream aside: until it has an index, or its rest is over.
     async fn wait(&self, subscription: &str, ids: &[i64]) -> Result<(), Error>;
@@ -270,11 +276,17 @@ impl<C: Borrow<Client>> Session for C {
         Ok((rows.iter().map(Row::of).collect::<Result<_, _>>()?, read_at_ms))
     }
 
-    async fn look_later(&self, subscription: &str, deletes: &[(String, String)], pause: Duration) -> Result<(), Error> {
+    async fn look_later(
+        &self,
+        subscription: &str,
+        has_waited: bool,
+        deletes: &[(String, String)],
+        pause: Duration,
+    ) -> Result<(), Error> {
         let (streams, keys): (Vec<&str>, Vec<&str>) =
             deletes.iter().map(|(stream, key)| (stream.as_str(), key.as_str())).unzip();
-        let statement = "SELECT sluice.look_later($1, $2, $3, make_interval(secs => $4))";
-        let parameters: [&(dyn ToSql + Sync); 4] = [&subscription, &streams, &keys, &pause.as_secs_f64()];
+        let statement = "SELECT sluice.look_later($1, $2, $3, $4, make_interval(secs => $5))";
+        let parameters: [&(dyn ToSql + Sync); 5] = [&subscription, &has_waited, &streams, &keys, &pause.as_secs_f64()];
         call(PEER, "look_later", self.borrow().execute(statement, &parameters)).await.map(drop)
     }
 

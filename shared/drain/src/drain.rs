@@ -260,7 +260,7 @@ async fn store(
         session.note_refusals(subscription, &done.refusals).await?;
     }
     if let Some(pause) = looks_again_after.filter(|_| !done.looks.is_empty()) {
-        session.look_later(subscription, &done.looks, pause).await?;
+        session.look_later(subscription, has_waited, &done.looks, pause).await?;
     }
     for aside in done.aside.values() {
         session.wait(subscription, &aside.ids).await?;

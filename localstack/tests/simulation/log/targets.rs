@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use database::delivery::Refusal;
 use message::Operation;
 
-use super::{DRAIN, Event, Log, NOBODY, STREAMS, SessionId, Snapshot};
+use super::{DRAIN, Event, Log, NOBODY, Row, SessionId, Snapshot};
 use crate::defects::Defect;
 
 /// The subscriptions that are drained straight into a target: Elasticsearch's is the last, and one where there is no queue.
@@ -39,8 +39,8 @@ struct Look {
     due_ms: i64,
     /// Somebody said so.
     is_due: bool,
-    /// Sees none of the rows that the delete was of.
-    seen: Snapshot,
+    /// Sees none of the rows that the delete was of; `None`: these had waited.
+    seen: Option<Snapshot>,
 }
 
 impl Aside {
@@ -98,9 +98,10 @@ impl Log {
     }
 
     /// Notes deletes of the step, to be looked at again by that time.
-    pub fn look_later(&mut self, reader: &'static str, deletes: &[(String, String)], due_ms: i64) {
+    pub fn look_later(&mut self, reader: &'static str, has_waited: bool, deletes: &[(String, String)], due_ms: i64) {
         let position = &self.subscriptions[reader];
-        let seen = if position.target.is_some() { &position.began } else { &position.seen }.clone();
+        let began = if position.target.is_some() { &position.began } else { &position.seen };
+        let seen = (!has_waited).then(|| began.clone());
         for key in deletes {
             self.last_look += 1;
             let (id, look) = (self.last_look, Look { key: key.clone(), due_ms, is_due: false, seen: seen.clone() });
@@ -130,11 +131,19 @@ impl Log {
     ) -> bool {
         let Aside { waiting, looks, .. } = &self.position(NOBODY, reader).aside;
         let is_asked = |other: &str| stream.is_none_or(|stream| stream == other);
-        // The oldest of a stream stands for those after it.
-        let oldest = STREAMS.iter().filter_map(|stream| looks.values().find(|look| look.key.0 == *stream));
-        let is_open = |look: &Look| is_asked(&look.key.0) && !look.seen.covers(snapshot);
+        let is_open =
+            |look: &Look| is_asked(&look.key.0) && look.seen.as_ref().is_none_or(|seen| !seen.covers(snapshot));
         let is_skipped = !looked || self.defect == Some(Defect::SettledWithoutLooks);
-        !waiting.keys().any(|(stream, _)| is_asked(stream)) && (is_skipped || !oldest.into_iter().any(is_open))
+        !waiting.keys().any(|(stream, _)| is_asked(stream)) && (is_skipped || !looks.values().any(is_open))
+    }
+
+    /// A key of which a delete is still to be looked at again, where all that was logged of it is what this snapshot sees.
+    pub fn left_to_look_at(&self, snapshot: &Snapshot) -> Option<&(String, String)> {
+        let is_of = |row: &Row, (stream, key): &Key| {
+            row.stream == stream && matches!(&row.event, Event::Change(_, other) if other == key)
+        };
+        let is_seen = |key: &&Key| self.rows.values().filter(|row| is_of(row, key)).all(|row| snapshot.sees(row.xid));
+        self.position(NOBODY, DRAIN).aside.looks.values().map(|look| &look.key).find(is_seen)
     }
 
     /// Takes them back, the oldest first; where there are none, the looks that are due, by ids below zero.

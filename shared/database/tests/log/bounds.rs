@@ -183,7 +183,7 @@ const CALLS: [(&str, &str); 139] = [
     ),
     ("log_bytes", "SELECT sluice.log_bytes()"),
     ("logged_keys", "SELECT sluice.logged_keys('items', 0, 1000000000, 20000)"),
-    ("look_later", "SELECT sluice.look_later('elasticsearch', '{items}', '{1}', '1 hour')"),
+    ("look_later", "SELECT sluice.look_later('elasticsearch', false, '{items}', '{1}', '1 hour')"),
     ("maintain", "SELECT sluice.maintain()"),
     (
         "missing_keys",

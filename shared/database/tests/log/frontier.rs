@@ -1,5 +1,7 @@
 //! What has arrived: flights, landings, and when a snapshot has settled.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 use database::Session as _;
 use database::delivery::{Departure, Flight, Landed, Landing};
@@ -254,6 +256,33 @@ async fn what_waited_for_its_index_is_in_no_snapshot_before_it_has_landed() -> R
     assert!(!settled(&client, &seen).await?, "it is under way");
     land(&client, "late", 7, &[1], Landed::Final).await?;
     assert!(settled(&client, &seen).await?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_waited_and_is_deleted_has_settled_with_its_looks_when_it_was_looked_at() -> Result<()> {
+    let world = World::new().await?;
+    let client = world.database.functions().await?;
+    let drainer = world.drainer().await?;
+    world.app.batch_execute("INSERT INTO demo.item VALUES (1); DELETE FROM demo.item").await?;
+    let seen = snapshot(&world.owner).await?;
+    let after = drainer.begin().await?.context("held")?;
+    let ids: Vec<i64> = drainer.page(after, 10).await?.iter().map(|row| row.id).collect();
+    drainer.client.wait("elasticsearch", &ids).await?;
+    drainer.finish().await?;
+    drainer.commit().await?;
+    assert!(!settled(&client, &seen).await?, "it waits");
+    drainer.begin().await?;
+    let (waited, _) = drainer.client.waited("elasticsearch", 10).await?;
+    let deletes: Vec<_> = waited.into_iter().map(|row| (row.stream, row.key)).collect();
+    drainer.client.look_later("elasticsearch", true, &deletes, Duration::ZERO).await?;
+    drainer.commit().await?;
+    assert!(settled(&client, &seen).await? && !looked(&client, &seen).await?, "an older write may bring it back");
+    drainer.begin().await?;
+    let (looks, _) = drainer.client.waited("elasticsearch", 10).await?;
+    assert!(looks.len() == 1 && looks[0].is_look(), "{looks:?}");
+    drainer.commit().await?;
+    assert!(looked(&client, &seen).await?);
     Ok(())
 }
 

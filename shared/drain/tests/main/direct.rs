@@ -104,7 +104,7 @@ async fn a_second_look_counts_nothing_also_where_it_is_refused() -> Result<()> {
     assert_eq!(before, "published 2, succeeded_insert 2, written 2");
 
     world.target.state().refused.insert("2".to_owned());
-    let look = "SELECT sluice.look_later('clickhouse', '{item,item}', '{1,2}', interval '0')::text";
+    let look = "SELECT sluice.look_later('clickhouse', false, '{item,item}', '{1,2}', interval '0')::text";
     text(&world.owner, look).await?;
     world.pass(&mut drainer).await?;
     assert_eq!(text(&world.owner, LETTERS).await?, "clickhouse item 2 out_of_range: n is too large");
