@@ -8,6 +8,7 @@ use crate::fixture::Fixture;
 #[tokio::test]
 async fn what_changed_since_a_checkpoint_is_delivered_again_or_it_is_said_why_not() {
     let fixture = Fixture::new().await;
+    fixture.item().await;
     let post = async |path: &str, body| fixture.call(Method::POST, path, Some(body)).await;
     let replay = "/api/subscriptions/elasticsearch/replay";
     let (status, problem) = post(replay, json!({"from": "one"})).await;
