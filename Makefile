@@ -2,7 +2,7 @@
 
 # These are arguments of a command (`make up STACK=mine`). Of the same names in the environment nothing is taken: a shell
 # that was set up for one database must not send a test, or a deploy, to it.
-ARGUMENTS := STACK USE_DATABASE USE_ELASTICSEARCH USE_CLICKHOUSE USE_KAFKA ELASTICSEARCH_VERSION POSTGRES_BIN MAVEN_REPOSITORY TARGETS DOCKER RUN DIRECT SERVICE \
+ARGUMENTS := STACK USE_DATABASE USE_ELASTICSEARCH USE_CLICKHOUSE USE_KAFKA SEARCH ELASTICSEARCH_VERSION POSTGRES_BIN MAVEN_REPOSITORY TARGETS DOCKER RUN DIRECT SERVICE \
 	SIGNAL FUNCTION STACK_NAME STAGE ARCH IMAGE ARTIFACTS RELEASE YES BUCKET REGION SERVERS STREAM TARGET FROM REPAIR DRY_RUN SECONDS NAME QUICK LATENCY EVENTS_PER_DAY DOC_BYTES
 given = $(foreach v,$(ARGUMENTS),$(if $(findstring command,$(origin $v)),'$v=$(subst ','\'',$(value $v))'))
 stack = @localstack/stack/run $@ $(given)
@@ -13,8 +13,9 @@ MAKEFLAGS += --no-print-directory
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { gsub(/\$$\$$/, "$$", $$2); printf "  make %-18s%s\n", $$1, $$2 } /^##$$/ { print "" }' Makefile
 	@echo
-	@echo "  Arguments: STACK=name (its own folder and ports), ELASTICSEARCH_VERSION=8|9, POSTGRES_BIN=/usr/lib/postgresql/15/bin,"
-	@echo "  USE_DATABASE=postgres://user:password@host/db, USE_ELASTICSEARCH=http://host:9200, DOCKER=1,"
+	@echo "  Arguments: STACK=name (its own folder and ports), SEARCH=opensearch (in Elasticsearch's place), ELASTICSEARCH_VERSION=8|9,"
+	@echo "  POSTGRES_BIN=/usr/lib/postgresql/15/bin, USE_DATABASE=postgres://user:password@host/db, DOCKER=1,"
+	@echo "  USE_ELASTICSEARCH=http://host:9200 (or an OpenSearch),"
 	@echo "  RUN=direct|queue (one process in place of the deployed functions; direct: without LocalStack),"
 	@echo "  TARGETS=clickhouse,kafka,chdb (any of them, beside the other servers; all: the first two), or servers of yours:"
 	@echo "  USE_CLICKHOUSE=http://user:password@host:8123/db, USE_KAFKA=host:9092"
@@ -36,13 +37,13 @@ down: ## Stop everything; the data stays
 	$(stack)
 signal: ## Send a server or function a signal: make signal SERVICE=elasticsearch SIGNAL=KILL|TERM|INT|QUIT|STOP|CONT
 	$(stack)
-start: ## Start PostgreSQL, Elasticsearch, a target or sluice again: make start SERVICE=elasticsearch
+start: ## Start PostgreSQL, Elasticsearch or OpenSearch, a target or sluice again: make start SERVICE=elasticsearch
 	$(stack)
 status: ## What runs, since when, healthy or not, where
 	$(stack)
 health: ## Fail unless all is healthy
 	$(stack)
-logs: ## Show logs; of one by make logs-NAME, or SERVICE=postgres|elasticsearch|localstack|sluice|clickhouse|kafka|chdb|clickhouse-function|kafka-function|trigger|indexer|migrate|admin|ingest|origin|validate
+logs: ## Show logs; of one by make logs-NAME, or SERVICE=postgres|elasticsearch|opensearch|localstack|sluice|clickhouse|kafka|chdb|clickhouse-function|kafka-function|trigger|indexer|migrate|admin|ingest|origin|validate
 	$(stack)
 logs-%:
 	@localstack/stack/run logs SERVICE=$* $(given)
@@ -58,7 +59,7 @@ init-kafka: ## Make the topics of the streams that go to Kafka, as migrate does 
 	@localstack/stack/run migrate $(given)
 clean: ## Stop everything and delete the stack's data; downloads stay
 	$(stack)
-servers: ## Start PostgreSQL, Elasticsearch and the targets alone
+servers: ## Start PostgreSQL, Elasticsearch (or SEARCH=opensearch) and the targets alone
 	$(stack)
 fetch: ## Download all that the stack needs, and start nothing
 	$(stack)

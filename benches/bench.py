@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path += [str(HERE), str(HERE.parent / "localstack" / "stack")]
+sys.path[:0] = [str(HERE), str(HERE.parent / "localstack" / "stack")]
 
 import beside  # noqa: E402
 import capture  # noqa: E402

@@ -15,9 +15,9 @@ from pathlib import Path
 import clickhouse
 import commands
 import drain
-import elasticsearch
 import kafka
 import postgres
+import search
 from books import BOOKS
 from peers import NotRun, debezium
 from world import DATABASE, World, cpu_s, peak_mb
@@ -72,7 +72,7 @@ class Backlog(drain.Backlog):
 
     def ask(self, statement: str, data: bytes | None = None, database: str = DATABASE) -> str:
         """A statement of ClickHouse; with data it is in the address."""
-        url, user, password = elasticsearch.split_credentials(self.world.clickhouse_url)
+        url, user, password = search.split_credentials(self.world.clickhouse_url)
         query = {"database": database} | ({"query": statement} if data is not None else {})
         headers = {"X-ClickHouse-User": user, "X-ClickHouse-Key": password}
         request = urllib.request.Request(f"{url}/?{urllib.parse.urlencode(query)}", statement.encode() if data is None else data, headers)
@@ -154,7 +154,7 @@ class Backlog(drain.Backlog):
         """Batches as large as the other writer's."""
         self.ask("CREATE TABLE IF NOT EXISTS plain (id Int64, title String, body String) ENGINE = MergeTree ORDER BY id")
         self.ask("TRUNCATE TABLE plain")
-        url, user, password = elasticsearch.split_credentials(self.world.clickhouse_url)
+        url, user, password = search.split_credentials(self.world.clickhouse_url)
         query = urllib.parse.urlencode({"database": DATABASE, "query": "INSERT INTO plain FORMAT JSONEachRow"})
         larger = {"max.batch.size": BATCH, "max.queue.size": 2 * BATCH}
         env = {"TARGET": "clickhouse", "INSERT_URL": f"{url}/?{query}", "INSERT_USER": user, "INSERT_PASSWORD": password}

@@ -16,6 +16,7 @@ import commands
 import elasticsearch
 import postgres
 import process
+import search
 from books import BOOKS, MAPPING
 from console import Failure
 from layout import Stack
@@ -40,14 +41,14 @@ class World:
             self.sql("ALTER SYSTEM SET wal_level = logical", "postgres")
             commands.down({"STACK": stack})
             commands.servers({"STACK": stack})
-        url, user, password = elasticsearch.split_credentials(self.stack.elasticsearch_url)
+        url, user, password = search.split_credentials(self.stack.elasticsearch_url)
         connection = postgres.connection(self.stack.database_url)
         self.database_url = self.stack.database_url.rpartition("/")[0] + "/" + DATABASE
         where = {"host": connection["PGHOST"], "port": int(connection["PGPORT"]), "dbname": DATABASE}
         secrets = {name: {"username": f"sluice_{name}", "password": self.stack.password(f"sluice_{name}"), **where} for name in ("owner", "functions")}
         secrets["elasticsearch"] = {"url": url, "username": user, "password": password}
         self.clickhouse_url = clickhouse.client_env(self.stack)["CLICKHOUSE_URL"]  # whoever wants it starts it
-        url, user, password = elasticsearch.split_credentials(self.clickhouse_url)
+        url, user, password = search.split_credentials(self.clickhouse_url)
         secrets["clickhouse"] = {"url": url, "username": user, "password": password, "database": DATABASE}
         env = os.environ | {f"SECRET_{name}": json.dumps(secret) for name, secret in secrets.items()}
         env |= {"ORIGIN_PROFILES": str(PROFILES), "ORIGIN_BATCH": "5000", "ORIGIN_INVALID": "0", "ORIGIN_DUPLICATE": "0", "ORIGIN_OUTDATED": "0"}
@@ -179,7 +180,7 @@ class World:
 
     def search(self, method: str, path: str, body: object = None) -> object:
         """A request to Elasticsearch."""
-        url, user, password = elasticsearch.split_credentials(self.stack.elasticsearch_url)
+        url, user, password = search.split_credentials(self.stack.elasticsearch_url)
         manager = urllib.request.HTTPPasswordMgrWithPriorAuth()
         manager.add_password(None, url, user, password, is_authenticated=True)
         opener = urllib.request.build_opener(urllib.request.HTTPBasicAuthHandler(manager))

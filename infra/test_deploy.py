@@ -27,7 +27,7 @@ import template
 from archive import pack
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.append(str(REPOSITORY / "localstack" / "stack"))
+sys.path.insert(0, str(REPOSITORY / "localstack" / "stack"))
 
 import artifacts  # noqa: E402
 import functions  # noqa: E402

@@ -26,7 +26,7 @@ import validation
 from bucket import Bucket, BucketRefused
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.append(str(REPOSITORY / "localstack" / "stack"))
+sys.path.insert(0, str(REPOSITORY / "localstack" / "stack"))
 
 import commands  # noqa: E402
 import functions  # noqa: E402

@@ -23,7 +23,7 @@ from urllib.parse import quote, urlsplit
 import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.append(str(REPOSITORY / "localstack" / "stack"))
+sys.path.insert(0, str(REPOSITORY / "localstack" / "stack"))
 
 from download import debian_folder  # noqa: E402
 from layout import SERVERS  # noqa: E402

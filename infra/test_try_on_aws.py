@@ -22,7 +22,7 @@ from archive import pack
 from try_on_aws import Trial
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.append(str(REPOSITORY / "localstack" / "stack"))
+sys.path.insert(0, str(REPOSITORY / "localstack" / "stack"))
 
 import artifacts  # noqa: E402
 import commands  # noqa: E402

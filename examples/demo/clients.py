@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "localstack" / "stack"))
 
-import elasticsearch  # noqa: E402
 import postgres  # noqa: E402
+import search  # noqa: E402
 from console import Failure, say  # noqa: E402
 from download import digest_of  # noqa: E402
 from layout import DOWNLOADS, Stack, lock  # noqa: E402
@@ -109,7 +109,7 @@ class Elasticsearch:
     """Just enough of a client: JSON in, JSON out, one connection."""
 
     def __init__(self, stack: Stack):
-        self.url, user, password = elasticsearch.split_credentials(stack.elasticsearch_url)
+        self.url, user, password = search.split_credentials(stack.elasticsearch_url)
         self._path, self._http = urlsplit(self.url).path, connect(self.url)
         self._headers = {"Content-Type": "application/json"}
         if user:

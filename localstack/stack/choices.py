@@ -12,6 +12,7 @@ import docker
 import elasticsearch
 import kafka
 import machine
+import opensearch
 import postgres
 import process
 import sluice
@@ -24,11 +25,14 @@ CHOICES = {
     "USE_ELASTICSEARCH": ("use_elasticsearch", ""),
     "USE_CLICKHOUSE": ("use_clickhouse", ""),
     "USE_KAFKA": ("use_kafka", ""),
+    "SEARCH": ("search", elasticsearch.NAME),
     "ELASTICSEARCH_VERSION": ("elasticsearch", "8"),
     "POSTGRES_BIN": ("postgres_bin", ""),
     "DOCKER": ("docker", ""),
     "RUN": ("run", ""),
 }
+# What SEARCH may name: each stack has one of them.
+SEARCH = {server.NAME: server for server in (elasticsearch, opensearch)}
 # What TARGETS may name: servers beside those that every stack has.
 TARGETS = {server.NAME: server for server in (clickhouse, kafka, chdb)}
 ALL = (clickhouse.NAME, kafka.NAME)  # those that streams go to, each with a function of its own
@@ -41,10 +45,15 @@ def targets(stack: Stack) -> list:
     return [server for name, server in TARGETS.items() if name in stack.targets]
 
 
+def search_server(stack: Stack):
+    """The one that the stack has; a given one is asked as Elasticsearch is."""
+    return SEARCH[stack.search]
+
+
 def servers_of(stack: Stack) -> list:
     """All that the stack has, in an order in which each has what it needs from those before it."""
     queues = [] if stack.run == sluice.DIRECT else [cloud]
-    return [postgres, elasticsearch, *targets(stack), *queues, *([sluice] if stack.run else [])]
+    return [postgres, search_server(stack), *targets(stack), *queues, *([sluice] if stack.run else [])]
 
 
 def named_targets(arguments: dict[str, str]) -> list[str]:
@@ -61,12 +70,19 @@ def add_targets(stack: Stack, arguments: dict[str, str]) -> None:
     stack.facts["targets"] = ",".join(name for name in TARGETS if name in stack.targets + named)
 
 
+def require_search(arguments: dict[str, str]) -> None:
+    """Fails where the arguments name a search server, or a version of it, that there is not."""
+    if arguments.get("SEARCH", elasticsearch.NAME) not in SEARCH:
+        raise Failure(f"SEARCH is one of {', '.join(SEARCH)}")
+    if arguments.get("ELASTICSEARCH_VERSION", "8") not in elasticsearch.RELEASES:
+        raise Failure(f"ELASTICSEARCH_VERSION is one of {', '.join(elasticsearch.RELEASES)}")
+
+
 @contextmanager
 def made(arguments: dict[str, str]) -> Iterator[Stack]:
     """The stack, locked, made with these choices. Wrong ones leave nothing behind."""
     stack = Stack(arguments.get("STACK", "default"))
-    if arguments.get("ELASTICSEARCH_VERSION", "8") not in elasticsearch.RELEASES:
-        raise Failure(f"ELASTICSEARCH_VERSION is one of {', '.join(elasticsearch.RELEASES)}")
+    require_search(arguments)
     if arguments.get("RUN", "") not in ("", sluice.DIRECT, sluice.QUEUE):
         raise Failure("RUN is direct or queue: how the process `sluice` runs. Without it the functions are deployed into LocalStack")
     with lock(stack.folder, f"the stack `{stack.name}`"):
@@ -114,6 +130,8 @@ def _compare(stack: Stack, arguments: dict[str, str]) -> None:
 def _check(stack: Stack) -> None:
     """What was given must answer, and what is to be started needs its ports: all of it before anything is started."""
     given = {argument: stack.facts[fact] for argument, (fact, _) in CHOICES.items() if fact in GIVEN and stack.facts.get(fact)}
+    if stack.search == opensearch.NAME and (other := next((it for it in ("DOCKER", "USE_ELASTICSEARCH") if stack.facts[CHOICES[it][0]]), "")):
+        raise Failure(f"SEARCH=opensearch is for stacks that start their own server, without Docker: leave it out, or {other}")
     if stack.facts["docker"]:
         if given:
             raise Failure(f"DOCKER=1 has servers of its own, so leave out {', '.join(given)}, or DOCKER=1")
@@ -122,7 +140,7 @@ def _check(stack: Stack) -> None:
         if stack.run:
             raise Failure(f"RUN={stack.run} is for stacks without Docker")
         return docker.check()
-    machine.check(stack)
+    machine.check(stack, search_server(stack).release(stack))
     if stack.facts["use_database"]:
         postgres.connection(stack.database_url)
         postgres.psql(stack, "SELECT 1")

@@ -12,7 +12,6 @@ from signal import Signals
 import artifacts
 import cloud
 import docker
-import elasticsearch
 import env_local
 import exports
 import functions
@@ -24,7 +23,7 @@ import packages
 import postgres
 import process
 import sluice
-from choices import TARGETS, add_targets, address, given_to, made, servers_of, targets, uses_own
+from choices import SEARCH, TARGETS, add_targets, address, given_to, made, require_search, search_server, servers_of, targets, uses_own
 from console import Failure, say, say_times, timed, together
 from layout import REPOSITORY, Stack, lock
 
@@ -59,7 +58,10 @@ def admin_url(stack: Stack) -> str:
 
 
 def service_of(stack: Stack, name: str | None) -> str | None:
-    """What a name means: where one process does all, each function's name means that process."""
+    """What a name means: where one process does all, each function's name means that process; and either search server's name the
+    one that the stack has."""
+    if name in SEARCH:
+        return stack.search
     return sluice.NAME if stack.run and name in FUNCTIONS else name
 
 
@@ -77,18 +79,20 @@ def with_env_local(arguments: dict[str, str]) -> dict[str, str]:
 
 
 def servers(arguments: dict[str, str]) -> None:
-    """PostgreSQL, Elasticsearch and the targets alone."""
+    """PostgreSQL, the search server and the targets alone."""
     with made(with_env_local(arguments)) as stack:
-        start_servers(stack, [elasticsearch, postgres, *targets(stack)])
+        start_servers(stack, [search_server(stack), postgres, *targets(stack)])
 
 
 def fetch(arguments: dict[str, str]) -> None:
     """Downloads everything; starts nothing, and makes no stack."""
     stack = Stack(arguments.get("STACK", "default"))
-    stack.facts = {"elasticsearch": arguments.get("ELASTICSEARCH_VERSION", "8"), "maven_repository": arguments.get("MAVEN_REPOSITORY")} | stack.facts
+    require_search(arguments)
+    named = {"search": "SEARCH", "elasticsearch": "ELASTICSEARCH_VERSION", "maven_repository": "MAVEN_REPOSITORY"}
+    stack.facts = {fact: arguments[argument] for fact, argument in named.items() if argument in arguments} | stack.facts
     add_targets(stack, arguments)
-    machine.check(stack)
-    downloads = [lambda server=server: say(server.NAME, str(server.install(stack))) for server in (postgres, elasticsearch, *targets(stack))]
+    machine.check(stack, search_server(stack).release(stack))
+    downloads = [lambda server=server: say(server.NAME, str(server.install(stack))) for server in (postgres, search_server(stack), *targets(stack))]
     together(packages.install, npm.install, *downloads)
 
 
@@ -155,10 +159,10 @@ def signal(arguments: dict[str, str]) -> None:
 
 
 def start(arguments: dict[str, str]) -> None:
-    """PostgreSQL, Elasticsearch, a target or the process `sluice` again, with the data that it had."""
+    """PostgreSQL, the search server, a target or the process `sluice` again, with the data that it had."""
     stack = existing(arguments)
     startable = {server.NAME: server for server in servers_of(stack) if server is not cloud}  # which keeps nothing
-    server = startable.get(arguments.get("SERVICE"))
+    server = startable.get(service_of(stack, arguments.get("SERVICE")))
     if not server:
         raise Failure(f"which one? SERVICE={'|'.join(startable)}")
     with lock(stack.folder, "this stack"):

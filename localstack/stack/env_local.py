@@ -5,8 +5,8 @@ import re
 from collections.abc import Callable
 from urllib.parse import quote, urlsplit
 
-import elasticsearch
 import postgres
+import search
 from console import Failure, say
 from layout import REPOSITORY
 
@@ -69,7 +69,7 @@ def _database(written: dict[str, str]) -> str:
 
 def _elasticsearch(written: dict[str, str]) -> str:
     try:
-        elasticsearch.split_credentials(written["ELASTICSEARCH_URL"])
+        search.split_credentials(written["ELASTICSEARCH_URL"])
     except (Failure, ValueError):
         raise _malformed("ELASTICSEARCH_URL", "http://user:password@host:9200") from None
     return written["ELASTICSEARCH_URL"]

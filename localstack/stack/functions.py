@@ -9,13 +9,13 @@ from pathlib import Path
 import artifacts
 import clickhouse
 import cloud
-import elasticsearch
 import env_local
 import image
 import kafka
 import npm
 import packages
 import postgres
+import search
 from console import Failure, run, say, timed, together
 from layout import CACHE, REPOSITORY, TARGET, Stack, lock
 
@@ -215,7 +215,7 @@ def database_parameters(stack: Stack) -> dict[str, str]:
 def secrets(stack: Stack, database: dict, elasticsearch_url: str, clickhouse_url: str = "") -> dict[str, dict]:
     """What a person keeps in Secrets Manager on AWS, by the parameter that takes the ARN. ClickHouse may have another URL for the
     functions than for this shell."""
-    url, user, password = elasticsearch.split_credentials(elasticsearch_url)
+    url, user, password = search.split_credentials(elasticsearch_url)
     found = {
         "DatabaseSecretArn": {"username": "sluice_functions", "password": stack.password("sluice_functions"), **database},
         "DatabaseOwnerSecretArn": {"username": "sluice_owner", "password": stack.password("sluice_owner"), **database},

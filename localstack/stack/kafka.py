@@ -13,7 +13,7 @@ import certificate
 import process
 from console import Failure, say
 from download import maven_artifact
-from elasticsearch import find_java
+from java import find_java
 from layout import KAFKA_CONTROLLER_PORT, KAFKA_PORT, KAFKA_SASL_PORT, KAFKA_TLS_PORT, SERVERS, Stack, lock
 
 NAME = "kafka"

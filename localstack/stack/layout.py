@@ -20,7 +20,7 @@ CACHE = Path(
 ).absolute()
 DOWNLOADS = CACHE / "downloads"
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or CACHE / "target")
-SERVER_USER = 65534  # nobody: PostgreSQL and Elasticsearch refuse to run as root
+SERVER_USER = 65534  # nobody: PostgreSQL and the search servers refuse to run as root
 
 
 def _shared_root() -> Path:
@@ -67,6 +67,11 @@ class Stack:
     def targets(self) -> list[str]:
         """The names of the servers that it has beside those that every stack has."""
         return [name for name in self.facts.get("targets", "").split(",") if name]
+
+    @property
+    def search(self) -> str:
+        """Which search server it was made with, `elasticsearch` or `opensearch`."""
+        return self.facts.get("search", "elasticsearch")
 
     @property
     def run(self) -> str:
@@ -128,9 +133,11 @@ class Stack:
 
     @property
     def elasticsearch_url(self) -> str:
-        """Credentials included, if it has any."""
+        """Credentials included, if it has any. Of OpenSearch, too, which is reached in the same way."""
         if given := self.facts.get("use_elasticsearch"):
             return given
+        if self.search == "opensearch":  # the build has no security
+            return f"http://127.0.0.1:{self.port(ELASTICSEARCH_PORT)}"
         return f"http://elastic:{quote(self.password('elastic'))}@127.0.0.1:{self.port(ELASTICSEARCH_PORT)}"
 
     @property

@@ -7,10 +7,11 @@ import shutil
 from pathlib import Path
 
 import clickhouse
-import elasticsearch
 import kafka
 from console import Failure
+from java import find_java
 from layout import Stack
+from search import Release
 
 APT = "apt-get install -y"
 RUSTUP = "curl --proto '=https' -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal"
@@ -26,8 +27,8 @@ def oldest_postgres() -> Path:
     return found[0]
 
 
-def check(stack: Stack) -> None:
-    """Fails with all that is missing."""
+def check(stack: Stack, search: Release) -> None:
+    """Fails with all that is missing; `search` is the release of the search server that it has, unless it was given one."""
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         raise Failure(f"the servers are built for Linux on x86-64, not for {platform.system()} on {platform.machine()}; {DOCKER_HINT}")
     targets = [name for name in stack.targets if not stack.facts.get(f"use_{name}")]  # those that are started here
@@ -42,11 +43,11 @@ def check(stack: Stack) -> None:
         missing.append(("a C compiler", f"{APT} build-essential"))
     if not shutil.which("openssl"):
         missing.append(("openssl", f"{APT} openssl"))
-    wanted = [] if stack.facts.get("use_elasticsearch") else [elasticsearch.release(stack).java]
-    java = max(wanted + ([kafka.JAVA] if "kafka" in targets else []), default=0)
-    if java and not elasticsearch.find_java(java):
-        package = "default-jre-headless" if java < 21 else "openjdk-21-jdk-headless"
-        missing.append((f"Java {java} or newer" + (" (a JDK)" if java >= 21 else ""), f"{APT} {package}"))
+    if not stack.facts.get("use_elasticsearch") and not search.find_java():
+        package = "default-jre-headless" if search.java < 21 else "openjdk-21-jdk-headless"
+        missing.append((search.java_in_words, f"{APT} {package}"))
+    elif "kafka" in targets and not find_java(kafka.JAVA):
+        missing.append((f"Java {kafka.JAVA} or newer", f"{APT} default-jre-headless"))
     if missing:
         sudo = "" if os.geteuid() == 0 else "sudo "
         lines = [f"    {what:<24}{sudo if command.startswith(APT) else ''}{command}" for what, command in missing]

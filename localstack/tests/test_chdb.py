@@ -8,7 +8,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urlencode
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "stack"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "stack"))
 
 import chdb  # noqa: E402
 import commands  # noqa: E402

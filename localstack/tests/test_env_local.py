@@ -8,7 +8,7 @@ import unittest
 from pathlib import Path
 
 STACK = Path(__file__).resolve().parents[1] / "stack"
-sys.path.append(str(STACK))
+sys.path.insert(0, str(STACK))
 
 import choices  # noqa: E402
 import clickhouse  # noqa: E402
@@ -164,6 +164,24 @@ class Given(unittest.TestCase):
     def test_with_docker_it_is_refused_by_name(self) -> None:
         with self.assertRaisesRegex(Failure, "DOCKER=1 .*USE_KAFKA"):
             choices._check(self.stack(docker="1", use_kafka="broker-1:9092", use_database="", use_elasticsearch=""))
+
+    def test_a_search_server_that_there_is_not_is_refused_by_name(self) -> None:
+        for wrong, like in {"SEARCH": "elasticsearch, opensearch", "ELASTICSEARCH_VERSION": "8, 9"}.items():
+            with self.subTest(wrong), self.assertRaisesRegex(Failure, f"{wrong} is one of {like}"):
+                choices.require_search({wrong: "solr"})
+
+    def test_opensearch_is_in_no_other_server_s_place(self) -> None:
+        for facts in ({"docker": "1"}, {"use_elasticsearch": "http://host:9200"}):
+            with self.subTest(facts), self.assertRaisesRegex(Failure, "SEARCH=opensearch"):
+                choices._check(self.stack(**{"search": "opensearch", "docker": "", "use_elasticsearch": "", "use_database": ""} | facts))
+
+    def test_either_search_server_s_name_means_the_one_that_the_stack_has(self) -> None:
+        for has in choices.SEARCH:
+            self.assertEqual({commands.service_of(self.stack(search=has), name) for name in choices.SEARCH}, {has})
+
+    def test_a_stack_is_told_that_it_was_made_with_another_search_server(self) -> None:
+        with self.assertRaisesRegex(Failure, "made with another SEARCH"):
+            choices._compare(self.stack(), {"SEARCH": "opensearch"})
 
 
 if __name__ == "__main__":

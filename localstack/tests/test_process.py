@@ -9,7 +9,7 @@ import unittest
 from pathlib import Path
 from signal import SIGKILL
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "stack"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "stack"))
 
 import process  # noqa: E402
 from layout import Stack  # noqa: E402

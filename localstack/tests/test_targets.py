@@ -12,7 +12,7 @@ from unittest.mock import patch
 from urllib.parse import quote, urlsplit
 
 STACK = Path(__file__).resolve().parents[1] / "stack"
-sys.path.append(str(STACK))
+sys.path.insert(0, str(STACK))
 
 import clickhouse  # noqa: E402
 import commands  # noqa: E402

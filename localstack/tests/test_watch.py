@@ -25,7 +25,7 @@ import boto3
 from botocore.config import Config
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path += [str(REPOSITORY / "infra"), str(REPOSITORY / "localstack" / "stack")]
+sys.path[:0] = [str(REPOSITORY / "infra"), str(REPOSITORY / "localstack" / "stack")]
 
 import alarms  # noqa: E402
 import commands  # noqa: E402

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import elasticsearch
 import postgres
+import search
 from console import Failure, run
+from java import find_java
 from layout import CACHE, lock
 from peers import NotRun, Running
 from peers.slot import follow
@@ -55,7 +56,7 @@ def engine(world: World, table: str, properties: dict[str, object], **env: str) 
         file = Path(folder, "properties")
         file.write_text((HERE / "debezium.properties").read_text() + "".join(f"{name}={value}\n" for name, value in own.items()))
         # With twice the heap it was no faster.
-        command = [elasticsearch.find_java(17) / "bin" / "java", "-Xmx256m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
+        command = [find_java(17) / "bin" / "java", "-Xmx256m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
         command += ["-cp", classpath, "Pipeline", file]
         try:
             with follow(world, SLOT, command, os.environ | env, Path(folder)) as started:
@@ -69,7 +70,7 @@ def pipeline(world: World) -> Iterator[Running]:
     """From the table to its index."""
     install()
     world.make_books(INDEX)
-    url, user, password = elasticsearch.split_credentials(world.stack.elasticsearch_url)
+    url, user, password = search.split_credentials(world.stack.elasticsearch_url)
     authorization = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
     with engine(world, "demo.book", {}, TARGET="elasticsearch", INDEX_URL=f"{url}/{INDEX}", AUTHORIZATION=authorization) as started:
         yield Running(INDEX, [started.pid])
