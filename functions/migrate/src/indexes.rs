@@ -10,8 +10,8 @@ use elasticsearch::{
     Elasticsearch,
     indices::{IndicesGetIndexTemplateParts, IndicesPutIndexTemplateParts},
 };
-use search::names;
 use search::request::{self, answer, find};
+use search::{Server, names};
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
@@ -47,7 +47,7 @@ enum Outcome {
 /// Brings the index of every stream to its mapping. Whether anything was done. A stream that fails holds no other up.
 pub(crate) async fn make(
     client: &mut Client,
-    elasticsearch: &Elasticsearch,
+    elasticsearch: &Server,
     prefix: &str,
     report: &mut Report,
 ) -> Result<bool, Error> {
@@ -85,7 +85,7 @@ pub(crate) fn template_name(prefix: &str) -> String {
 /// Elasticsearch makes an index of any name that somebody writes to, with a mapping that it guesses; a bulk delete does
 /// so even where it requires an alias. A template forbids it for the names that Sluice uses, and for no others.
 async fn forbid_creation_by_writing(
-    elasticsearch: &Elasticsearch,
+    elasticsearch: &Server,
     prefix: &str,
     streams: &[Stream],
 ) -> Result<(), request::Error> {
@@ -96,12 +96,12 @@ async fn forbid_creation_by_writing(
         patterns.extend(stream.live.as_ref().map(|live| live.index.clone()));
     }
     let name = template_name(prefix);
-    let wanted = json!({
+    let mut wanted = json!({
         "index_patterns": patterns,
         "priority": TEMPLATE_PRIORITY,
-        "allow_auto_create": false,
         "_meta": {"sluice": {"prefix": prefix}},
     });
+    elasticsearch.forbid_creation(&mut wanted);
     match template(elasticsearch, &name).await? {
         Some(found) if found["_meta"]["sluice"].is_null() => {
             return Err(request::Error::Foreign(format!(

@@ -6,7 +6,7 @@ use database::rebase::{self, Walk};
 use database::streams::resync_keys;
 use database::subscriptions::ELASTICSEARCH;
 use database::{Read, Stream};
-use elasticsearch::Elasticsearch;
+use search::Server;
 use search::scan::{Found, Scan, highest_version};
 use tokio_postgres::Client;
 
@@ -35,7 +35,7 @@ pub struct Limits {
 /// For these the indexes are walked for as long as there is time.
 pub(crate) async fn rebase(
     client: &Client,
-    elasticsearch: &Elasticsearch,
+    elasticsearch: &Server,
     limits: Limits,
     report: &mut Report,
 ) -> Result<(), Error> {
@@ -75,12 +75,7 @@ pub(crate) async fn rebase(
 }
 
 /// What comes before any walk, and takes a moment: positions, versions, a resync of each stream.
-async fn begin(
-    client: &Client,
-    elasticsearch: &Elasticsearch,
-    streams: &[&Stream],
-    report: &mut Report,
-) -> Result<(), Error> {
+async fn begin(client: &Client, elasticsearch: &Server, streams: &[&Stream], report: &mut Report) -> Result<(), Error> {
     let mut highest = 0;
     for index in streams.iter().filter_map(|stream| stream.live_index.as_deref()) {
         highest = highest.max(possible(highest_version(elasticsearch, index).await?, index)?);
@@ -104,7 +99,7 @@ fn possible(version: i64, index: &str) -> Result<i64, Error> {
 /// One run over the indexes.
 struct Run<'a> {
     client: &'a Client,
-    elasticsearch: &'a Elasticsearch,
+    elasticsearch: &'a Server,
     limits: Limits,
     report: &'a mut Report,
     /// It has stored that a walk is further, so that the next run has less to do.

@@ -140,8 +140,9 @@ async fn check_elasticsearch(plan: &Plan, secrets: &Secrets, database: Option<&C
         .collect();
     let names: Vec<String> = aliases.iter().flat_map(|(_, alias)| [alias.clone(), format!("{alias}-*")]).collect();
     match privileges::list_missing(&client, &names).await {
-        Ok(missing) if missing.is_empty() => findings.good("Elasticsearch grants all that is needed"),
-        Ok(missing) => findings.wrong(&format!(
+        Ok(None) => findings.good("it is OpenSearch, which does not tell what our credentials may do"),
+        Ok(Some(missing)) if missing.is_empty() => findings.good("Elasticsearch grants all that is needed"),
+        Ok(Some(missing)) => findings.wrong(&format!(
             "Elasticsearch does not grant {}: add these privileges to the role of the credentials",
             missing.join(", ")
         )),

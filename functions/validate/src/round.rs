@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use database::validation::{self, Finding, Index, Judged, Page, Phase, Round, Turn};
 use database::{Read, Stream};
-use elasticsearch::Elasticsearch;
+use search::Server;
 use search::scan::{Found, Scan};
 use sluice_clickhouse::{Connection, Failure, compare as table};
 use tokio::time::{Instant, sleep_until};
@@ -250,7 +250,7 @@ impl<'a> Worker<'a> {
     /// has not reached.
     async fn walk_index(
         &mut self,
-        elasticsearch: &'a Elasticsearch,
+        elasticsearch: &'a Server,
         round: Round,
         index: &'a str,
         pace: &mut Pace,

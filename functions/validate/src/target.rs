@@ -1,7 +1,7 @@
 //! What a source is compared with.
 
 use database::Stream;
-use elasticsearch::Elasticsearch;
+use search::Server;
 use sluice_clickhouse::{Connection, compare as table};
 
 use crate::compare::{Comparison, compare};
@@ -13,7 +13,7 @@ const INDEXED_BYTES: i32 = 20 << 20;
 
 /// Where documents go.
 pub(crate) enum Target {
-    Elasticsearch(Elasticsearch),
+    Elasticsearch(Server),
     ClickHouse(Box<Connection>),
 }
 

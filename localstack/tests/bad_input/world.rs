@@ -8,6 +8,7 @@ use elasticsearch::http::Method;
 use elasticsearch::http::headers::HeaderMap;
 use localstack::Database;
 use migrate::Command;
+use search::Server;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -19,7 +20,7 @@ pub struct World {
     pub pipeline: Pipeline,
     pub streams: Streams,
     database: Database,
-    elasticsearch: Elasticsearch,
+    elasticsearch: Server,
 }
 
 impl World {

@@ -6,11 +6,10 @@ use aws_config::BehaviorVersion;
 use aws_lambda_events::event::sqs::{SqsEvent, SqsMessage, SqsMessageAttribute};
 use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, MessageSystemAttributeName, QueueAttributeName};
 use config::Env;
-use elasticsearch::Elasticsearch;
 use indexer::{Database, Indexer};
 use localstack::{elasticsearch_secret, eventually};
 use migrate::{Command, Migrate, Report};
-use search::Connection;
+use search::{Connection, Server};
 use secrets::Secrets;
 use secrets::fake::SecretsManager;
 
@@ -85,7 +84,7 @@ impl Pipeline {
         Ok(Indexer::new(search, database, self.sqs.clone(), config.settings))
     }
 
-    pub async fn elasticsearch(&self) -> Result<Elasticsearch> {
+    pub async fn elasticsearch(&self) -> Result<Server> {
         let config = indexer::Config::from_env(self.env())?;
         Ok(search::connect(&config.search, &self.secrets()).await?)
     }

@@ -114,7 +114,7 @@ pub fn decide_item(action: Action, answer: &ItemAnswer) -> Outcome {
     match answer.status {
         409 if error.error_type == "version_conflict_engine_exception" => Outcome::Done(action, Done::Stale),
         400 if error.is_about_the_document() => Outcome::Permanent(reason),
-        404 if error.error_type == "index_not_found_exception" => Outcome::NoIndex(reason),
+        400 | 404 if error.is_of_no_index() => Outcome::NoIndex(reason),
         400 | 401 | 403 => Outcome::Configuration(reason),
         // 429, 5xx, and whatever nobody thought of.
         _ => Outcome::Retry(reason),

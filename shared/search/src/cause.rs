@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use crate::engine::is_of_forbidden_creation;
 use crate::outcome::Reason;
 
 /// An error as Elasticsearch tells it.
@@ -26,7 +27,7 @@ const ABOUT_THE_DOCUMENT: [&str; 4] = [
     // A value that its field does not take, malformed JSON, a metadata field in the document, too deep, too many nested
     // objects, too many fields under a dynamic object, an immense term in a keyword.
     "document_parsing_exception",
-    // The same before 8.8.
+    // The same before 8.8, and on OpenSearch.
     "mapper_parsing_exception",
     // A field that the mapping does not have.
     "strict_dynamic_mapping_exception",
@@ -36,13 +37,16 @@ const ABOUT_THE_DOCUMENT: [&str; 4] = [
 
 /// How the sentence of an `illegal_argument_exception` begins that is about the document: no other type tells it apart.
 /// Elasticsearch says so when a dynamic object would have to get a mapping that cannot be.
-const ABOUT_THE_DOCUMENT_IN_WORDS: [&str; 3] = [
-    // "mapper [free.a] cannot be changed from type [long] to [text]": two types for one new field. Before 9.
+const ABOUT_THE_DOCUMENT_IN_WORDS: [&str; 5] = [
+    // "mapper [free.a] cannot be changed from type [long] to [text]": two types for one new field. Before 9, and on OpenSearch.
     "mapper [",
     // The same of a value and an object.
     "can't merge a non object mapping [",
     // "is longer than the limit of [50] characters".
     "Field name [",
+    // An immense term of a keyword that is not searched; too many fields under a dynamic object. Both on OpenSearch.
+    "DocValuesField ",
+    "Limit of total fields [",
 ];
 
 /// Each `error.type` of a whole request's 400 that is about one of its items.
@@ -90,6 +94,11 @@ impl Cause {
                 && ABOUT_THE_DOCUMENT_IN_WORDS.iter().any(|beginning| sentence.starts_with(beginning))
         };
         self.is_any_of(&ABOUT_THE_DOCUMENT) || is_told_in_words()
+    }
+
+    /// There is no index, and it was forbidden to make one by writing.
+    pub(crate) fn is_of_no_index(&self) -> bool {
+        self.error_type == "index_not_found_exception" || self.reason.as_deref().is_some_and(is_of_forbidden_creation)
     }
 
     /// The outermost type, with the outermost and the innermost sentence.

@@ -13,7 +13,9 @@ use elasticsearch::{
 use secrets::Secrets;
 use tokio::sync::Mutex;
 
-use crate::{ConnectError, credentials::Credentials};
+use crate::credentials::Credentials;
+use crate::engine::{Engine, Server, engine_of};
+use crate::error::ConnectError;
 
 /// The most that any request may take; bulk requests set less by the time that is left to them.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -24,16 +26,23 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Settings {
     secret_arn: String,
     ca: Option<String>,
+    /// `None`: it says so itself.
+    engine: Option<Engine>,
     /// What the names of all indexes and aliases begin with.
     pub index_prefix: String,
 }
 
 impl Settings {
-    /// ELASTICSEARCH_SECRET_ARN, ELASTICSEARCH_CA and INDEX_PREFIX.
+    /// ELASTICSEARCH_SECRET_ARN, ELASTICSEARCH_CA, SEARCH_ENGINE and INDEX_PREFIX.
     pub fn from_env(env: &mut Env) -> Self {
         let ca = env.optional("ELASTICSEARCH_CA");
         if ca.as_ref().is_some_and(|pem| Certificate::from_pem(pem.as_bytes()).is_err()) {
             env.problem("ELASTICSEARCH_CA must be one or more certificates as PEM");
+        }
+        let named = env.optional("SEARCH_ENGINE");
+        let engine = named.as_deref().and_then(|name| name.trim().parse().ok());
+        if named.is_some() && engine.is_none() {
+            env.problem("SEARCH_ENGINE must be elasticsearch or opensearch");
         }
         let index_prefix = env.parsed(
             "INDEX_PREFIX",
@@ -44,15 +53,20 @@ impl Settings {
                     && it.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_')
             },
         );
-        Self { secret_arn: env.required("ELASTICSEARCH_SECRET_ARN"), ca, index_prefix }
+        Self { secret_arn: env.required("ELASTICSEARCH_SECRET_ARN"), ca, engine, index_prefix }
     }
 }
 
-/// A client of an Elasticsearch that has answered. Refused credentials are looked up once more.
-pub async fn connect(settings: &Settings, secrets: &Secrets) -> Result<Elasticsearch, ConnectError> {
+/// A client of a server that has answered. Refused credentials are looked up once more.
+pub async fn connect(settings: &Settings, secrets: &Secrets) -> Result<Server, ConnectError> {
     let connection = Connection::new(settings.clone(), secrets.clone());
     connection.probe().await?;
-    connection.client().await
+    let client = connection.client().await?;
+    let engine = match settings.engine {
+        Some(engine) => engine,
+        None => connection.ask_engine(&client).await?,
+    };
+    Ok(Server::new(client, engine))
 }
 
 /// A client that follows its secret. Nothing is connected before it is used.
@@ -153,6 +167,17 @@ impl Connection {
                 Err(ConnectError::Unexpected { url, status: status.as_u16(), reason })
             }
         }
+    }
+
+    /// Which server it is, as it says. One whose `GET /` is closed is taken for Elasticsearch.
+    async fn ask_engine(&self, client: &Elasticsearch) -> Result<Engine, ConnectError> {
+        let answered = async {
+            let answer = client.info().request_timeout(PROBE_TIMEOUT).send().await?;
+            answer.bytes().await
+        };
+        let url = self.url().await;
+        let body = answered.await.map_err(|source| ConnectError::of(&url, source))?;
+        Ok(engine_of(&serde_json::from_slice(&body).unwrap_or_default()))
     }
 
     async fn url(&self) -> String {

@@ -1,10 +1,11 @@
-//! Elasticsearch as the functions see it: credentials, TLS, the names of indexes, and how documents are written.
+//! Elasticsearch, or OpenSearch in its place, as the functions see it: credentials, TLS, the names of indexes, and how documents are written.
 //!
 //! A [`Write`] goes through a [`Bulk`] to an alias, and ends as an [`Outcome`]. Nobody here knows where the writes come from.
 //!
-//! It works with servers of the major versions 8 and 9: requests have plain media types (`application/json`), which both
-//! accept, where a `compatible-with=9` would be refused by 8. Nothing asks for `GET /` or looks for the product's
-//! header, which a 401 does not carry.
+//! It works with Elasticsearch of the major versions 8 and 9, and OpenSearch 2: requests have plain media types
+//! (`application/json`), which all accept, where a `compatible-with=9` would be refused by 8. What differs is in `engine`, and
+//! whoever writes needs none of it. So only [`connect`] asks for `GET /`. Nothing looks for the product's header, which a 401
+//! does not carry.
 
 mod alias;
 mod answer;
@@ -15,6 +16,7 @@ mod connection;
 mod credentials;
 mod deadline;
 pub mod documents;
+mod engine;
 mod error;
 pub mod names;
 mod outcome;
@@ -29,5 +31,6 @@ pub use cause::Cause;
 pub use cluster::{Cluster, Elastic};
 pub use connection::{Connection, Settings, connect};
 pub use deadline::Deadline;
+pub use engine::{Engine, Server};
 pub use error::{ConnectError, describe, untrusted_certificate};
 pub use outcome::{Action, Done, Outcome, Reason};

@@ -1,12 +1,13 @@
 //! Every key that an index has.
 
-use elasticsearch::{Elasticsearch, OpenPointInTimeParts, SearchParts, indices::IndicesRefreshParts};
+use elasticsearch::{Elasticsearch, SearchParts, indices::IndicesRefreshParts};
 use serde_json::{Value, json};
 
+use crate::engine::Server;
 use crate::request::{Error, answer, find, whole_answer};
 
-/// As many as Elasticsearch gives (`index.max_result_window`).
-const PAGE_SIZE: i64 = 10_000;
+/// As many as Elasticsearch gives (`index.max_result_window`), and far more than an index has shards.
+const PAGE_SIZE: usize = 10_000;
 /// How long Elasticsearch keeps the point in time for us between two pages: the source may be slow at each chunk.
 const KEEP_ALIVE: &str = "10m";
 
@@ -20,23 +21,24 @@ pub struct Found {
     pub seq_no: i64,
 }
 
-/// The highest version of an index, 0 where it has no documents, or is gone.
+/// The highest version of an index, 0 where it has no documents, or is gone. Where the server cannot tell it, that of the last
+/// writes: versions grow, and what is ahead all the same is overtaken when it is walked.
 pub async fn highest_version(elasticsearch: &Elasticsearch, index: &str) -> Result<i64, Error> {
     let doing = format!("reading the highest version of the index {index}");
     if !refresh(elasticsearch, index, &doing).await? {
         return Ok(0);
     }
-    let sent = elasticsearch
-        .search(SearchParts::Index(&[index]))
-        .size(1)
-        .body(json!({"_source": false, "version": true, "sort": [{"_version": "desc"}]}))
-        .send()
-        .await;
-    match whole_answer(sent, doing).await {
-        Ok(found) => Ok(found["hits"]["hits"][0]["_version"].as_i64().unwrap_or(0)),
-        // The first releases of Elasticsearch 8 cannot sort by it. Then what is ahead is overtaken when it is walked.
-        Err(Error::Refused { status: 400, .. }) => Ok(0),
-        Err(error) => Err(error),
+    let highest_of_first = async |size: usize, field: &str| {
+        let query = json!({"_source": false, "version": true, "size": size, "sort": [{field: "desc"}]});
+        let sent = elasticsearch.search(SearchParts::Index(&[index])).body(query).send().await;
+        let found = whole_answer(sent, doing.clone()).await?;
+        let hits = found["hits"]["hits"].as_array().into_iter().flatten();
+        Ok(hits.filter_map(|hit| hit["_version"].as_i64()).max().unwrap_or(0))
+    };
+    match highest_of_first(1, "_version").await {
+        // OpenSearch and the first releases of Elasticsearch 8 cannot sort by it.
+        Err(Error::Refused { status: 400, .. }) => highest_of_first(PAGE_SIZE, "_seq_no").await,
+        answer => answer,
     }
 }
 
@@ -50,49 +52,53 @@ async fn refresh(elasticsearch: &Elasticsearch, index: &str, doing: &str) -> Res
 ///
 /// A document that is written again moves to the end. So a scan that begins where another one was misses nothing, though it
 /// sees another time: unlike by slices of a scroll, or of a point in time, whose bounds change with each write.
+///
+/// Shards count each for itself, so that documents of several may have the same number, and only Elasticsearch tells such ones
+/// apart by the shard. So a full page is given without those of its last number, with which the next one begins.
 pub struct Scan<'a> {
-    elasticsearch: &'a Elasticsearch,
+    server: &'a Server,
     index: &'a str,
-    query: Value,
+    /// The next page begins with this number; `None`: all were given.
+    from: Option<i64>,
     /// The point in time; each answer may give it another id.
     pit_id: String,
 }
 
 impl<'a> Scan<'a> {
     /// Of the documents whose sequence number is not below this. `None`: there is no such index.
-    pub async fn open(elasticsearch: &'a Elasticsearch, index: &'a str, from: i64) -> Result<Option<Self>, Error> {
+    pub async fn open(server: &'a Server, index: &'a str, from: i64) -> Result<Option<Self>, Error> {
         let doing = format!("reading the keys of the index {index}");
-        if !refresh(elasticsearch, index, &doing).await? {
+        if !refresh(server, index, &doing).await? {
             return Ok(None);
         }
-        let parts = OpenPointInTimeParts::Index(&[index]);
-        let sent = elasticsearch.open_point_in_time(parts).keep_alive(KEEP_ALIVE).send().await;
-        let opened = answer(sent, doing).await?;
-        let query = json!({
-            "_source": false, "version": true, "seq_no_primary_term": true, "track_total_hits": false, "size": PAGE_SIZE,
-            "query": {"range": {"_seq_no": {"gte": from}}}, "sort": [{"_seq_no": "asc"}],
-        });
-        let pit_id = opened["id"].as_str().unwrap_or_default().to_owned();
-        Ok(Some(Self { elasticsearch, index, query, pit_id }))
+        let opened = answer(server.open_point_in_time(index, KEEP_ALIVE).await, doing).await?;
+        Ok(Some(Self { server, index, from: Some(from), pit_id: server.point_in_time(&opened) }))
     }
 
     /// The next page; nothing after the last.
     pub async fn next(&mut self) -> Result<Option<Vec<Found>>, Error> {
-        self.query["pit"] = json!({"id": self.pit_id, "keep_alive": KEEP_ALIVE});
-        let sent = self.elasticsearch.search(SearchParts::None).body(&self.query).send().await;
-        let mut page = whole_answer(sent, format!("reading the keys of the index {}", self.index)).await?;
+        let Some(from) = self.from else { return Ok(None) };
+        let query = json!({
+            "_source": false, "version": true, "seq_no_primary_term": true, "track_total_hits": false, "size": PAGE_SIZE,
+            "query": {"range": {"_seq_no": {"gte": from}}}, "sort": [{"_seq_no": "asc"}],
+            "pit": {"id": self.pit_id, "keep_alive": KEEP_ALIVE},
+        });
+        let sent = self.server.search(SearchParts::None).body(query).send().await;
+        let page = whole_answer(sent, format!("reading the keys of the index {}", self.index)).await?;
         if let Some(id) = page["pit_id"].as_str() {
             id.clone_into(&mut self.pit_id);
         }
-        let Value::Array(hits) = page["hits"]["hits"].take() else { return Ok(None) };
-        let Some(last) = hits.last() else { return Ok(None) };
-        self.query["search_after"] = last["sort"].clone();
-        Ok(Some(hits.iter().filter_map(found).collect()))
+        let mut page: Vec<Found> = page["hits"]["hits"].as_array().into_iter().flatten().filter_map(found).collect();
+        self.from = page.last().map(|last| last.seq_no).filter(|_| page.len() == PAGE_SIZE);
+        if let Some(next) = self.from {
+            page.retain(|found| found.seq_no < next);
+        }
+        Ok((!page.is_empty()).then_some(page))
     }
 
-    /// Elasticsearch would forget the point in time by itself, later; so a failure is of no interest.
+    /// The server would forget the point in time by itself, later; so a failure is of no interest.
     pub async fn close(self) {
-        let _ = self.elasticsearch.close_point_in_time().body(json!({"id": self.pit_id})).send().await;
+        let _ = self.server.close_point_in_time(&self.pit_id).await;
     }
 }
 

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use axum::http::{Method, StatusCode};
 use config::Env;
 use elasticsearch::params::VersionType;
-use elasticsearch::{Elasticsearch, IndexParts, indices::IndicesDeleteParts};
+use elasticsearch::{IndexParts, indices::IndicesDeleteParts};
+use search::Server;
 use secrets::Secrets;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -19,7 +20,7 @@ const MOST: usize = 6_000_000;
 pub struct Compared {
     pub fixture: Fixture,
     pub stream: String,
-    elasticsearch: Elasticsearch,
+    elasticsearch: Server,
 }
 
 impl Compared {

@@ -1,4 +1,4 @@
-//! The table of refusals, against the real Elasticsearch.
+//! The table of refusals, against the real server.
 
 use elasticsearch::http::Method;
 use serde_json::{Value, json};
@@ -14,17 +14,17 @@ use crate::{
 #[tokio::test]
 async fn elasticsearch_answers_as_recorded_and_the_indexer_decides_as_recorded() {
     let fixture = Fixture::new().await;
-    let major = major_version(&fixture).await;
-    let rows: Vec<Row> = table::rows().into_iter().filter(|row| row.only_on.is_none_or(|only| only == major)).collect();
+    let server = server(&fixture).await;
+    let rows: Vec<Row> = table::rows().into_iter().filter_map(|row| row.on(&server)).collect();
     let (at_the_wire, rows): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(Row::is_at_the_wire);
     let (documents, states): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| row.made_by.is_empty());
     assert!(!at_the_wire.is_empty() && !documents.is_empty() && !states.is_empty());
 
-    LocalSet::new().run_until(play(&fixture, &documents, &states, at_the_wire)).await;
+    LocalSet::new().run_until(play(&fixture, &server, &documents, &states, at_the_wire)).await;
 }
 
 /// Side by side, since one of them waits for a shard.
-async fn play(fixture: &Fixture, documents: &[Row], states: &[Row], at_the_wire: Vec<Row>) {
+async fn play(fixture: &Fixture, server: &str, documents: &[Row], states: &[Row], at_the_wire: Vec<Row>) {
     let mut tests = JoinSet::new();
     for rows in states.chunk_by(|one, next| one.made_by == next.made_by) {
         tests.spawn_local(play_state(rows.to_vec()));
@@ -32,15 +32,15 @@ async fn play(fixture: &Fixture, documents: &[Row], states: &[Row], at_the_wire:
     for row in at_the_wire {
         tests.spawn_local(play_at_the_wire(row));
     }
-    play_documents(fixture, documents).await;
+    play_documents(fixture, server, documents).await;
     while let Some(done) = tests.join_next().await {
         done.unwrap();
     }
 }
 
 /// All documents to one index: first each by itself, as a probe, then all of them to the indexer in one message.
-async fn play_documents(fixture: &Fixture, rows: &[Row]) {
-    let (settings, properties) = table::index();
+async fn play_documents(fixture: &Fixture, server: &str, rows: &[Row]) {
+    let (settings, properties) = table::index(server);
     fixture.index_with("cities", properties, settings).await;
     let mut all = message("cities");
     for (position, row) in rows.iter().enumerate() {
@@ -181,8 +181,12 @@ fn push(message: Message, row: &Row, key: &str, version: i64) -> Message {
     }
 }
 
-async fn major_version(fixture: &Fixture) -> u64 {
+/// By the name that the table has for it.
+async fn server(fixture: &Fixture) -> String {
     let nodes = fixture.request(Method::Get, "/_nodes/_local?filter_path=nodes.*.version", Value::Null).await;
     let node = nodes["nodes"].as_object().unwrap().values().next().unwrap();
-    node["version"].as_str().unwrap().split('.').next().unwrap().parse().unwrap()
+    match node["version"].as_str().unwrap().split('.').next().unwrap() {
+        "2" => table::OPENSEARCH.to_owned(),
+        major => major.to_owned(),
+    }
 }

@@ -8,8 +8,8 @@ use elasticsearch::{
         IndicesCreateParts, IndicesGetParts, IndicesPutAliasParts, IndicesPutMappingParts, IndicesPutSettingsParts,
     },
 };
-use search::names;
 use search::request::{self, answer, find};
+use search::{Server, names};
 use serde_json::{Map, Value, json};
 use tokio_postgres::Client;
 
@@ -57,11 +57,7 @@ pub(super) enum Error {
 }
 
 /// Makes the index and its alias, extends the mapping, or does nothing.
-pub(super) async fn bring(
-    client: &mut Client,
-    elasticsearch: &Elasticsearch,
-    stream: &Stream,
-) -> Result<Outcome, Error> {
+pub(super) async fn bring(client: &mut Client, elasticsearch: &Server, stream: &Stream) -> Result<Outcome, Error> {
     if let Some(problem) = mapping::unsupported(&stream.mapping, &Value::Object(flat(stream))) {
         return Err(Error::Unsupported(problem));
     }
@@ -89,15 +85,12 @@ pub(super) async fn bring(
 }
 
 /// The index with its alias, in one request. Where the stream had one, its documents are read again.
-async fn create(
-    client: &mut Client,
-    elasticsearch: &Elasticsearch,
-    stream: &Stream,
-    index: &str,
-) -> Result<Outcome, Error> {
+async fn create(client: &mut Client, elasticsearch: &Server, stream: &Stream, index: &str) -> Result<Outcome, Error> {
+    let mut settings = settings(stream)?;
+    elasticsearch.allow_creation(&mut settings);
     let body = json!({
         "mappings": mappings(stream),
-        "settings": settings(stream)?,
+        "settings": settings,
         "aliases": {&stream.alias: {"is_write_index": true}},
     });
     let sent = elasticsearch.indices().create(IndicesCreateParts::Index(index)).body(body).send().await;

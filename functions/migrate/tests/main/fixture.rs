@@ -2,12 +2,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use config::Env;
 use elasticsearch::{
-    BulkOperation, BulkParts, Elasticsearch,
+    BulkOperation, BulkParts,
     http::response::Response,
     indices::{IndicesDeleteIndexTemplateParts, IndicesDeleteParts, IndicesGetParts},
 };
 use localstack::Database;
 use migrate::{Command, Config, Error, Limits, Migrate, Report};
+use search::Server;
 use secrets::{Secrets, fake::SecretsManager};
 use serde_json::{Value, json};
 use tokio_postgres::Client;
@@ -20,7 +21,7 @@ pub struct Fixture {
     pub database: Database,
     pub owner: Client,
     pub prefix: String,
-    pub elasticsearch: Elasticsearch,
+    pub elasticsearch: Server,
     pub manager: SecretsManager,
     pub config: Config,
 }

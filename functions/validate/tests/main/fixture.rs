@@ -6,13 +6,14 @@ use config::Env;
 use database::subscriptions::ELASTICSEARCH;
 use database::{Postgres, Stream};
 use drain::{Drain, Drained, Expanded, FanOut, Outcome, Sink, Step};
+use elasticsearch::BulkParts;
 use elasticsearch::http::Method;
 use elasticsearch::http::headers::HeaderMap;
 use elasticsearch::indices::{IndicesDeleteParts, IndicesGetParts};
-use elasticsearch::{BulkParts, Elasticsearch};
 use localstack::Database;
 use message::{Change, Op};
 use migrate::{Command, Migrate, Report};
+use search::Server;
 use secrets::{Secrets, fake::SecretsManager};
 use serde_json::{Value, json};
 use telemetry::Trace;
@@ -29,7 +30,7 @@ pub struct Fixture {
     pub database: Database,
     pub owner: Client,
     pub prefix: String,
-    pub elasticsearch: Elasticsearch,
+    pub elasticsearch: Server,
     manager: SecretsManager,
 }
 
@@ -236,12 +237,12 @@ impl Fixture {
 
 /// Straight into Elasticsearch, which has taken it when the step is finished.
 struct Straight {
-    elasticsearch: Elasticsearch,
+    elasticsearch: Server,
     prefix: String,
 }
 
 struct Writes {
-    elasticsearch: Elasticsearch,
+    elasticsearch: Server,
     prefix: String,
     body: Vec<String>,
 }

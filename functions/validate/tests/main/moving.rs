@@ -39,7 +39,9 @@ async fn an_index_that_is_made_anew_in_the_middle_of_a_round_is_compared_from_th
     let path = format!("/{index}");
     let was = fixture.request(Method::Get, &path, None).await[&index].take();
     fixture.request(Method::Delete, &path, None).await;
-    let body = json!({"mappings": was["mappings"], "aliases": was["aliases"]});
+    let mut settings = json!({});
+    fixture.elasticsearch.allow_creation(&mut settings);
+    let body = json!({"mappings": was["mappings"], "aliases": was["aliases"], "settings": settings});
     fixture.request(Method::Put, &path, Some(body)).await;
     let row = fixture.go_on(&validator, "items").await;
     assert_eq!(fixture.differences("items").await, "missing confirmed 1 10 2 4 5 6 7 8 9", "{row}");

@@ -1,10 +1,11 @@
 //! Connecting to a real Elasticsearch (ELASTICSEARCH_URL), and to ones that should be refused.
 
+mod scan;
 mod tls;
 
 use anyhow::Result;
 use config::Env;
-use search::{ConnectError, Settings, connect};
+use search::{ConnectError, Engine, Server, Settings, connect};
 use secrets::{Secrets, fake::SecretsManager};
 use serde_json::{Value, json};
 
@@ -27,11 +28,54 @@ async fn secrets(secret: &Value) -> Result<(SecretsManager, Secrets)> {
     Ok((manager, secrets))
 }
 
+/// The real one.
+async fn connected() -> Result<Server> {
+    let (_manager, secrets) = secrets(&localstack::elasticsearch_secret()?).await?;
+    Ok(connect(&settings("")?, &secrets).await?)
+}
+
 #[tokio::test]
 async fn an_elasticsearch_that_answers_is_connected() -> Result<()> {
-    let (_manager, secrets) = secrets(&localstack::elasticsearch_secret()?).await?;
-    connect(&settings("")?, &secrets).await?;
+    connected().await?;
     Ok(())
+}
+
+#[tokio::test]
+async fn a_server_is_what_it_says_that_it_is_unless_it_is_named() -> Result<()> {
+    const ELASTICSEARCH: &str =
+        r#"{"version":{"number":"9.4.3","build_flavor":"default"},"tagline":"You Know, for Search"}"#;
+    const OPENSEARCH: &str = r#"{"version":{"distribution":"opensearch","number":"2.19.6"},
+        "tagline":"The OpenSearch Project: https://opensearch.org/"}"#;
+    // One that is to be taken for Elasticsearch 7.10 by its clients.
+    const DISGUISED: &str =
+        r#"{"version":{"number":"7.10.2"},"tagline":"The OpenSearch Project: https://opensearch.org/"}"#;
+    for (said, named, expected) in [
+        ((200, ELASTICSEARCH), "", Engine::Elasticsearch),
+        ((200, OPENSEARCH), "", Engine::OpenSearch),
+        ((200, DISGUISED), "", Engine::OpenSearch),
+        ((403, r#"{"error":"closed"}"#), "", Engine::Elasticsearch),
+        ((200, "<html>"), "", Engine::Elasticsearch),
+        ((403, r#"{"error":"closed"}"#), "opensearch", Engine::OpenSearch),
+        ((200, OPENSEARCH), "elasticsearch", Engine::Elasticsearch),
+    ] {
+        let authority = Authority::new()?;
+        let url = authority
+            .serve(move |request| if request.starts_with("GET / ") { said } else { (200, r#"{"status":"green"}"#) })
+            .await?;
+        let (_manager, secrets) = secrets(&json!({ "url": url, "ca": authority.pem() })).await?;
+        let mut env = Env::from_pairs([("ELASTICSEARCH_SECRET_ARN", ARN), ("SEARCH_ENGINE", named)]);
+        let settings = Settings::from_env(&mut env);
+        env.finish()?;
+        assert_eq!(connect(&settings, &secrets).await?.engine(), expected, "{said:?} {named}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_server_that_is_neither_is_a_problem_of_the_configuration() {
+    let mut env = Env::from_pairs([("ELASTICSEARCH_SECRET_ARN", ARN), ("SEARCH_ENGINE", "solr")]);
+    let _ = Settings::from_env(&mut env);
+    assert_eq!(env.finish().unwrap_err().problems, ["SEARCH_ENGINE must be elasticsearch or opensearch"]);
 }
 
 #[tokio::test]

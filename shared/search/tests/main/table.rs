@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 
 const TEXT: &str = include_str!("../refusals.md");
 
+/// What the table calls OpenSearch.
+pub const OPENSEARCH: &str = "opensearch";
+
 /// One row of one of its tables.
 #[derive(Clone, Debug)]
 pub struct Row {
@@ -17,8 +20,8 @@ pub struct Row {
     pub document: Option<String>,
     pub key: Option<String>,
     pub version: Option<i64>,
-    /// The major version of Elasticsearch that says so, where the other says something else.
-    pub only_on: Option<u64>,
+    /// The servers that say so, where others say something else: `8` and `9` of Elasticsearch, `opensearch`.
+    pub only_on: Vec<String>,
     pub answer: Answer,
     pub outcome: Outcome,
 }
@@ -48,10 +51,14 @@ pub struct Outcome {
 }
 
 /// Settings and properties of the index that the documents are for.
-pub fn index() -> (Value, Value) {
+pub fn index(server: &str) -> (Value, Value) {
     let (_, rest) = TEXT.split_once("```json").unwrap();
     let (text, _) = rest.split_once("```").unwrap();
-    let index: Value = serde_json::from_str(text).unwrap();
+    let mut index: Value = serde_json::from_str(text).unwrap();
+    if server == OPENSEARCH {
+        index["properties"]["flat"] = json!({"type": "flat_object"});
+        index["properties"].as_object_mut().unwrap().remove("vector");
+    }
     (index["settings"].clone(), index["properties"].clone())
 }
 
@@ -92,8 +99,8 @@ fn row(cells: &HashMap<&str, &str>) -> Row {
     };
     let answer = cell("answer");
     let (only_on, answer) = match answer.strip_prefix("on ").and_then(|rest| rest.split_once(": ")) {
-        Some((major, answer)) => (Some(major.parse().unwrap()), answer),
-        None => (None, answer),
+        Some((servers, answer)) => (servers.split(", ").map(str::to_owned).collect(), answer),
+        None => (vec![], answer),
     };
     Row {
         case: cell("case").to_owned(),
@@ -125,6 +132,16 @@ fn expand(text: &str) -> String {
 }
 
 impl Row {
+    /// As this server says it; `None`: it says something else.
+    pub fn on(mut self, server: &str) -> Option<Self> {
+        if server == OPENSEARCH {
+            for cause in self.answer.causes.iter_mut().filter(|cause| *cause == "document_parsing_exception") {
+                *cause = "mapper_parsing_exception".to_owned();
+            }
+        }
+        (self.only_on.is_empty() || self.only_on.iter().any(|only| only == server)).then_some(self)
+    }
+
     pub fn is_at_the_wire(&self) -> bool {
         self.made_by == ["wire"]
     }
