@@ -174,7 +174,7 @@ def status(arguments: dict[str, str]) -> None:
     stack = existing(arguments)
     if stack.facts.get("docker"):
         return docker.compose(stack, "ps")
-    row = "{:<15}{:<9}{:<18}{:<9}{}".format
+    row = "{:<17}{:<9}{:<18}{:<9}{}".format
     print(row(stack.name, "pid", "since", "healthy", "where"))
     for server in servers_of(stack):
         found = process.find(stack, server.NAME) if uses_own(stack, server) else None

@@ -61,7 +61,7 @@ class Stack:
     @property
     def is_for_tests(self) -> bool:
         """Its data is thrown away, so it may be quick instead of durable."""
-        return self.name in ("test", "test-faults", "test-oldest", "test-direct", "test-queue")
+        return self.name in ("test", "test-faults", "test-oldest", "test-direct", "test-queue", "test-opensearch")
 
     @property
     def targets(self) -> list[str]:

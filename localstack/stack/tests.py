@@ -18,6 +18,7 @@ import functions
 import image
 import machine
 import npm
+import opensearch
 import packages
 import postgres
 import sluice
@@ -29,6 +30,10 @@ from layout import CACHE, REPOSITORY, TARGET
 WATCH = [str(packages.PYTHON), "-B", "localstack/tests/test_watch.py"]
 SAID = CACHE / "tests"  # what each program of the last run said
 LONG_FAULTS = {"OUTAGE_SECONDS": "120", "FREEZE_SECONDS": "60", "KILL_CHANGES": "20000"}
+# What runs on OpenSearch, too, since it is about the index; of a program all, or the modules that are named.
+ON_OPENSEARCH = {
+    "search main": [], "indexer main": ["refusals::"], "migrate main": ["indexes::"], "localstack main": ["changes::", "refused::"],
+}  # fmt: skip
 # What wants a target's server, beside the end-to-end tests.
 NEAR_TARGETS = ("clickhouse main", "kafka main", "kafka faults", "migrate main")
 # For the browser's tests: a date that PostgreSQL knows and Elasticsearch does not makes a hackathon a dead letter.
@@ -51,12 +56,12 @@ class Program:
 
 def test(arguments: dict[str, str]) -> None:
     """The tests, in stacks of their own, whatever the shell says about others: in one those that stop servers, and those that
-    destroy the deploy; in one the end-to-end tests once more, without a queue; beside them the others. All of them run, whatever
-    fails."""
+    destroy the deploy; in one the end-to-end tests once more, without a queue, and in one those that are about the index, on
+    OpenSearch; beside them the others. All of them run, whatever fails."""
     oldest, chromium = machine.oldest_postgres(), npm.find_chromium()
     env = tests_environment(arguments)
     packages.install_for_tests()
-    rust = rust_tests(env)
+    rust = rust_tests(env, without(arguments))
     watch = Program("the alarms", WATCH)
     processes = Program("the stack's processes", [packages.PYTHON, "-B", "localstack/tests/test_process.py"])
     targets = Program("the targets", [packages.PYTHON, "-B", "localstack/tests/test_targets.py"])
@@ -68,6 +73,7 @@ def test(arguments: dict[str, str]) -> None:
     demo = Program("the demo", [sys.executable, "-B", "examples/demo/demo.py", "STACK=test", "TARGETS=all"])
     faults, simulation, log = (rust.pop(name) for name in ("localstack faults", "localstack simulation", "database log"))
     end_to_end = rust["localstack main"]
+    on_opensearch = [replace(rust[name], command=[*rust[name].command, *chosen]) for name, chosen in ON_OPENSEARCH.items()]
     # What is deployed, and what wants a target: the first stack alone has one.
     deployed = [rust.pop(name) for name in list(rust) if name.startswith("localstack ") or name in NEAR_TARGETS]
     failed: list[str] = []
@@ -86,17 +92,29 @@ def test(arguments: dict[str, str]) -> None:
         if attempt([Program("second stack", ["localstack/stack/run", "up", *chosen])], dict(os.environ), failed):
             attempt(chain([faults, watch, infra], taken(rest)), stack_environment("test-faults"), failed)
 
+    def in_others() -> None:
+        in_one_process("test-direct", [end_to_end], arguments | {"RUN": sluice.DIRECT, "TARGETS": "all"}, failed)
+        down({"STACK": "test-direct"})
+        chosen = {"RUN": sluice.DIRECT, "TARGETS": "", "SEARCH": opensearch.NAME}
+        in_one_process("test-opensearch", on_opensearch, arguments | chosen, failed)
+
     try:
-        together(in_first, in_second, lambda: in_one_process(sluice.DIRECT, [end_to_end], arguments, failed))
+        together(in_first, in_second, in_others)
     finally:
-        for name in ("test-faults", "test-oldest", "test-direct"):
+        for name in ("test-faults", "test-oldest", "test-direct", "test-opensearch"):
             down({"STACK": name})
     say_times()
     if failed:
         raise Failure("\n".join([f"tests failed. All that they said is above, and in {SAID}:", *failed]))
 
 
-def rust_tests(env: dict[str, str]) -> dict[str, Program]:
+def without(arguments: dict[str, str]) -> list[str]:
+    """What leaves tests out, by the name of their module, that are about something which a stack of these arguments has not."""
+    missing = {"queue": arguments.get("RUN") == sluice.DIRECT, "security": arguments.get("SEARCH") == opensearch.NAME}
+    return [part for module, is_missing in missing.items() if is_missing for part in ("--skip", f"{module}::")]
+
+
+def rust_tests(env: dict[str, str], left_out: Iterable[str] = ()) -> dict[str, Program]:
     """Each program that `cargo test --workspace` would run, by its package and its name; there are no tests in the docs."""
     log, found = CACHE / "build-tests.log", {}
     command = ["cargo", "test", "--locked", "--workspace", "--no-run", "--message-format=json-render-diagnostics"]
@@ -108,7 +126,7 @@ def rust_tests(env: dict[str, str]) -> dict[str, Program]:
             folder, target = Path(made["manifest_path"]).parent, made["target"]
             kind = target["kind"][0]
             name = f"{folder.name} {dict(lib='lib', bin='bin ' + target['name']).get(kind, target['name'])}"
-            found[name] = Program(name, [made["executable"]], folder)
+            found[name] = Program(name, [made["executable"], *left_out], folder)
     return found
 
 
@@ -145,14 +163,11 @@ def attempt(programs: Iterable[Program], env: dict[str, str], failed: list[str])
     return passed
 
 
-def in_one_process(run_as: str, programs: Iterable[Program], arguments: dict[str, str], failed: list[str]) -> None:
-    """End-to-end tests in a stack of their own, in which the process `sluice` is all functions. Without a queue those are left out
-    that are about it, by the name of their module."""
-    stack = f"test-{run_as}"
-    chosen = [f"{name}={value}" for name, value in (arguments | {"STACK": stack, "RUN": run_as, "TARGETS": "all"}).items()]
-    left_out = ["--skip", "queue::"] if run_as == sluice.DIRECT else []
-    told = [replace(one, name=f"{one.name} {run_as}", command=[*one.command, *left_out]) for one in programs]
-    if attempt([Program(f"stack {run_as}", ["localstack/stack/run", "up", *chosen])], dict(os.environ), failed):
+def in_one_process(stack: str, programs: Iterable[Program], arguments: dict[str, str], failed: list[str]) -> None:
+    """Tests in a stack of their own, in which the process `sluice` is all functions."""
+    chosen = [f"{name}={value}" for name, value in (arguments | {"STACK": stack}).items()]
+    told = [replace(one, name=f"{one.name} in {stack}", command=[*one.command, *without(arguments)]) for one in programs]
+    if attempt([Program(f"stack {stack}", ["localstack/stack/run", "up", *chosen])], dict(os.environ), failed):
         attempt(told, stack_environment(stack), failed)
 
 
@@ -169,9 +184,14 @@ def soak(arguments: dict[str, str]) -> None:
     run_tests(["cargo", "test", "--workspace", "--test", "faults", "--test", "outages", "--", "--nocapture"], env | LONG_FAULTS)
     rust, failed = rust_tests(env), []
     in_process = [replace(rust[f"localstack {name}"], env=LONG_FAULTS) for name in ("main", "faults", "outages")]
-    for run_as in (sluice.DIRECT, sluice.QUEUE):
-        in_one_process(run_as, in_process, {}, failed)
-        down({"STACK": f"test-{run_as}"})
+    ways = {
+        "test-direct": {"RUN": sluice.DIRECT},
+        "test-queue": {"RUN": sluice.QUEUE},
+        "test-opensearch": {"RUN": sluice.DIRECT, "SEARCH": opensearch.NAME},
+    }
+    for stack, chosen in ways.items():
+        in_one_process(stack, in_process, chosen | {"TARGETS": "all"}, failed)
+        down({"STACK": stack})
     if failed:
         raise Failure("\n".join(["tests failed:", *failed]))
     run_tests(["cargo", "test", "--workspace", "--test", "simulation", "--", "--nocapture"], env | long)
@@ -197,7 +217,7 @@ def bench(arguments: dict[str, str]) -> None:
 
 def tests_environment(arguments: dict[str, str]) -> dict[str, str]:
     """Brings the stack `test` up. What an earlier run left, perhaps of another branch, must not decide over this one."""
-    for name in ("test", "test-faults", "test-oldest", "test-direct", "test-queue"):
+    for name in ("test", "test-faults", "test-oldest", "test-direct", "test-queue", "test-opensearch"):
         clean({"STACK": name})
     up(arguments | {"STACK": "test", "TARGETS": ",".join(TARGETS)})
     return stack_environment("test")

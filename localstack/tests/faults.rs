@@ -19,6 +19,8 @@ mod pipeline;
 mod queue;
 #[path = "faults/rotation.rs"]
 mod rotation;
+#[path = "faults/security.rs"]
+mod security;
 #[path = "faults/servers.rs"]
 mod servers;
 #[allow(dead_code, reason = "shared with the other end-to-end tests, which use the rest of it")]

@@ -10,5 +10,7 @@ mod indexes;
 mod operations;
 #[path = "main/schema.rs"]
 mod schema;
+#[path = "main/security.rs"]
+mod security;
 #[path = "main/topics.rs"]
 mod topics;

@@ -68,7 +68,9 @@ async fn restore_around(pipeline: &Pipeline, stream: &str, changes: &str) -> Res
     pipeline.stack.execute(changes).await?;
     pipeline.stack.converges(stream, "SELECT id::text FROM item").await?;
     let (index, was) = found.as_object().and_then(|found| found.iter().next()).context("there is an index")?;
-    let body = json!({"mappings": was["mappings"], "aliases": was["aliases"]}).to_string();
+    // On OpenSearch none is made under the template without it.
+    let settings = json!({"index.sort.field": null});
+    let body = json!({"mappings": was["mappings"], "aliases": was["aliases"], "settings": settings}).to_string();
     damage(pipeline, Method::Delete, &format!("/{index}"), None).await?;
     damage(pipeline, Method::Put, &format!("/{index}"), Some(&body)).await?;
     let mut lines = String::new();
