@@ -57,7 +57,8 @@ BEGIN
                 SELECT t.stream FROM sluice.target AS t
                 WHERE t.subscription = point.subscription AND NOT sluice.settled(point.subscription, point.seen, t.stream) ORDER BY t.stream);
         END IF;
-        UPDATE sluice.checkpoint AS c SET at = keep_checkpoints.now, left_out = late WHERE c.id = point.id;
+        -- No earlier than it is, and as a time is told: whoever replays from what was told finds it.
+        UPDATE sluice.checkpoint AS c SET at = date_trunc('milliseconds', keep_checkpoints.now) + interval '1 ms', left_out = late WHERE c.id = point.id;
         busy := array_remove(busy, point.subscription);
     END LOOP;
     INSERT INTO sluice.checkpoint (subscription, seen, asked_at, system_identifier, timeline)

@@ -113,7 +113,7 @@ function columns(ask: (subscription: Subscription) => void, replay: (name: strin
       isNameHidden: true,
       kind: 'actions',
       cell: (subscription) => (
-        <>
+        <div className="side-by-side">
           {subscription.name !== 'fan_out' && (
             <Action
               className="button small"
@@ -131,7 +131,7 @@ function columns(ask: (subscription: Subscription) => void, replay: (name: strin
             <Icon name={subscription.paused ? 'play' : 'pause'} />
             {subscription.paused ? 'Resume' : 'Pause'}
           </Action>
-        </>
+        </div>
       ),
     },
   ];
