@@ -57,8 +57,10 @@ BEGIN
                 SELECT t.stream FROM sluice.target AS t
                 WHERE t.subscription = point.subscription AND NOT sluice.settled(point.subscription, point.seen, t.stream) ORDER BY t.stream);
         END IF;
-        -- No earlier than it is, and as a time is told: whoever replays from what was told finds it.
-        UPDATE sluice.checkpoint AS c SET at = date_trunc('milliseconds', keep_checkpoints.now) + interval '1 ms', left_out = late WHERE c.id = point.id;
+        -- No earlier than it was found out, and as a time is told: whoever replays from what was told finds it.
+        UPDATE sluice.checkpoint AS c
+        SET at = date_trunc('milliseconds', greatest(keep_checkpoints.now, clock_timestamp())) + interval '1 ms', left_out = late
+        WHERE c.id = point.id;
         busy := array_remove(busy, point.subscription);
     END LOOP;
     INSERT INTO sluice.checkpoint (subscription, seen, asked_at, system_identifier, timeline)
