@@ -167,7 +167,6 @@ BEGIN
         RAISE EXCEPTION 'the checkpoint leaves out the stream %, which is fed by sluice.emit', quote_ident(blind) USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Choose an earlier one, or emit again.';
     END IF;
     checkpoint_at := point.at;
-    SELECT * INTO position FROM sluice.subscription AS s WHERE s.name = position.name;
     position.seen := sluice.seen_by_both(position.seen, point.seen);
     position.until := NULL;
     log_rows := (SELECT c.pending_rows FROM sluice.count_pending(position) AS c);
