@@ -90,6 +90,8 @@ validate: ## Compare each stream's source with its index and its table, or one b
 	$(stack)
 replay: ## Deliver again what changed since a checkpoint, by its name or a time: make replay FROM=before-import, STREAM=books, TARGET=clickhouse; DRY_RUN=1 only says what that would be
 	$(stack)
+reindex: ## Build another generation of a stream's index, which takes over when it has all: make reindex STREAM=books; ACTION=status tells how far, takeover approves, rollback goes back, abort gives up
+	$(stack)
 uninstall: ## Remove all that Sluice made in PostgreSQL and Elasticsearch, and nothing else
 	$(stack)
 init: ## Write .env, the parameters of a deploy to AWS
@@ -97,4 +99,4 @@ init: ## Write .env, the parameters of a deploy to AWS
 cost: ## What a month on AWS costs: make cost EVENTS_PER_DAY=1000000 DOC_BYTES=1024
 	@python3 -B infra/cost.py $(given)
 
-.PHONY: help demo test soak bench up down signal start status health logs psql env shell-postgres list-kafka-topics init-kafka clean servers fetch build release binary image deploy destroy trial redeploy dashboard migrate rebase validate replay uninstall init cost
+.PHONY: help demo test soak bench up down signal start status health logs psql env shell-postgres list-kafka-topics init-kafka clean servers fetch build release binary image deploy destroy trial redeploy dashboard migrate rebase validate replay reindex uninstall init cost

@@ -5,7 +5,7 @@
   deploy   packages the functions and the template, shows the change set, executes it
   migrate  invokes the migrate function; its words are printed, and its failure is this command's. After `deploy` it also
            takes the stack back to what it was, since the functions before know the schema that is still there
-  uninstall, rebase, replay  the same function's other commands; a rebase is invoked until it has finished, and a replay is told
+  uninstall, rebase, replay, reindex  the same function's other commands; a rebase is invoked until it has finished, and a replay is told
            what by --since, --stream, --target, --dry-run
   validate  compares the streams' sources with what their targets have, by the validate function: --stream, --target, --repair,
            --dry-run. It fails if they differ
@@ -34,7 +34,7 @@ import validation
 from archive import pack
 from bucket import Bucket, BucketRefused
 
-MIGRATE_COMMANDS = ("migrate", "uninstall", "rebase", "replay")
+MIGRATE_COMMANDS = ("migrate", "uninstall", "rebase", "replay", "reindex")
 CHANGES = {"Add": "add", "Modify": "change", "Remove": "remove", "Import": "import", "Dynamic": "maybe change"}
 # A stack's states that no deploy leads out of, and what does.
 STUCK = {
@@ -101,6 +101,9 @@ class Deployment:
         if command == "replay":
             given = self.arguments
             asked |= {"from": given.since, "target": given.target, "stream": given.stream, "dry_run": given.dry_run}
+        if command == "reindex":
+            given = self.arguments
+            asked |= {"stream": given.stream, "action": given.action, "accept_dead_letters": given.accept_dead_letters}
         while not has_finished:
             self._say(f"invoking {command}")
             answer = self._invoke(self.outputs()["MigrateFunction"], asked)
@@ -377,11 +380,13 @@ def main() -> None:
     parser.add_argument("--outputs", type=Path, help="where to write the stack's outputs and parameters, as JSON")
     parser.add_argument("--bucket", help="where the code is put; made, if none is named")
     parser.add_argument("--function", help="for update")
-    parser.add_argument("--stream", help="for validate and replay: one, and not all")
+    parser.add_argument("--stream", help="for validate and replay: one, and not all; for reindex: which")
     parser.add_argument("--since", help="for replay: a checkpoint's name, or a time")
     parser.add_argument("--target", help="for validate: in this one, and not in each: elasticsearch or clickhouse; for replay: to this one")
     parser.add_argument("--repair", action="store_true", help="for validate: put right what is confirmed to differ")
     parser.add_argument("--dry-run", action="store_true", help="for validate and replay: say what it would be, and write nothing")
+    parser.add_argument("--action", choices=["begin", "status", "takeover", "rollback", "abort"], default="begin", help="for reindex")
+    parser.add_argument("--accept-dead-letters", action="store_true", help="for reindex: take over without the documents that the index refuses")
     parser.add_argument("--yes", metavar="STACK", help="for destroy: the name that is typed otherwise")
     deployment = Deployment(parser.parse_args())
     deployment.step = deployment.arguments.steps[0]

@@ -5,8 +5,12 @@ CREATE TABLE sluice.stream (
     source text,                                -- a table or a view, qualified and quoted; NULL: fed by emit
     key text[] NOT NULL,                        -- columns of the source; empty: fed by emit
     reader regrole,                             -- with whose rights the source and `affects` are read; NULL: the functions'
-    CONSTRAINT stream_name CHECK (name ~ '^[a-z][a-z0-9_-]{0,99}$')
+    generation integer NOT NULL DEFAULT 1,      -- of its index
+    generations integer NOT NULL DEFAULT 1,     -- the highest number that was given to one
+    follows text REFERENCES sluice.stream ON DELETE CASCADE, -- a generation beside the live one: whose rows of the log are its rows, too
+    CONSTRAINT stream_name CHECK (name ~ '^[a-z][a-z0-9_-]{0,99}$' OR follows IS NOT NULL AND name = follows || '.g' || generation)
 );
+CREATE INDEX stream_follows ON sluice.stream (follows);
 
 -- Where a stream's documents go, what is wanted there, and what there is. No reference to the subscription: its row is the
 -- drain's to lock, and would be locked as long as a migration that defines a stream is open.
@@ -15,6 +19,8 @@ CREATE TABLE sluice.target (
     stream text NOT NULL REFERENCES sluice.stream ON DELETE CASCADE,
     mapping jsonb NOT NULL,                     -- wanted: its "properties" are the documents' fields
     settings jsonb,
+    source text,                                -- wanted of the next generation; NULL: the stream's
+    reindex boolean NOT NULL DEFAULT false,     -- the next generation is wanted, whatever has changed
     live_mapping jsonb,                         -- what the target has; the drain reads these fields
     live_index text,                            -- or table, or topic. NULL: not made yet, changes wait
     rests_until timestamptz,                    -- its changes are set aside until then: it could not be read, or was refused
@@ -22,6 +28,24 @@ CREATE TABLE sluice.target (
     CONSTRAINT target_live CHECK ((live_mapping IS NULL) = (live_index IS NULL))
 );
 CREATE INDEX target_stream ON sluice.target (stream);
+
+-- The generations of streams' indexes beside the live ones. Each is a stream of its own, which follows the one that it is of:
+-- `books.g2` follows `books`. So it has its own source, mapping, letters, waits and verdict. When it takes over, the two change places.
+CREATE TABLE sluice.generation (
+    stream text PRIMARY KEY REFERENCES sluice.stream ON DELETE CASCADE,
+    state text NOT NULL DEFAULT 'building',
+    begun_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    seen pg_snapshot,                           -- whatever this does not see is sent to it; NULL: it has only begun
+    copied_by text,                             -- of a stream that is fed by emit: the task of Elasticsearch that copies the live index
+    filled pg_snapshot,                         -- sees all that was to fill it; NULL: it is still being filled
+    filled_at timestamptz,
+    is_checked boolean NOT NULL DEFAULT false,  -- its settings are those that are wanted, and a round of the validator was begun
+    is_approved boolean NOT NULL DEFAULT false, -- an operator lets it take over
+    accepts_letters boolean NOT NULL DEFAULT false,
+    problem text,                               -- why it does not go on
+    keep_until timestamptz,                     -- of the one that was live: until then it is written, and there is a way back
+    CONSTRAINT generation_state CHECK (state IN ('building', 'kept', 'dropped'))
+);
 
 -- Changes of a stream that has no index yet, or that rests, of each key the newest: out of the way of the others, and sent when
 -- migrate has made it, or the rest is over. No reference to the stream: the drain does not wait for a migration that has it locked.

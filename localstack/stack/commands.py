@@ -366,6 +366,19 @@ def replay(arguments: dict[str, str]) -> None:
     docker.invoke(stack, "replay", *asked) if stack.facts.get("docker") else functions.ask(stack, "replay", *asked)
 
 
+def reindex(arguments: dict[str, str]) -> None:
+    """Builds another generation of a stream's index, or does something with those that there are: of the local stack, or with STAGE or STACK_NAME on AWS."""
+    if not arguments.get("STREAM") and arguments.get("ACTION") != "status":
+        raise Failure("which stream? make reindex STREAM=name; ACTION=status tells of all")
+    options = options_of(arguments, "STREAM", "ACTION", flags=("ACCEPT_DEAD_LETTERS",))
+    if name := on_aws(arguments):
+        return functions.on_aws(name, "reindex", *options)
+    stack = existing(arguments)
+    if stack.run:
+        return sluice.command(stack, "reindex", *options)
+    docker.invoke(stack, "reindex", *options) if stack.facts.get("docker") else functions.ask(stack, "reindex", *options)
+
+
 def options_of(arguments: dict[str, str], *named: str, flags: tuple[str, ...]) -> list[str]:
     """Arguments of a command as options of whoever carries it out."""
     options = [f"--{name.lower()}={arguments[name]}" for name in named if arguments.get(name)]
@@ -410,5 +423,5 @@ def init(arguments: dict[str, str]) -> None:
 
 COMMANDS = {
     command.__name__.replace("_", "-"): command
-    for command in (up, down, signal, start, status, health, logs, psql, list_kafka_topics, clean, servers, env, build, release, binary, image, deploy, destroy, trial, redeploy, migrate, rebase, validate, replay, uninstall, dashboard, init, fetch)
+    for command in (up, down, signal, start, status, health, logs, psql, list_kafka_topics, clean, servers, env, build, release, binary, image, deploy, destroy, trial, redeploy, migrate, rebase, validate, replay, reindex, uninstall, dashboard, init, fetch)
 }

@@ -1,5 +1,28 @@
 -- Streams: how they are defined, and what reads their documents.
 
+-- The stream whose index a name stands for, of whichever generation.
+CREATE OR REPLACE FUNCTION sluice.base_of(name text) RETURNS text
+LANGUAGE sql IMMUTABLE AS $$ SELECT split_part(name, '.', 1) $$;
+
+-- What flights of a stream are noted under, for good: places are changed, and the generation of what is under way is not. The
+-- first one has the stream's name alone.
+CREATE OR REPLACE FUNCTION sluice.flight_name(stream sluice.stream) RETURNS text
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT sluice.base_of(stream.name) || CASE WHEN stream.generation > 1 THEN '.g' || stream.generation ELSE '' END
+$$;
+
+-- The same for the name that a stream has now; one that is not known is its own.
+CREATE OR REPLACE FUNCTION sluice.flight_of(stream text) RETURNS text
+LANGUAGE sql STABLE AS $$
+    SELECT coalesce((SELECT sluice.flight_name(s) FROM sluice.stream AS s WHERE s.name = flight_of.stream), flight_of.stream)
+$$;
+
+-- The streams whose rows of the log are sent to this one.
+CREATE OR REPLACE FUNCTION sluice.feeds(stream text) RETURNS text[]
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN sluice.base_of(stream) = stream THEN ARRAY[stream] ELSE ARRAY[sluice.base_of(stream), stream] END
+$$;
+
 -- The type of each of these columns, as a cast names it. NULL where the relation has no such column.
 CREATE OR REPLACE FUNCTION sluice.column_types(relation regclass, columns text[]) RETURNS text[]
 LANGUAGE sql STABLE AS $$
@@ -249,6 +272,7 @@ LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     known sluice.stream;
     target sluice.target;
+    is_next boolean := false;
     relation regclass := sluice.resolve_source(name, source);
     columns text[] := coalesce(sluice.column_list(key), '{}');
 BEGIN
@@ -305,7 +329,7 @@ BEGIN
         RAISE EXCEPTION 'stream %: it goes to Elasticsearch, and its mapping is missing', name
             USING HINT = format('Give the mapping. To have it go there no more: SELECT sluice.withhold(%L, ''elasticsearch'').', name);
     END IF;
-    IF (known.source, known.key, known.reader, target.mapping, target.settings) IS NOT DISTINCT FROM (source, columns, reader, mapping, settings)
+    IF (coalesce(target.source, known.source), known.key, known.reader, target.mapping, target.settings) IS NOT DISTINCT FROM (source, columns, reader, mapping, settings)
         AND known.name IS NOT NULL
     THEN
         RETURN;
@@ -318,17 +342,21 @@ BEGIN
         RAISE EXCEPTION 'stream %: its key is (%) and cannot become (%), since the index is keyed by it', name,
             array_to_string(known.key, ', '), array_to_string(columns, ', ') USING HINT = 'Drop the stream and define it anew.';
     ELSE
+        -- Another source is that of the next generation, as long as the live one can be read.
+        is_next := target.live_index IS NOT NULL AND known.source <> define_stream.source AND sluice.relation_of(known.source) IS NOT NULL;
         UPDATE sluice.stream AS s
-        SET source = define_stream.source, reader = define_stream.reader
+        SET source = CASE WHEN is_next THEN s.source ELSE define_stream.source END, reader = define_stream.reader
         WHERE s.name = define_stream.name;
+        UPDATE sluice.stream AS s SET reader = define_stream.reader WHERE s.follows = define_stream.name;
         IF known.reader IS DISTINCT FROM reader THEN        -- who asks `affects`, too
             PERFORM sluice.grant_read(t.relation, ARRAY[sluice.reader_of(s)]), CASE WHEN t.affects IS NOT NULL THEN sluice.check_affects(t.relation, t.stream, t.affects) END
             FROM sluice.tracked AS t JOIN sluice.stream AS s ON s.name = t.stream WHERE s.name = define_stream.name;
         END IF;
     END IF;
-    INSERT INTO sluice.target AS t (subscription, stream, mapping, settings)
-    SELECT 'elasticsearch', define_stream.name, define_stream.mapping, define_stream.settings WHERE define_stream.mapping IS NOT NULL
-    ON CONFLICT ON CONSTRAINT target_pkey DO UPDATE SET mapping = excluded.mapping, settings = excluded.settings;
+    INSERT INTO sluice.target AS t (subscription, stream, mapping, settings, source)
+    SELECT 'elasticsearch', define_stream.name, define_stream.mapping, define_stream.settings, CASE WHEN is_next THEN define_stream.source END
+    WHERE define_stream.mapping IS NOT NULL
+    ON CONFLICT ON CONSTRAINT target_pkey DO UPDATE SET mapping = excluded.mapping, settings = excluded.settings, source = excluded.source;
 END $$;
 
 -- The classic outbox, for applications that carry their own document, and for a key that is to be read again. Belongs
@@ -340,7 +368,7 @@ DECLARE
     known sluice.stream;
     bytes integer := octet_length(payload::text);
 BEGIN
-    SELECT * INTO known FROM sluice.stream AS s WHERE s.name = emit.stream;
+    SELECT * INTO known FROM sluice.stream AS s WHERE s.name = emit.stream AND s.follows IS NULL;
     IF known.name IS NULL THEN
         RAISE EXCEPTION 'there is no stream %', quote_ident(stream) USING HINT = 'Define it first: SELECT sluice.define_stream(…).';
     END IF;
@@ -364,15 +392,15 @@ BEGIN
     INSERT INTO sluice.outbox (stream, key, op, payload) VALUES (stream, key, op, payload);
 END $$;
 
--- Keeps these rows of the log until their stream has an index: of each key the newest. What is kept for a stream is sent
+-- Keeps these rows of the log for a stream, or for the generation of it, until that has an index: of each key the newest. What is kept for a stream is sent
 -- before anything else, once it has one (`waited`), so nothing has to be locked here: it may get its index meanwhile.
-CREATE OR REPLACE FUNCTION sluice.wait(reader text, ids bigint[]) RETURNS void
+CREATE OR REPLACE FUNCTION sluice.wait(reader text, stream text, ids bigint[]) RETURNS void
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO sluice.waiting AS w (id, subscription, stream, key, op, payload)
-    SELECT DISTINCT ON (o.stream, left(o.key, 2048)) o.id, reader, o.stream, left(o.key, 2048), o.op, o.payload
+    SELECT DISTINCT ON (left(o.key, 2048)) o.id, reader, wait.stream, left(o.key, 2048), o.op, o.payload
     FROM sluice.outbox AS o
     WHERE o.id = ANY (ids)
-    ORDER BY o.stream, left(o.key, 2048), o.id DESC
+    ORDER BY left(o.key, 2048), o.id DESC
     ON CONFLICT (subscription, stream, md5(key)) DO UPDATE SET id = excluded.id, op = excluded.op, payload = excluded.payload
     WHERE excluded.id > w.id
 $$;

@@ -195,6 +195,8 @@ BEGIN
         RAISE EXCEPTION 'stream % does not go to %', quote_ident(stream), quote_ident(target)
             USING ERRCODE = 'undefined_object', HINT = 'Where each goes: SELECT stream, subscription FROM sluice.target.';
     END IF;
+    UPDATE sluice.generation AS g SET state = 'dropped'
+    FROM sluice.stream AS s WHERE s.name = g.stream AND s.follows = withhold.stream AND withhold.target = 'elasticsearch';
     DELETE FROM sluice.waiting AS w WHERE w.stream = withhold.stream AND w.subscription = withhold.target;
     DELETE FROM sluice.look AS l WHERE l.stream = withhold.stream AND l.subscription = withhold.target;
     DELETE FROM sluice.stream_fault AS f WHERE f.stream = withhold.stream AND f.subscription = withhold.target;

@@ -265,19 +265,26 @@ CREATE OR REPLACE FUNCTION sluice.drop_stream(stream text) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     PERFORM sluice.lock_definitions();
-    IF NOT EXISTS (SELECT FROM sluice.stream AS s WHERE s.name = drop_stream.stream) THEN
+    IF NOT EXISTS (SELECT FROM sluice.stream AS s WHERE s.name = drop_stream.stream AND s.follows IS NULL) THEN
         RAISE EXCEPTION 'there is no stream %', quote_ident(stream)
-            USING ERRCODE = 'undefined_object', HINT = 'Those that there are: SELECT name FROM sluice.stream.';
+            USING ERRCODE = 'undefined_object', HINT = 'Those that there are: SELECT name FROM sluice.stream WHERE follows IS NULL.';
     END IF;
     PERFORM sluice.drop_all_triggers(ARRAY(SELECT t.id FROM sluice.tracked AS t WHERE t.stream = drop_stream.stream));
     DELETE FROM sluice.tracked AS t WHERE t.stream = drop_stream.stream;
-    DELETE FROM sluice.expansion AS e WHERE e.stream = drop_stream.stream;
-    DELETE FROM sluice.expansion_turn AS t WHERE t.stream = drop_stream.stream;
+    PERFORM sluice.forget_stream(s.name) FROM sluice.stream AS s WHERE coalesce(s.follows, s.name) = drop_stream.stream;
     DELETE FROM sluice.stream AS s WHERE s.name = drop_stream.stream;
-    DELETE FROM sluice.waiting AS w WHERE w.stream = drop_stream.stream;
-    DELETE FROM sluice.look AS l WHERE l.stream = drop_stream.stream;
-    DELETE FROM sluice.stream_fault AS f WHERE f.stream = drop_stream.stream;
-    DELETE FROM sluice.validation AS v WHERE v.stream = drop_stream.stream;
-    DELETE FROM sluice.difference AS d WHERE d.stream = drop_stream.stream;
-    DELETE FROM sluice.dead_letter AS l WHERE l.stream = drop_stream.stream;
 END $$;
+
+-- Removes what is kept of a stream's changes.
+CREATE OR REPLACE FUNCTION sluice.forget_stream(stream text) RETURNS void
+LANGUAGE sql VOLATILE AS $$
+    DELETE FROM sluice.expansion AS e WHERE e.stream = forget_stream.stream;
+    DELETE FROM sluice.expansion_turn AS t WHERE t.stream = forget_stream.stream;
+    DELETE FROM sluice.expanded AS x WHERE x.stream = forget_stream.stream AND x.stream <> sluice.base_of(x.stream);
+    DELETE FROM sluice.waiting AS w WHERE w.stream = forget_stream.stream;
+    DELETE FROM sluice.look AS l WHERE l.stream = forget_stream.stream;
+    DELETE FROM sluice.stream_fault AS f WHERE f.stream = forget_stream.stream;
+    DELETE FROM sluice.validation AS v WHERE v.stream = forget_stream.stream;
+    DELETE FROM sluice.difference AS d WHERE d.stream = forget_stream.stream;
+    DELETE FROM sluice.dead_letter AS l WHERE l.stream = forget_stream.stream;
+$$;

@@ -106,30 +106,37 @@ BEGIN
     RETURN NOT waits;
 END $$;
 
--- Has all that this snapshot sees in the log arrived, of one stream, or of all? `looked`: and each delete of it was looked at
+-- Has all that this snapshot sees in the log arrived, of one stream, or of all but the generations beside the live ones? `looked`: and each delete of it was looked at
 -- once more. `but_for_lost`: of the steps up to this one, what was lost is left out.
 CREATE OR REPLACE FUNCTION sluice.has_arrived(reader text, snapshot pg_snapshot, stream text, looked boolean, but_for_lost bigint) RETURNS boolean
 LANGUAGE plpgsql STABLE
 SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+DECLARE
+    flight text := sluice.flight_of(stream);
+    beside text[] := ARRAY(SELECT sluice.flight_name(s) FROM sluice.stream AS s WHERE s.follows IS NOT NULL AND has_arrived.stream IS NULL);
 BEGIN
     RETURN sluice.has_passed(reader, snapshot)
         AND NOT EXISTS (
             SELECT FROM sluice.target AS t JOIN sluice.waiting AS w ON w.stream = t.stream AND w.subscription = t.subscription
-            WHERE t.subscription = reader AND t.live_index IS NOT NULL AND t.stream = coalesce(has_arrived.stream, t.stream))
+            WHERE t.subscription = reader AND t.live_index IS NOT NULL AND t.stream = coalesce(has_arrived.stream, sluice.base_of(t.stream)))
         AND NOT (looked AND EXISTS (
-            SELECT FROM sluice.target AS t JOIN sluice.look AS l ON l.subscription = t.subscription AND l.stream = t.stream
-            WHERE t.subscription = reader AND t.stream = coalesce(has_arrived.stream, t.stream) AND l.seen IS NULL))
+            SELECT FROM sluice.target AS t
+            CROSS JOIN LATERAL unnest(sluice.feeds(t.stream)) AS n(name)
+            JOIN sluice.look AS l ON l.subscription = t.subscription AND l.stream = n.name
+            WHERE t.subscription = reader AND t.stream = coalesce(has_arrived.stream, sluice.base_of(t.stream)) AND l.seen IS NULL))
         -- Of the others the oldest stands for those after it.
         AND NOT (looked AND EXISTS (
             SELECT FROM sluice.target AS t
+            CROSS JOIN LATERAL unnest(sluice.feeds(t.stream)) AS n(name)
             CROSS JOIN LATERAL (
                 SELECT x.seen FROM sluice.look AS x
-                WHERE x.subscription = t.subscription AND x.stream = t.stream AND x.seen IS NOT NULL ORDER BY x.id LIMIT 1) AS l
-            WHERE t.subscription = reader AND t.stream = coalesce(has_arrived.stream, t.stream)
+                WHERE x.subscription = t.subscription AND x.stream = n.name AND x.seen IS NOT NULL ORDER BY x.id LIMIT 1) AS l
+            WHERE t.subscription = reader AND t.stream = coalesce(has_arrived.stream, sluice.base_of(t.stream))
               AND pg_snapshot_xmin(l.seen) < pg_snapshot_xmax(snapshot) AND NOT sluice.covers(l.seen, snapshot)))
         AND NOT EXISTS (
             SELECT FROM sluice.flight AS f
-            WHERE f.subscription = reader AND f.stream = coalesce(has_arrived.stream, f.stream) AND (looked OR NOT f.is_landed)
+            WHERE f.subscription = reader AND f.stream = coalesce(flight, f.stream) AND (looked OR NOT f.is_landed)
+              AND f.stream <> ALL (beside)
               AND (f.logged_to IS NULL OR f.base > but_for_lost) IS NOT FALSE
               AND pg_snapshot_xmin(f.seen) < pg_snapshot_xmax(snapshot) AND NOT sluice.covers(f.seen, snapshot) AND NOT sluice.is_complete(f, looked));
 END $$;
@@ -140,7 +147,7 @@ LANGUAGE sql STABLE
 SET enable_seqscan = off SET enable_bitmapscan = off AS $$
     SELECT sluice.has_passed('fan_out', snapshot) AND NOT EXISTS (
         SELECT FROM sluice.expansion AS e
-        WHERE e.stream = coalesce(has_fanned_out.stream, e.stream) AND pg_snapshot_xmin(e.seen) < pg_snapshot_xmax(snapshot) AND NOT sluice.covers(e.seen, snapshot))
+        WHERE (has_fanned_out.stream IS NULL OR e.stream = ANY (sluice.feeds(has_fanned_out.stream))) AND pg_snapshot_xmin(e.seen) < pg_snapshot_xmax(snapshot) AND NOT sluice.covers(e.seen, snapshot))
 $$;
 
 -- Has each change that this snapshot sees arrived at the subscription's target, or become a dead letter? Of one stream, or
@@ -161,10 +168,10 @@ BEGIN
     -- Of one stream the last one stands for the others, since it sees what they logged.
     FOR fanned_out IN
         SELECT DISTINCT ON (x.stream) x.* FROM sluice.expanded AS x
-        WHERE x.stream = coalesce(settled.stream, x.stream) AND NOT sluice.covers(x.seen, snapshot)
+        WHERE (settled.stream IS NULL OR x.stream = ANY (sluice.feeds(settled.stream))) AND NOT sluice.covers(x.seen, snapshot)
         ORDER BY x.stream, x.logged IS NULL DESC, pg_snapshot_xmax(x.logged) DESC, pg_snapshot_xmin(x.logged) DESC
     LOOP
-        IF NOT sluice.has_arrived(reader, coalesce(fanned_out.logged, pg_current_snapshot()), fanned_out.stream, looked, but_for_lost) THEN
+        IF NOT sluice.has_arrived(reader, coalesce(fanned_out.logged, pg_current_snapshot()), coalesce(stream, fanned_out.stream), looked, but_for_lost) THEN
             RETURN false;
         END IF;
     END LOOP;
@@ -213,7 +220,8 @@ BEGIN
                 CONTINUE;
             END IF;
             IF flight.logged IS NOT NULL THEN
-                IF sluice.settled(reader, flight.logged, flight.stream, false, flight.base) THEN
+                SELECT s.* INTO known FROM sluice.stream AS s WHERE sluice.flight_name(s) = flight.stream;
+                IF known.name IS NULL OR sluice.settled(reader, flight.logged, known.name, false, flight.base) THEN
                     PERFORM sluice.remove_flight(flight);
                 ELSE
                     UPDATE sluice.flight AS f SET looked_at = now WHERE f.subscription = reader AND f.stream = flight.stream AND f.base = flight.base;
@@ -229,17 +237,17 @@ BEGIN
                 WHERE f.subscription = reader AND f.stream = flight.stream AND f.base = flight.base
                 RETURNING * INTO flight;
                 CONTINUE WHEN flight.overtaken < patience;
-                SELECT * INTO known FROM sluice.stream AS s WHERE s.name = flight.stream;
+                SELECT s.* INTO known FROM sluice.stream AS s WHERE sluice.flight_name(s) = flight.stream;
                 IF NOT FOUND THEN                               -- it was dropped
                     PERFORM sluice.remove_flight(flight);
                     CONTINUE;
                 END IF;
                 subscription := reader;
-                stream := flight.stream;
+                stream := known.name;
                 first_id := flight.first_id;
                 last_id := flight.last_id;
                 is_logged_again := known.source IS NOT NULL;
-                PERFORM sluice.count_deliveries(reader, ARRAY[flight.stream], ARRAY['lost'], ARRAY[1::bigint]);
+                PERFORM sluice.count_deliveries(reader, ARRAY[known.name], ARRAY['lost'], ARRAY[1::bigint]);
                 RETURN NEXT;
                 IF known.source IS NULL THEN
                     PERFORM sluice.remove_flight(flight);
@@ -247,7 +255,7 @@ BEGIN
                 END IF;
                 flight.logged_to := flight.first_id - 1;
                 IF flight.first_id < (SELECT o.id FROM sluice.outbox AS o ORDER BY o.id LIMIT 1) THEN
-                    INSERT INTO sluice.outbox (stream, op, only_for) VALUES (flight.stream, 'fan_out', reader);   -- its rows have left the log
+                    INSERT INTO sluice.outbox (stream, op, only_for) VALUES (known.name, 'fan_out', reader);   -- its rows have left the log
                     flight.logged_to := flight.last_id;
                 END IF;
             ELSIF flight.logged_to = flight.last_id THEN
@@ -256,15 +264,16 @@ BEGIN
                 CONTINUE;
             END IF;
             IF flight.logged_to < flight.last_id THEN
+                SELECT s.* INTO known FROM sluice.stream AS s WHERE sluice.flight_name(s) = flight.stream;
                 WITH page AS MATERIALIZED (
                     SELECT o.id, o.stream, o.key, o.op FROM sluice.outbox AS o
                     WHERE o.id > flight.logged_to AND o.id <= flight.last_id ORDER BY o.id LIMIT budget
                 ),
                 logged AS (
                     INSERT INTO sluice.outbox (stream, key, op, only_for)
-                    SELECT p.stream, p.key, 'upsert', reader FROM page AS p
-                    WHERE p.stream = flight.stream AND p.op <> 'fan_out' AND p.key IS NOT NULL
-                    GROUP BY p.stream, p.key ORDER BY min(p.id)
+                    SELECT known.name, p.key, 'upsert', reader FROM page AS p
+                    WHERE p.stream IN (flight.stream, known.name, known.follows) AND p.op <> 'fan_out' AND p.key IS NOT NULL AND known.name IS NOT NULL
+                    GROUP BY p.key ORDER BY min(p.id)
                 )
                 SELECT count(*), CASE WHEN count(*) < budget THEN flight.last_id ELSE max(p.id) END INTO ids, upto FROM page AS p;
                 flight.logged_to := upto;
@@ -286,7 +295,7 @@ BEGIN
         ORDER BY n.stream, n.part, pg_snapshot_xmax(n.logged) DESC, n.id DESC
     LOOP
         CONTINUE WHEN done.stream = stream;                     -- all of it has gone
-        IF NOT EXISTS (SELECT FROM sluice.target AS t WHERE t.stream = done.stream AND NOT sluice.has_arrived(t.subscription, done.logged, done.stream, true, NULL)) THEN
+        IF NOT EXISTS (SELECT FROM sluice.target AS t WHERE done.stream = ANY (sluice.feeds(t.stream)) AND NOT sluice.has_arrived(t.subscription, done.logged, t.stream, true, NULL)) THEN
             DELETE FROM sluice.expanded AS x WHERE x.stream = done.stream AND sluice.covers(done.logged, x.logged);
             stream := done.stream;
         END IF;

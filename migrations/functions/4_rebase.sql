@@ -15,7 +15,9 @@ BEGIN
         timeline = (SELECT c.timeline_id FROM pg_control_checkpoint() AS c);
     -- Rows that the dump brought along with transaction ids which this cluster has yet to reach.
     DELETE FROM sluice.outbox WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()) AND xid <> pg_current_xact_id();
-    PERFORM sluice.resync(s.name) FROM sluice.stream AS s WHERE s.source IS NOT NULL;
+    -- The ways back, and what is being built, were of before.
+    UPDATE sluice.generation SET state = 'dropped';
+    PERFORM sluice.resync(s.name) FROM sluice.stream AS s WHERE s.source IS NOT NULL AND s.follows IS NULL;
     -- What is under way from before has lower versions than what is read now. Of expansions the beginning is not known any more.
     DELETE FROM sluice.flight;
     DELETE FROM sluice.landed;
@@ -30,7 +32,7 @@ BEGIN
     INSERT INTO sluice.rebase_walk (stream, index, system_identifier, timeline)
     SELECT s.name, t.live_index, c.system_identifier, p.timeline_id
     FROM sluice.stream AS s JOIN sluice.target AS t ON t.stream = s.name, pg_control_system() AS c, pg_control_checkpoint() AS p
-    WHERE s.source IS NOT NULL AND t.subscription = 'elasticsearch' AND t.live_index IS NOT NULL;
+    WHERE s.source IS NOT NULL AND s.follows IS NULL AND t.subscription = 'elasticsearch' AND t.live_index IS NOT NULL;
 END $$;
 
 -- Goes on with a rebase that did not come to its end: when it was begun; NULL: there is none of this cluster and timeline.

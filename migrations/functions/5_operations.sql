@@ -202,7 +202,7 @@ SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off S
         e.count, e.logged, parked.error,
         ARRAY(
             SELECT r FROM sluice.tables_of(sluice.relation_of(s.source)) AS r
-            WHERE NOT EXISTS (SELECT FROM sluice.tracked AS k WHERE k.relation = r AND k.stream = s.name)),
+            WHERE NOT EXISTS (SELECT FROM sluice.tracked AS k WHERE k.relation = r AND k.stream = sluice.base_of(s.name))),
         coalesce(
             sluice.source_problem(s, sluice.fields_of(t)),
             (SELECT CASE WHEN t.subscription = ANY (sluice.direct_targets()) THEN 'its changes wait: ' ELSE 'its documents cannot be read: ' END || f.problem FROM sluice.stream_fault AS f WHERE f.stream = s.name AND f.subscription = t.subscription),
@@ -346,11 +346,11 @@ BEGIN
             -- What is under way is in the log until it has arrived, or nobody could send it again.
             AND NOT EXISTS (
                 SELECT FROM sluice.flight AS f
-                WHERE f.stream = o.stream AND NOT f.is_landed AND o.id BETWEEN f.first_id AND f.last_id AND f.subscription = coalesce(o.only_for, f.subscription)) AS is_passed
+                WHERE sluice.base_of(f.stream) = sluice.base_of(o.stream) AND NOT f.is_landed AND o.id BETWEEN f.first_id AND f.last_id AND f.subscription = coalesce(o.only_for, f.subscription)) AS is_passed
         FROM sluice.outbox AS o
         WHERE o.id > after AND o.id <= upto
-          AND (o.stream = forget.stream AND o.key = forget.key
-            OR o.payload IS NOT NULL AND sluice.mentions(o.payload::text, CASE o.stream WHEN forget.stream THEN texts ELSE others END))
+          AND (sluice.base_of(o.stream) = forget.stream AND o.key = forget.key
+            OR o.payload IS NOT NULL AND sluice.mentions(o.payload::text, CASE sluice.base_of(o.stream) WHEN forget.stream THEN texts ELSE others END))
     ),
     deleted AS (
         DELETE FROM sluice.outbox AS o USING found AS f
@@ -369,37 +369,37 @@ BEGIN
     -- A walk finds whatever these images would have.
     WITH deleted AS (
         DELETE FROM sluice.expansion AS e
-        WHERE e.images IS NOT NULL AND sluice.mentions(e.images::text, CASE e.stream WHEN forget.stream THEN texts ELSE others END)
+        WHERE e.images IS NOT NULL AND sluice.mentions(e.images::text, CASE sluice.base_of(e.stream) WHEN forget.stream THEN texts ELSE others END)
         RETURNING e.stream
     ),
     walked AS MATERIALIZED (SELECT sluice.begin_walk(d.stream) FROM (SELECT DISTINCT x.stream FROM deleted AS x) AS d)
     SELECT count(*) INTO rows FROM deleted WHERE (SELECT count(*) FROM walked) >= 0;
     removed := removed + rows;
     UPDATE sluice.expansion AS e SET after_key = NULL        -- begins anew
-    WHERE e.stream = forget.stream AND (e.after_key = ARRAY[forget.key] OR to_jsonb(e.after_key)::text = forget.key);
+    WHERE sluice.base_of(e.stream) = forget.stream AND (e.after_key = ARRAY[forget.key] OR to_jsonb(e.after_key)::text = forget.key);
     UPDATE sluice.expansion AS e SET error = '(removed)'
-    WHERE EXISTS (SELECT FROM unnest(CASE e.stream WHEN forget.stream THEN texts ELSE others END) AS t WHERE strpos(e.error, t) > 0);
+    WHERE EXISTS (SELECT FROM unnest(CASE sluice.base_of(e.stream) WHEN forget.stream THEN texts ELSE others END) AS t WHERE strpos(e.error, t) > 0);
     UPDATE sluice.stream_fault AS f SET problem = '(removed)'
-    WHERE EXISTS (SELECT FROM unnest(CASE f.stream WHEN forget.stream THEN texts ELSE others END) AS t WHERE strpos(f.problem, t) > 0);
-    DELETE FROM sluice.waiting AS w WHERE w.stream = forget.stream AND w.key = forget.key;
+    WHERE EXISTS (SELECT FROM unnest(CASE sluice.base_of(f.stream) WHEN forget.stream THEN texts ELSE others END) AS t WHERE strpos(f.problem, t) > 0);
+    DELETE FROM sluice.waiting AS w WHERE sluice.base_of(w.stream) = forget.stream AND w.key = forget.key;
     GET DIAGNOSTICS rows = ROW_COUNT;
     removed := removed + rows;
-    DELETE FROM sluice.look AS l WHERE l.stream = forget.stream AND l.key = forget.key;
+    DELETE FROM sluice.look AS l WHERE sluice.base_of(l.stream) = forget.stream AND l.key = forget.key;
     GET DIAGNOSTICS rows = ROW_COUNT;
     removed := removed + rows;
     DELETE FROM sluice.dead_letter AS l
-    WHERE l.stream = forget.stream AND l.key = forget.key
-       OR l.payload IS NOT NULL AND sluice.mentions(l.payload::text, CASE l.stream WHEN forget.stream THEN texts ELSE others END)
-       OR EXISTS (SELECT FROM unnest(CASE l.stream WHEN forget.stream THEN texts ELSE others END) AS t WHERE strpos(l.reason, t) > 0);
+    WHERE sluice.base_of(l.stream) = forget.stream AND l.key = forget.key
+       OR l.payload IS NOT NULL AND sluice.mentions(l.payload::text, CASE sluice.base_of(l.stream) WHEN forget.stream THEN texts ELSE others END)
+       OR EXISTS (SELECT FROM unnest(CASE sluice.base_of(l.stream) WHEN forget.stream THEN texts ELSE others END) AS t WHERE strpos(l.reason, t) > 0);
     GET DIAGNOSTICS rows = ROW_COUNT;
     removed := removed + rows;
-    DELETE FROM sluice.difference AS d WHERE d.stream = forget.stream AND d.key = forget.key;
+    DELETE FROM sluice.difference AS d WHERE sluice.base_of(d.stream) = forget.stream AND d.key = forget.key;
     GET DIAGNOSTICS rows = ROW_COUNT;
     removed := removed + rows;
     UPDATE sluice.validation AS v SET after_key = NULL, state = CASE v.state WHEN 'source' THEN 'asked' ELSE v.state END, index = CASE v.state WHEN 'source' THEN NULL ELSE v.index END
-    WHERE v.stream = forget.stream AND (v.after_key = ARRAY[forget.key] OR to_jsonb(v.after_key)::text = forget.key);
+    WHERE sluice.base_of(v.stream) = forget.stream AND (v.after_key = ARRAY[forget.key] OR to_jsonb(v.after_key)::text = forget.key);
     UPDATE sluice.validation AS v SET problem = '(removed)'
-    WHERE EXISTS (SELECT FROM unnest(CASE v.stream WHEN forget.stream THEN texts ELSE others END) AS t WHERE strpos(v.problem, t) > 0);
+    WHERE EXISTS (SELECT FROM unnest(CASE sluice.base_of(v.stream) WHEN forget.stream THEN texts ELSE others END) AS t WHERE strpos(v.problem, t) > 0);
 
     -- That somebody did something stays on record, and to whom does not.
     UPDATE sluice.audit AS a

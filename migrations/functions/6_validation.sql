@@ -24,6 +24,12 @@ $$;
 CREATE OR REPLACE FUNCTION sluice.compared_targets() RETURNS text[]
 LANGUAGE sql IMMUTABLE AS $$ SELECT '{elasticsearch,clickhouse}'::text[] $$;
 
+-- Is it a generation that does not have all yet, or no more, so that it cannot be compared?
+CREATE OR REPLACE FUNCTION sluice.is_unfilled(stream text) RETURNS boolean
+LANGUAGE sql STABLE AS $$
+    SELECT EXISTS (SELECT FROM sluice.generation AS g WHERE g.stream = is_unfilled.stream AND (g.state = 'dropped' OR g.state = 'building' AND NOT g.is_checked))
+$$;
+
 -- Asks for a round of this stream, or of all, in this target, or in each that it goes to: a row for each round. `repair`: what is
 -- confirmed to differ is read and written again; `dry_run`: not even that. Whoever asks is on record.
 CREATE OR REPLACE FUNCTION sluice.validate(
@@ -40,6 +46,7 @@ BEGIN
     FOR wanted IN
         SELECT * FROM sluice.target AS t
         WHERE t.subscription = ANY (sluice.compared_targets()) AND t.subscription = coalesce(validate.target, t.subscription) AND t.stream = coalesce(validate.stream, t.stream)
+          AND NOT sluice.is_unfilled(t.stream)
         ORDER BY t.stream, t.subscription
     LOOP
         PERFORM sluice.begin_validation(wanted.subscription, wanted.stream, repair, dry_run, actor);
@@ -61,7 +68,7 @@ BEGIN
     IF within > interval '0' THEN
         PERFORM sluice.begin_validation(reader, t.stream, due_validations.repair, false, 'scrub')
         FROM sluice.target AS t LEFT JOIN sluice.validation AS v ON v.subscription = t.subscription AND v.stream = t.stream
-        WHERE t.subscription = reader AND (v.stream IS NULL OR v.state = 'done' AND coalesce(v.begun_at, v.asked_at) <= now - within / 2)
+        WHERE t.subscription = reader AND NOT sluice.is_unfilled(t.stream) AND (v.stream IS NULL OR v.state = 'done' AND coalesce(v.begun_at, v.asked_at) <= now - within / 2)
         ORDER BY t.stream;
     END IF;
     RETURN QUERY SELECT * FROM sluice.validation AS v WHERE v.subscription = reader AND v.state <> 'done' ORDER BY v.updated_at, v.stream;
@@ -99,7 +106,7 @@ SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off AS $$
     SELECT greatest(
         (SELECT clock_timestamp() - min(p.created_at) FROM sluice.subscription AS s, sluice.pending_rows(s, sluice.counted_rows()) AS p WHERE s.name = reader),
         (SELECT clock_timestamp() - f.since FROM sluice.flight AS f
-         WHERE f.subscription = reader AND f.stream = lag.stream AND NOT f.is_landed AND NOT sluice.is_complete(f, false) ORDER BY f.base LIMIT 1),
+         WHERE f.subscription = reader AND f.stream = sluice.flight_of(lag.stream) AND NOT f.is_landed AND NOT sluice.is_complete(f, false) ORDER BY f.base LIMIT 1),
         interval '0')
 $$;
 
@@ -335,8 +342,8 @@ BEGIN
             'SELECT array_agg(DISTINCT r.key) FROM ('
                 'SELECT o.key, o.stream, o.op, o.only_for FROM sluice.ended(%1$L, %2$L) AS e CROSS JOIN LATERAL (SELECT * FROM sluice.outbox WHERE xid >= e.low AND xid < e.high) AS o '
                 'UNION ALL (%3$s)) AS r '
-            'WHERE r.stream = %4$L AND r.op <> ''fan_out'' AND (r.only_for IS NULL OR r.only_for = %5$L)',
-            pg_snapshot_xmax(before), upto, late, stream, reader) INTO touched;
+            'WHERE r.stream = ANY (%4$L) AND r.op <> ''fan_out'' AND (r.only_for IS NULL OR r.only_for = %5$L)',
+            pg_snapshot_xmax(before), upto, late, sluice.feeds(stream), reader) INTO touched;
         -- A key may be said in other words than the source's.
         IF touched IS NOT NULL AND NOT coalesce(sluice.has_one_text(known), false) THEN
             touched := sluice.with_found_texts(known, touched);

@@ -6,7 +6,7 @@ DO $do$
 DECLARE
     granted text := $grants$
 GRANT USAGE ON SCHEMA sluice TO sluice_app;
-GRANT SELECT ON sluice.schema_history, sluice.stream, sluice.target, sluice.waiting, sluice.tracked TO sluice_app;
+GRANT SELECT ON sluice.schema_history, sluice.stream, sluice.target, sluice.waiting, sluice.tracked, sluice.generation TO sluice_app;
 GRANT SELECT, INSERT ON sluice.outbox TO sluice_app;
 GRANT SELECT, UPDATE ON sluice.subscription TO sluice_app;
 GRANT SELECT, INSERT ON sluice.look TO sluice_app;
@@ -31,7 +31,7 @@ GRANT EXECUTE ON FUNCTION
     sluice.column_types(regclass, text[]), sluice.key_expression(text, text[]), sluice.fields_of(sluice.target), sluice.texts_of(sluice.target), sluice.read_query(sluice.stream, text[], text[]),
     sluice.documents_query(sluice.stream, text[], text[]), sluice.reader_of(sluice.stream), sluice.reader_function(regrole), sluice.has_reader(regrole),
     sluice.as_reader(sluice.stream, text, text), sluice.ask(sluice.stream, text, text[]),
-    sluice.answers_for_another(text, text, text), sluice.wait(text, bigint[]), sluice.waited(text, integer), sluice.look_later(text, boolean, text[], text[], interval), sluice.note_fault(text, text, text),
+    sluice.answers_for_another(text, text, text), sluice.wait(text, text, bigint[]), sluice.waited(text, integer), sluice.look_later(text, boolean, text[], text[], interval), sluice.note_fault(text, text, text),
     sluice.direct_targets(), sluice.rest(text, text, interval), sluice.forget_refusals(text, text, text[]),
     sluice.note_refusals(text, bigint[], text[], text[], bigint[], text[], text[]),
     sluice.redrive_refusals(bigint[], text, text), sluice.discard_refusals(bigint[], text, text, text),
@@ -47,6 +47,10 @@ GRANT EXECUTE ON FUNCTION
     sluice.open_flights(text, integer), sluice.frontier(text), sluice.has_passed(text, pg_snapshot),
     sluice.has_arrived(text, pg_snapshot, text, boolean, bigint), sluice.has_fanned_out(text, pg_snapshot), sluice.settled(text, pg_snapshot, text, boolean, bigint),
     sluice.remove_stray_landings(text), sluice.watch_flights(integer, timestamptz),
+    sluice.base_of(text), sluice.flight_name(sluice.stream), sluice.flight_of(text), sluice.feeds(text), sluice.is_unfilled(text), sluice.generations(text),
+    sluice.can_be_copied(sluice.generation), sluice.note_copy(text, text), sluice.note_filled(text, boolean), sluice.has_filled(text), sluice.is_level(text), sluice.lock_generations(), sluice.check_generation(text),
+    sluice.generation_waits(text, boolean), sluice.change_places(text, interval, text, text, text), sluice.drop_generation(text),
+    sluice.abort_generation(text, text, text), sluice.approve_generation(text, boolean, text, text), sluice.note_generation(text, text), sluice.forget_generation(text),
     sluice.partitions(), sluice.maintain(bigint, interval, timestamptz), sluice.forget_old(interval, timestamptz), sluice.status(), sluice.stream_status(),
     sluice.pending_by_stream(text), sluice.log_bytes(), sluice.count_deliveries(text, text[], text[], bigint[]),
     sluice.note_letters(text, text[], text[], bigint[]), sluice.sample(text, interval), sluice.beat(),

@@ -43,7 +43,8 @@ pub(crate) fn left(
 }
 
 fn packer(message: &Message<'_>) -> Packer {
-    Packer::new(message.stream.as_ref(), message.trace.as_ref(), usize::MAX).from_part(message.part)
+    let packer = Packer::new(message.stream.as_ref(), message.trace.as_ref(), usize::MAX);
+    packer.of_generation(message.generation).from_part(message.part)
 }
 
 fn push_looks(packer: &mut Packer, message: &Message<'_>, outcomes: &[Outcome]) {

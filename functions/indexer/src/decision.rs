@@ -3,9 +3,10 @@
 //!
 //! Nothing here waits, reads a clock or talks to anybody.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use database::{ConnectError, ReadError, delivery, describe};
+use database::{ConnectError, ReadError, Stream, delivery, describe};
 use message::{Change, Message, Op};
 use search::{Action, Done, Outcome, Reason};
 use secrets::SecretError;
@@ -141,13 +142,23 @@ pub fn decide_connection(error: &ConnectError) -> Outcome {
     if is_transient { Outcome::Retry(reason) } else { Outcome::Configuration(reason) }
 }
 
-/// What becomes of changes of a stream for which Elasticsearch has no index.
-pub fn without_index(stream: &str, is_defined: bool) -> Outcome {
-    if is_defined {
-        let text = format!("the stream {stream} is defined and has no index: run migrate");
-        return Outcome::Configuration(Reason::new("no_index", text));
+/// The generation of a stream that a message is for, under whatever name it has now; or what becomes of the message's changes.
+/// Nobody waits for those of a generation that was given up.
+pub fn decide_stream(streams: HashMap<String, Stream>, name: &str, generation: i32) -> Result<Stream, Outcome> {
+    let mut outcome = Outcome::NoStream;
+    for stream in streams.into_values().filter(|stream| name.split('.').next() == Some(stream.base())) {
+        if stream.generation == generation {
+            return Ok(stream);
+        }
+        outcome = Outcome::Done(Action::Delete, Done::PassedOver);
     }
-    Outcome::NoStream
+    Err(outcome)
+}
+
+/// What becomes of changes of a stream for which Elasticsearch has no index.
+pub fn without_index(stream: &str) -> Outcome {
+    let text = format!("the stream {stream} is defined and has no index: run migrate");
+    Outcome::Configuration(Reason::new("no_index", text))
 }
 
 /// What becomes of a change whose document did not travel, and can be read nowhere.
@@ -260,6 +271,24 @@ mod tests {
         assert_eq!(decide_message([&done, &unread, &retry]), Verdict::Retry { is_general: false });
         let later = Outcome::Done(Action::Delete, Done::Later);
         assert_eq!(decide_message([&unread, &later]), Verdict::Retry { is_general: false }, "nor would that");
+    }
+
+    #[test]
+    fn a_message_finds_its_generation_whichever_is_live() {
+        let stream = |name: &str, generation, follows: Option<&str>| {
+            let follows = follows.map(str::to_owned);
+            (name.to_owned(), Stream { name: name.to_owned(), generation, follows, ..Stream::default() })
+        };
+        let streams = || HashMap::from([stream("books", 2, None), stream("books.g1", 1, Some("books")), stream("bookshops", 1, None)]);
+        let found = |name, generation| decide_stream(streams(), name, generation).map(|stream| stream.name);
+        // Sent before the second one took over, and since.
+        for (name, generation, now) in
+            [("books", 1, "books.g1"), ("books.g2", 2, "books"), ("books", 2, "books"), ("books.g1", 1, "books.g1")]
+        {
+            assert_eq!(found(name, generation).unwrap(), now, "{name} {generation}");
+        }
+        assert_eq!(found("books.g3", 3), Err(Outcome::Done(Action::Delete, Done::PassedOver)), "it was given up");
+        assert_eq!(found("cities", 1), Err(Outcome::NoStream));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use tokio::time::{timeout, timeout_at};
 use tracing::warn;
 
 use crate::{
-    decision::{ReadDecision, decide_connection, decide_read},
+    decision::{ReadDecision, decide_connection, decide_read, decide_stream},
     pace::Pace,
 };
 
@@ -61,7 +61,7 @@ impl<D: Connect> Database<D> {
     }
 
     /// All streams that go to Elasticsearch: a fresh look.
-    pub(crate) async fn streams(&self, deadline: Deadline) -> Result<HashMap<String, Stream>, Outcome> {
+    async fn streams(&self, deadline: Deadline) -> Result<HashMap<String, Stream>, Outcome> {
         if let Some(client) = self.take_idle()
             && let Ok(Ok(streams)) = timeout(IDLE_CONNECTION_TIMEOUT, client.streams(ELASTICSEARCH)).await
         {
@@ -83,9 +83,9 @@ impl<D: Connect> Database<D> {
         }
     }
 
-    /// The definition of one stream as it is now.
-    pub(crate) async fn stream(&self, name: &str, deadline: Deadline) -> Result<Stream, Outcome> {
-        self.streams(deadline).await?.remove(name).ok_or(Outcome::NoStream)
+    /// The definition of one generation of a stream as it is now.
+    pub(crate) async fn stream(&self, name: &str, generation: i32, deadline: Deadline) -> Result<Stream, Outcome> {
+        decide_stream(self.streams(deadline).await?, name, generation)
     }
 
     /// Whether there was not time enough for this stream's documents, when they were last read.

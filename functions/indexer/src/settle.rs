@@ -104,9 +104,10 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
             }
         }
         for (position, (received, done)) in batch.iter().zip(done).enumerate() {
-            let Ok(Message { stream, part: Some(part), .. }) = &received.message else { continue };
+            let Ok(Message { stream, generation, part: Some(part), .. }) = &received.message else { continue };
             let became = if retried.contains_key(&position) { Landed::Retried } else { done };
-            landings.push(Landing { stream: stream.to_string(), flight: part.flight, part: part.number, became });
+            let stream = database::flight_name(stream, *generation);
+            landings.push(Landing { stream, flight: part.flight, part: part.number, became });
         }
         retried
     }

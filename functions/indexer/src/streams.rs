@@ -15,9 +15,11 @@ use crate::{
     tally::Tally,
 };
 
-/// The changes of one stream, and what has become of them so far.
+/// The changes of one generation of a stream, and what has become of them so far.
 pub(crate) struct Changes<'a> {
     pub(crate) stream: &'a str,
+    /// Which one of its indexes they are for.
+    generation: i32,
     pub(crate) works: Vec<Work<'a>>,
     /// In the order of the works.
     outcomes: Vec<Option<Outcome>>,
@@ -28,14 +30,14 @@ pub(crate) struct Changes<'a> {
 impl<'a> Changes<'a> {
     /// All that can be read of a batch. Those of a message are in its order.
     pub(crate) fn of(batch: &'a [Received<'_>]) -> Vec<Self> {
-        let mut by_stream: BTreeMap<&str, Vec<Work<'_>>> = BTreeMap::new();
+        let mut by_stream: BTreeMap<(&str, i32), Vec<Work<'_>>> = BTreeMap::new();
         for (position, received) in batch.iter().enumerate() {
             let Ok(message) = &received.message else { continue };
             let works =
                 message.entries.iter().map(|entry| Work { message: position, entry, attempts: received.attempts });
-            by_stream.entry(message.stream.as_ref()).or_default().extend(works);
+            by_stream.entry((message.stream.as_ref(), message.generation)).or_default().extend(works);
         }
-        let changes = |(stream, works): (&'a str, Vec<Work<'a>>)| {
+        let changes = |((stream, generation), works): ((&'a str, i32), Vec<Work<'a>>)| {
             let decided = |work: &Work<'_>| {
                 let Ok(message) = &batch[work.message].message else { return None };
                 if is_carried(work.entry.change.op, message) {
@@ -43,7 +45,7 @@ impl<'a> Changes<'a> {
                 }
                 check(&work.entry.change.key, work.entry.change.version, work.entry.document).err()
             };
-            Self { stream, outcomes: works.iter().map(decided).collect(), works, to_read: None }
+            Self { stream, generation, outcomes: works.iter().map(decided).collect(), works, to_read: None }
         };
         by_stream.into_iter().map(changes).collect()
     }
@@ -102,7 +104,7 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
         if possible.is_empty() {
             return;
         }
-        let alias = match self.aliases.of(changes.stream, &self.cluster, deadline).await {
+        let alias = match self.aliases.of(changes.stream, changes.generation, &self.cluster, deadline).await {
             Ok(alias) => alias,
             Err(outcome) => return changes.fill(&possible, &outcome),
         };
@@ -135,7 +137,7 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
     async fn write_re_read(&self, changes: &mut Changes<'_>, share: Deadline, deadline: Deadline, tally: &mut Tally) {
         let Some((alias, old)) = changes.to_read.take() else { return };
         tally.count_re_read(changes.stream, old.len());
-        let definition = match self.database.stream(changes.stream, share).await {
+        let definition = match self.database.stream(changes.stream, changes.generation, share).await {
             Ok(definition) => Some(definition),
             // What travelled is all there is, and its index is still there.
             Err(Outcome::NoStream) => None,
@@ -203,9 +205,9 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
         if !changes.outcomes.iter().any(|outcome| matches!(outcome, Some(Outcome::NoIndex(_)))) {
             return;
         }
-        self.aliases.forget(changes.stream).await;
-        let looked = match self.database.streams(deadline).await {
-            Ok(streams) => without_index(changes.stream, streams.contains_key(changes.stream)),
+        self.aliases.forget(changes.stream, changes.generation).await;
+        let looked = match self.database.stream(changes.stream, changes.generation, deadline).await {
+            Ok(_) => without_index(changes.stream),
             Err(outcome) => outcome,
         };
         for outcome in changes.outcomes.iter_mut().filter(|outcome| matches!(outcome, Some(Outcome::NoIndex(_)))) {

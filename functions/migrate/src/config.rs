@@ -13,6 +13,8 @@ pub struct Config {
     pub clickhouse: Option<sluice_clickhouse::Settings>,
     /// KAFKA_BROKERS: where the topics are made of streams that go to Kafka.
     pub kafka: Option<kafka::Settings>,
+    /// How generations of indexes change places.
+    pub generations: generations::Settings,
     /// DEMO: whether the demo's tables are made, too.
     pub is_demo: bool,
     /// INGEST: whether the table of the ingest's profiles is made, too.
@@ -26,9 +28,10 @@ impl Config {
         let search = search::Settings::from_env(&mut env);
         let clickhouse = sluice_clickhouse::Settings::from_env_if_any(&env);
         let kafka = kafka::Settings::from_env_if_any(&mut env);
+        let generations = generations::Settings::from_env(&mut env);
         let is_demo = env.parsed("DEMO", false, "true or false", |_| true);
         let has_ingest = env.parsed("INGEST", false, "true or false", |_| true);
         env.finish()?;
-        Ok(Self { database, search, clickhouse, kafka, is_demo, has_ingest })
+        Ok(Self { database, search, clickhouse, kafka, generations, is_demo, has_ingest })
     }
 }

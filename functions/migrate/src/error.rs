@@ -11,11 +11,14 @@ pub enum Error {
     #[error(transparent)]
     Config(#[from] config::Error),
     /// There is no such command.
-    #[error("there is no command {0}: use migrate, rebase, replay or uninstall")]
+    #[error("there is no command {0}: use migrate, rebase, reindex, replay or uninstall")]
     Command(String),
     /// What is to be replayed is not said as it should be.
     #[error("what is to be replayed? {0}")]
     Replay(String),
+    /// What is to be done with the generations of which stream cannot be done.
+    #[error("{0}")]
+    Reindex(String),
     /// No session with the database.
     #[error(transparent)]
     Database(#[from] database::ConnectError),
@@ -56,6 +59,9 @@ pub enum Error {
         #[source]
         source: tokio_postgres::Error,
     },
+    /// The generations of indexes do not go on.
+    #[error(transparent)]
+    Generations(#[from] generations::Error),
     /// The documents of a stream cannot be read.
     #[error(transparent)]
     Read(#[from] database::ReadError),

@@ -4,6 +4,7 @@ mod index;
 
 use std::collections::BTreeSet;
 
+use database::generations::{self, Generation};
 use database::streams::{Definition, Live, list_definitions};
 use database::subscriptions::ELASTICSEARCH;
 use elasticsearch::{
@@ -11,6 +12,7 @@ use elasticsearch::{
     indices::{IndicesGetIndexTemplateParts, IndicesPutIndexTemplateParts},
 };
 use search::request::{self, answer, find};
+use ::generations::{Keeper, Settings};
 use search::{Server, names};
 use serde_json::{Value, json};
 use tokio_postgres::Client;
@@ -34,6 +36,12 @@ struct Stream {
     mapping: Value,
     settings: Option<Value>,
     live: Option<Live>,
+    /// Of the live index.
+    generation: i32,
+    /// The highest number that was given.
+    generations: i32,
+    /// Whatever the live index could become, another one is wanted.
+    wants_next: bool,
 }
 
 /// What came of a stream.
@@ -49,14 +57,17 @@ pub(crate) async fn make(
     client: &mut Client,
     elasticsearch: &Server,
     prefix: &str,
+    settings: Settings,
     report: &mut Report,
 ) -> Result<bool, Error> {
     let streams = streams(client, prefix).await?;
+    let generations = generations::list(client).await.map_err(query("reading the generations"))?;
     forbid_creation_by_writing(elasticsearch, prefix, &streams).await?;
     let mut is_anything_done = false;
     let mut failures = Vec::new();
     for stream in &streams {
-        match index::bring(client, elasticsearch, stream).await {
+        let beside: Vec<&Generation> = generations.iter().filter(|it| it.stream == stream.name).collect();
+        match index::bring(client, elasticsearch, stream, &beside).await {
             Ok(Outcome::Nothing) => {}
             Ok(Outcome::Done(what)) => {
                 is_anything_done = true;
@@ -65,14 +76,37 @@ pub(crate) async fn make(
             Err(error) => failures.push(format!("stream {}: {error}", stream.name)),
         }
     }
+    is_anything_done |= lead_generations(client, elasticsearch, prefix, settings, report).await?;
     if failures.is_empty() { Ok(is_anything_done) } else { Err(Error::Streams(failures)) }
+}
+
+/// Does the next thing for each generation, and tells how far those are that are being built. Whether anything was done.
+async fn lead_generations(
+    client: &Client,
+    elasticsearch: &Server,
+    prefix: &str,
+    settings: Settings,
+    report: &mut Report,
+) -> Result<bool, Error> {
+    let keeper = Keeper { client, elasticsearch, prefix, settings };
+    let said = keeper.keep().await?;
+    let is_anything_done = !said.is_empty();
+    for what in said {
+        report.say(what);
+    }
+    for status in generations::list_status(client, None).await.map_err(query("reading the generations"))? {
+        if let Some(waits) = status.waits {
+            report.say(format!("stream {}: generation {} does not take over yet: {waits}", status.stream, status.number));
+        }
+    }
+    Ok(is_anything_done)
 }
 
 async fn streams(client: &Client, prefix: &str) -> Result<Vec<Stream>, Error> {
     let definitions = list_definitions(client, ELASTICSEARCH).await.map_err(query("reading the streams"))?;
-    let stream = |Definition { name, has_source, mapping, settings, live }| {
+    let stream = |Definition { name, has_source, mapping, settings, live, generation, generations, wants_next }| {
         let alias = names::alias(prefix, &name);
-        Stream { name, has_source, alias, mapping, settings, live }
+        Stream { name, has_source, alias, mapping, settings, live, generation, generations, wants_next }
     };
     Ok(definitions.into_iter().map(stream).collect())
 }
@@ -92,7 +126,8 @@ async fn forbid_creation_by_writing(
     let mut patterns = BTreeSet::new();
     for stream in streams {
         patterns.insert(stream.alias.clone());
-        patterns.insert(names::index(&stream.alias, &stream.mapping));
+        patterns.insert(format!("{}.g*", stream.alias));
+        patterns.insert(names::index(&stream.alias, stream.generation, &stream.mapping));
         patterns.extend(stream.live.as_ref().map(|live| live.index.clone()));
     }
     let name = template_name(prefix);

@@ -7,6 +7,7 @@ mod error;
 mod indexes;
 mod mapping;
 mod rebase;
+mod reindex;
 mod report;
 pub mod schema;
 mod tables;
@@ -23,6 +24,7 @@ use secrets::Secrets;
 use serde::Deserialize;
 use tokio_postgres::Client;
 
+pub use crate::reindex::{Action, Reindex};
 pub use crate::{config::Config, error::Error, rebase::Limits, report::Report};
 
 /// What `pg_stat_activity` shows.
@@ -38,6 +40,8 @@ pub enum Command {
     Rebase,
     /// Delivers again what changed since a checkpoint.
     Replay(Replay),
+    /// Begins another generation of a stream's index, or does something with those that there are.
+    Reindex(Reindex),
     /// Removes everything that Sluice made, and nothing else.
     Uninstall,
 }
@@ -91,7 +95,7 @@ impl Migrate {
     /// Runs one command. Both servers must answer before anything is changed. After an error the report has what was
     /// done before it.
     pub async fn run(&self, command: Command, report: &mut Report) -> Result<(), Error> {
-        let Config { database, search, clickhouse, kafka, is_demo, has_ingest } = &self.config;
+        let Config { database, search, clickhouse, kafka, generations, is_demo, has_ingest } = &self.config;
         let elasticsearch = search::connect(search, &self.secrets).await?;
         let prefix = &search.index_prefix;
         match command {
@@ -106,7 +110,7 @@ impl Migrate {
                     tables::make(&mut client, &tables::PROFILES, report).await?;
                 }
                 // What fails for one target holds no other up.
-                let are_indexes_made = indexes::make(&mut client, &elasticsearch, prefix, report).await;
+                let are_indexes_made = indexes::make(&mut client, &elasticsearch, prefix, *generations, report).await;
                 let are_tables_made =
                     targets::make_tables(&mut client, clickhouse.as_ref(), &self.secrets, report).await;
                 let are_topics_made = topics::make(&mut client, kafka.as_ref(), &self.secrets, report).await;
@@ -125,6 +129,11 @@ impl Migrate {
             Command::Replay(replay) => {
                 let client = database::connect(database, &self.secrets, APPLICATION_NAME).await?;
                 replay.run(&client, report).await
+            }
+            Command::Reindex(reindex) => {
+                let mut client = database::connect(database, &self.secrets, APPLICATION_NAME).await?;
+                schema::lock(&client).await?;
+                reindex.run(&mut client, &elasticsearch, prefix, *generations, report).await
             }
             Command::Uninstall => {
                 let mut client = database::connect_unchecked(database, &self.secrets, APPLICATION_NAME).await?;

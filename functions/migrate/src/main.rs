@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime};
 
 use config::Env;
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
-use migrate::{Command, Config, Error, Limits, Migrate, Replay, Report};
+use migrate::{Command, Config, Error, Limits, Migrate, Reindex, Replay, Report};
 use secrets::{Secrets, install_crypto_provider};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
@@ -57,6 +57,7 @@ async fn handle(event: LambdaEvent<Value>) -> Result<Value, Diagnostic> {
 async fn run(asked: &Value, limits: Limits, report: &mut Report) -> Result<(), Error> {
     let command = match asked["command"].as_str().unwrap_or(DEFAULT_COMMAND) {
         "replay" => Command::Replay(Replay::deserialize(asked).map_err(|error| Error::Replay(error.to_string()))?),
+        "reindex" => Command::Reindex(Reindex::deserialize(asked).map_err(|error| Error::Reindex(error.to_string()))?),
         name => name.parse()?,
     };
     let config = Config::from_env(Env::from_process())?;

@@ -18,7 +18,7 @@ const MIGRATIONS: [(i32, &str, &str); 4] = [
 ];
 
 /// In the order in which one needs the other.
-static FUNCTIONS: [(&str, &str); 16] = [
+static FUNCTIONS: [(&str, &str); 17] = [
     ("1_log", include_str!("../../../migrations/functions/1_log.sql")),
     ("2_sources", include_str!("../../../migrations/functions/2_sources.sql")),
     ("2_streams", include_str!("../../../migrations/functions/2_streams.sql")),
@@ -31,6 +31,7 @@ static FUNCTIONS: [(&str, &str); 16] = [
     ("4_replay", include_str!("../../../migrations/functions/4_replay.sql")),
     ("5_operations", include_str!("../../../migrations/functions/5_operations.sql")),
     ("6_admin", include_str!("../../../migrations/functions/6_admin.sql")),
+    ("6_generations", include_str!("../../../migrations/functions/6_generations.sql")),
     ("6_validation", include_str!("../../../migrations/functions/6_validation.sql")),
     ("7_ingest", include_str!("../../../migrations/functions/7_ingest.sql")),
     ("8_grants", include_str!("../../../migrations/functions/8_grants.sql")),

@@ -63,10 +63,37 @@ pub enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Begin another generation of a stream's index, or do something with those that there are: docs/generations.md
+    Reindex {
+        /// The stream; for the status, without it all
+        #[arg(long)]
+        stream: Option<String>,
+        /// What to do
+        #[arg(long, value_enum, default_value = "begin")]
+        action: Action,
+        /// With --action takeover: without the documents that its index refuses
+        #[arg(long)]
+        accept_dead_letters: bool,
+    },
     /// Begin anew after a dump was restored into another cluster: everything is read again
     Rebase,
     /// Remove all that Sluice made, and nothing else
     Uninstall,
+}
+
+/// What is done with the generations of a stream's index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Action {
+    /// Begin another one
+    Begin,
+    /// Tell which there are
+    Status,
+    /// Let the one that is being built take over as soon as it can
+    Takeover,
+    /// Go back to the one that was live before
+    Rollback,
+    /// Give up the one that is being built, or else the way back
+    Abort,
 }
 
 /// What one process may do.

@@ -3,7 +3,8 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_config::SdkConfig;
-use database::{REQUIRED_SCHEMA, schema, streams};
+use database::streams::{self, Definition};
+use database::{REQUIRED_SCHEMA, schema};
 use elasticsearch::Elasticsearch;
 use elasticsearch::indices::IndicesExistsParts;
 use queue::{Queue as _, Sqs};
@@ -134,11 +135,10 @@ async fn check_elasticsearch(plan: &Plan, secrets: &Secrets, database: Option<&C
     let listed = streams::list_definitions(database, database::subscriptions::ELASTICSEARCH).await;
     let Some(definitions) = findings.note(listed.map_err(|error| database::describe(&error))) else { return };
     let prefix = &settings.index_prefix;
-    let aliases: Vec<(String, String)> = definitions
-        .iter()
-        .map(|definition| (definition.name.clone(), search::names::alias(prefix, &definition.name)))
-        .collect();
-    let names: Vec<String> = aliases.iter().flat_map(|(_, alias)| [alias.clone(), format!("{alias}-*")]).collect();
+    let aliases: Vec<(&Definition, String)> =
+        definitions.iter().map(|definition| (definition, search::names::alias(prefix, &definition.name))).collect();
+    let patterns = |alias: &String| [alias.clone(), format!("{alias}-*"), format!("{alias}.g*")];
+    let names: Vec<String> = aliases.iter().flat_map(|(_, alias)| patterns(alias)).collect();
     match privileges::list_missing(&client, &names).await {
         Ok(None) => findings.good("it is OpenSearch, which does not tell what our credentials may do"),
         Ok(Some(missing)) if missing.is_empty() => findings.good("Elasticsearch grants all that is needed"),
@@ -151,9 +151,9 @@ async fn check_elasticsearch(plan: &Plan, secrets: &Secrets, database: Option<&C
     let cluster = Elastic::new(Connection::new(settings.clone(), secrets.clone()));
     let known = Aliases::new(prefix.clone());
     let before = findings.wrong;
-    for (stream, alias) in &aliases {
+    for (Definition { name: stream, generation, .. }, alias) in &aliases {
         let deadline = Deadline::at(Instant::now() + REQUEST_TIMEOUT);
-        match known.of(stream, &cluster, deadline).await {
+        match known.of(stream, *generation, &cluster, deadline).await {
             Ok(_) => {}
             // It is still to be made, or somebody has taken its name.
             Err(Outcome::NoIndex(_) | Outcome::NoStream) => {

@@ -153,6 +153,8 @@ pub struct Writing {
 
 #[derive(Default)]
 struct Gathered {
+    /// Of its index.
+    generation: i32,
     /// What was emitted is not read again: none of it may be set aside behind a later one of its key.
     is_ordered: bool,
     puts: Vec<Put>,
@@ -188,7 +190,7 @@ impl Step for Writing {
         let bytes = put.key.len() + document.map_or(0, str::len);
         *self.sent.entry(stream.name.clone()).or_default() += bytes as u64;
         let gathered = self.gathered.entry(stream.name.clone()).or_default();
-        gathered.is_ordered = stream.source.is_none();
+        (gathered.generation, gathered.is_ordered) = (stream.generation, stream.source.is_none());
         gathered.puts.push(put);
         self.bytes += bytes;
         if self.bytes >= self.shared.bulk_bytes {
@@ -212,7 +214,7 @@ impl Writing {
     /// Sends what was gathered, each stream to its index.
     async fn send(&mut self) -> Result<(), WriteError> {
         self.bytes = 0;
-        for (stream, Gathered { is_ordered, puts }) in mem::take(&mut self.gathered) {
+        for (stream, Gathered { generation, is_ordered, puts }) in mem::take(&mut self.gathered) {
             while self.requests.len() >= if is_ordered { 1 } else { REQUESTS } {
                 if let Some(done) = self.requests.join_next().await {
                     self.take(done?)?;
@@ -224,7 +226,7 @@ impl Writing {
                 continue;
             }
             let shared = Arc::clone(&self.shared);
-            self.requests.spawn_local(async move { shared.write(stream, puts).await });
+            self.requests.spawn_local(async move { shared.write(stream, generation, puts).await });
         }
         Ok(())
     }
@@ -266,9 +268,9 @@ impl Writing {
 
 impl Shared {
     /// Writes the documents of one stream, and again those that Elasticsearch has no room for just now.
-    async fn write(&self, stream: String, puts: Vec<Put>) -> Done {
+    async fn write(&self, stream: String, generation: i32, puts: Vec<Put>) -> Done {
         let deadline = Deadline::at(Instant::now() + REQUEST_TIMEOUT);
-        let alias = match self.aliases.of(&stream, &self.cluster, deadline).await {
+        let alias = match self.aliases.of(&stream, generation, &self.cluster, deadline).await {
             Ok(alias) => alias,
             Err(outcome) => {
                 return Done { stream, answers: puts.into_iter().map(|put| (put, outcome.clone())).collect() };
@@ -297,7 +299,7 @@ impl Shared {
             sleep(Duration::from_millis(100) * 4_u32.pow(attempt - 1)).await;
         }
         if answers.iter().any(|answer| matches!(answer, Some(Answer::NoIndex(_)))) {
-            self.aliases.forget(&stream).await;
+            self.aliases.forget(&stream, generation).await;
         }
         let unanswered = || Answer::Retry(Reason::new("no_answer", "it was not answered").general());
         let answers = puts.into_iter().zip(answers).map(|(put, answer)| (put, answer.unwrap_or_else(unanswered)));

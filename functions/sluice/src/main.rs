@@ -14,10 +14,10 @@ mod worker;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use migrate::{Command as Migration, Replay};
+use migrate::{Command as Migration, Reindex, Replay};
 use tokio::runtime;
 
-use crate::arguments::{Arguments, Command};
+use crate::arguments::{Action, Arguments, Command};
 use crate::environment::Environment;
 
 /// The arguments or the configuration are wrong.
@@ -56,6 +56,17 @@ fn main() -> ExitCode {
             Command::Replay { from, target, stream, dry_run } => {
                 let replay = Replay { from, target: Some(target), stream, dry_run };
                 Box::pin(migration::run(&environment, Migration::Replay(replay))).await
+            }
+            Command::Reindex { stream, action, accept_dead_letters } => {
+                let action = match action {
+                    Action::Begin => migrate::Action::Begin,
+                    Action::Status => migrate::Action::Status,
+                    Action::Takeover => migrate::Action::Takeover,
+                    Action::Rollback => migrate::Action::Rollback,
+                    Action::Abort => migrate::Action::Abort,
+                };
+                let reindex = Reindex { stream, action, accept_dead_letters };
+                Box::pin(migration::run(&environment, Migration::Reindex(reindex))).await
             }
             Command::Rebase => Box::pin(migration::run(&environment, Migration::Rebase)).await,
             Command::Uninstall => Box::pin(migration::run(&environment, Migration::Uninstall)).await,

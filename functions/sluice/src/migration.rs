@@ -1,4 +1,4 @@
-//! `sluice migrate`, `replay`, `rebase` and `uninstall`.
+//! `sluice migrate`, `replay`, `reindex`, `rebase` and `uninstall`.
 
 use migrate::{Command, Config, Migrate, Report};
 

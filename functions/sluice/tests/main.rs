@@ -6,6 +6,8 @@
 mod check;
 #[path = "main/direct.rs"]
 mod direct;
+#[path = "main/generations.rs"]
+mod generations;
 #[path = "main/hand_over.rs"]
 mod hand_over;
 #[path = "main/letters.rs"]

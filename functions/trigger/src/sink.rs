@@ -95,9 +95,10 @@ impl<Q: Queue> Step for Packing<Q> {
     type Error = SinkError;
 
     async fn put(&mut self, stream: &Stream, change: &Change<'_>, document: Option<&str>) -> Result<(), SinkError> {
+        let generation = stream.generation;
         let stream = stream.name.as_str();
         if !self.packers.contains_key(stream) {
-            let packer = Packer::new(stream, self.trace.as_str(), MESSAGE_BYTES);
+            let packer = Packer::new(stream, self.trace.as_str(), MESSAGE_BYTES).of_generation(generation);
             self.packers.insert(stream.to_owned(), packer.from_part(Some(Part { flight: self.base, number: 1 })));
         }
         let document = document.filter(|document| travelling_bytes(document) <= PAYLOAD_BYTES);

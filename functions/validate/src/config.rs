@@ -12,6 +12,8 @@ pub struct Config {
     pub clickhouse: Option<sluice_clickhouse::Settings>,
     /// The database and its secret.
     pub database: database::Settings,
+    /// How generations of indexes change places.
+    pub generations: generations::Settings,
     /// `STACK_NAME`: whose metrics they are; none are written where there is none.
     pub metrics: Option<Metrics>,
     /// How to validate.
@@ -44,6 +46,7 @@ impl Config {
             search: search::Settings::from_env(&mut env),
             clickhouse: sluice_clickhouse::Settings::from_env_if_any(&env),
             database: database::Settings::from_env(&mut env),
+            generations: generations::Settings::from_env(&mut env),
             metrics: Metrics::from_env(&mut env, "validate"),
             settings: Settings {
                 within: env.duration("VALIDATE_WITHIN", Duration::from_secs(24 * 60 * 60)),

@@ -18,6 +18,7 @@ use database::audit::Actor;
 use database::lease;
 use database::subscriptions::{CLICKHOUSE, ELASTICSEARCH};
 use database::validation::{self, Status, Turn};
+use generations::Keeper;
 use secrets::Secrets;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -128,13 +129,41 @@ impl Validator {
     async fn scrub(&self, stop_at: Instant) -> Result<Value, Error> {
         let client = self.connect().await?;
         let mut done = Done::default();
-        let worked = self.work(&client, None, stop_at, &mut done).await;
+        let mut worked = Ok(());
+        while Instant::now() < stop_at {
+            let led = self.lead_generations(&client).await;
+            worked = self.work(&client, None, stop_at, &mut done).await;
+            if !led {
+                break;
+            }
+        }
         match self.list(&client).await {
             Ok(rows) => self.measure(&rows, done),
             Err(error) => warn!(error = database::describe(&error), "what was found cannot be told"),
         }
         worked?;
         Ok(json!({"checked": done.checked, "repaired": done.repaired}))
+    }
+
+    /// Does the next thing for each generation of an index: whether anything was done.
+    async fn lead_generations(&self, client: &Client) -> bool {
+        let config = &self.config;
+        let led = async {
+            if database::generations::list(client).await.map_err(generations::Error::from)?.is_empty() {
+                return Ok(vec![]);
+            }
+            let Ok(elasticsearch) = search::connect(&config.search, &self.secrets).await else { return Ok(vec![]) };
+            let (prefix, settings) = (&config.search.index_prefix, config.generations);
+            let keeper = Keeper { client, elasticsearch: &elasticsearch, prefix, settings };
+            keeper.keep().await
+        };
+        match led.await {
+            Ok(said) => !said.is_empty(),
+            Err(error) => {
+                warn!(%error, "generations of indexes do not go on");
+                false
+            }
+        }
     }
 
     async fn connect(&self) -> Result<Client, Error> {

@@ -60,7 +60,7 @@ impl Real {
             for target in [TABLE, TOPIC].iter().filter(|_| has_targets) {
                 owner.execute("SELECT sluice.deliver($1, $2)", &[&stream, target]).await?;
             }
-            let index = names::index(stream, &json!({}));
+            let index = names::index(stream, 1, &json!({}));
             let live = "SELECT sluice.set_live(subscription, stream, $2, mapping) FROM sluice.target WHERE stream = $1";
             owner.execute(live, &[&stream, &index]).await?;
             let lease = "INSERT INTO sluice.lease (name, holder, expires_at) VALUES ($1, $2, 'infinity')";

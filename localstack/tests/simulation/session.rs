@@ -279,14 +279,14 @@ impl Session for SimulatedSession {
         self.compare("look_later", (), twin).await
     }
 
-    async fn wait(&self, subscription: &str, ids: &[i64]) -> Result<(), Error> {
+    async fn wait(&self, subscription: &str, stream: &str, ids: &[i64]) -> Result<(), Error> {
         self.begin_request().await?;
         {
             let state = &mut *self.world.state();
             state.log.wait(reader(subscription), ids);
             state.targets.told.set_aside += ids.len();
         }
-        self.compare("wait", (), async |client| client.wait(subscription, ids).await).await
+        self.compare("wait", (), async |client| client.wait(subscription, stream, ids).await).await
     }
 
     async fn rest(&self, subscription: &str, stream: &str, pause: Duration) -> Result<(), Error> {
@@ -446,7 +446,8 @@ fn stream(subscription: &str, name: &str) -> Stream {
         subscription: subscription.to_owned(),
         is_delivered: true,
         source: Some(format!("demo.{name}")),
-        live_index: Some(names::index(name, &json!({}))),
+        generation: 1,
+        live_index: Some(names::index(name, 1, &json!({}))),
         ..Stream::default()
     }
 }

@@ -4,6 +4,7 @@ pub mod audit;
 pub mod checkpoints;
 mod connect;
 pub mod delivery;
+pub mod generations;
 pub mod ingest;
 pub mod lease;
 pub mod letters;
@@ -23,7 +24,7 @@ use std::error::Error as _;
 
 pub use connect::{ConnectError, Settings, connect, connect_unchecked};
 pub use session::{Answers, Connect, Connection, Postgres, Session};
-pub use source::{Documents, Read, ReadError, Stream, stream, streams};
+pub use source::{Documents, Read, ReadError, Stream, flight_name, of_name, stream, streams};
 
 /// The newest migration that this code relies on. A function that finds an older schema says "run migrate".
 pub const REQUIRED_SCHEMA: i32 = 4;

@@ -77,8 +77,8 @@ pub trait Session {
         pause: Duration,
     ) -> Result<(), Error>;
 
-    /// Sets rows of a stream aside: until it has an index, or its rest is over.
-    async fn wait(&self, subscription: &str, ids: &[i64]) -> Result<(), Error>;
+    /// Sets rows aside for a stream: until it has an index, or its rest is over.
+    async fn wait(&self, subscription: &str, stream: &str, ids: &[i64]) -> Result<(), Error>;
 
     /// Lets a stream rest: what is set aside of it is not given back for so long.
     async fn rest(&self, subscription: &str, stream: &str, pause: Duration) -> Result<(), Error>;
@@ -290,8 +290,9 @@ impl<C: Borrow<Client>> Session for C {
         call(PEER, "look_later", self.borrow().execute(statement, &parameters)).await.map(drop)
     }
 
-    async fn wait(&self, subscription: &str, ids: &[i64]) -> Result<(), Error> {
-        call(PEER, "wait", self.borrow().execute("SELECT sluice.wait($1, $2)", &[&subscription, &ids])).await.map(drop)
+    async fn wait(&self, subscription: &str, stream: &str, ids: &[i64]) -> Result<(), Error> {
+        let statement = "SELECT sluice.wait($1, $2, $3)";
+        call(PEER, "wait", self.borrow().execute(statement, &[&subscription, &stream, &ids])).await.map(drop)
     }
 
     async fn rest(&self, subscription: &str, stream: &str, pause: Duration) -> Result<(), Error> {

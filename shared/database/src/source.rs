@@ -25,8 +25,12 @@ const READ_LOCK_TIMEOUT: &str = "250ms";
 /// A named set of documents, as `sluice.stream` defines it, and as one subscription delivers it.
 #[derive(Clone, Debug, Default)]
 pub struct Stream {
-    /// Names the alias in Elasticsearch, too.
+    /// Names the alias in Elasticsearch, too; with its number behind it where it is a generation beside the live one.
     pub name: String,
+    /// Which generation of its index this is.
+    pub generation: i32,
+    /// The stream whose rows of the log are its rows, too: then it is a generation beside the live one.
+    pub follows: Option<String>,
     /// Whose fields are read.
     pub subscription: String,
     /// Whether it delivers the stream at all.
@@ -45,6 +49,12 @@ pub struct Stream {
     pub problem: Option<String>,
     /// Whether reading it failed when it was last tried.
     pub has_fault: bool,
+}
+
+/// What flights of this generation of a stream are noted under.
+pub fn flight_name(stream: &str, generation: i32) -> String {
+    let base = stream.split('.').next().unwrap_or(stream);
+    if generation > 1 { format!("{base}.g{generation}") } else { base.to_owned() }
 }
 
 /// What a key's document is now.
@@ -159,13 +169,15 @@ pub async fn stream(client: &Client, subscription: &str, name: &str) -> Result<O
 }
 
 async fn list(client: &Client, subscription: &str, name: Option<&str>) -> Result<Vec<Stream>, tokio_postgres::Error> {
-    let query = "SELECT s.name, s.source, t.stream IS NOT NULL, t.live_index,
+    let query = "SELECT s.name, s.source, t.stream IS NOT NULL AND g.state IS DISTINCT FROM 'dropped', t.live_index,
              CASE WHEN t.stream IS NOT NULL THEN sluice.read_query(s, sluice.fields_of(t), sluice.texts_of(t)) END,
              CASE WHEN t.stream IS NOT NULL THEN sluice.source_problem(s, sluice.fields_of(t)) END,
              EXISTS (SELECT FROM sluice.stream_fault AS f WHERE f.subscription = t.subscription AND f.stream = s.name),
              CASE WHEN t.subscription <> 'elasticsearch' THEN t.live_mapping END,
-             EXISTS (SELECT FROM sluice.dead_letter AS l WHERE l.subscription = t.subscription AND l.stream = s.name)
+             EXISTS (SELECT FROM sluice.dead_letter AS l WHERE l.subscription = t.subscription AND l.stream = s.name),
+             s.generation, s.follows
          FROM sluice.stream AS s
+         LEFT JOIN sluice.generation AS g ON g.stream = s.name
          LEFT JOIN sluice.target AS t ON t.stream = s.name AND t.subscription = $1
          WHERE s.name = coalesce($2, s.name)";
     let rows = client.query_typed(query, &[(&subscription, Type::TEXT), (&name, Type::TEXT)]).await?;
@@ -180,11 +192,32 @@ async fn list(client: &Client, subscription: &str, name: Option<&str>) -> Result
         has_fault: row.get(6),
         live_definition: row.get(7),
         has_refusals: row.get(8),
+        generation: row.get(9),
+        follows: row.get(10),
     };
     Ok(rows.iter().map(stream).collect())
 }
 
+/// The generation of a stream that a name means: `books` the live one, `books.g2` the second one, whichever is live. `None`: there
+/// is none.
+pub fn of_name<'s>(streams: &'s HashMap<String, Stream>, name: &str) -> Option<&'s Stream> {
+    streams.get(name).or_else(|| {
+        let (base, generation) = name.split_once(".g")?;
+        streams.get(base).filter(|live| generation.parse() == Ok(live.generation))
+    })
+}
+
 impl Stream {
+    /// The stream that it is a generation of.
+    pub fn base(&self) -> &str {
+        self.follows.as_deref().unwrap_or(&self.name)
+    }
+
+    /// What its flights are noted under, for good: it may become the live one, or cease to be.
+    pub fn flight_name(&self) -> String {
+        flight_name(self.base(), self.generation)
+    }
+
     /// Begins to read the documents of these keys, each of at most `limit_bytes`.
     ///
     /// Each query is undone: whatever the source's own functions have set in the session would be in force for other

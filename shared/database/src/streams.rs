@@ -18,6 +18,12 @@ pub struct Definition {
     pub settings: Option<Value>,
     /// `None`: it has no index yet.
     pub live: Option<Live>,
+    /// Which generation of its index is the live one.
+    pub generation: i32,
+    /// The highest number that was given to one.
+    pub generations: i32,
+    /// Another one is wanted than the live one: it is read from another source, or somebody said so.
+    pub wants_next: bool,
 }
 
 /// The index that a stream has, and the mapping that the drain reads for.
@@ -84,12 +90,13 @@ pub struct Pending {
     pub lag_ms: i64,
 }
 
-/// Lists all streams that go there with what their indexes, tables or topics are made of, by name.
+/// Lists all streams that go there with what their indexes, tables or topics are made of, by name; of generations the live ones.
 pub async fn list_definitions(client: &Client, subscription: &str) -> Result<Vec<Definition>, Error> {
-    let query = "SELECT s.name, s.source IS NOT NULL, t.mapping, t.settings, t.live_index, t.live_mapping
+    let query = "SELECT s.name, s.source IS NOT NULL, t.mapping, t.settings, t.live_index, t.live_mapping, s.generation, s.generations,
+             t.reindex OR t.source IS DISTINCT FROM NULL AND t.source IS DISTINCT FROM s.source
          FROM sluice.stream AS s
          JOIN sluice.target AS t ON t.stream = s.name
-         WHERE t.subscription = $1
+         WHERE t.subscription = $1 AND s.follows IS NULL
          ORDER BY s.name";
     let rows = client.query(query, &[&subscription]).await?;
     let definition = |row: &tokio_postgres::Row| {
@@ -100,6 +107,9 @@ pub async fn list_definitions(client: &Client, subscription: &str) -> Result<Vec
             mapping: row.get(2),
             settings: row.get(3),
             live: live.0.zip(live.1).map(|(index, mapping)| Live { index, mapping }),
+            generation: row.get(6),
+            generations: row.get(7),
+            wants_next: row.get(8),
         }
     };
     Ok(rows.iter().map(definition).collect())
@@ -179,7 +189,7 @@ pub async fn list_pending(client: &Client) -> Result<Vec<Pending>, Error> {
              SELECT s.name AS subscription, o.stream, clock_timestamp() - min(o.since) AS oldest_age
              FROM sluice.subscription AS s CROSS JOIN LATERAL sluice.open_flights(s.name, sluice.counted_rows()) AS o
              GROUP BY 1, 2) AS f
-             ON f.subscription = t.subscription AND f.stream = t.stream
+             ON f.subscription = t.subscription AND f.stream = sluice.flight_of(t.stream)
          CROSS JOIN LATERAL (
              SELECT clock_timestamp() - min(a.created_at) AS oldest_age
              FROM (

@@ -192,7 +192,7 @@ impl<D: Connect, S: Sink> Drain<D, S> {
             Outgoing::<_, S>::new((session, &self.subscription), stop_at, &mut self.rests, step, drained).await?;
         if !waited.is_empty() {
             // By themselves, and all of them before the next page: what is in the log is newer.
-            outgoing.push(waited, version, waited_at_ms).await?;
+            outgoing.push_waited(waited, version, waited_at_ms).await?;
             let done = outgoing.finish().await?;
             if !done.aside.is_empty() {
                 // They go on waiting, as they did; what was sent of others is sent again.
@@ -260,10 +260,11 @@ async fn store(
         session.note_refusals(subscription, &done.refusals).await?;
     }
     if let Some(pause) = looks_again_after.filter(|_| !done.looks.is_empty()) {
-        session.look_later(subscription, has_waited, &done.looks, pause).await?;
+        let looks: Vec<_> = done.looks.iter().cloned().collect();
+        session.look_later(subscription, has_waited, &looks, pause).await?;
     }
-    for aside in done.aside.values() {
-        session.wait(subscription, &aside.ids).await?;
+    for (stream, aside) in &done.aside {
+        session.wait(subscription, stream, &aside.ids).await?;
     }
     rest(session, subscription, done).await
 }

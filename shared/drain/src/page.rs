@@ -1,10 +1,10 @@
 //! From a page of the log to writes: what each of its documents is now.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use database::delivery::{self, Counts, Flight, Refusal};
-use database::{Answers as _, Read, Session, Stream, log};
+use database::{Answers as _, Read, Session, Stream, log, of_name};
 use message::{Change, Op, Operation};
 use serde::Serialize;
 use telemetry::{Trace, TracedChanges};
@@ -71,7 +71,7 @@ pub(crate) struct Done {
     /// Of streams that rest, what is to be set aside.
     pub aside: BTreeMap<String, Aside>,
     /// Deletes of a target that forgets them, to be looked at again: streams and keys.
-    pub looks: Vec<(String, String)>,
+    pub looks: BTreeSet<(String, String)>,
 }
 
 /// Changes of a stream that rests.
@@ -160,12 +160,47 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
 
     /// Takes a page: its documents are read now, under this version, which was drawn before.
     pub async fn push(&mut self, rows: Vec<log::Row>, version: i64, read_at_ms: i64) -> Result<(), Error> {
+        self.look_at_streams(&rows).await?;
+        let mut by_stream = self.by_stream(rows);
+        // What is logged for a stream is sent to each of its generations.
+        for follower in self.streams.values().filter(|stream| stream.is_delivered) {
+            let Some(rows) = follower.follows.as_ref().and_then(|name| by_stream.get(name)) else { continue };
+            let mut rows = rows.clone();
+            rows.extend(by_stream.remove(&follower.name).unwrap_or_default());
+            rows.sort_unstable_by_key(|row| row.id);
+            by_stream.insert(follower.name.clone(), rows);
+        }
+        self.put_all(by_stream, version, read_at_ms).await
+    }
+
+    /// Takes what was set aside: each row for the generation alone that it waited for. Looks are for all of them.
+    pub async fn push_waited(&mut self, rows: Vec<log::Row>, version: i64, read_at_ms: i64) -> Result<(), Error> {
+        if rows.iter().all(log::Row::is_look) {
+            return self.push(rows, version, read_at_ms).await;
+        }
+        self.look_at_streams(&rows).await?;
+        let by_stream = self.by_stream(rows);
+        self.put_all(by_stream, version, read_at_ms).await
+    }
+
+    /// The rows of each stream; those of a generation that took over since are the live one's.
+    fn by_stream(&mut self, rows: Vec<log::Row>) -> BTreeMap<String, Vec<log::Row>> {
         self.counters.pages += 1;
         self.counters.changes += rows.len() as u64;
         let mut by_stream: BTreeMap<String, Vec<log::Row>> = BTreeMap::new();
         for row in rows {
-            by_stream.entry(row.stream.clone()).or_default().push(row);
+            let name = of_name(&self.streams, &row.stream).map_or(&row.stream, |stream| &stream.name);
+            by_stream.entry(name.clone()).or_default().push(row);
         }
+        by_stream
+    }
+
+    async fn put_all(
+        &mut self,
+        by_stream: BTreeMap<String, Vec<log::Row>>,
+        version: i64,
+        read_at_ms: i64,
+    ) -> Result<(), Error> {
         for (name, rows) in by_stream {
             let Some(stream) = self.live_stream(&name, &rows).await? else { continue };
             self.note_rows(&name, &rows);
@@ -223,6 +258,7 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
             done.counts.add(&stream, delivery::PUBLISHED_BYTES, i64::try_from(bytes).unwrap_or(i64::MAX));
             if let Some(&(first_id, last_id, since_ms)) = rows.get(&stream).filter(|_| messages > 0) {
                 let parts = i32::try_from(messages).unwrap_or(i32::MAX);
+                let stream = streams.get(&stream).map_or(stream, Stream::flight_name);
                 done.flights.push(Flight { stream, parts, first_id, last_id, since_ms });
             }
         }
@@ -296,14 +332,20 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
         }
     }
 
-    /// The stream, if its changes can travel. Those of a stream without an index are set aside until it has one; those
-    /// of a stream that was dropped, or that goes elsewhere, are passed over.
-    async fn live_stream(&mut self, name: &str, rows: &[log::Row]) -> Result<Option<Stream>, Error> {
-        if !self.has_looked_again && self.streams.get(name).is_none_or(|stream| !stream.is_delivered) {
-            // Defined, or given to this subscription, since this transaction began; or dropped.
+    /// Looks at the streams again, once, where there are rows of one that was not known: it was defined, or given to this
+    /// subscription, since this transaction began; or dropped.
+    async fn look_at_streams(&mut self, rows: &[log::Row]) -> Result<(), Error> {
+        let is_known = |row: &log::Row| of_name(&self.streams, &row.stream).is_some_and(|stream| stream.is_delivered);
+        if !self.has_looked_again && !rows.iter().all(is_known) {
             self.streams = self.session.streams(self.subscription).await?;
             self.has_looked_again = true;
         }
+        Ok(())
+    }
+
+    /// The stream, if its changes can travel. Those of a stream without an index are set aside until it has one; those
+    /// of a stream that was dropped, or that goes elsewhere, are passed over.
+    async fn live_stream(&mut self, name: &str, rows: &[log::Row]) -> Result<Option<Stream>, Error> {
         let stream = self.streams.get(name);
         if stream.is_some_and(|stream| !stream.is_delivered) {
             return Ok(None);
@@ -323,7 +365,7 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
             return Ok(None);
         }
         let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
-        self.session.wait(self.subscription, &ids).await?;
+        self.session.wait(self.subscription, name, &ids).await?;
         self.set_aside.insert(name.to_owned());
         self.counters.waiting += ids.len() as u64;
         Ok(None)
@@ -475,7 +517,9 @@ impl<'a, S: Session, K: Sink> Outgoing<'a, S, K> {
             self.done.counts.add(name, delivery::PUBLISHED, 1);
         }
         if self.looks_again && op == Op::Delete && !row.is_look() && stream.source.is_some() {
-            self.done.looks.push((name.clone(), row.key.clone()));
+            // One look is for all generations to which the row went.
+            let of = stream.follows.as_ref().filter(|follows| **follows == row.stream).unwrap_or(name);
+            self.done.looks.insert((of.clone(), row.key.clone()));
         }
         // A look arrives as well, and was no change: nothing is counted of it.
         if !K::READS_AGAIN && !row.is_look() {

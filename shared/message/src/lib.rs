@@ -7,6 +7,8 @@
 //! {"id":8,"key":"43","version":1790000000000000,"op":"delete","at":1790000000000}
 //! ```
 //!
+//! A header without `generation` is of the first.
+//!
 //! A header, then a line for each change, and the document's own line after an upsert. Documents are carried as
 //! PostgreSQL gave them and are never parsed and made anew, so that numbers keep all their digits. The body as a whole is
 //! not one JSON value, so that nothing on the way takes it for one and re-serialises it.

@@ -8,6 +8,7 @@ use crate::{Change, ENVELOPE_VERSION, Op, Part};
 #[derive(Debug)]
 pub struct Packer {
     stream: String,
+    generation: i32,
     trace: String,
     limit_bytes: usize,
     part: Option<Part>,
@@ -28,6 +29,8 @@ pub struct Body {
 struct Header<'a> {
     v: u64,
     stream: &'a str,
+    #[serde(skip_serializing_if = "is_first")]
+    generation: i32,
     changes: usize,
     trace: &'a str,
     #[serde(flatten)]
@@ -39,7 +42,14 @@ impl Packer {
     ///
     /// A body holds at most `limit_bytes`, or a single change that alone is larger.
     pub fn new(stream: impl Into<String>, trace: impl Into<String>, limit_bytes: usize) -> Self {
-        Self { stream: stream.into(), trace: trace.into(), limit_bytes, part: None, lines: String::new(), changes: 0 }
+        let (stream, trace) = (stream.into(), trace.into());
+        Self { stream, generation: 1, trace, limit_bytes, part: None, lines: String::new(), changes: 0 }
+    }
+
+    /// The documents are those of this generation of the stream.
+    #[must_use]
+    pub fn of_generation(self, generation: i32) -> Self {
+        Self { generation, ..self }
     }
 
     /// The first body is this part of a flight, the following ones are those after it. `None`: of no flight.
@@ -86,8 +96,14 @@ impl Packer {
     }
 
     fn header(&self, changes: usize) -> String {
-        to_json(&Header { v: ENVELOPE_VERSION, stream: &self.stream, changes, trace: &self.trace, part: self.part })
+        let Self { stream, generation, trace, part, .. } = self;
+        to_json(&Header { v: ENVELOPE_VERSION, stream, generation: *generation, changes, trace, part: *part })
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_first(generation: &i32) -> bool {
+    *generation == 1
 }
 
 fn to_json(value: &impl Serialize) -> String {
@@ -235,6 +251,18 @@ mod tests {
         assert_eq!(numbers, [1, 2, 3].map(|number| Some((1_790_000_000_000_001, number))));
         let header = r#"{"v":1,"stream":"cities","changes":1,"trace":"t-1","flight":1790000000000001,"part":2}"#;
         assert_eq!(bodies[1].text.lines().next(), Some(header));
+    }
+
+    #[test]
+    fn a_body_names_its_generation_where_that_is_not_the_first() {
+        for generation in [1, 2, 17] {
+            let mut packer = Packer::new("cities", "t-1", 1000).of_generation(generation);
+            packer.push(&change(1, "a", Op::Delete), None);
+            let body = packer.finish().unwrap().text;
+            assert_eq!(body.contains("generation"), generation > 1, "{body}");
+            let message = Message::parse(&body).unwrap();
+            assert_eq!((message.stream.as_ref(), message.generation), ("cities", generation));
+        }
     }
 
     #[test]

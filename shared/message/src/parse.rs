@@ -10,6 +10,8 @@ use crate::{Change, ENVELOPE_VERSION, Op, Part};
 pub struct Message<'a> {
     /// The stream that all of its changes belong to.
     pub stream: Cow<'a, str>,
+    /// Which generation of its index they are for.
+    pub generation: i32,
     /// The invocation that made it.
     pub trace: Cow<'a, str>,
     /// What it is of what was sent with it. `None`: of nothing.
@@ -83,6 +85,8 @@ struct Version {
 struct Header<'a> {
     #[serde(borrow)]
     stream: Cow<'a, str>,
+    #[serde(default = "first")]
+    generation: i32,
     changes: usize,
     #[serde(borrow, default)]
     trace: Cow<'a, str>,
@@ -122,8 +126,12 @@ impl<'a> Message<'a> {
         }
         lines.end(header.changes)?;
         let part = header.flight.zip(header.part).map(|(flight, number)| Part { flight, number });
-        Ok(Self { stream: header.stream, trace: header.trace, part, entries })
+        Ok(Self { stream: header.stream, generation: header.generation, trace: header.trace, part, entries })
     }
+}
+
+fn first() -> i32 {
+    1
 }
 
 struct Lines<'a> {

@@ -27,22 +27,36 @@ impl Aliases {
         Self { prefix, known: Mutex::default() }
     }
 
-    /// The alias of a stream, or what becomes of the changes of a stream that has none.
-    pub async fn of(&self, stream: &str, cluster: &impl Cluster, deadline: Deadline) -> Result<String, Outcome> {
-        if !is_stream_name(stream) {
-            return Err(Outcome::NoStream);
+    /// The alias by which a generation of a stream is written, or what becomes of the changes of one that has none.
+    pub async fn of(
+        &self,
+        stream: &str,
+        generation: i32,
+        cluster: &impl Cluster,
+        deadline: Deadline,
+    ) -> Result<String, Outcome> {
+        let (alias, written) = self.names(stream, generation).ok_or(Outcome::NoStream)?;
+        if !self.known.lock().await.contains(&written) {
+            decide_alias(&alias, generation, cluster.indexes_of(&written, deadline).await)?;
+            self.known.lock().await.insert(written.clone());
         }
-        let alias = names::alias(&self.prefix, stream);
-        if !self.known.lock().await.contains(stream) {
-            decide_alias(&alias, cluster.indexes_of(&alias, deadline).await)?;
-            self.known.lock().await.insert(stream.to_owned());
-        }
-        Ok(alias)
+        Ok(written)
     }
 
     /// After Elasticsearch said that there is no such index: asks afresh from now on.
-    pub async fn forget(&self, stream: &str) {
-        self.known.lock().await.remove(stream);
+    pub async fn forget(&self, stream: &str, generation: i32) {
+        if let Some((_, written)) = self.names(stream, generation) {
+            self.known.lock().await.remove(&written);
+        }
+    }
+
+    /// The alias that is searched, and the one that is written.
+    fn names(&self, stream: &str, generation: i32) -> Option<(String, String)> {
+        // Beside the live one it has its number behind its name.
+        let base = stream.strip_suffix(&format!(".g{generation}")).unwrap_or(stream);
+        let alias = (is_stream_name(base) && generation > 0).then(|| names::alias(&self.prefix, base))?;
+        let written = names::write_alias(&alias, generation);
+        Some((alias, written))
     }
 }
 

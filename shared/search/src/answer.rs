@@ -121,14 +121,14 @@ pub fn decide_item(action: Action, answer: &ItemAnswer) -> Outcome {
     }
 }
 
-/// What an answer to the question means which indexes bear this alias: that it is Sluice's own, or what becomes of changes
-/// that were to be written to it.
-pub fn decide_alias(alias: &str, answer: Answer) -> Result<(), Outcome> {
+/// What an answer to the question means which indexes bear the write alias of this generation: that it is Sluice's own, or what
+/// becomes of changes that were to be written to it.
+pub fn decide_alias(alias: &str, generation: i32, answer: Answer) -> Result<(), Outcome> {
     let malformed = || Outcome::Retry(Reason::new("malformed_answer", "the answer is not that of Elasticsearch"));
     let body = match answer {
         Answer::Success(body) => body,
         Answer::Refused { status: 404, .. } => {
-            return Err(Outcome::NoIndex(Reason::new("no_index", format!("there is no alias {alias}"))));
+            return Err(Outcome::NoIndex(Reason::new("no_index", format!("there is no alias {alias}.g{generation}"))));
         }
         refusal @ (Answer::Refused { .. } | Answer::Lost(_) | Answer::Misconfigured(_)) => {
             return Err(match decide_request(refusal, 1) {
@@ -140,12 +140,12 @@ pub fn decide_alias(alias: &str, answer: Answer) -> Result<(), Outcome> {
         }
     };
     let indexes = serde_json::from_slice::<HashMap<String, IgnoredAny>>(&body).map_err(|_| malformed())?;
-    if indexes.keys().all(|index| names::is_index_of(alias, index)) {
+    if indexes.keys().all(|index| names::is_index_of(alias, generation, index)) {
         return Ok(());
     }
     Err(Outcome::Configuration(Reason::new(
         "foreign_alias",
-        format!("the alias {alias} is on an index that Sluice did not make; rename it, or set INDEX_PREFIX"),
+        format!("the alias {alias}.g{generation} is on an index that Sluice did not make; rename it, or set INDEX_PREFIX"),
     )))
 }
 

@@ -79,7 +79,8 @@ impl<'a> Redrive<'a> {
         // PostgreSQL has no text with the character U+0000, so no row has such a key.
         let is_event = |facts: &Facts| {
             !facts.key.contains('\0')
-                && self.streams.get(&facts.stream).is_some_and(|stream| stream.is_delivered && stream.source.is_some())
+                && database::of_name(&self.streams, &facts.stream)
+                    .is_some_and(|stream| stream.is_delivered && stream.source.is_some())
         };
         let (mut sourced, mut others) = (vec![], vec![]);
         for letter in letters {
@@ -128,7 +129,8 @@ impl<'a> Redrive<'a> {
             .iter()
             .map(|(letter, facts)| letters::Letter {
                 message_id: &letter.message_id,
-                stream: &facts.stream,
+                // Under its name of today: it may have become the live one.
+                stream: database::of_name(&self.streams, &facts.stream).map_or(&facts.stream, |stream| &stream.name),
                 key: &facts.key,
                 detail: detail(letter).to_string(),
             })

@@ -85,7 +85,7 @@ impl Fixture {
         let url = serve(move |request| match request.head.strip_prefix("GET /_alias/") {
             Some(rest) => {
                 let alias = rest.split(' ').next().unwrap();
-                let index = names::index(alias, &json!({}));
+                let index = names::index(alias.trim_end_matches(".g1"), 1, &json!({}));
                 Reply::Whole(200, "application/json", json!({ index: {} }).to_string())
             }
             None => reply(request),
@@ -140,9 +140,9 @@ impl Fixture {
     pub async fn index_with(&self, stream: &str, properties: Value, mut settings: Value) -> String {
         let alias = names::alias(&self.prefix, stream);
         let mappings = json!({"dynamic": "strict", "properties": properties});
-        let index = names::index(&alias, &mappings);
+        let index = names::index(&alias, 1, &mappings);
         settings["number_of_replicas"] = json!(0);
-        let body = json!({"settings": settings, "mappings": mappings, "aliases": {alias: {}}});
+        let body = json!({"settings": settings, "mappings": mappings, "aliases": {names::write_alias(&alias, 1): {}, alias: {}}});
         // However long the cluster has been busy; the answer says that its shard is there.
         self.request(Method::Put, &format!("/{index}?master_timeout=5m&timeout=5m"), body).await;
         index

@@ -1,17 +1,20 @@
 //! The index of one stream.
 
+use database::generations::{Generation, State};
 use database::streams::{self, Live};
 use database::subscriptions::ELASTICSEARCH;
 use elasticsearch::{
     CountParts, Elasticsearch,
     indices::{
-        IndicesCreateParts, IndicesGetParts, IndicesPutAliasParts, IndicesPutMappingParts, IndicesPutSettingsParts,
+        IndicesCreateParts, IndicesDeleteParts, IndicesGetParts, IndicesPutMappingParts, IndicesPutSettingsParts,
     },
 };
 use search::request::{self, answer, find};
 use search::{Server, names};
 use serde_json::{Map, Value, json};
 use tokio_postgres::Client;
+
+use generations::{flat_settings, while_filled};
 
 use super::{Outcome, Stream};
 use crate::{error, mapping};
@@ -38,26 +41,21 @@ pub(super) enum Error {
     NotOurs(String),
     #[error("the settings have {0} {1}, and Sluice needs {2}; leave it out")]
     Setting(&'static str, Value, &'static str),
-    #[error(
-        "{}: an index that exists keeps these settings. Take the change back, or delete the index {index} and run migrate \
-         again, which fills a new one (searches find nothing until then)", .refused.join(", ")
-    )]
-    FixedSettings { refused: Vec<String>, index: String },
     #[error("{0}")]
     Unsupported(String),
-    #[error(
-        "{change}; an index cannot be changed so, and goes on with the mapping that it has. Take the change back, or \
-         delete the index {index} and run migrate again, which fills a new one (searches find nothing until then)"
-    )]
-    NotAdditive { change: String, index: String },
     #[error(transparent)]
     Elasticsearch(#[from] request::Error),
     #[error(transparent)]
     Database(#[from] error::Error),
 }
 
-/// Makes the index and its alias, extends the mapping, or does nothing.
-pub(super) async fn bring(client: &mut Client, elasticsearch: &Server, stream: &Stream) -> Result<Outcome, Error> {
+/// Makes the index and its aliases, extends the mapping, begins the next generation, or does nothing.
+pub(super) async fn bring(
+    client: &mut Client,
+    elasticsearch: &Server,
+    stream: &Stream,
+    beside: &[&Generation],
+) -> Result<Outcome, Error> {
     if let Some(problem) = mapping::unsupported(&stream.mapping, &Value::Object(flat(stream))) {
         return Err(Error::Unsupported(problem));
     }
@@ -65,9 +63,11 @@ pub(super) async fn bring(client: &mut Client, elasticsearch: &Server, stream: &
     if bearers.contains_key(&stream.alias) {
         return Err(Error::NameTaken(stream.alias.clone()));
     }
-    let wanted = names::index(&stream.alias, &stream.mapping);
+    let wanted = names::index(&stream.alias, stream.generation, &stream.mapping);
     let index = stream.live.as_ref().map_or(&wanted, |live| &live.index);
-    if let Some(other) = bearers.keys().find(|bearer| *bearer != index) {
+    // That of another generation is on its way to the live one.
+    let is_of_ours = |bearer: &String| beside.iter().any(|generation| generation.index == *bearer);
+    if let Some(other) = bearers.keys().find(|bearer| *bearer != index && !is_of_ours(bearer)) {
         let (alias, other, index) = (stream.alias.clone(), other.clone(), index.clone());
         return Err(Error::AliasTaken { alias, other, index });
     }
@@ -77,24 +77,112 @@ pub(super) async fn bring(client: &mut Client, elasticsearch: &Server, stream: &
     if found["mappings"]["_meta"]["sluice"] != mark(stream) {
         return Err(Error::NotOurs(index.clone()));
     }
-    let has_alias = bearers.contains_key(index);
-    match &stream.live {
-        None => adopt(client, elasticsearch, stream, index, has_alias).await,
-        Some(live) => extend(client, elasticsearch, stream, live, has_alias, &found["settings"]).await,
+    let has_aliases = [stream.alias.clone(), names::write_alias(&stream.alias, stream.generation)]
+        .iter()
+        .all(|alias| found["aliases"].get(alias).is_some());
+    let Some(live) = &stream.live else { return adopt(client, elasticsearch, stream, index, has_aliases).await };
+    let restored = if has_aliases { None } else { put_aliases(elasticsearch, stream, index).await.map(Some)? };
+    let restored = restored.map(|()| format!("put the alias {} back on the index {index}", stream.alias));
+    if let Some(building) = beside.iter().find(|generation| generation.state == State::Building) {
+        if building.is_wanted {
+            return Ok(restored.map_or(Outcome::Nothing, Outcome::Done));
+        }
+        database::generations::drop_generation(client, &building.name).await.map_err(error::query("giving a generation up"))?;
     }
+    let reason = match change(elasticsearch, stream, live, &found["settings"]).await? {
+        Change::InPlace { fields, settings } => {
+            let done = extend(client, elasticsearch, stream, live, &fields, &settings).await?;
+            let done: Vec<String> = done.into_iter().chain(restored).collect();
+            return Ok(if done.is_empty() { Outcome::Nothing } else { Outcome::Done(done.join("; ")) });
+        }
+        Change::Next(reason) => reason,
+    };
+    if !stream.wants_next
+        && let Some(kept) = beside.iter().find(|generation| generation.state == State::Kept && generation.is_wanted)
+    {
+        return Ok(Outcome::Done(format!(
+            "went back from generation {}, which is what is wanted: let it take over, or define the stream as it was",
+            kept.number
+        )));
+    }
+    begin(client, elasticsearch, stream, &reason).await
 }
 
-/// The index with its alias, in one request. Where the stream had one, its documents are read again.
-async fn create(client: &mut Client, elasticsearch: &Server, stream: &Stream, index: &str) -> Result<Outcome, Error> {
+/// What an index has to become.
+enum Change {
+    /// It can: by these fields, and these settings have been changed.
+    InPlace { fields: Vec<String>, settings: Vec<String> },
+    /// It cannot, and why.
+    Next(String),
+}
+
+/// Which way leads to what is wanted. Settings that an open index takes are changed with it.
+async fn change(
+    elasticsearch: &Elasticsearch,
+    stream: &Stream,
+    live: &Live,
+    has_settings: &Value,
+) -> Result<Change, Error> {
+    if stream.wants_next {
+        return Ok(Change::Next("it is read anew".to_owned()));
+    }
+    let fields = match mapping::additions(&live.mapping, &stream.mapping) {
+        Ok(fields) => fields,
+        Err(change) => return Ok(Change::Next(change)),
+    };
+    let (settings, refused) = put_settings(elasticsearch, stream, &live.index, has_settings).await?;
+    if refused.is_empty() {
+        return Ok(Change::InPlace { fields, settings });
+    }
+    Ok(Change::Next(format!("an index that exists cannot have {}", refused.join(", "))))
+}
+
+/// The next generation: its index, which is filled by and by, and takes over when it has all.
+async fn begin(client: &mut Client, elasticsearch: &Server, stream: &Stream, reason: &str) -> Result<Outcome, Error> {
+    let number = stream.generations + 1;
+    let index = names::index(&stream.alias, number, &stream.mapping);
+    if indexes(elasticsearch, &index).await?.get(&index).is_some_and(|found| found["mappings"]["_meta"]["sluice"] == mark(stream)) {
+        // A run before this one did not come to its end, and nothing was written to it.
+        let sent = elasticsearch.indices().delete(IndicesDeleteParts::Index(&[&index])).send().await;
+        answer(sent, format!("deleting the index {index}")).await?;
+    }
     let mut settings = settings(stream)?;
+    for (name, value) in while_filled(stream.has_source) {
+        settings[&name] = value;
+    }
+    let aliases = json!({names::write_alias(&stream.alias, number): {}});
+    make(elasticsearch, stream, &index, settings, aliases).await?;
+    let begun = async {
+        let transaction = client.transaction().await?;
+        database::generations::begin(&transaction, &stream.name, number, &index).await?;
+        transaction.commit().await
+    };
+    begun.await.map_err(error::query("beginning a generation"))?;
+    let from = if stream.has_source { "from the source" } else { "from the live index" };
+    Ok(Outcome::Done(format!(
+        "{reason}: began generation {number}, whose index {index} is being filled {from}; searches find the live one until then"
+    )))
+}
+
+/// Makes an index.
+async fn make(
+    elasticsearch: &Server,
+    stream: &Stream,
+    index: &str,
+    mut settings: Value,
+    aliases: Value,
+) -> Result<(), request::Error> {
     elasticsearch.allow_creation(&mut settings);
-    let body = json!({
-        "mappings": mappings(stream),
-        "settings": settings,
-        "aliases": {&stream.alias: {"is_write_index": true}},
-    });
+    let body = json!({"mappings": mappings(stream), "settings": settings, "aliases": aliases});
     let sent = elasticsearch.indices().create(IndicesCreateParts::Index(index)).body(body).send().await;
-    answer(sent, format!("creating the index {index}")).await?;
+    answer(sent, format!("creating the index {index}")).await.map(drop)
+}
+
+/// The index with its aliases, in one request. Where the stream had one, its documents are read again.
+async fn create(client: &mut Client, elasticsearch: &Server, stream: &Stream, index: &str) -> Result<Outcome, Error> {
+    let written = names::write_alias(&stream.alias, stream.generation);
+    let aliases = json!({&stream.alias: {"is_write_index": true}, written: {}});
+    make(elasticsearch, stream, index, settings(stream)?, aliases).await?;
     let is_lost = stream.live.is_some();
     set_live(client, stream, index, is_lost).await?;
     Ok(Outcome::Done(match (is_lost, stream.has_source) {
@@ -116,43 +204,36 @@ async fn adopt(
     elasticsearch: &Elasticsearch,
     stream: &Stream,
     index: &str,
-    has_alias: bool,
+    has_aliases: bool,
 ) -> Result<Outcome, Error> {
     let sent = elasticsearch.count(CountParts::Index(&[index])).send().await;
     let documents = answer(sent, format!("counting the documents of {index}")).await?["count"].as_u64().unwrap_or(0);
     if documents > 0 {
         return Err(Error::Leftover { index: index.to_owned(), documents });
     }
-    if !has_alias {
-        put_alias(elasticsearch, stream, index).await?;
+    if !has_aliases {
+        put_aliases(elasticsearch, stream, index).await?;
     }
     set_live(client, stream, index, false).await?;
     Ok(Outcome::Done(format!("finished the index {index}")))
 }
 
-/// The settings that changed, and the mapping's new fields, if that is all that is new.
+/// Adds the mapping's new fields: what was done, in words.
 async fn extend(
     client: &mut Client,
     elasticsearch: &Elasticsearch,
     stream: &Stream,
     live: &Live,
-    has_alias: bool,
-    has_settings: &Value,
-) -> Result<Outcome, Error> {
+    added: &[String],
+    changed: &[String],
+) -> Result<Vec<String>, Error> {
     let index = &live.index;
-    let added = mapping::additions(&live.mapping, &stream.mapping)
-        .map_err(|change| Error::NotAdditive { change, index: index.clone() })?;
-    let changed = put_settings(elasticsearch, stream, index, has_settings).await?;
-    if !has_alias {
-        put_alias(elasticsearch, stream, index).await?;
+    let mut done = vec![];
+    if !changed.is_empty() {
+        done.push(format!("changed {} of the index {index}", changed.join(", ")));
     }
     if added.is_empty() {
-        let alias = &stream.alias;
-        return Ok(match (has_alias, changed.is_empty()) {
-            (true, true) => Outcome::Nothing,
-            (true, false) => Outcome::Done(format!("changed {} of the index {index}", changed.join(", "))),
-            (false, _) => Outcome::Done(format!("put the alias {alias} back on the index {index}")),
-        });
+        return Ok(done);
     }
     let indexes = [index.as_str()];
     let parts = IndicesPutMappingParts::Index(&indexes);
@@ -160,11 +241,12 @@ async fn extend(
     let added = added.join(", ");
     answer(sent, format!("adding the fields {added} to the index {index}")).await?;
     set_live(client, stream, index, true).await?;
-    Ok(Outcome::Done(if stream.has_source {
+    done.push(if stream.has_source {
         format!("added {added} to the index {index}, which is being filled from the source")
     } else {
         format!("added {added} to the index {index}; what was emitted before has no such fields")
-    }))
+    });
+    Ok(done)
 }
 
 /// The drain reads by this mapping from now on. `resync`: what is in the index was read by another.
@@ -182,15 +264,14 @@ async fn set_live(client: &mut Client, stream: &Stream, index: &str, resync: boo
 }
 
 /// Brings the index's settings to those of the stream; one by one, since Elasticsearch takes all of a request or none. Which
-/// were changed.
+/// were changed, and which an index keeps that exists.
 async fn put_settings(
     elasticsearch: &Elasticsearch,
     stream: &Stream,
     index: &str,
     has: &Value,
-) -> Result<Vec<String>, Error> {
-    let mut current = Map::new();
-    flatten("", has, &mut current);
+) -> Result<(Vec<String>, Vec<String>), Error> {
+    let current = flat_settings(Some(has));
     let (mut changed, mut refused) = (Vec::new(), Vec::new());
     for (name, wanted) in settings(stream)?.as_object().into_iter().flatten() {
         if as_told(wanted) == current.get(name).map_or(String::new(), as_told) {
@@ -205,7 +286,7 @@ async fn put_settings(
             Err(error) => return Err(error.into()),
         }
     }
-    if refused.is_empty() { Ok(changed) } else { Err(Error::FixedSettings { refused, index: index.to_owned() }) }
+    Ok((changed, refused))
 }
 
 /// Elasticsearch tells each setting as a text.
@@ -218,10 +299,12 @@ fn as_told(setting: &Value) -> String {
     }
 }
 
-async fn put_alias(elasticsearch: &Elasticsearch, stream: &Stream, index: &str) -> Result<(), request::Error> {
-    let indexes = [index];
-    let parts = IndicesPutAliasParts::IndexName(&indexes, &stream.alias);
-    let sent = elasticsearch.indices().put_alias(parts).body(json!({"is_write_index": true})).send().await;
+/// The one that is searched, and the one that is written.
+async fn put_aliases(elasticsearch: &Elasticsearch, stream: &Stream, index: &str) -> Result<(), request::Error> {
+    let written = names::write_alias(&stream.alias, stream.generation);
+    let add = |alias: &str| json!({"add": {"index": index, "alias": alias, "is_write_index": true}});
+    let body = json!({"actions": [add(&stream.alias), add(&written)]});
+    let sent = elasticsearch.indices().update_aliases().body(body).send().await;
     answer(sent, format!("putting the alias {} on the index {index}", stream.alias)).await.map(drop)
 }
 
@@ -268,24 +351,7 @@ fn settings(stream: &Stream) -> Result<Value, Error> {
 
 /// The stream's own settings, each by its whole name.
 fn flat(stream: &Stream) -> Map<String, Value> {
-    let mut settings = Map::new();
-    flatten("", stream.settings.as_ref().unwrap_or(&Value::Null), &mut settings);
-    settings
-}
-
-/// Settings come nested or dotted, with `index` in front or without.
-fn flatten(path: &str, settings: &Value, into: &mut Map<String, Value>) {
-    let Value::Object(members) = settings else {
-        if !path.is_empty() {
-            let name = if path.starts_with("index.") { path.to_owned() } else { format!("index.{path}") };
-            into.insert(name, settings.clone());
-        }
-        return;
-    };
-    for (name, value) in members {
-        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-        flatten(&path, value, into);
-    }
+    flat_settings(stream.settings.as_ref())
 }
 
 #[cfg(test)]
@@ -294,7 +360,7 @@ mod tests {
 
     fn stream(mapping: Value, settings: Option<Value>) -> Stream {
         let (name, alias) = ("cities".to_owned(), "test-cities".to_owned());
-        Stream { name, alias, has_source: true, mapping, settings, live: None }
+        Stream { name, alias, has_source: true, mapping, settings, live: None, generation: 1, generations: 1, wants_next: false }
     }
 
     #[test]

@@ -10,7 +10,7 @@ async fn copy(world: &World, from: &str, to: &str, alias: Option<&str>) {
     let block = |is_blocked| format!(r#"{{"index.blocks.write": {is_blocked}}}"#);
     let settings = |index: &str| format!("/{index}/_settings");
     assert_eq!(world.search(Method::Put, &settings(from), Some(&block(true))).await.0, StatusCode::OK);
-    let aliases = alias.map(|alias| format!(r#""{alias}": {{}}"#)).unwrap_or_default();
+    let aliases = alias.map(|alias| format!(r#""{alias}": {{}}, "{alias}.g1": {{}}"#)).unwrap_or_default();
     let body = format!(r#"{{"aliases": {{{aliases}}}, "settings": {{"index.blocks.write": null}}}}"#);
     let (status, answer) = world.search(Method::Post, &format!("/{from}/_clone/{to}"), Some(&body)).await;
     assert_eq!(status, StatusCode::OK, "{answer}");

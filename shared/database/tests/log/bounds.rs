@@ -29,7 +29,11 @@ const WORLD: &str = "
 const UNBORN: &str = "
     SELECT sluice.define_stream('unborn', source => 'demo.item', key => 'id', mapping => '{\"properties\": {\"id\": {}}}');
     SELECT sluice.subscribe('other');
-    INSERT INTO sluice.target SELECT 'other', t.stream, t.mapping, t.settings, t.mapping, 'other-1' FROM sluice.target AS t";
+    INSERT INTO sluice.target (subscription, stream, mapping, settings, live_mapping, live_index)
+        SELECT 'other', t.stream, t.mapping, t.settings, t.mapping, 'other-1' FROM sluice.target AS t;
+    SELECT sluice.begin_generation('items', 2, 'items.g2-1');
+    UPDATE sluice.generation SET state = 'kept';
+    SELECT sluice.begin_generation('items', 3, 'items.g3-1')";
 /// In this order: what is noted now must be pending for both readers.
 const ROWS: &str = "
     INSERT INTO sluice.tracked (relation, stream, key, attributes)
@@ -78,18 +82,24 @@ const ROWS: &str = "
     INSERT INTO sluice.outbox (stream, key, op) SELECT 'unborn', n, 'upsert' FROM generate_series(1, 2000) AS n";
 
 /// How each function is called as its caller calls it, or in a harder way. One that has no line here fails the test.
-const CALLS: [(&str, &str); 139] = [
+const CALLS: [(&str, &str); 159] = [
+    ("abort_generation", "SELECT sluice.abort_generation('items', 'operator', NULL)"),
     ("advance", "SELECT sluice.advance('elasticsearch', 1)"),
     ("answers_for_another", "SELECT sluice.answers_for_another('elasticsearch', 'items', '7')"),
+    ("approve_generation", "SELECT sluice.approve_generation('items', true, 'operator', NULL)"),
     ("as_reader", "SELECT sluice.as_reader(s, 'SELECT', 'n integer') FROM sluice.stream AS s"),
     (
         "ask",
         "SELECT sluice.ask(s, 'SELECT count(*), NULL::text[], NULL::text[] FROM demo.item', NULL) FROM sluice.stream AS s WHERE name = 'items'",
     ),
     ("audit", "SELECT sluice.audit('operator', '127.0.0.1', 'pause', 'elasticsearch', 'paused', '{}')"),
+    ("base_of", "SELECT sluice.base_of('items.g3')"),
     ("beat", "SELECT sluice.beat()"),
     ("behind", "SELECT sluice.behind('demo.item')"),
     ("begin_interval", "SELECT sluice.begin_interval(s) FROM sluice.subscription AS s"),
+    ("can_be_copied", "SELECT sluice.can_be_copied(g) FROM sluice.generation AS g"),
+    ("change_places", "SELECT sluice.change_places('items.g2', '1 day', 'takeover', 'operator', NULL)"),
+    ("check_generation", "SELECT sluice.check_generation('items.g3')"),
     ("checkpoint", "SELECT sluice.checkpoint('now')"),
     (
         "checkpoint_problem",
@@ -109,10 +119,24 @@ const CALLS: [(&str, &str); 139] = [
         "discard_refusals",
         "SELECT sluice.discard_refusals(ARRAY(SELECT id FROM sluice.dead_letter WHERE error_type IS NOT NULL ORDER BY id LIMIT 1000), 'operator', NULL)",
     ),
+    ("drop_generation", "SELECT sluice.drop_generation('items.g3')"),
+    ("feeds", "SELECT sluice.feeds('items.g3')"),
+    ("flight_name", "SELECT sluice.flight_name(s) FROM sluice.stream AS s"),
+    ("flight_of", "SELECT sluice.flight_of('items.g2')"),
+    ("forget_generation", "SELECT sluice.drop_generation('items.g3'), sluice.forget_generation('items.g3')"),
     (
         "forget_refusals",
         "SELECT sluice.forget_refusals('other', 'items', ARRAY(SELECT n::text FROM generate_series(49001, 51000) AS n))",
     ),
+    ("generations", "SELECT sluice.generations()"),
+    ("generation_waits", "SELECT sluice.generation_waits('items.g3', true)"),
+    ("has_filled", "SELECT sluice.has_filled('items.g3')"),
+    ("is_level", "SELECT sluice.is_level('items.g2')"),
+    ("is_unfilled", "SELECT sluice.is_unfilled('items.g3')"),
+    ("lock_generations", "SELECT sluice.lock_generations()"),
+    ("note_copy", "SELECT sluice.note_copy('items.g3', 'task')"),
+    ("note_filled", "SELECT sluice.note_filled('items.g3', false)"),
+    ("note_generation", "SELECT sluice.note_generation('items.g3', 'broken')"),
     (
         "note_refusals",
         "SELECT sluice.note_refusals('other', ARRAY(SELECT (SELECT max(id) FROM sluice.outbox) - n FROM generate_series(0, 99) AS n), array_fill('items'::text, '{100}'), ARRAY(SELECT n::text FROM generate_series(49951, 50050) AS n), array_fill(7::bigint, '{100}'), array_fill('refused'::text, '{100}'), array_fill('too long'::text, '{100}'))",
@@ -244,7 +268,7 @@ const CALLS: [(&str, &str); 139] = [
     ("take_over", "SELECT sluice.take_over('fan_out', 100000)"),
     (
         "wait",
-        "SELECT sluice.wait('elasticsearch', ARRAY(SELECT (SELECT max(id) FROM sluice.outbox) - n FROM generate_series(0, 1999) AS n))",
+        "SELECT sluice.wait('elasticsearch', 'items', ARRAY(SELECT (SELECT max(id) FROM sluice.outbox) - n FROM generate_series(0, 1999) AS n))",
     ),
     ("waited", "SELECT sluice.waited('elasticsearch', 2000)"),
     ("waited", "SELECT sluice.waited('other', 2000)"),

@@ -241,7 +241,7 @@ async fn what_waited_for_its_index_is_in_no_snapshot_before_it_has_landed() -> R
     let seen = snapshot(&world.owner).await?;
     let after = drainer.begin().await?.context("held")?;
     let ids: Vec<i64> = drainer.page(after, 10).await?.iter().map(|row| row.id).collect();
-    drainer.client.wait("elasticsearch", &ids).await?;
+    drainer.client.wait("elasticsearch", "late", &ids).await?;
     drainer.finish().await?;
     drainer.commit().await?;
     assert!(settled(&client, &seen).await?, "nobody made an index, and that holds up no other");
@@ -268,7 +268,7 @@ async fn what_waited_and_is_deleted_has_settled_with_its_looks_when_it_was_looke
     let seen = snapshot(&world.owner).await?;
     let after = drainer.begin().await?.context("held")?;
     let ids: Vec<i64> = drainer.page(after, 10).await?.iter().map(|row| row.id).collect();
-    drainer.client.wait("elasticsearch", &ids).await?;
+    drainer.client.wait("elasticsearch", "items", &ids).await?;
     drainer.finish().await?;
     drainer.commit().await?;
     assert!(!settled(&client, &seen).await?, "it waits");

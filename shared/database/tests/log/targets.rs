@@ -99,8 +99,8 @@ async fn what_waits_fails_and_is_counted_is_so_for_one_target() -> Result<()> {
     let client = world.database.functions().await?;
     let ids: Vec<i64> = client.query_one("SELECT array_agg(id) FROM sluice.outbox", &[]).await?.get(0);
     // Both set it aside, as if neither had an index; one has.
-    client.wait("other", &ids).await?;
-    client.wait("elasticsearch", &ids).await?;
+    client.wait("other", "items", &ids).await?;
+    client.wait("elasticsearch", "items", &ids).await?;
     client.note_fault("other", "items", Some("broken")).await?;
     let status = "SELECT string_agg(subscription || ' ' || waiting || ' ' || coalesce(problem, 'none'), '; ' ORDER BY subscription) FROM sluice.stream_status()";
     assert_eq!(

@@ -1,5 +1,7 @@
 //! Until migrate has made the index of a stream, its changes wait beside the log.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use database::Session as _;
 use database::log::Row;
@@ -13,8 +15,10 @@ async fn set_aside(drainer: &Drainer) -> Result<()> {
         let rows = drainer.page(after, 100).await?;
         let Some(last) = rows.last() else { break };
         after = last.id;
-        let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
-        drainer.client.wait("elasticsearch", &ids).await?;
+        for stream in rows.iter().map(|row| &row.stream).collect::<BTreeSet<_>>() {
+            let ids: Vec<i64> = rows.iter().filter(|row| row.stream == *stream).map(|row| row.id).collect();
+            drainer.client.wait("elasticsearch", stream, &ids).await?;
+        }
     }
     drainer.finish().await
 }

@@ -1,0 +1,105 @@
+//! What an operator wants of the generations of a stream's index.
+
+use database::audit::Actor;
+use database::generations::{self, State, Status};
+use ::generations::{Keeper, Settings};
+use search::Server;
+use serde::Deserialize;
+use tokio_postgres::Client;
+
+use crate::error::query;
+use crate::{APPLICATION_NAME, Error, Report, indexes};
+
+/// A stream, and what is to be done with its generations.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub struct Reindex {
+    /// Its name; `None`: all, whose state is told.
+    pub stream: Option<String>,
+    /// What is to be done.
+    #[serde(default)]
+    pub action: Action,
+    /// It takes over without the documents that its index refuses.
+    #[serde(default)]
+    pub accept_dead_letters: bool,
+}
+
+/// What is done with the generations of a stream.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// Begins another one.
+    #[default]
+    Begin,
+    /// Tells which there are.
+    Status,
+    /// Lets the one that is being built take over as soon as it can.
+    Takeover,
+    /// Goes back to the one that was live before.
+    Rollback,
+    /// Gives up the one that is being built, or else the way back.
+    Abort,
+}
+
+impl Reindex {
+    pub(crate) async fn run(
+        &self,
+        client: &mut Client,
+        elasticsearch: &Server,
+        prefix: &str,
+        settings: Settings,
+        report: &mut Report,
+    ) -> Result<(), Error> {
+        let actor = Actor { name: APPLICATION_NAME, source_ip: None };
+        let Some(stream) = self.stream.as_deref() else {
+            if self.action == Action::Status {
+                return tell(client, None, report).await;
+            }
+            return Err(Error::Reindex("which stream? STREAM=name, or --stream name".to_owned()));
+        };
+        let nothing = |what: &str| Error::Reindex(format!("stream {stream} {what}"));
+        match self.action {
+            Action::Status => {}
+            Action::Begin => {
+                generations::reindex(client, stream).await.map_err(query("asking for another generation"))?;
+                indexes::make(client, elasticsearch, prefix, settings, report).await?;
+            }
+            Action::Takeover => {
+                let approved = generations::approve(client, stream, self.accept_dead_letters, actor).await;
+                if !approved.map_err(query("approving a generation"))? {
+                    return Err(nothing("is building no generation"));
+                }
+            }
+            Action::Rollback => {
+                let kept = generations::list(client).await.map_err(query("reading the generations"))?;
+                let kept = kept.into_iter().rfind(|it| it.stream == stream && it.state == State::Kept);
+                let kept = kept.ok_or_else(|| nothing("keeps no generation that it could go back to"))?;
+                let keeper = Keeper { client, elasticsearch, prefix, settings };
+                keeper.take_over(&kept, "rollback", actor).await?;
+                report.say(format!("stream {stream}: went back to generation {}", kept.number));
+            }
+            Action::Abort => {
+                let given_up = generations::abort(client, stream, actor).await.map_err(query("giving up"))?;
+                if given_up == 0 {
+                    return Err(nothing("has no generation beside the live one"));
+                }
+            }
+        }
+        if self.action != Action::Status {
+            let keeper = Keeper { client, elasticsearch, prefix, settings };
+            for what in keeper.keep().await? {
+                report.say(what);
+            }
+        }
+        tell(client, Some(stream), report).await
+    }
+}
+
+async fn tell(client: &Client, stream: Option<&str>, report: &mut Report) -> Result<(), Error> {
+    for status in generations::list_status(client, stream).await.map_err(query("reading the generations"))? {
+        let Status { stream, number, state, index, logged, waits, .. } = status;
+        let keys = if logged > 0 { format!(", {logged} keys read so far") } else { String::new() };
+        let waits = waits.map(|waits| format!(": {waits}")).unwrap_or_default();
+        report.say(format!("stream {stream}: generation {number}, {state}, index {index}{keys}{waits}"));
+    }
+    Ok(())
+}
