@@ -191,9 +191,9 @@ $$;
 
 -- Keeps the flights, 500 at a call and each once a minute at most: removes what is complete, and what is left of steps
 -- that were rolled back; and has what was lost logged again. Lost is a flight of which nothing was heard for `patience` minutes
--- in which later ones landed: a queue was purged, or a landing could not be noted. Its keys go into the log once more, 5,000 ids
--- of the log at a call, and it stays until those have arrived. A line for each flight that was found lost: then call it again.
--- Payloads of `emit` cannot be read again (`is_logged_again`: false), and whoever emitted them has to do it anew.
+-- in which later ones landed: a queue was purged. Its keys go into the log once more, 5,000 ids of the log at a call, and it
+-- stays until those have arrived. A line for each flight that was found lost: then call it again. Payloads of `emit` cannot
+-- be read again (`is_logged_again`: false), and whoever emitted them has to do it anew.
 CREATE OR REPLACE FUNCTION sluice.watch_flights(patience integer DEFAULT 30, now timestamptz DEFAULT clock_timestamp())
 RETURNS TABLE (subscription text, stream text, first_id bigint, last_id bigint, is_logged_again boolean)
 LANGUAGE plpgsql VOLATILE

@@ -65,6 +65,11 @@ impl<'a> Received<'a> {
         })
     }
 
+    /// Whether somebody waits for it to land.
+    pub(crate) fn is_of_a_flight(&self) -> bool {
+        self.message.as_ref().is_ok_and(|message| message.part.is_some())
+    }
+
     pub(crate) fn circumstances(&self, now_ms: i64) -> Circumstances<'_> {
         Circumstances { first_seen: &self.first_seen, attempts: self.attempts, now_ms }
     }

@@ -19,10 +19,12 @@ use crate::{
 /// Kept free at the end of an invocation: for what is to be sent, and for the answer itself.
 const SETTLE_MARGIN: Duration = Duration::from_secs(3);
 const ANSWER_MARGIN: Duration = Duration::from_millis(500);
+/// An answer takes a millisecond. While PostgreSQL is away, a batch loses no more than this by it.
+const NOTE_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
     /// Handles a batch, and names the messages that are to be received again. All others may be deleted: each of their
-    /// changes is written, stale, gone or in the dead-letter queue, or the message was sent anew.
+    /// changes is written, stale, gone or in the dead-letter queue, and what has landed is noted; or the message was sent anew.
     ///
     /// It returns before the deadline, and nothing runs on after it. `now` is the wall clock.
     pub async fn handle(
@@ -40,6 +42,12 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
         let outcomes = self.index(&batch, now_ms, deadline.less(SETTLE_MARGIN), &mut tally).await;
         let mut landings = vec![];
         let mut retried = self.settle(&batch, &outcomes, now_ms, deadline, &mut tally, &mut landings).await;
+        if !self.database.land(tally.counts(), &landings, deadline.at_most(NOTE_TIMEOUT)).await {
+            // Or its flight would count as lost: a part that nobody has heard of, and that nobody sends again.
+            for (position, received) in batch.iter().enumerate().filter(|(_, received)| received.is_of_a_flight()) {
+                retried.entry(position).or_insert_with(|| back_off::delay(received.attempts, true, fastrand::f64()));
+            }
+        }
         self.send_anew(&batch, &mut retried, now_ms, deadline, &mut tally).await;
 
         let receipts: Vec<(&str, Duration)> =
@@ -52,7 +60,6 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
             tally.measure(&mut line);
             line.print(now);
         }
-        self.counters.add(tally.into_counts(), landings, &self.database, deadline).await;
         let mut response = SqsBatchResponse::default();
         for position in retried.into_keys() {
             response.add_failure(batch[position].id);

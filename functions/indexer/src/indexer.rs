@@ -2,7 +2,7 @@ use database::{Connect, Postgres};
 use queue::{Queue, Sqs};
 use search::{Aliases, Cluster, Connection, Elastic};
 
-use crate::{config::Settings, counters::Counters, re_read::Database};
+use crate::{config::Settings, re_read::Database};
 
 /// The handler of one function instance. It keeps connections and nothing else between two batches.
 pub struct Indexer<C = Elastic, D: Connect = Postgres, Q = Sqs> {
@@ -11,7 +11,6 @@ pub struct Indexer<C = Elastic, D: Connect = Postgres, Q = Sqs> {
     pub(crate) queue: Q,
     pub(crate) dead_letter_queue: Q,
     pub(crate) aliases: Aliases,
-    pub(crate) counters: Counters,
     pub(crate) settings: Settings,
 }
 
@@ -28,6 +27,6 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
     /// The same over other services than the real ones.
     pub fn of(cluster: C, database: Database<D>, queue: Q, dead_letter_queue: Q, settings: Settings) -> Self {
         let aliases = Aliases::new(settings.index_prefix.clone());
-        Self { cluster, database, queue, dead_letter_queue, aliases, counters: Counters::default(), settings }
+        Self { cluster, database, queue, dead_letter_queue, aliases, settings }
     }
 }

@@ -10,7 +10,6 @@ mod again;
 mod back_off;
 mod batch;
 mod config;
-mod counters;
 mod dead_letter;
 mod handler;
 mod indexer;

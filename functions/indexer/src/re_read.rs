@@ -8,9 +8,8 @@ use std::{
 
 use database::{
     Answers as _, Connect, Postgres, Read, ReadError, Session, Settings, Stream,
-    delivery::{DeadLetter, Landing},
+    delivery::{Counts, DeadLetter, Landing},
     describe,
-    log::Count,
     subscriptions::ELASTICSEARCH,
 };
 use search::{Deadline, Outcome, Reason};
@@ -164,20 +163,27 @@ impl<D: Connect> Database<D> {
         }
     }
 
-    /// Adds to the counters of deliveries, and notes what has landed: whether that is known to be done.
-    pub(crate) async fn land(&self, counts: &[Count], landings: &[Landing], deadline: Deadline) -> bool {
-        let Ok(client) = self.client(deadline).await else { return false };
-        match timeout_at(deadline.instant(), client.land(ELASTICSEARCH, counts, landings)).await {
-            Ok(Ok(())) => {
-                self.put_back(client);
-                true
+    /// Adds to the counters of deliveries, and notes what has landed: both, or neither. Whether that is known to be done.
+    pub(crate) async fn land(&self, counts: &Counts, landings: &[Landing], deadline: Deadline) -> bool {
+        let counts = counts.rows();
+        let land = async |client: D::Session| {
+            client.land(ELASTICSEARCH, &counts, landings).await.map(|()| self.put_back(client))
+        };
+        let noting = async {
+            // A session that was left open may have been ended since.
+            if let Some(client) = self.take_idle()
+                && land(client).await.is_ok()
+            {
+                return true;
             }
-            Ok(Err(error)) => {
-                warn!(error = describe(&error), "the deliveries are counted later");
-                false
+            let Ok(client) = self.connect(deadline).await else { return false };
+            let noted = land(client).await;
+            if let Err(error) = &noted {
+                warn!(error = describe(error), "what has landed is not noted");
             }
-            Err(_) => false,
-        }
+            noted.is_ok()
+        };
+        timeout_at(deadline.instant(), noting).await.unwrap_or(false)
     }
 
     /// Notes which changes are in the dead-letter queue. Where that fails, nobody can say later why their documents differ.

@@ -139,8 +139,8 @@ impl Tally {
     }
 
     /// What is to be added to the counters that outlive the function.
-    pub(crate) fn into_counts(self) -> Counts {
-        self.counts
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     fn note(&mut self, stream: &str, kind: Kind, reason: &Reason) {

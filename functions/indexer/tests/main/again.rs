@@ -135,6 +135,28 @@ async fn what_became_of_each_part_of_a_flight_is_noted() {
 }
 
 #[tokio::test]
+async fn a_message_comes_back_until_it_is_noted_that_it_landed_and_is_counted_once() {
+    let fixture = cities().await;
+    let owner = fixture.owner().await;
+    owner.batch_execute("UPDATE sluice.subscription SET reserved = 100").await.unwrap();
+    let event = batch([
+        message("cities").upsert("1", 5, r#"{"id":1}"#).part(77, 1),
+        message("cities").upsert("2", 5, r#"{"id":2}"#),
+    ]);
+    owner.batch_execute("ALTER TABLE sluice.landed RENAME TO away").await.unwrap();
+    assert_eq!(fixture.handle(&event).await, ["0"], "nobody waits for what is of no flight");
+    assert_eq!(fixture.dead_letters.delayed(), ["receipt 0"]);
+    owner.batch_execute("ALTER TABLE sluice.away RENAME TO landed").await.unwrap();
+    let again = batch([message("cities").upsert("1", 5, r#"{"id":1}"#).part(77, 1).received(2)]);
+    assert_eq!(fixture.handle(&again).await, [""; 0]);
+    let noted =
+        "SELECT count(*), (SELECT sum(value) FROM sluice.delivery_stats WHERE measure = 'succeeded_upsert')::bigint
+        FROM sluice.landed WHERE base = 77 AND part = 1";
+    let noted = owner.query_one(noted, &[]).await.unwrap();
+    assert_eq!((noted.get::<_, i64>(0), noted.get::<_, i64>(1)), (1, 1));
+}
+
+#[tokio::test]
 async fn a_second_look_or_a_letter_that_is_not_taken_brings_its_message_back_and_a_look_never_goes_ahead_of_a_letter() {
     let fixture = cities().await;
     let event = batch([
