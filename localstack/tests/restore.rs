@@ -45,7 +45,7 @@ impl Pipeline {
 
     /// Key to name, of everything in the index.
     async fn indexed(&self) -> Result<BTreeMap<String, String>> {
-        let client = self.elasticsearch().await?;
+        let client = self.elasticsearch()?;
         let path = |rest: &str| format!("/{}item/{rest}", self.prefix);
         client.send(Method::Post, &path("_refresh"), HeaderMap::new(), None::<&()>, None::<&str>, None).await?;
         let search = path("_search?size=10000");

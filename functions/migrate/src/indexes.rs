@@ -7,10 +7,6 @@ use std::collections::BTreeSet;
 use database::generations::{self, Generation};
 use database::streams::{Definition, Live, list_definitions};
 use database::subscriptions::ELASTICSEARCH;
-use elasticsearch::{
-    Elasticsearch,
-    indices::{IndicesGetIndexTemplateParts, IndicesPutIndexTemplateParts},
-};
 use search::request::{self, answer, find};
 use ::generations::{Keeper, Settings};
 use search::{Server, names};
@@ -148,16 +144,14 @@ async fn forbid_creation_by_writing(
         _ if streams.is_empty() => return Ok(()),
         _ => {}
     }
-    let parts = IndicesPutIndexTemplateParts::Name(&name);
-    let sent = elasticsearch.indices().put_index_template(parts).body(wanted).send().await;
+    let sent = elasticsearch.put(["_index_template", &name]).json(&wanted).send().await;
     answer(sent, format!("putting the index template {name}")).await?;
     tracing::info!(template = name, "indexes are not created by writing to them");
     Ok(())
 }
 
-pub(crate) async fn template(elasticsearch: &Elasticsearch, name: &str) -> Result<Option<Value>, request::Error> {
-    let parts = IndicesGetIndexTemplateParts::Name(name);
-    let sent = elasticsearch.indices().get_index_template(parts).send().await;
+pub(crate) async fn template(elasticsearch: &search::Client, name: &str) -> Result<Option<Value>, request::Error> {
+    let sent = elasticsearch.get(["_index_template", name]).send().await;
     let found = find(sent, format!("looking for the index template {name}")).await?;
     Ok(found.map(|mut found| found["index_templates"][0]["index_template"].take()))
 }

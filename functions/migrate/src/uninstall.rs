@@ -1,10 +1,6 @@
 //! Everything that Sluice made, and nothing else.
 
 use database::schema;
-use elasticsearch::{
-    Elasticsearch,
-    indices::{IndicesDeleteIndexTemplateParts, IndicesDeleteParts, IndicesGetMappingParts},
-};
 use search::request::{self, answer};
 use serde_json::Value;
 use tokio_postgres::{Client, error::SqlState};
@@ -19,7 +15,7 @@ use crate::{
 /// PostgreSQL first: from then on no write touches Sluice. Then the indexes of this prefix, which know that they are ours.
 pub(crate) async fn uninstall(
     client: &mut Client,
-    elasticsearch: &Elasticsearch,
+    elasticsearch: &search::Client,
     prefix: &str,
     report: &mut Report,
 ) -> Result<(), Error> {
@@ -79,13 +75,11 @@ async fn drop_roles(client: &Client, roles: &[String], report: &mut Report) -> R
 }
 
 async fn delete_indexes(
-    elasticsearch: &Elasticsearch,
+    elasticsearch: &search::Client,
     prefix: &str,
     report: &mut Report,
 ) -> Result<bool, request::Error> {
-    let indices = elasticsearch.indices();
-    let get_mapping = indices.get_mapping(IndicesGetMappingParts::None);
-    let sent = get_mapping.filter_path(&["*.mappings._meta.sluice"]).send().await;
+    let sent = elasticsearch.get(["_mapping"]).query("filter_path", "*.mappings._meta.sluice").send().await;
     let Value::Object(found) = answer(sent, "looking for the indexes").await? else { return Ok(false) };
     let mut is_anything_done = false;
     for (index, found) in found {
@@ -93,7 +87,7 @@ async fn delete_indexes(
         if !is_made_by(prefix, &found["mappings"]["_meta"]["sluice"]) {
             continue;
         }
-        let sent = elasticsearch.indices().delete(IndicesDeleteParts::Index(&[&index])).send().await;
+        let sent = elasticsearch.delete([index.as_str()]).send().await;
         answer(sent, format!("deleting the index {index}")).await?;
         report.say(format!("removed the index {index}"));
         is_anything_done = true;
@@ -102,7 +96,7 @@ async fn delete_indexes(
 }
 
 async fn delete_template(
-    elasticsearch: &Elasticsearch,
+    elasticsearch: &search::Client,
     prefix: &str,
     report: &mut Report,
 ) -> Result<bool, request::Error> {
@@ -111,8 +105,7 @@ async fn delete_template(
     if !is_ours {
         return Ok(false);
     }
-    let parts = IndicesDeleteIndexTemplateParts::Name(&name);
-    let sent = elasticsearch.indices().delete_index_template(parts).send().await;
+    let sent = elasticsearch.delete(["_index_template", &name]).send().await;
     answer(sent, format!("deleting the index template {name}")).await?;
     report.say(format!("removed the index template {name}"));
     Ok(true)

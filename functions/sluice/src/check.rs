@@ -5,8 +5,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use aws_config::SdkConfig;
 use database::streams::{self, Definition};
 use database::{REQUIRED_SCHEMA, schema};
-use elasticsearch::Elasticsearch;
-use elasticsearch::indices::IndicesExistsParts;
 use queue::{Queue as _, Sqs};
 use search::{Aliases, Connection, Deadline, Elastic, Outcome, privileges};
 use secrets::Secrets;
@@ -179,10 +177,8 @@ async fn check_elasticsearch(plan: &Plan, secrets: &Secrets, database: Option<&C
     }
 }
 
-async fn is_taken(client: &Elasticsearch, alias: &str) -> bool {
-    let names = [alias];
-    let asked =
-        client.indices().exists(IndicesExistsParts::Index(&names)).request_timeout(REQUEST_TIMEOUT).send().await;
+async fn is_taken(client: &search::Client, alias: &str) -> bool {
+    let asked = client.head([alias]).timeout(REQUEST_TIMEOUT).send().await;
     asked.is_ok_and(|answer| answer.status_code().is_success())
 }
 

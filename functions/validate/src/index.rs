@@ -1,7 +1,6 @@
 //! An index of Elasticsearch, as far as it is compared.
 
-use elasticsearch::Elasticsearch;
-use elasticsearch::indices::IndicesGetParts;
+use search::Client;
 use search::documents::{Documents, Wanted};
 use search::request::{self, find};
 use serde_json::json;
@@ -13,8 +12,8 @@ const ANSWER_BYTES: u64 = 4 << 20;
 
 /// The index's own name in Elasticsearch. Or why nothing can be compared with it: it does not keep documents as they were
 /// written, or is gone.
-pub(crate) async fn uuid(elasticsearch: &Elasticsearch, index: &str) -> Result<Result<String, String>, Error> {
-    let sent = elasticsearch.indices().get(IndicesGetParts::Index(&[index])).flat_settings(true).send().await;
+pub(crate) async fn uuid(elasticsearch: &Client, index: &str) -> Result<Result<String, String>, Error> {
+    let sent = elasticsearch.get([index]).query("flat_settings", "true").send().await;
     let Some(found) = find(sent, format!("reading the settings of the index {index}")).await? else {
         return Ok(Err(format!("its index {index} is gone: run migrate, which makes and fills one")));
     };
@@ -39,7 +38,7 @@ pub(crate) async fn uuid(elasticsearch: &Elasticsearch, index: &str) -> Result<R
 /// Reads these documents, each a key with the source's content, and gives each to `look` in their order: the source's content, the
 /// version that the index has, and its content, where the source has one.
 pub(crate) async fn read(
-    elasticsearch: &Elasticsearch,
+    elasticsearch: &Client,
     index: &str,
     documents: &[(&str, Option<&str>)],
     mut look: impl FnMut(Option<&str>, Option<i64>, Option<&str>),

@@ -8,7 +8,6 @@ use elasticsearch::http::Method;
 use elasticsearch::http::headers::HeaderMap;
 use localstack::Database;
 use migrate::Command;
-use search::Server;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -20,7 +19,7 @@ pub struct World {
     pub pipeline: Pipeline,
     pub streams: Streams,
     database: Database,
-    elasticsearch: Server,
+    elasticsearch: Elasticsearch,
 }
 
 impl World {
@@ -45,7 +44,7 @@ impl World {
         let waiting = format!("SELECT sluice.define_stream('waiting', mapping => '{mapping}')");
         owner.batch_execute(&waiting).await?;
 
-        let elasticsearch = pipeline.elasticsearch().await?;
+        let elasticsearch = pipeline.elasticsearch()?;
         let world = Self {
             streams: Streams {
                 sourced: "sourced".to_owned(),

@@ -6,10 +6,12 @@ use aws_config::BehaviorVersion;
 use aws_lambda_events::event::sqs::{SqsEvent, SqsMessage, SqsMessageAttribute};
 use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, MessageSystemAttributeName, QueueAttributeName};
 use config::Env;
+use elasticsearch::Elasticsearch;
+use elasticsearch::http::transport::Transport;
 use indexer::{Database, Indexer};
-use localstack::{elasticsearch_secret, eventually};
+use localstack::{elasticsearch_secret, eventually, variable};
 use migrate::{Command, Migrate, Report};
-use search::{Connection, Server};
+use search::Connection;
 use secrets::Secrets;
 use secrets::fake::SecretsManager;
 
@@ -84,9 +86,8 @@ impl Pipeline {
         Ok(Indexer::new(search, database, self.sqs.clone(), config.settings))
     }
 
-    pub async fn elasticsearch(&self) -> Result<Server> {
-        let config = indexer::Config::from_env(self.env())?;
-        Ok(search::connect(&config.search, &self.secrets()).await?)
+    pub fn elasticsearch(&self) -> Result<Elasticsearch> {
+        Ok(Elasticsearch::new(Transport::single_node(&variable("ELASTICSEARCH_URL"))?))
     }
 
     /// Up to ten messages, as Lambda would hand them over.

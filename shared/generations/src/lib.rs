@@ -12,10 +12,6 @@ use std::time::Duration;
 use config::Env;
 use database::audit::Actor;
 use database::generations::{self, Generation, State};
-use elasticsearch::cluster::ClusterHealthParts;
-use elasticsearch::indices::{
-    IndicesDeleteParts, IndicesGetAliasParts, IndicesPutSettingsParts, IndicesRefreshParts,
-};
 use search::request::{self, answer, find};
 use search::{Server, names};
 use serde_json::{Map, Value, json};
@@ -198,8 +194,7 @@ impl Keeper<'_> {
                 Ok((Some("was kept for long enough, and is given up"), None))
             }
             State::Dropped => {
-                let indexes = [generation.index.as_str()];
-                let sent = self.elasticsearch.indices().delete(IndicesDeleteParts::Index(&indexes)).send().await;
+                let sent = self.elasticsearch.delete([generation.index.as_str()]).send().await;
                 find(sent, format!("deleting the index {}", generation.index)).await?;
                 let is_gone = generations::forget(self.client, name).await?;
                 Ok((is_gone.then_some("is gone, with its index"), None))
@@ -219,24 +214,21 @@ impl Keeper<'_> {
                 (name, value)
             })
             .collect();
-        let indexes = [index.as_str()];
-        let parts = IndicesPutSettingsParts::Index(&indexes);
-        let sent = self.elasticsearch.indices().put_settings(parts).body(settings).send().await;
+        let request = self.elasticsearch.put([index.as_str(), "_settings"]);
+        let sent = request.json(&Value::Object(settings)).send().await;
         answer(sent, format!("giving the index {index} its settings")).await?;
         self.refresh(index).await?;
         Ok(self.health(index).await? >= self.health(&generation.live_index).await?)
     }
 
     async fn refresh(&self, index: &str) -> Result<(), request::Error> {
-        let indexes = [index];
-        let sent = self.elasticsearch.indices().refresh(IndicesRefreshParts::Index(&indexes)).send().await;
+        let sent = self.elasticsearch.post([index, "_refresh"]).send().await;
         answer(sent, format!("refreshing the index {index}")).await.map(drop)
     }
 
     /// Red, yellow or green, as 0, 1 or 2.
     async fn health(&self, index: &str) -> Result<u8, request::Error> {
-        let indexes = [index];
-        let sent = self.elasticsearch.cluster().health(ClusterHealthParts::Index(&indexes)).send().await;
+        let sent = self.elasticsearch.get(["_cluster", "health", index]).send().await;
         let health = answer(sent, format!("asking for the health of {index}")).await?;
         Ok(match health["status"].as_str() {
             Some("green") => 2,
@@ -311,15 +303,14 @@ impl Keeper<'_> {
             }
         }
         actions.push(json!({"add": {"index": index, "alias": alias, "is_write_index": true}}));
-        let sent = self.elasticsearch.indices().update_aliases().body(json!({"actions": actions})).send().await;
+        let sent = self.elasticsearch.post(["_aliases"]).json(&json!({"actions": actions})).send().await;
         answer(sent, format!("moving the alias {alias} to {index}")).await?;
         Ok(())
     }
 
     /// The indexes that bear an alias.
     async fn bearers(&self, alias: &str) -> Result<Vec<String>, request::Error> {
-        let names = [alias];
-        let sent = self.elasticsearch.indices().get_alias(IndicesGetAliasParts::Name(&names)).send().await;
+        let sent = self.elasticsearch.get(["_alias", alias]).send().await;
         let found = find(sent, format!("looking for the alias {alias}")).await?;
         Ok(found.iter().filter_map(Value::as_object).flat_map(Map::keys).cloned().collect())
     }

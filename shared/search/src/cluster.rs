@@ -2,17 +2,15 @@
 
 use std::time::Duration;
 
-use elasticsearch::{
-    BulkParts, Elasticsearch, Error,
-    http::{StatusCode, response::Response},
-    indices::IndicesGetAliasParts,
-};
+use elasticsearch::Error;
+use elasticsearch::http::{StatusCode, response::Response};
 use telemetry::call;
 use tokio::time::timeout_at;
 use tracing::warn;
 
 use crate::answer::{Answer, decide_connection};
 use crate::cause::Cause;
+use crate::client::Client;
 use crate::connection::Connection;
 use crate::deadline::Deadline;
 use crate::error::{ConnectError, describe, untrusted_certificate};
@@ -45,12 +43,12 @@ impl Cluster for Elastic {
     async fn bulk(&self, alias: &str, lines: &[&str], deadline: Deadline) -> Answer {
         self.request("_bulk", deadline, async |client, timeout| {
             client
-                .bulk(BulkParts::Index(alias))
-                .require_alias(true)
-                .timeout(SHARD_TIMEOUT)
-                .filter_path(&["items.*._id", "items.*.status", "items.*.result", "items.*.error"])
-                .request_timeout(timeout)
-                .body(lines.to_vec())
+                .post([alias, "_bulk"])
+                .query("require_alias", "true")
+                .query("timeout", SHARD_TIMEOUT)
+                .query("filter_path", "items.*._id,items.*.status,items.*.result,items.*.error")
+                .timeout(timeout)
+                .body(lines_of(lines))
                 .send()
                 .await
         })
@@ -59,8 +57,7 @@ impl Cluster for Elastic {
 
     async fn indexes_of(&self, alias: &str, deadline: Deadline) -> Answer {
         self.request("_alias", deadline, async |client, timeout| {
-            let names = [alias];
-            client.indices().get_alias(IndicesGetAliasParts::Name(&names)).request_timeout(timeout).send().await
+            client.get(["_alias", alias]).timeout(timeout).send().await
         })
         .await
     }
@@ -77,7 +74,7 @@ impl Elastic {
         &self,
         name: &'static str,
         deadline: Deadline,
-        send: impl AsyncFn(Elasticsearch, Duration) -> Result<Response, Error>,
+        send: impl AsyncFn(Client, Duration) -> Result<Response, Error>,
     ) -> Answer {
         let client = match timeout_at(deadline.instant(), self.connection.client()).await {
             Ok(Ok(client)) => client,
@@ -96,10 +93,20 @@ impl Elastic {
     }
 }
 
+/// Each of them with its end.
+fn lines_of(lines: &[&str]) -> String {
+    let mut body = String::with_capacity(lines.iter().map(|line| line.len() + 1).sum());
+    for line in lines {
+        body.push_str(line);
+        body.push('\n');
+    }
+    body
+}
+
 async fn attempt(
-    client: Elasticsearch,
+    client: Client,
     deadline: Deadline,
-    send: &impl AsyncFn(Elasticsearch, Duration) -> Result<Response, Error>,
+    send: &impl AsyncFn(Client, Duration) -> Result<Response, Error>,
 ) -> Answer {
     let Some(remaining) = deadline.remaining() else { return Answer::Lost(Reason::deadline()) };
     let answer = async {

@@ -2,9 +2,7 @@ use std::time::Duration;
 
 use config::Env;
 use elasticsearch::{
-    Elasticsearch,
     cert::{Certificate, CertificateValidation},
-    cluster::ClusterHealthParts,
     http::{
         StatusCode,
         transport::{SingleNodeConnectionPool, TransportBuilder},
@@ -13,6 +11,7 @@ use elasticsearch::{
 use secrets::Secrets;
 use tokio::sync::Mutex;
 
+use crate::client::Client;
 use crate::credentials::Credentials;
 use crate::engine::{Engine, Server, engine_of};
 use crate::error::ConnectError;
@@ -80,7 +79,7 @@ pub struct Connection {
 #[derive(Debug)]
 struct Made {
     credentials: Credentials,
-    client: Elasticsearch,
+    client: Client,
 }
 
 impl Connection {
@@ -90,18 +89,18 @@ impl Connection {
     }
 
     /// The client for the secret as it is cached, which is minutes old at most.
-    pub async fn client(&self) -> Result<Elasticsearch, ConnectError> {
+    pub async fn client(&self) -> Result<Client, ConnectError> {
         let credentials = self.secrets.get(&self.settings.secret_arn).await?;
         self.client_for(credentials).await
     }
 
     /// The client for the secret as it is now: after a 401, once.
-    pub async fn renew(&self) -> Result<Elasticsearch, ConnectError> {
+    pub async fn renew(&self) -> Result<Client, ConnectError> {
         let credentials = self.secrets.refresh(&self.settings.secret_arn).await?;
         self.client_for(credentials).await
     }
 
-    async fn client_for(&self, credentials: Credentials) -> Result<Elasticsearch, ConnectError> {
+    async fn client_for(&self, credentials: Credentials) -> Result<Client, ConnectError> {
         let mut made = self.made.lock().await;
         if let Some(made) = made.as_ref().filter(|made| made.credentials == credentials) {
             return Ok(made.client.clone());
@@ -111,12 +110,12 @@ impl Connection {
         Ok(client)
     }
 
-    fn build(&self, credentials: &Credentials) -> Result<Elasticsearch, ConnectError> {
+    fn build(&self, credentials: &Credentials) -> Result<Client, ConnectError> {
         let unusable = |problem| ConnectError::Credentials { secret_arn: self.settings.secret_arn.clone(), problem };
         // Proxies come from the environment, which is not read here.
-        let mut transport = TransportBuilder::new(SingleNodeConnectionPool::new(credentials.url().map_err(unusable)?))
-            .disable_proxy()
-            .timeout(REQUEST_TIMEOUT);
+        let url = credentials.url().map_err(unusable)?;
+        let mut transport =
+            TransportBuilder::new(SingleNodeConnectionPool::new(url.clone())).disable_proxy().timeout(REQUEST_TIMEOUT);
         if let Some(auth) = credentials.auth().map_err(unusable)? {
             transport = transport.auth(auth);
         }
@@ -134,7 +133,7 @@ impl Connection {
             transport = transport.cert_validation(CertificateValidation::Full(authority));
         }
         let transport = transport.build().map_err(|error| malformed(error.into()))?;
-        Ok(Elasticsearch::new(transport))
+        Ok(Client::new(transport, url))
     }
 
     /// Whether it answers, and lets us in.
@@ -146,13 +145,12 @@ impl Connection {
         }
     }
 
-    async fn probe_by(&self, client: &Elasticsearch) -> Result<(), ConnectError> {
+    async fn probe_by(&self, client: &Client) -> Result<(), ConnectError> {
         let url = self.url().await;
         let answer = client
-            .cluster()
-            .health(ClusterHealthParts::None)
-            .filter_path(&["status"])
-            .request_timeout(PROBE_TIMEOUT)
+            .get(["_cluster", "health"])
+            .query("filter_path", "status")
+            .timeout(PROBE_TIMEOUT)
             .send()
             .await
             .map_err(|error| ConnectError::of(&url, error))?;
@@ -170,9 +168,9 @@ impl Connection {
     }
 
     /// Which server it is, as it says. One whose `GET /` is closed is taken for Elasticsearch.
-    async fn ask_engine(&self, client: &Elasticsearch) -> Result<Engine, ConnectError> {
+    async fn ask_engine(&self, client: &Client) -> Result<Engine, ConnectError> {
         let answered = async {
-            let answer = client.info().request_timeout(PROBE_TIMEOUT).send().await?;
+            let answer = client.get([]).timeout(PROBE_TIMEOUT).send().await?;
             answer.bytes().await
         };
         let url = self.url().await;

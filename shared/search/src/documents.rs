@@ -4,12 +4,12 @@ use std::borrow::Cow;
 
 use elasticsearch::http::StatusCode;
 use elasticsearch::http::headers::{ACCEPT_ENCODING, HeaderValue};
-use elasticsearch::{Elasticsearch, MgetParts};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use telemetry::call;
 
+use crate::client::Client;
 use crate::request::{Error, refusal};
 
 const PEER: &str = "elasticsearch";
@@ -67,7 +67,7 @@ struct Item<'a> {
 impl Documents {
     /// Reads documents. `None`: the answer has more than `most` bytes; ask for fewer.
     pub async fn read(
-        elasticsearch: &Elasticsearch,
+        elasticsearch: &Client,
         index: &str,
         wanted: &[Wanted<'_>],
         most: u64,
@@ -83,8 +83,8 @@ impl Documents {
         let doing = || format!("reading documents of the index {index}");
         let sent = async {
             // Nobody knows the size of what is compressed before it is read.
-            let request = elasticsearch.mget(MgetParts::Index(index)).header(ACCEPT_ENCODING, IDENTITY);
-            let response = request.body(json!({"docs": asked})).send().await?;
+            let request = elasticsearch.post([index, "_mget"]).header(ACCEPT_ENCODING, IDENTITY);
+            let response = request.json(&json!({"docs": asked})).send().await?;
             let status = response.status_code();
             if status.is_success() && response.content_length().is_some_and(|bytes| bytes > most) {
                 return Ok(None);

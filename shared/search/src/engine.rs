@@ -6,10 +6,10 @@
 use std::ops::Deref;
 use std::str::FromStr;
 
-use elasticsearch::http::headers::HeaderMap;
-use elasticsearch::http::{Method, response::Response};
-use elasticsearch::{Elasticsearch, OpenPointInTimeParts};
+use elasticsearch::http::response::Response;
 use serde_json::{Value, json};
+
+use crate::client::Client;
 
 /// OpenSearch says this wherever it runs, while `version.distribution` is left out by a cluster that is set to be taken for
 /// Elasticsearch 7.10 (`compatibility.override_main_response_version`).
@@ -44,20 +44,20 @@ impl FromStr for Engine {
 /// A client of a server that has answered, and what that server is.
 #[derive(Clone, Debug)]
 pub struct Server {
-    client: Elasticsearch,
+    client: Client,
     engine: Engine,
 }
 
 impl Deref for Server {
-    type Target = Elasticsearch;
+    type Target = Client;
 
-    fn deref(&self) -> &Elasticsearch {
+    fn deref(&self) -> &Client {
         &self.client
     }
 }
 
 impl Server {
-    pub(crate) fn new(client: Elasticsearch, engine: Engine) -> Self {
+    pub(crate) fn new(client: Client, engine: Engine) -> Self {
         Self { client, engine }
     }
 
@@ -90,17 +90,11 @@ impl Server {
         index: &str,
         keep_alive: &str,
     ) -> Result<Response, elasticsearch::Error> {
-        match self.engine {
-            Engine::Elasticsearch => {
-                let parts = OpenPointInTimeParts::Index(&[index]);
-                self.client.open_point_in_time(parts).keep_alive(keep_alive).send().await
-            }
-            Engine::OpenSearch => {
-                let path = format!("/{index}/_search/point_in_time");
-                let query = [("keep_alive", keep_alive)];
-                self.client.send(Method::Post, &path, HeaderMap::new(), Some(&query), None::<()>, None).await
-            }
-        }
+        let request = match self.engine {
+            Engine::Elasticsearch => self.client.post([index, "_pit"]),
+            Engine::OpenSearch => self.client.post([index, "_search", "point_in_time"]),
+        };
+        request.query("keep_alive", keep_alive).send().await
     }
 
     /// Its id, in the answer to the request that opened it.
@@ -113,13 +107,11 @@ impl Server {
     }
 
     pub(crate) async fn close_point_in_time(&self, id: &str) -> Result<Response, elasticsearch::Error> {
-        match self.engine {
-            Engine::Elasticsearch => self.client.close_point_in_time().body(json!({"id": id})).send().await,
-            Engine::OpenSearch => {
-                let (path, body) = ("/_search/point_in_time", json!({"pit_id": [id]}).to_string());
-                self.client.send(Method::Delete, path, HeaderMap::new(), None::<&()>, Some(body), None).await
-            }
-        }
+        let request = match self.engine {
+            Engine::Elasticsearch => self.client.delete(["_pit"]).json(&json!({"id": id})),
+            Engine::OpenSearch => self.client.delete(["_search", "point_in_time"]).json(&json!({"pit_id": [id]})),
+        };
+        request.send().await
     }
 }
 

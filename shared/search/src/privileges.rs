@@ -1,7 +1,5 @@
 //! What the credentials may do.
 
-use elasticsearch::http::Method;
-use elasticsearch::http::headers::HeaderMap;
 use serde::Deserialize;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -28,9 +26,9 @@ pub async fn list_missing(client: &Server, names: &[String]) -> Result<Option<Ve
     if client.engine() == Engine::OpenSearch {
         return Ok(None);
     }
-    let asked = json!({"cluster": OF_CLUSTER, "index": [{"names": names, "privileges": OF_INDEXES}]}).to_string();
-    let path = "/_security/user/_has_privileges";
-    let answer = client.send(Method::Post, path, HeaderMap::new(), None::<&()>, Some(asked), Some(TIMEOUT)).await?;
+    let asked = json!({"cluster": OF_CLUSTER, "index": [{"names": names, "privileges": OF_INDEXES}]});
+    let request = client.post(["_security", "user", "_has_privileges"]).json(&asked);
+    let answer = request.timeout(TIMEOUT).send().await?;
     // Without security there is no such path.
     if !answer.status_code().is_success() {
         return Ok(Some(vec![]));

@@ -1,8 +1,8 @@
 //! Every key that an index has.
 
-use elasticsearch::{Elasticsearch, SearchParts, indices::IndicesRefreshParts};
 use serde_json::{Value, json};
 
+use crate::client::Client;
 use crate::engine::Server;
 use crate::request::{Error, answer, find, whole_answer};
 
@@ -23,14 +23,14 @@ pub struct Found {
 
 /// The highest version of an index, 0 where it has no documents, or is gone. Where the server cannot tell it, that of the last
 /// writes: versions grow, and what is ahead all the same is overtaken when it is walked.
-pub async fn highest_version(elasticsearch: &Elasticsearch, index: &str) -> Result<i64, Error> {
+pub async fn highest_version(elasticsearch: &Client, index: &str) -> Result<i64, Error> {
     let doing = format!("reading the highest version of the index {index}");
     if !refresh(elasticsearch, index, &doing).await? {
         return Ok(0);
     }
     let highest_of_first = async |size: usize, field: &str| {
         let query = json!({"_source": false, "version": true, "size": size, "sort": [{field: "desc"}]});
-        let sent = elasticsearch.search(SearchParts::Index(&[index])).body(query).send().await;
+        let sent = elasticsearch.post([index, "_search"]).json(&query).send().await;
         let found = whole_answer(sent, doing.clone()).await?;
         let hits = found["hits"]["hits"].as_array().into_iter().flatten();
         Ok(hits.filter_map(|hit| hit["_version"].as_i64()).max().unwrap_or(0))
@@ -43,8 +43,8 @@ pub async fn highest_version(elasticsearch: &Elasticsearch, index: &str) -> Resu
 }
 
 /// A search sees what was refreshed. Whether there is such an index.
-async fn refresh(elasticsearch: &Elasticsearch, index: &str, doing: &str) -> Result<bool, Error> {
-    let sent = elasticsearch.indices().refresh(IndicesRefreshParts::Index(&[index])).send().await;
+async fn refresh(elasticsearch: &Client, index: &str, doing: &str) -> Result<bool, Error> {
+    let sent = elasticsearch.post([index, "_refresh"]).send().await;
     Ok(find(sent, doing).await?.is_some())
 }
 
@@ -83,7 +83,7 @@ impl<'a> Scan<'a> {
             "query": {"range": {"_seq_no": {"gte": from}}}, "sort": [{"_seq_no": "asc"}],
             "pit": {"id": self.pit_id, "keep_alive": KEEP_ALIVE},
         });
-        let sent = self.server.search(SearchParts::None).body(query).send().await;
+        let sent = self.server.post(["_search"]).json(&query).send().await;
         let page = whole_answer(sent, format!("reading the keys of the index {}", self.index)).await?;
         if let Some(id) = page["pit_id"].as_str() {
             id.clone_into(&mut self.pit_id);

@@ -7,7 +7,6 @@ use axum::Json;
 use axum::extract::State;
 use database::streams::{self, Status};
 use database::subscriptions::ELASTICSEARCH;
-use elasticsearch::{CountParts, Elasticsearch};
 use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
@@ -173,8 +172,8 @@ async fn count_indexes(admin: &Admin, streams: &[String], until: Instant) -> Has
     lanes.join_all().await.into_iter().flatten().collect()
 }
 
-async fn count_index(client: &Elasticsearch, alias: &str) -> Option<i64> {
-    let answer = client.count(CountParts::Index(&[alias])).request_timeout(COUNT_TIMEOUT).send().await.ok()?;
+async fn count_index(client: &search::Client, alias: &str) -> Option<i64> {
+    let answer = client.get([alias, "_count"]).timeout(COUNT_TIMEOUT).send().await.ok()?;
     let answer: serde_json::Value = answer.error_for_status_code().ok()?.json().await.ok()?;
     answer["count"].as_i64()
 }

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use database::subscriptions::ELASTICSEARCH;
 use database::{Read, Stream};
-use elasticsearch::Elasticsearch;
 use search::documents::{Documents, Found, Wanted};
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::time::{Instant, timeout_at};
@@ -164,7 +163,7 @@ fn side(read: Read) -> Side {
 
 /// Elasticsearch; once it has failed it is not asked again.
 struct Target {
-    client: Result<Elasticsearch, String>,
+    client: Result<search::Client, String>,
     alias: String,
     most: usize,
     until: Instant,
@@ -208,7 +207,7 @@ impl Target {
     }
 
     /// What the index has of these keys. `None`: it is too much for one answer.
-    async fn ask(&self, client: &Elasticsearch, keys: &[String]) -> Result<Option<Vec<Side>>, String> {
+    async fn ask(&self, client: &search::Client, keys: &[String]) -> Result<Option<Vec<Side>>, String> {
         let wanted: Vec<Wanted<'_>> = keys.iter().map(|key| Wanted { key, content: true }).collect();
         let read = Documents::read(client, &self.alias, &wanted, PORTION_BYTES).await;
         let Some(documents) = read.map_err(|failure| failure.to_string())? else { return Ok(None) };

@@ -4,11 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::http::{Method, StatusCode};
 use config::Env;
-use elasticsearch::params::VersionType;
-use elasticsearch::{IndexParts, indices::IndicesDeleteParts};
 use search::Server;
 use secrets::Secrets;
-use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, METRICS, OPERATOR, READER, SEARCH_SECRET};
@@ -45,16 +42,9 @@ impl Compared {
 
     /// Writes a document into the index, as it is.
     async fn index(&self, key: &str, version: i64, document: &str) {
-        let document = RawValue::from_string(document.to_owned()).unwrap();
-        let answer = self
-            .elasticsearch
-            .index(IndexParts::IndexId(&self.stream, key))
-            .version(version)
-            .version_type(VersionType::External)
-            .body(document)
-            .send()
-            .await
-            .unwrap();
+        let request = self.elasticsearch.put([&self.stream, "_doc", key]).body(document.to_owned());
+        let request = request.query("version", &version.to_string()).query("version_type", "external");
+        let answer = request.send().await.unwrap();
         assert!(answer.status_code().is_success(), "{}", answer.text().await.unwrap());
     }
 
@@ -88,9 +78,7 @@ impl Compared {
 
     /// Removes the index, which no other run would.
     pub async fn end(self) {
-        let (indices, names) = (self.elasticsearch.indices(), [self.stream.as_str()]);
-        let delete = indices.delete(IndicesDeleteParts::Index(&names)).ignore_unavailable(true);
-        delete.send().await.unwrap();
+        self.elasticsearch.delete([self.stream.as_str()]).query("ignore_unavailable", "true").send().await.unwrap();
     }
 }
 

@@ -3,12 +3,6 @@
 use database::generations::{Generation, State};
 use database::streams::{self, Live};
 use database::subscriptions::ELASTICSEARCH;
-use elasticsearch::{
-    CountParts, Elasticsearch,
-    indices::{
-        IndicesCreateParts, IndicesDeleteParts, IndicesGetParts, IndicesPutMappingParts, IndicesPutSettingsParts,
-    },
-};
 use search::request::{self, answer, find};
 use search::{Server, names};
 use serde_json::{Map, Value, json};
@@ -118,7 +112,7 @@ enum Change {
 
 /// Which way leads to what is wanted. Settings that an open index takes are changed with it.
 async fn change(
-    elasticsearch: &Elasticsearch,
+    elasticsearch: &Server,
     stream: &Stream,
     live: &Live,
     has_settings: &Value,
@@ -143,7 +137,7 @@ async fn begin(client: &mut Client, elasticsearch: &Server, stream: &Stream, rea
     let index = names::index(&stream.alias, number, &stream.mapping);
     if indexes(elasticsearch, &index).await?.get(&index).is_some_and(|found| found["mappings"]["_meta"]["sluice"] == mark(stream)) {
         // A run before this one did not come to its end, and nothing was written to it.
-        let sent = elasticsearch.indices().delete(IndicesDeleteParts::Index(&[&index])).send().await;
+        let sent = elasticsearch.delete([index.as_str()]).send().await;
         answer(sent, format!("deleting the index {index}")).await?;
     }
     let mut settings = settings(stream)?;
@@ -174,7 +168,7 @@ async fn make(
 ) -> Result<(), request::Error> {
     elasticsearch.allow_creation(&mut settings);
     let body = json!({"mappings": mappings(stream), "settings": settings, "aliases": aliases});
-    let sent = elasticsearch.indices().create(IndicesCreateParts::Index(index)).body(body).send().await;
+    let sent = elasticsearch.put([index]).json(&body).send().await;
     answer(sent, format!("creating the index {index}")).await.map(drop)
 }
 
@@ -201,12 +195,12 @@ async fn create(client: &mut Client, elasticsearch: &Server, stream: &Stream, in
 /// An earlier run made the index and did not come to its end, or the database is not the one that it was made for.
 async fn adopt(
     client: &mut Client,
-    elasticsearch: &Elasticsearch,
+    elasticsearch: &search::Client,
     stream: &Stream,
     index: &str,
     has_aliases: bool,
 ) -> Result<Outcome, Error> {
-    let sent = elasticsearch.count(CountParts::Index(&[index])).send().await;
+    let sent = elasticsearch.get([index, "_count"]).send().await;
     let documents = answer(sent, format!("counting the documents of {index}")).await?["count"].as_u64().unwrap_or(0);
     if documents > 0 {
         return Err(Error::Leftover { index: index.to_owned(), documents });
@@ -221,7 +215,7 @@ async fn adopt(
 /// Adds the mapping's new fields: what was done, in words.
 async fn extend(
     client: &mut Client,
-    elasticsearch: &Elasticsearch,
+    elasticsearch: &search::Client,
     stream: &Stream,
     live: &Live,
     added: &[String],
@@ -235,9 +229,7 @@ async fn extend(
     if added.is_empty() {
         return Ok(done);
     }
-    let indexes = [index.as_str()];
-    let parts = IndicesPutMappingParts::Index(&indexes);
-    let sent = elasticsearch.indices().put_mapping(parts).body(mappings(stream)).send().await;
+    let sent = elasticsearch.put([index, "_mapping"]).json(&mappings(stream)).send().await;
     let added = added.join(", ");
     answer(sent, format!("adding the fields {added} to the index {index}")).await?;
     set_live(client, stream, index, true).await?;
@@ -266,7 +258,7 @@ async fn set_live(client: &mut Client, stream: &Stream, index: &str, resync: boo
 /// Brings the index's settings to those of the stream; one by one, since Elasticsearch takes all of a request or none. Which
 /// were changed, and which an index keeps that exists.
 async fn put_settings(
-    elasticsearch: &Elasticsearch,
+    elasticsearch: &search::Client,
     stream: &Stream,
     index: &str,
     has: &Value,
@@ -277,9 +269,7 @@ async fn put_settings(
         if as_told(wanted) == current.get(name).map_or(String::new(), as_told) {
             continue;
         }
-        let indexes = [index];
-        let parts = IndicesPutSettingsParts::Index(&indexes);
-        let sent = elasticsearch.indices().put_settings(parts).body(json!({name: wanted})).send().await;
+        let sent = elasticsearch.put([index, "_settings"]).json(&json!({name: wanted})).send().await;
         match answer(sent, format!("changing {name} of the index {index}")).await {
             Ok(_) => changed.push(name.clone()),
             Err(request::Error::Refused { status: 400, .. }) => refused.push(format!("{name} {wanted}")),
@@ -300,17 +290,17 @@ fn as_told(setting: &Value) -> String {
 }
 
 /// The one that is searched, and the one that is written.
-async fn put_aliases(elasticsearch: &Elasticsearch, stream: &Stream, index: &str) -> Result<(), request::Error> {
+async fn put_aliases(elasticsearch: &Server, stream: &Stream, index: &str) -> Result<(), request::Error> {
     let written = names::write_alias(&stream.alias, stream.generation);
     let add = |alias: &str| json!({"add": {"index": index, "alias": alias, "is_write_index": true}});
     let body = json!({"actions": [add(&stream.alias), add(&written)]});
-    let sent = elasticsearch.indices().update_aliases().body(body).send().await;
+    let sent = elasticsearch.post(["_aliases"]).json(&body).send().await;
     answer(sent, format!("putting the alias {} on the index {index}", stream.alias)).await.map(drop)
 }
 
 /// The indexes that a name stands for, by their own names.
-async fn indexes(elasticsearch: &Elasticsearch, name: &str) -> Result<Map<String, Value>, request::Error> {
-    let sent = elasticsearch.indices().get(IndicesGetParts::Index(&[name])).send().await;
+async fn indexes(elasticsearch: &search::Client, name: &str) -> Result<Map<String, Value>, request::Error> {
+    let sent = elasticsearch.get([name]).send().await;
     Ok(match find(sent, format!("looking for {name}")).await? {
         Some(Value::Object(found)) => found,
         _ => Map::new(),

@@ -1,11 +1,6 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use config::Env;
-use elasticsearch::{
-    BulkOperation, BulkParts,
-    http::response::Response,
-    indices::{IndicesDeleteIndexTemplateParts, IndicesDeleteParts, IndicesGetParts},
-};
 use localstack::Database;
 use migrate::{Command, Config, Error, Limits, Migrate, Report};
 use search::Server;
@@ -102,7 +97,7 @@ impl Fixture {
 
     /// What bears this name: the index's own name and all that there is to say about it.
     pub async fn index(&self, name: &str) -> Option<(String, Value)> {
-        let sent = self.elasticsearch.indices().get(IndicesGetParts::Index(&[name])).flat_settings(true).send().await;
+        let sent = self.elasticsearch.get([name]).query("flat_settings", "true").send().await;
         let found: Value = sent.unwrap().json().await.unwrap();
         if !found["error"].is_null() {
             return None;
@@ -117,41 +112,31 @@ impl Fixture {
     }
 
     pub async fn delete_index(&self, name: &str) {
-        let sent = self.elasticsearch.indices().delete(IndicesDeleteParts::Index(&[name])).send().await;
+        let sent = self.elasticsearch.delete([name]).send().await;
         assert!(sent.unwrap().status_code().is_success());
     }
 
     /// One document, with this version.
     pub async fn write(&self, index: &str, key: &str, version: i64, document: Value) -> Value {
-        let operation = BulkOperation::index(document).id(key).version(version);
-        let operation = operation.version_type(elasticsearch::params::VersionType::External);
-        self.bulk(index, operation).await
+        self.bulk(index, &[action("index", key, version), document]).await["items"][0].take()
     }
 
     /// Documents with nothing but an id each, all with this version.
     pub async fn write_all(&self, index: &str, keys: &[String], version: i64) {
-        let external = elasticsearch::params::VersionType::External;
-        let operations: Vec<BulkOperation<Value>> = keys
-            .iter()
-            .map(|key| BulkOperation::index(json!({})).id(key).version(version).version_type(external).into())
-            .collect();
-        let sent = self.elasticsearch.bulk(BulkParts::Index(index)).body(operations).send().await.unwrap();
-        assert_eq!(sent.json::<Value>().await.unwrap()["errors"], false);
+        let lines: Vec<Value> = keys.iter().flat_map(|key| [action("index", key, version), json!({})]).collect();
+        assert_eq!(self.bulk(index, &lines).await["errors"], false);
     }
 
     /// Elasticsearch puts the index's segments together, and what was overwritten is gone.
     pub async fn merge(&self, index: &str) {
-        let parts = elasticsearch::indices::IndicesForcemergeParts::Index(&[index]);
-        let sent = self.elasticsearch.indices().forcemerge(parts).max_num_segments(1).send().await.unwrap();
-        assert!(sent.status_code().is_success());
+        let merge = self.elasticsearch.post([index, "_forcemerge"]).query("max_num_segments", "1");
+        assert!(merge.send().await.unwrap().status_code().is_success());
     }
 
-    /// What Elasticsearch says of one item.
-    pub async fn bulk<B: serde::Serialize>(&self, index: &str, operation: impl Into<BulkOperation<B>>) -> Value {
-        let operation: BulkOperation<B> = operation.into();
-        let sent: Response =
-            self.elasticsearch.bulk(BulkParts::Index(index)).body(vec![operation]).send().await.unwrap();
-        sent.json::<Value>().await.unwrap()["items"][0].take()
+    /// The answer to the lines of a bulk request.
+    pub async fn bulk(&self, index: &str, lines: &[Value]) -> Value {
+        let body: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        self.elasticsearch.post([index, "_bulk"]).body(body).send().await.unwrap().json().await.unwrap()
     }
 
     /// One value of the database.
@@ -161,13 +146,16 @@ impl Fixture {
 
     /// What Elasticsearch has of this test. The database is dropped by the next run.
     pub async fn remove(self) {
-        let indices = self.elasticsearch.indices();
-        let found = indices.get(IndicesGetParts::Index(&[&format!("{}*", self.prefix)])).send().await.unwrap();
+        let found = self.elasticsearch.get([format!("{}*", self.prefix).as_str()]).send().await.unwrap();
         for index in found.json::<Value>().await.unwrap().as_object().unwrap().keys() {
             self.delete_index(index).await;
         }
         let template = format!("{}sluice", self.prefix);
-        let parts = IndicesDeleteIndexTemplateParts::Name(&template);
-        indices.delete_index_template(parts).send().await.unwrap();
+        self.elasticsearch.delete(["_index_template", &template]).send().await.unwrap();
     }
+}
+
+/// A line of a bulk request, as the indexer sends it.
+pub fn action(name: &str, key: &str, version: i64) -> Value {
+    json!({name: {"_id": key, "version": version, "version_type": "external"}})
 }

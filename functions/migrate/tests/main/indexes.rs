@@ -1,12 +1,7 @@
-use elasticsearch::{
-    BulkDeleteOperation, BulkOperation,
-    indices::{IndicesCreateParts, IndicesDeleteAliasParts},
-    params::VersionType,
-};
 use migrate::{Command, Error};
 use serde_json::{Value, json};
 
-use crate::fixture::Fixture;
+use crate::fixture::{Fixture, action};
 
 const LIVE: &str = "SELECT live_mapping FROM sluice.target WHERE stream = 'cities'";
 const RESYNCS: &str = "SELECT count(*) FROM sluice.outbox WHERE stream = 'cities' AND op = 'fan_out'";
@@ -128,17 +123,16 @@ async fn nobody_creates_an_index_by_writing_to_it() {
 
     for name in [&alias, &index] {
         // As the indexer sends it: one without a version makes no index on any server.
-        let delete: BulkDeleteOperation<()> = BulkOperation::delete("1").version(1).version_type(VersionType::External);
-        let answer = fixture.bulk(name, delete).await;
-        assert!(answer["delete"]["error"].is_object(), "{answer}");
-        let answer = fixture.bulk(name, BulkOperation::index(json!({"id": 1})).id("1")).await;
-        assert!(answer["index"]["error"].is_object(), "{answer}");
+        let answer = fixture.bulk(name, &[action("delete", "1", 1)]).await;
+        assert!(answer["items"][0]["delete"]["error"].is_object(), "{answer}");
+        let answer = fixture.bulk(name, &[json!({"index": {"_id": "1"}}), json!({"id": 1})]).await;
+        assert!(answer["items"][0]["index"]["error"].is_object(), "{answer}");
         assert_eq!(fixture.index(name).await, None);
     }
     // Names that only look alike are none of Sluice's business.
     let other = format!("{alias}-of-somebody-else");
-    let answer = fixture.bulk(&other, BulkOperation::index(json!({"id": 1})).id("1")).await;
-    assert_eq!(answer["index"]["status"], 201, "{answer}");
+    let answer = fixture.bulk(&other, &[json!({"index": {"_id": "1"}}), json!({"id": 1})]).await;
+    assert_eq!(answer["items"][0]["index"]["status"], 201, "{answer}");
     fixture.remove().await;
 }
 
@@ -157,10 +151,7 @@ async fn a_run_that_did_not_come_to_its_end_is_finished_by_the_next() {
     // The index without its alias, known or not.
     for forget in [forget, "SELECT 1"] {
         fixture.owner.batch_execute(forget).await.unwrap();
-        let parts = [index.as_str()];
-        let aliases = [alias.as_str()];
-        let parts = IndicesDeleteAliasParts::IndexName(&parts, &aliases);
-        fixture.elasticsearch.indices().delete_alias(parts).send().await.unwrap();
+        fixture.elasticsearch.delete([&index, "_alias", &alias]).send().await.unwrap();
         fixture.run(Command::Migrate).await.unwrap();
         assert_eq!(fixture.index_name("cities").await, index);
     }
@@ -169,8 +160,7 @@ async fn a_run_that_did_not_come_to_its_end_is_finished_by_the_next() {
     // It holds documents that this database knows nothing of.
     fixture.owner.batch_execute(forget).await.unwrap();
     fixture.write(&alias, "1", 1, json!({"id": 1})).await;
-    let refresh = elasticsearch::indices::IndicesRefreshParts::None;
-    fixture.elasticsearch.indices().refresh(refresh).send().await.unwrap();
+    fixture.elasticsearch.post([&index, "_refresh"]).send().await.unwrap();
     let told = fixture.run(Command::Migrate).await.unwrap_err().to_string();
     assert!(told.contains(&format!("the index {index} holds 1 documents of an earlier definition")), "{told}");
     fixture.remove().await;
@@ -181,10 +171,9 @@ async fn a_name_that_somebody_else_has_taken_is_told() {
     let fixture = Fixture::with_streams().await;
     let (cities, countries) = (fixture.alias("cities"), fixture.alias("countries"));
     let other = format!("{}other", fixture.prefix);
-    let indices = fixture.elasticsearch.indices();
-    indices.create(IndicesCreateParts::Index(&cities)).send().await.unwrap();
+    fixture.elasticsearch.put([cities.as_str()]).send().await.unwrap();
     let body = json!({"aliases": {&countries: {}}});
-    indices.create(IndicesCreateParts::Index(&other)).body(body).send().await.unwrap();
+    fixture.elasticsearch.put([other.as_str()]).json(&body).send().await.unwrap();
 
     let told = fixture.run(Command::Migrate).await.unwrap_err().to_string();
     assert!(told.contains(&format!("stream cities: there is an index {cities}, where the stream's alias")), "{told}");

@@ -1,6 +1,5 @@
 use std::time::Instant;
 
-use elasticsearch::indices::IndicesCreateParts;
 use localstack::Database;
 use migrate::{Command, Limits};
 use serde_json::json;
@@ -186,7 +185,7 @@ async fn uninstall_removes_what_sluice_made_and_nothing_else() {
     fixture.run(Command::Migrate).await.unwrap();
     let neighbour = Database::create().await.unwrap();
     let foreign = format!("{}cities-of-somebody-else", fixture.prefix);
-    fixture.elasticsearch.indices().create(IndicesCreateParts::Index(&foreign)).send().await.unwrap();
+    fixture.elasticsearch.put([foreign.as_str()]).send().await.unwrap();
     let other_installation = Fixture::with_streams().await;
     other_installation.run(Command::Migrate).await.unwrap();
 

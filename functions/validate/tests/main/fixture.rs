@@ -6,10 +6,7 @@ use config::Env;
 use database::subscriptions::ELASTICSEARCH;
 use database::{Postgres, Stream};
 use drain::{Drain, Drained, Expanded, FanOut, Outcome, Sink, Step};
-use elasticsearch::BulkParts;
 use elasticsearch::http::Method;
-use elasticsearch::http::headers::HeaderMap;
-use elasticsearch::indices::{IndicesDeleteParts, IndicesGetParts};
 use localstack::Database;
 use message::{Change, Op};
 use migrate::{Command, Migrate, Report};
@@ -190,11 +187,15 @@ impl Fixture {
     /// The same, as this version: `,"version":7,"version_type":"external_gte"`.
     pub async fn write_as(&self, stream: &str, key: &str, document: Option<&str>, version: &str) {
         let operation = if document.is_some() { "index" } else { "delete" };
-        let mut body = vec![format!(r#"{{"{operation}":{{"_id":{}{version}}}}}"#, json!(key))];
-        body.extend(document.map(str::to_owned));
+        let mut lines = vec![format!(r#"{{"{operation}":{{"_id":{}{version}}}}}"#, json!(key))];
+        lines.extend(document.map(str::to_owned));
+        self.bulk(stream, &lines).await;
+    }
+
+    async fn bulk(&self, stream: &str, lines: &[String]) {
         let alias = format!("{}{stream}", self.prefix);
-        let sent = self.elasticsearch.bulk(BulkParts::Index(&alias)).body(body).send().await.unwrap();
-        let answer: Value = sent.json().await.unwrap();
+        let request = self.elasticsearch.post([&alias, "_bulk"]).body(lines.join("\n") + "\n");
+        let answer: Value = request.send().await.unwrap().json().await.unwrap();
         assert_eq!(answer["errors"], false, "{answer}");
     }
 
@@ -206,10 +207,8 @@ impl Fixture {
 
     /// Sends the lines of a bulk request.
     pub async fn write_lines(&self, stream: &str, body: &[Value]) {
-        let body: Vec<String> = body.iter().map(Value::to_string).collect();
-        let alias = format!("{}{stream}", self.prefix);
-        let sent = self.elasticsearch.bulk(BulkParts::Index(&alias)).body(body).send().await.unwrap();
-        assert_eq!(sent.json::<Value>().await.unwrap()["errors"], false);
+        let lines: Vec<String> = body.iter().map(Value::to_string).collect();
+        self.bulk(stream, &lines).await;
     }
 
     /// A document of the index.
@@ -219,17 +218,19 @@ impl Fixture {
     }
 
     pub async fn request(&self, method: Method, path: &str, body: Option<Value>) -> Value {
-        let body = body.map(|body| body.to_string());
-        let sent = self.elasticsearch.send(method, path, HeaderMap::new(), None::<&()>, body, None).await.unwrap();
-        sent.json().await.unwrap()
+        let request = self.elasticsearch.request(method, path.trim_start_matches('/').split('/'));
+        let request = match &body {
+            Some(body) => request.json(body),
+            None => request,
+        };
+        request.send().await.unwrap().json().await.unwrap()
     }
 
     /// What Elasticsearch has of this test. The database is dropped by the next run.
     pub async fn remove(self) {
-        let indices = self.elasticsearch.indices();
-        let found = indices.get(IndicesGetParts::Index(&[&format!("{}*", self.prefix)])).send().await.unwrap();
-        for index in found.json::<Value>().await.unwrap().as_object().unwrap().keys() {
-            indices.delete(IndicesDeleteParts::Index(&[index])).send().await.unwrap();
+        let found = self.request(Method::Get, &format!("/{}*", self.prefix), None).await;
+        for index in found.as_object().unwrap().keys() {
+            self.request(Method::Delete, &format!("/{index}"), None).await;
         }
         self.request(Method::Delete, &format!("/_index_template/{}sluice", self.prefix), None).await;
     }
@@ -294,7 +295,7 @@ impl Step for Writes {
     async fn finish(self) -> Result<Outcome, elasticsearch::Error> {
         for part in self.body.chunks(4000) {
             let answer: Value =
-                self.elasticsearch.bulk(BulkParts::None).body(part.to_vec()).send().await?.json().await?;
+                self.elasticsearch.post(["_bulk"]).body(part.join("\n") + "\n").send().await?.json().await?;
             let is_fine = |item: &Value| {
                 matches!(
                     item["index"]["status"].as_u64().or(item["delete"]["status"].as_u64()),

@@ -1,8 +1,6 @@
 //! Scans of a real index.
 
 use anyhow::{Result, ensure};
-use elasticsearch::BulkParts;
-use elasticsearch::indices::{IndicesCreateParts, IndicesDeleteParts};
 use search::scan::Scan;
 use serde_json::{Value, json};
 
@@ -16,14 +14,14 @@ async fn each_key_of_an_index_of_many_shards_is_given_once() -> Result<()> {
     let server = connected().await?;
     let index = format!("scan-{}", std::process::id());
     let settings = json!({"settings": {"number_of_shards": 7, "number_of_replicas": 0}});
-    let made = server.indices().create(IndicesCreateParts::Index(&index)).body(settings).send().await?;
+    let made = server.put([index.as_str()]).json(&settings).send().await?;
     ensure!(made.status_code().is_success(), "{}", made.text().await?);
     let lines = |key: i64| {
         let action = json!({"index": {"_id": key.to_string(), "version": key, "version_type": "external"}});
-        [action.to_string(), "{}".to_owned()]
+        format!("{action}\n{{}}\n")
     };
-    let sent = server.bulk(BulkParts::Index(&index)).body((0..DOCUMENTS).flat_map(lines).collect()).send().await?;
-    let answer: Value = sent.json().await?;
+    let body: String = (0..DOCUMENTS).map(lines).collect();
+    let answer: Value = server.post([&index, "_bulk"]).body(body).send().await?.json().await?;
     ensure!(answer["errors"] == false, "{answer}");
 
     let mut scan = Scan::open(&server, &index, 0).await?.unwrap();
@@ -36,7 +34,7 @@ async fn each_key_of_an_index_of_many_shards_is_given_once() -> Result<()> {
         }
     }
     scan.close().await;
-    server.indices().delete(IndicesDeleteParts::Index(&[&index])).send().await?;
+    server.delete([index.as_str()]).send().await?;
     assert!(numbers.is_sorted(), "in the order of the writes");
     versions.sort_unstable();
     assert_eq!(versions, (0..DOCUMENTS).collect::<Vec<_>>());
