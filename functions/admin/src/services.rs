@@ -76,7 +76,7 @@ impl Admin {
 impl Services {
     async fn new(config: &Config) -> Self {
         let aws = secrets::aws().load().await;
-        let secrets = Secrets::new(aws_sdk_secretsmanager::Client::new(&aws));
+        let secrets = Secrets::of(&aws);
         Self::with_clients(config, secrets, aws_sdk_sqs::Client::new(&aws))
     }
 

@@ -137,7 +137,7 @@ pub fn decide_connection(error: &ConnectError) -> Outcome {
         error,
         ConnectError::Unreachable { .. }
             | ConnectError::NoSession { .. }
-            | ConnectError::Secret(SecretError::Unreadable { .. })
+            | ConnectError::Secret(SecretError::Unreadable { .. } | SecretError::Iam { .. })
     );
     if is_transient { Outcome::Retry(reason) } else { Outcome::Configuration(reason) }
 }

@@ -1,6 +1,5 @@
 use std::time::Duration;
 
-use aws_config::SdkConfig;
 use config::Env;
 use krafka::auth::AuthConfig;
 use krafka::{Kafka, KrafkaError};
@@ -8,7 +7,7 @@ use secrets::{SecretError, Secrets};
 use telemetry::call;
 use thiserror::Error;
 
-use crate::credentials::{Credentials, Iam};
+use crate::credentials::Credentials;
 
 /// For the way in.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -95,14 +94,12 @@ pub enum ConnectError {
 pub struct Connection {
     settings: Settings,
     secrets: Secrets,
-    iam: Iam,
 }
 
 impl Connection {
-    /// Connects to nothing yet. `aws` has the credentials of the function's role, and its region, for MSK.
-    pub fn new(settings: Settings, secrets: Secrets, aws: &SdkConfig) -> Self {
-        let iam = Iam { provider: aws.credentials_provider(), region: aws.region().map(ToString::to_string) };
-        Self { settings, secrets, iam }
+    /// Connects to nothing yet.
+    pub fn new(settings: Settings, secrets: Secrets) -> Self {
+        Self { settings, secrets }
     }
 
     /// Whether a step is a transaction.
@@ -133,7 +130,7 @@ impl Connection {
 
     fn auth(&self, secret_arn: &str, credentials: &Credentials) -> Result<AuthConfig, ConnectError> {
         let unusable = |problem| ConnectError::Credentials { secret_arn: secret_arn.to_owned(), problem };
-        credentials.auth(&self.iam).map_err(unusable)
+        credentials.auth(self.secrets.iam()).map_err(unusable)
     }
 
     async fn connect_by(&self, auth: AuthConfig) -> Result<Kafka, ConnectError> {

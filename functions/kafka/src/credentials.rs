@@ -1,6 +1,6 @@
-use aws_credential_types::provider::{ProvideCredentials as _, SharedCredentialsProvider};
 use krafka::KrafkaError;
 use krafka::auth::{AuthConfig, AwsMskIamCredentials, TlsConfig};
+use secrets::Iam;
 use serde::Deserialize;
 
 /// The secret: `{"username","password","mechanism"}`, or `{"mechanism":"AWS_MSK_IAM"}`, or only how to encrypt; perhaps with `ca`,
@@ -12,13 +12,6 @@ pub(crate) struct Credentials {
     mechanism: Option<String>,
     ca: Option<String>,
     tls: Option<bool>,
-}
-
-/// AWS's credentials of this function, and the region that Kafka is in.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Iam {
-    pub provider: Option<SharedCredentialsProvider>,
-    pub region: Option<String>,
 }
 
 impl std::fmt::Debug for Credentials {
@@ -71,14 +64,13 @@ impl Credentials {
 
 /// Signed anew for each connection, as the credentials of the function's role change.
 fn iam_auth(iam: &Iam) -> Result<AuthConfig, String> {
-    let Iam { provider: Some(provider), region: Some(region) } = iam.clone() else {
-        return Err("its mechanism AWS_MSK_IAM needs a region of AWS and the credentials of a role".to_owned());
-    };
+    let region = iam.region().map_err(|error| error.to_string())?.to_owned();
+    let iam = iam.clone();
     Ok(AuthConfig::aws_msk_iam_provider(move || {
-        let (provider, region) = (provider.clone(), region.clone());
+        let (iam, region) = (iam.clone(), region.clone());
         async move {
-            let found = provider
-                .provide_credentials()
+            let found = iam
+                .credentials()
                 .await
                 .map_err(|error| KrafkaError::auth_with_source("AWS gives no credentials", error))?;
             let signed = AwsMskIamCredentials::new(found.access_key_id(), found.secret_access_key(), region);
@@ -92,7 +84,9 @@ fn iam_auth(iam: &Iam) -> Result<AuthConfig, String> {
 
 #[cfg(test)]
 mod tests {
+    use aws_config::{Region, SdkConfig};
     use aws_credential_types::Credentials as Keys;
+    use aws_credential_types::provider::SharedCredentialsProvider;
     use krafka::auth::{SaslMechanism, SecurityProtocol};
     use serde_json::{Value, json};
 
@@ -100,7 +94,8 @@ mod tests {
 
     fn iam() -> Iam {
         let provider = SharedCredentialsProvider::new(Keys::new("key", "s3cret", None, None, "test"));
-        Iam { provider: Some(provider), region: Some("eu-central-1".to_owned()) }
+        let aws = SdkConfig::builder().region(Region::new("eu-central-1")).credentials_provider(provider);
+        Iam::new(&aws.build())
     }
 
     fn auth(secret: Value) -> Result<AuthConfig, String> {
@@ -142,7 +137,7 @@ mod tests {
             assert!(!told.contains("s3cret"), "{secret}: {told}");
         }
         let secret: Credentials = serde_json::from_value(json!({"mechanism": "AWS_MSK_IAM"})).unwrap();
-        assert!(secret.auth(&Iam::default()).unwrap_err().contains("a region of AWS"));
+        assert!(secret.auth(&Iam::default()).unwrap_err().contains("there is no region"));
         assert!(
             !format!("{:?}", serde_json::from_value::<Credentials>(json!({"password": "s3cret"})).unwrap())
                 .contains("s3cret")

@@ -13,7 +13,6 @@ mod producer;
 mod sink;
 pub mod topics;
 
-use aws_config::SdkConfig;
 use database::Postgres;
 use drain::Drainer;
 use secrets::Secrets;
@@ -26,9 +25,9 @@ pub use sink::{KafkaSink, Writing};
 /// The function's value: a drainer into Kafka.
 pub type Kafka = Drainer<Postgres, KafkaSink<Krafka>>;
 
-/// Connects to nothing yet. `aws` has the credentials of the function's role, by which MSK may be told who it is.
-pub fn new(config: Config, secrets: &Secrets, aws: &SdkConfig) -> Kafka {
-    let connection = Connection::new(config.kafka, secrets.clone(), aws);
+/// Connects to nothing yet.
+pub fn new(config: Config, secrets: &Secrets) -> Kafka {
+    let connection = Connection::new(config.kafka, secrets.clone());
     let client = Krafka::new(connection, config.database.clone(), secrets.clone());
     let database = Postgres::new(config.database, secrets.clone());
     Drainer::new(config.drain, config.metrics, database, KafkaSink::new(client))

@@ -62,7 +62,7 @@ async fn run(asked: &Value, limits: Limits, report: &mut Report) -> Result<(), E
     };
     let config = Config::from_env(Env::from_process())?;
     let aws = secrets::aws().load().await;
-    let secrets = Secrets::new(aws_sdk_secretsmanager::Client::new(&aws));
+    let secrets = Secrets::of(&aws);
     // Boxed: nested as it is, its type is too deep for the compiler.
     Box::pin(Migrate::new(config, secrets).within(limits).run(command, report)).await
 }

@@ -26,9 +26,7 @@ pub(crate) async fn make(
         report.say("streams go to kafka, and KAFKA_BROKERS is missing: their changes wait");
         return Ok(false);
     };
-    // Only MSK asks for the role's credentials.
-    let aws = secrets::aws().load().await;
-    let connection = Connection::new(settings.clone(), secrets.clone(), &aws);
+    let connection = Connection::new(settings.clone(), secrets.clone());
     let topics = match Topics::connect(&connection).await {
         Ok(topics) => topics,
         Err(error) => return Err(Error::Streams(vec![format!("the topics were not looked at: {error}")])),

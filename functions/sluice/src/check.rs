@@ -191,7 +191,7 @@ async fn check_target(part: &Planned, aws: &SdkConfig, secrets: &Secrets, findin
             }
         }
         Planned::Kafka(config) => {
-            let connection = kafka::Connection::new(config.kafka.clone(), secrets.clone(), aws);
+            let connection = kafka::Connection::new(config.kafka.clone(), secrets.clone());
             if findings.note(connection.probe().await).is_some() {
                 findings.good("Kafka lets us in");
             }

@@ -104,7 +104,7 @@ pub async fn clients(environment: &Environment) -> (SdkConfig, Secrets) {
     } else {
         SdkConfig::builder().behavior_version(aws_config::BehaviorVersion::latest()).build()
     };
-    let secrets = Secrets::new(aws_sdk_secretsmanager::Client::new(&aws)).with_given(environment.given());
+    let secrets = Secrets::of(&aws).with_given(environment.given());
     (aws, secrets)
 }
 
@@ -173,7 +173,7 @@ async fn work_on(part: Planned, aws: &SdkConfig, secrets: &Secrets, admin: Admin
         Planned::Elasticsearch(config) => direct::new(config, secrets).run(&stop).await,
         Planned::Trigger(config) => trigger::new(config, secrets, sqs()).run(&stop).await,
         Planned::Clickhouse(config) => sluice_clickhouse::new(config, secrets).run(&stop).await,
-        Planned::Kafka(config) => kafka::new(config, secrets, aws).run(&stop).await,
+        Planned::Kafka(config) => kafka::new(config, secrets).run(&stop).await,
         Planned::Indexer(config, batches) => {
             let indexer::Config { search, database, settings } = config;
             let queue_url = settings.queue_url.clone();

@@ -37,7 +37,7 @@ pub async fn start<C>(
     secrets::install_crypto_provider();
     let config = from_env(env).inspect_err(|error| error!(%error, "configuration"))?;
     let aws = secrets::aws().load().await;
-    let secrets = Secrets::new(aws_sdk_secretsmanager::Client::new(&aws));
+    let secrets = Secrets::of(&aws);
     Ok(Started { config, aws, secrets })
 }
 

@@ -153,7 +153,8 @@ pub fn decide_alias(alias: &str, generation: i32, answer: Answer) -> Result<(), 
 pub fn decide_connection(error: &ConnectError) -> Answer {
     let reason = Reason::new("no_connection", error.to_string());
     match error {
-        ConnectError::Secret(SecretError::Unreadable { .. }) | ConnectError::Unreachable { .. } => Answer::Lost(reason),
+        ConnectError::Secret(SecretError::Unreadable { .. } | SecretError::Iam { .. })
+        | ConnectError::Unreachable { .. } => Answer::Lost(reason),
         ConnectError::Secret(SecretError::Malformed { .. })
         | ConnectError::Credentials { .. }
         | ConnectError::Authority(_)

@@ -3,7 +3,11 @@
 mod aws;
 #[cfg(feature = "fake")]
 pub mod fake;
+mod iam;
+mod lookup;
 mod secrets;
 
 pub use aws::{aws, install_crypto_provider};
-pub use secrets::{SecretError, Secrets};
+pub use iam::Iam;
+pub use lookup::SecretError;
+pub use secrets::Secrets;

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, fs, io, path::Path, sync::Arc, time::Duration};
 
+use aws_config::SdkConfig;
 use aws_sdk_secretsmanager::{Client, error::DisplayErrorContext};
 use serde::de::DeserializeOwned;
 use tokio::{
@@ -11,41 +12,15 @@ use tokio::{
 
 use telemetry::{call, count_secret_refresh};
 
-/// How long a credential serves before it is looked up again. A refused one is looked up at once, by `refresh`.
-const TIME_TO_LIVE: Duration = Duration::from_secs(300);
+use crate::iam::Iam;
+use crate::lookup::{ASK_AGAIN_AFTER, LOOKUP_TIMEOUT, SecretError, TIME_TO_LIVE};
+
 /// How long after it was last read a token serves, at most, while Secrets Manager does not answer.
 const TOKENS_SERVE: Duration = Duration::from_secs(15 * 60);
-/// How long an expired credential serves on before Secrets Manager is asked again, when it did not answer.
-const ASK_AGAIN_AFTER: Duration = Duration::from_secs(15);
-/// A lookup takes milliseconds, and others wait for its end.
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the service says when it means it; whatever else it says, a throttle among it, passes.
 const REFUSALS: [&str; 4] =
     ["AccessDeniedException", "ResourceNotFoundException", "InvalidRequestException", "DecryptionFailure"];
-
-/// Why a credential cannot be had. Names the secret and the remedy, never a value.
-#[derive(Debug, thiserror::Error)]
-pub enum SecretError {
-    /// It was not given: it does not exist, may not be read, or nobody answers.
-    #[error("the secret {arn} cannot be read: {reason}")]
-    Unreadable {
-        /// The secret's ARN, or its file, as configured.
-        arn: String,
-        /// What was answered, and what to check.
-        reason: String,
-        /// Secrets Manager itself refuses it, which it would do the next time, too; else it may pass.
-        is_refused: bool,
-    },
-    /// It is there, and is not what it should be.
-    #[error("the secret {arn} has the wrong form: {problem}; put a value of the documented form into it")]
-    Malformed {
-        /// The secret's ARN, its file, or the variable that gives it.
-        arn: String,
-        /// What is wrong, without any of the content.
-        problem: String,
-    },
-}
 
 /// How a secret is named that is a file, or a folder with a file for each field: `file:/run/secrets/database`.
 const FILE: &str = "file:";
@@ -61,6 +36,7 @@ const CHECK: &str = "check that it exists, that secretsmanager:GetSecretValue ma
 #[derive(Clone, Debug)]
 pub struct Secrets {
     client: Client,
+    iam: Iam,
     given: Arc<HashMap<String, String>>,
     time_to_live: Duration,
     tokens_serve: Duration,
@@ -81,7 +57,12 @@ impl std::fmt::Debug for Cached {
 }
 
 impl Secrets {
-    /// A cache over `client`, empty.
+    /// Of AWS, as it is configured here.
+    pub fn of(aws: &SdkConfig) -> Self {
+        Self { iam: Iam::new(aws), ..Self::new(Client::new(aws)) }
+    }
+
+    /// A cache over `client`, empty; nobody signs.
     pub fn new(client: Client) -> Self {
         Self::with_time_to_live(client, TIME_TO_LIVE)
     }
@@ -93,13 +74,19 @@ impl Secrets {
 
     /// The same, and with the time after which tokens end that cannot be read any more.
     pub fn with_times(client: Client, time_to_live: Duration, tokens_serve: Duration) -> Self {
-        Self { client, given: Arc::default(), time_to_live, tokens_serve, cache: Arc::default() }
+        let (iam, given, cache) = Default::default();
+        Self { client, iam, given, time_to_live, tokens_serve, cache }
     }
 
     /// The same, and these, by their names, are as they are given here: JSON each.
     #[must_use]
     pub fn with_given(self, given: HashMap<String, String>) -> Self {
         Self { given: Arc::new(given), ..self }
+    }
+
+    /// Who signs requests that ask for no secret.
+    pub fn iam(&self) -> &Iam {
+        &self.iam
     }
 
     /// The secret, at most five minutes old, or older while Secrets Manager does not answer or refuses it.

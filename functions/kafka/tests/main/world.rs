@@ -2,7 +2,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use aws_config::SdkConfig;
 use config::Env;
 use database::{Postgres, streams};
 use drain::{Drain, Drained, Expanded, FanOut, Sink};
@@ -102,7 +101,7 @@ impl World {
         let mut env = Env::from_pairs(all);
         let settings = Settings::from_env(&mut env);
         env.finish()?;
-        Ok(Connection::new(settings, self.secrets.clone(), &SdkConfig::builder().build()))
+        Ok(Connection::new(settings, self.secrets.clone()))
     }
 
     pub fn client(&self, variables: &[(&str, &str)]) -> Result<Krafka> {
