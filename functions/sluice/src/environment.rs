@@ -103,7 +103,8 @@ impl Environment {
     /// Whether AWS is asked for anything.
     pub fn needs_aws(&self) -> bool {
         let is_arn = |(name, value): (&String, &String)| name.ends_with("_SECRET_ARN") && value.starts_with("arn:");
-        self.has("QUEUE_URL") || self.has("AWS_REGION") || self.values.iter().any(is_arn)
+        let is_signed = self.values.get("ELASTICSEARCH_AUTH").is_some_and(|auth| auth == "iam");
+        self.has("QUEUE_URL") || self.has("AWS_REGION") || is_signed || self.values.iter().any(is_arn)
     }
 
     /// Credentials that were given by variables.
@@ -330,6 +331,12 @@ mod tests {
         let env = environment.env();
         assert_eq!(env.optional("DATABASE_SECRET_ARN").as_deref(), Some("file:/run/secrets/database"));
         assert!(environment.needs_aws());
+    }
+
+    #[test]
+    fn whoever_signs_requests_asks_aws_for_credentials() {
+        assert!(Environment::of(&[("ELASTICSEARCH_AUTH", "iam")]).needs_aws());
+        assert!(!Environment::of(&[("ELASTICSEARCH_AUTH", "secret")]).needs_aws());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Requests: each of them goes through here.
+//! Requests: each of them goes through here, since a signature is made of all that a request is.
 
 use std::fmt::{self, Debug, Formatter};
 use std::time::Duration;
@@ -9,11 +9,14 @@ use elasticsearch::http::transport::Transport;
 use elasticsearch::http::{Method, Url, response::Response};
 use serde_json::Value;
 
+use crate::signature::Signer;
+
 /// A client of a server. A clone of it uses the same connections.
 #[derive(Clone, Debug)]
 pub struct Client {
     transport: Transport,
     url: Url,
+    signer: Option<Signer>,
 }
 
 /// A request that is not sent yet.
@@ -28,8 +31,8 @@ pub struct Request<'a> {
 }
 
 impl Client {
-    pub(crate) fn new(transport: Transport, url: Url) -> Self {
-        Self { transport, url }
+    pub(crate) fn new(transport: Transport, url: Url, signer: Option<Signer>) -> Self {
+        Self { transport, url, signer }
     }
 
     /// `GET`, of a path in its parts: `["books", "_alias"]`.
@@ -99,17 +102,30 @@ impl Request<'_> {
     /// Sends it.
     ///
     /// # Errors
-    /// Nobody answered.
+    /// Nobody answered, or it could not be signed.
     pub async fn send(self) -> Result<Response, elasticsearch::Error> {
-        let Self { client, method, url, headers, body, timeout } = self;
+        let Self { client, method, url, mut headers, body, timeout } = self;
+        if let Some(signer) = &client.signer {
+            headers.extend(signer.sign(name(method), url.as_str(), body.as_deref().unwrap_or_default()).await?);
+        }
         // The transport joins it to its own URL, of which a whole one leaves nothing.
         client.transport.send(method, url.as_str(), headers, None::<&()>, body, timeout).await
     }
 }
 
-/// Without its headers and its body.
+/// Without its headers, which may be a signature.
 impl Debug for Request<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.debug_struct("Request").field("method", &self.method).field("url", &self.url.as_str()).finish_non_exhaustive()
+    }
+}
+
+fn name(method: Method) -> &'static str {
+    match method {
+        Method::Get => "GET",
+        Method::Put => "PUT",
+        Method::Post => "POST",
+        Method::Delete => "DELETE",
+        Method::Head => "HEAD",
     }
 }

@@ -15,16 +15,23 @@ use crate::client::Client;
 use crate::credentials::Credentials;
 use crate::engine::{Engine, Server, engine_of};
 use crate::error::ConnectError;
+use crate::signature::Signer;
 
 /// The most that any request may take; bulk requests set less by the time that is left to them.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What ELASTICSEARCH_AUTH may be: the secret has credentials, or AWS's own sign.
+const SECRET: &str = "secret";
+const IAM: &str = "iam";
 
 /// Where the credentials are, whom to trust and how indexes are named.
 #[derive(Clone, Debug)]
 pub struct Settings {
     secret_arn: String,
     ca: Option<String>,
+    /// Each request is signed by AWS's own credentials of this process; the secret has none.
+    is_signed: bool,
     /// `None`: it says so itself.
     engine: Option<Engine>,
     /// What the names of all indexes and aliases begin with.
@@ -32,12 +39,13 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// ELASTICSEARCH_SECRET_ARN, ELASTICSEARCH_CA, SEARCH_ENGINE and INDEX_PREFIX.
+    /// ELASTICSEARCH_SECRET_ARN, ELASTICSEARCH_CA, ELASTICSEARCH_AUTH, SEARCH_ENGINE and INDEX_PREFIX.
     pub fn from_env(env: &mut Env) -> Self {
         let ca = env.optional("ELASTICSEARCH_CA");
         if ca.as_ref().is_some_and(|pem| Certificate::from_pem(pem.as_bytes()).is_err()) {
             env.problem("ELASTICSEARCH_CA must be one or more certificates as PEM");
         }
+        let auth = env.parsed("ELASTICSEARCH_AUTH", SECRET.to_owned(), "secret or iam", |it| it == SECRET || it == IAM);
         let named = env.optional("SEARCH_ENGINE");
         let engine = named.as_deref().and_then(|name| name.trim().parse().ok());
         if named.is_some() && engine.is_none() {
@@ -52,7 +60,8 @@ impl Settings {
                     && it.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_')
             },
         );
-        Self { secret_arn: env.required("ELASTICSEARCH_SECRET_ARN"), ca, engine, index_prefix }
+        let secret_arn = env.required("ELASTICSEARCH_SECRET_ARN");
+        Self { secret_arn, ca, is_signed: auth == IAM, engine, index_prefix }
     }
 }
 
@@ -101,6 +110,11 @@ impl Connection {
     }
 
     async fn client_for(&self, credentials: Credentials) -> Result<Client, ConnectError> {
+        if self.settings.is_signed {
+            // Here it is told why there are none. Whoever sends takes them from the cache.
+            self.secrets.iam().credentials().await?;
+            self.secrets.iam().region()?;
+        }
         let mut made = self.made.lock().await;
         if let Some(made) = made.as_ref().filter(|made| made.credentials == credentials) {
             return Ok(made.client.clone());
@@ -116,8 +130,13 @@ impl Connection {
         let url = credentials.url().map_err(unusable)?;
         let mut transport =
             TransportBuilder::new(SingleNodeConnectionPool::new(url.clone())).disable_proxy().timeout(REQUEST_TIMEOUT);
-        if let Some(auth) = credentials.auth().map_err(unusable)? {
-            transport = transport.auth(auth);
+        match credentials.auth().map_err(unusable)? {
+            Some(_) if self.settings.is_signed => {
+                let problem = "it has credentials, and ELASTICSEARCH_AUTH is iam; take one of them away";
+                return Err(unusable(problem.to_owned()));
+            }
+            Some(auth) => transport = transport.auth(auth),
+            None => {}
         }
         // What the parameters leave out, the secret says.
         let (ca, is_of_the_secret) = match &self.settings.ca {
@@ -133,7 +152,8 @@ impl Connection {
             transport = transport.cert_validation(CertificateValidation::Full(authority));
         }
         let transport = transport.build().map_err(|error| malformed(error.into()))?;
-        Ok(Client::new(transport, url))
+        let signer = self.settings.is_signed.then(|| Signer(self.secrets.iam().clone()));
+        Ok(Client::new(transport, url, signer))
     }
 
     /// Whether it answers, and lets us in.

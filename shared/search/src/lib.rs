@@ -24,6 +24,7 @@ mod outcome;
 pub mod privileges;
 pub mod request;
 pub mod scan;
+mod signature;
 
 pub use alias::Aliases;
 pub use answer::Answer;

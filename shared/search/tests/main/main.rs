@@ -1,5 +1,6 @@
 //! Connecting to a real Elasticsearch (ELASTICSEARCH_URL), and to ones that should be refused.
 
+mod iam;
 mod scan;
 mod tls;
 
