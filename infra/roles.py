@@ -3,6 +3,7 @@
     roles.py --check | --write
 """
 
+import re
 import sys
 from pathlib import Path
 
@@ -27,6 +28,9 @@ def in_words(resource: object) -> str:
             return f"`{name}`"
         case {"Fn::If": [condition, yes, {"Ref": "AWS::NoValue"}]}:
             return f"{in_words(yes)} (if {condition})"
+        # What is below one thing, such as a domain of OpenSearch: its paths.
+        case {"Fn::Sub": str() as path} if below := re.fullmatch(r"\$\{(\w+)\}/\*", path):
+            return f"`{below[1]}/*`"
         case str() if "*" not in resource:
             return f"`{resource}`"
     sys.exit(f"roles: {resource} is not one resource; name it")
@@ -42,6 +46,10 @@ def rows(name: str, function: dict) -> list[list[str]]:
         sys.exit(f"roles: {name} may do what {FOR_ALL} denies to all others; add it to its policies")
     policies.remove({"Ref": FOR_ALL})
     for policy in policies:
+        only = ""
+        match policy:
+            case {"Fn::If": [condition, policy, {"Ref": "AWS::NoValue"}]}:
+                only = f" (if {condition})"
         if not isinstance(policy, dict) or policy.keys() != {"Statement"}:
             sys.exit(f"roles: {name} has the policy {policy}; write its statements out")
         for statement in policy["Statement"]:
@@ -51,7 +59,7 @@ def rows(name: str, function: dict) -> list[list[str]]:
                 if "*" in action:
                     sys.exit(f"roles: {name} may {action}; name the actions")
                 resources = [in_words(resource) for resource in listed(statement["Resource"])]
-                found.append([name, f"`{action}`", ", ".join(resources)])
+                found.append([name, f"`{action}`", ", ".join(resources) + only])
     return found
 
 

@@ -19,6 +19,7 @@ DURATION = (["0s", "100ms", "65s", "2m", "168h"], ["65", "1.5s", "-1s", "5 s", "
 SECRET = ([ARN, ARN.replace("arn:aws:", "arn:aws-us-gov:")], ["sluice/owner", "", ARN.removesuffix("-AbC1d2"), "arn:aws:sns:eu-central-1:123456789012:pager"])
 OPTIONAL_SECRET = ([*SECRET[0], ""], [value for value in SECRET[1] if value])
 TOPIC = (["", "arn:aws:sns:eu-central-1:123456789012:pager"], ["pager", ARN])
+DOMAIN = "arn:aws:es:eu-central-1:123456789012:domain/search"
 VALUES = {
     "DatabaseSecretArn": SECRET, "DatabaseOwnerSecretArn": SECRET, "ElasticsearchSecretArn": SECRET,
     "AdminSecretArn": OPTIONAL_SECRET, "OriginSecretArn": OPTIONAL_SECRET,
@@ -26,6 +27,7 @@ VALUES = {
     "Stay": DURATION, "PollInterval": DURATION, "Retention": DURATION, "ReReadAfter": DURATION, "SecondLookAfter": DURATION, "SyncInterval": DURATION,
     "ValidateWithin": DURATION,
     "KafkaBrokers": (["", "b-1:9092", "b-1.example.com:9098,b-2.example.com:9098", "[::1]:9092, b:1"], ["b-1", "b-1:", "b-1:9092,", "https://b-1:9092", "u@b-1:9092"]),
+    "ElasticsearchDomainArn": (["", DOMAIN, "arn:aws-cn:es:cn-north-1:123456789012:domain/a-1"], ["search", f"{DOMAIN}/*", "arn:aws:aoss:eu-central-1:123456789012:collection/x"]),
     "DatabasePort": (["", "5432"], ["postgres", "-1"]),
     "AdminConcurrency": (["", "5", "1000"], ["0", "-1", "many"]),
     "IndexPrefix": (["", "prod-", "stage_2"], ["Prod", "-prod", "2nd"]),
@@ -158,6 +160,22 @@ class Targets(unittest.TestCase):
         clickhouse, kafka = ([line for line in part if not line.strip().startswith(("#", "TARGET_", "MemorySize", "Resource:"))] for part in parts)
         self.assertGreater(len(clickhouse), 80)
         self.assertEqual(clickhouse, kafka)
+
+
+class Domain(unittest.TestCase):
+    """A domain of Amazon OpenSearch Service, to which requests are signed."""
+
+    def test_whoever_signs_may_send_to_the_domain_alone_and_only_where_there_is_one(self):
+        signers = {name: one["Properties"] for name, one in RESOURCES.items() if "ELASTICSEARCH_AUTH" in one.get("Properties", {}).get("Environment", {}).get("Variables", {})}
+        self.assertEqual(set(signers), {"MigrateFunction", "IndexerFunction", "ValidateFunction", "AdminFunction"})
+        for name, own in signers.items():
+            self.assertEqual(own["Environment"]["Variables"]["ELASTICSEARCH_AUTH"], {"Fn::If": ["HasDomain", "iam", "secret"]})
+            [(condition, policy, otherwise)] = [one["Fn::If"] for one in own["Policies"] if "Fn::If" in one]
+            [statement] = policy["Statement"]
+            with self.subTest(name):
+                self.assertEqual((condition, otherwise), ("HasDomain", {"Ref": "AWS::NoValue"}))
+                self.assertEqual(statement["Resource"], {"Fn::Sub": "${ElasticsearchDomainArn}/*"})
+                self.assertLessEqual(set(statement["Action"]), {f"es:ESHttp{method}" for method in ("Get", "Put", "Post", "Delete")})
 
 
 class Loops(unittest.TestCase):
