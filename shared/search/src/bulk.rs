@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use memchr::memchr2_iter;
 use serde_json::value::RawValue;
 use tracing::warn;
 
@@ -16,6 +17,9 @@ const ALONE_AND_NOTHING_ELSE: usize = 3;
 
 /// Elasticsearch's limit for an `_id`.
 const MAX_KEY_BYTES: usize = 512;
+/// Elasticsearch takes no document of more levels. OpenSearch does not look at each value of one, and where some thousand levels stand
+/// for a number its stack overflows, which ends the whole node.
+const MAX_LEVELS: usize = 1000;
 /// Above it, JavaScript and other readers of JSON round.
 const VERSION_END: i64 = 1 << 53;
 
@@ -68,6 +72,9 @@ pub fn check(key: &str, version: i64, document: Option<&str>) -> Result<(), Outc
     if document.is_some_and(|document| !is_one_object(document)) {
         return permanent("invalid_document", "the document is not one JSON object on one line".to_owned());
     }
+    if document.is_some_and(is_too_deep) {
+        return permanent("invalid_document", format!("the document has more than {MAX_LEVELS} levels"));
+    }
     Ok(())
 }
 
@@ -76,6 +83,30 @@ fn is_one_object(document: &str) -> bool {
     document.trim_ascii_start().starts_with('{')
         && !document.contains('\n')
         && serde_json::from_str::<&RawValue>(document).is_ok()
+}
+
+/// Whether a document, which is valid JSON, has more levels of objects and lists than any server takes.
+fn is_too_deep(document: &str) -> bool {
+    // Hardly any has so many brackets, and they are counted by the dozen.
+    if memchr2_iter(b'{', b'[', document.as_bytes()).nth(MAX_LEVELS).is_none() {
+        return false;
+    }
+    let (mut level, mut is_in_text, mut bytes) = (0, false, document.bytes());
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => is_in_text = !is_in_text,
+            b'\\' => {
+                bytes.next();
+            }
+            b'{' | b'[' if !is_in_text => level += 1,
+            b'}' | b']' if !is_in_text => level -= 1,
+            _ => {}
+        }
+        if level > MAX_LEVELS {
+            return true;
+        }
+    }
+    false
 }
 
 /// Writes to one alias.
@@ -277,9 +308,14 @@ mod tests {
         ] {
             assert_eq!(refused("k", version, None), expected, "{version}");
         }
-        let deep = format!("{{\"a\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
-        for document in [r#"{"n": 1.10}"#, "{}", " {\"a\":1} ", r#"{"a":"\ud800"}"#, deep.as_str()] {
+        let deep = |levels: usize| format!("{{\"a\":{}1{}}}", "[".repeat(levels - 1), "]".repeat(levels - 1));
+        let wide = format!("{{\"a\":[{}1],\"b\":\"\\\"{}\"}}", "[{}],".repeat(5000), "[{".repeat(5000));
+        let (deepest, deeper, bottomless) = (deep(1000), deep(1001), deep(100_000));
+        for document in [r#"{"n": 1.10}"#, "{}", " {\"a\":1} ", r#"{"a":"\ud800"}"#, &wide, &deepest] {
             assert_eq!(refused("k", 1, Some(document)), "sent");
+        }
+        for document in [&deeper, &bottomless] {
+            assert_eq!(refused("k", 1, Some(document)), "invalid_document");
         }
         let brackets = "[".repeat(1 << 20);
         for document in
