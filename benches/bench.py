@@ -23,13 +23,14 @@ import goals  # noqa: E402
 import held  # noqa: E402
 import index  # noqa: E402
 import ingest  # noqa: E402
+import replay  # noqa: E402
 import targets  # noqa: E402
 import validate  # noqa: E402
 from peers import NotRun  # noqa: E402
 from plot import bars, figure  # noqa: E402
 from world import World  # noqa: E402
 
-BENCHES = {"cold": cold.benches, "capture": capture.benches, "drain": drain.benches, "held": held.benches, "index": index.benches, "ingest": ingest.benches, "validate": validate.benches, "end-to-end": end_to_end.benches, "targets": targets.benches, "beside": beside.benches}
+BENCHES = {"cold": cold.benches, "capture": capture.benches, "drain": drain.benches, "held": held.benches, "index": index.benches, "ingest": ingest.benches, "validate": validate.benches, "replay": replay.benches, "end-to-end": end_to_end.benches, "targets": targets.benches, "beside": beside.benches}
 RESULTS = HERE / "results"
 
 

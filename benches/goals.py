@@ -57,6 +57,7 @@ GOALS = [
     ("ingest, of what one INSERT of the same rows gives", ratio("ingest", "sluice", "limit: one INSERT of the same rows", "profiles/s"), ge, 0.5),
     ("validate, documents/s through both passes", value("validate", "sluice", "documents/s"), ge, 15_000),
     ("validate, p99 of writers beside the scrub, against without", ratio("validate writers", "sluice, the scrub beside it", "sluice", "p99 ms"), le, 1.05),
+    ("replay of one of a hundred documents, against a resync of all", ratio("replay", "a resync of all", "sluice", "s"), ge, 50),
     ("validate, from all arrived to the verdict, s", value("validate verdict", "sluice", "s"), le, 2),
     ("burst, documents/s against PGSync's", beside_peers("documents/s", max, lambda name: "PGSync" in name), ge, 5),
     ("burst, documents/s against the best other peer's", beside_peers("documents/s", max, lambda name: "PGSync" not in name), ge, 2),
