@@ -34,13 +34,13 @@ CREATE INDEX target_stream ON sluice.target (stream);
 CREATE TABLE sluice.generation (
     stream text PRIMARY KEY REFERENCES sluice.stream ON DELETE CASCADE,
     state text NOT NULL DEFAULT 'building',
-    begun_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    begun_at timestamptz NOT NULL DEFAULT clock_timestamp(), -- or, of one that is kept, since when
     seen pg_snapshot,                           -- whatever this does not see is sent to it; NULL: it has only begun
-    copied_by text,                             -- of a stream that is fed by emit: the task of Elasticsearch that copies the live index
+    copied_to bigint,                           -- of a stream that is fed by emit: how far the live index is copied, as Elasticsearch counts its writes; NULL: not begun
     filled pg_snapshot,                         -- sees all that was to fill it; NULL: it is still being filled
     filled_at timestamptz,
     is_checked boolean NOT NULL DEFAULT false,  -- its settings are those that are wanted, and a round of the validator was begun
-    is_approved boolean NOT NULL DEFAULT false, -- an operator lets it take over
+    is_approved boolean NOT NULL DEFAULT false, -- an operator lets it take over, or go back to it
     accepts_letters boolean NOT NULL DEFAULT false,
     problem text,                               -- why it does not go on
     keep_until timestamptz,                     -- of the one that was live: until then it is written, and there is a way back

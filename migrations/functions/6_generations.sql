@@ -63,10 +63,10 @@ LANGUAGE sql STABLE AS $$
     SELECT generation.seen IS NOT NULL AND sluice.settled('elasticsearch', generation.seen, s.follows) FROM sluice.stream AS s WHERE s.name = generation.stream
 $$;
 
--- Notes the task that copies; NULL: it is gone, and begun anew.
-CREATE OR REPLACE FUNCTION sluice.note_copy(generation text, task text) RETURNS void
+-- Notes how far the live index is copied.
+CREATE OR REPLACE FUNCTION sluice.note_copied(generation text, upto bigint) RETURNS void
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    UPDATE sluice.generation AS g SET copied_by = task WHERE g.stream = note_copy.generation AND g.state = 'building' AND g.filled IS NULL
+    UPDATE sluice.generation AS g SET copied_to = upto WHERE g.stream = note_copied.generation AND g.state = 'building' AND g.filled IS NULL
 $$;
 
 -- Notes that a generation is filled, as soon as nothing is left to be logged for it; `copied`: or to be copied. Whether it is.
@@ -252,6 +252,21 @@ BEGIN
         RETURN false;
     END IF;
     PERFORM sluice.audit(actor, source_ip, 'approve', stream, 'done', jsonb_build_object('accept_letters', accept_letters));
+    RETURN true;
+END $$;
+
+-- Wants to go back to the generation that was live before, on record: whether there is one.
+CREATE OR REPLACE FUNCTION sluice.roll_back(stream text, actor text DEFAULT session_user, source_ip text DEFAULT NULL) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    UPDATE sluice.generation AS g SET is_approved = true
+    WHERE g.stream = (
+        SELECT k.stream FROM sluice.generation AS k JOIN sluice.stream AS s ON s.name = k.stream
+        WHERE s.follows = roll_back.stream AND k.state = 'kept' ORDER BY k.begun_at DESC, s.generation DESC LIMIT 1);
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    PERFORM sluice.audit(actor, source_ip, 'rollback', stream, 'wanted', NULL);
     RETURN true;
 END $$;
 

@@ -15,6 +15,8 @@ mod data_sync;
 mod direct;
 #[path = "main/fixture.rs"]
 mod fixture;
+#[path = "main/generations.rs"]
+mod generations;
 #[path = "main/lists.rs"]
 mod lists;
 #[path = "main/redrive.rs"]

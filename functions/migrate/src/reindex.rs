@@ -1,7 +1,7 @@
 //! What an operator wants of the generations of a stream's index.
 
 use database::audit::Actor;
-use database::generations::{self, State, Status};
+use database::generations::{self, Status};
 use ::generations::{Keeper, Settings};
 use search::Server;
 use serde::Deserialize;
@@ -70,12 +70,10 @@ impl Reindex {
                 }
             }
             Action::Rollback => {
-                let kept = generations::list(client).await.map_err(query("reading the generations"))?;
-                let kept = kept.into_iter().rfind(|it| it.stream == stream && it.state == State::Kept);
-                let kept = kept.ok_or_else(|| nothing("keeps no generation that it could go back to"))?;
-                let keeper = Keeper { client, elasticsearch, prefix, settings };
-                keeper.take_over(&kept, "rollback", actor).await?;
-                report.say(format!("stream {stream}: went back to generation {}", kept.number));
+                let wanted = generations::roll_back(client, stream, actor).await;
+                if !wanted.map_err(query("going back"))? {
+                    return Err(nothing("keeps no generation that it could go back to"));
+                }
             }
             Action::Abort => {
                 let given_up = generations::abort(client, stream, actor).await.map_err(query("giving up"))?;

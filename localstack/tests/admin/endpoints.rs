@@ -7,13 +7,14 @@ use serde_json::{Value, json};
 
 use crate::client::{Admin, days};
 
-const GETS: [&str; 21] = [
+const GETS: [&str; 22] = [
     "/api/session",
     "/api/outbox",
     "/api/dlq",
     "/api/subscriptions",
     "/api/checkpoints",
     "/api/streams",
+    "/api/streams/sluice_heartbeat/generations",
     "/api/validation",
     "/api/validation/users",
     "/api/ingest",
@@ -30,7 +31,7 @@ const GETS: [&str; 21] = [
     "/api/dlq/redrive/1",
     "/api/retry/1",
 ];
-const MUTATIONS: [(Method, &str); 13] = [
+const MUTATIONS: [(Method, &str); 16] = [
     (Method::POST, "/api/dlq/1/redrive"),
     (Method::POST, "/api/dlq/redrive"),
     (Method::POST, "/api/dlq/redrive/1"),
@@ -44,6 +45,9 @@ const MUTATIONS: [(Method, &str); 13] = [
     (Method::POST, "/api/subscriptions/elasticsearch/resume"),
     (Method::POST, "/api/subscriptions/elasticsearch/replay"),
     (Method::POST, "/api/checkpoints"),
+    (Method::POST, "/api/streams/users/takeover"),
+    (Method::POST, "/api/streams/users/rollback"),
+    (Method::POST, "/api/streams/users/abort"),
 ];
 
 fn is_problem(body: &Value, status: StatusCode) -> bool {

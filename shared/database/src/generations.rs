@@ -30,14 +30,16 @@ pub struct Generation {
     pub is_wanted: bool,
     /// Its rows can be read; else it is copied from the live index.
     pub has_source: bool,
-    /// The task of Elasticsearch that copies.
-    pub copied_by: Option<String>,
+    /// How far the live index is copied, by its sequence numbers; `None`: that has not begun.
+    pub copied_to: Option<i64>,
     /// Nothing is left to be logged, or copied, for it.
     pub is_filled: bool,
     /// It is being compared with its source, or was.
     pub is_checked: bool,
     /// Its time is over.
     pub is_over: bool,
+    /// An operator wants it to be the live one.
+    pub is_approved: bool,
 }
 
 /// What a generation is there for.
@@ -62,16 +64,16 @@ pub struct Status {
     pub state: String,
     /// Its index.
     pub index: String,
-    /// When it was begun, in milliseconds since 1970; `None`: the live one.
-    pub begun_ms: Option<i64>,
+    /// When it was begun, or since when it is kept, in UTC, by RFC 3339; `None`: the live one.
+    pub begun_at: Option<String>,
     /// Whether nothing is left to be logged, or copied, for it.
     pub is_filled: bool,
     /// Keys that were logged to fill it so far, of the walk that goes on.
     pub logged: i64,
     /// Its letters, some hundred thousand at most.
     pub letters: i64,
-    /// Until when it is kept, in milliseconds since 1970.
-    pub keep_until_ms: Option<i64>,
+    /// Until when it is kept.
+    pub keep_until: Option<String>,
     /// Why one that is building does not take over.
     pub waits: Option<String>,
     /// Whether it is time alone that it waits for.
@@ -82,7 +84,7 @@ pub struct Status {
 pub async fn list(client: &Client) -> Result<Vec<Generation>, Error> {
     let query = "SELECT g.stream, s.follows, s.generation, g.state, t.live_index, l.live_index, t.mapping, t.settings,
              (t.mapping, t.settings, s.source) IS NOT DISTINCT FROM (l.mapping, l.settings, coalesce(l.source, b.source)),
-             s.source IS NOT NULL, g.copied_by, g.filled IS NOT NULL, g.is_checked, coalesce(g.keep_until < clock_timestamp(), false)
+             s.source IS NOT NULL, g.copied_to, g.filled IS NOT NULL, g.is_checked, coalesce(g.keep_until < clock_timestamp(), false), g.is_approved
          FROM sluice.generation AS g
          JOIN sluice.stream AS s ON s.name = g.stream
          JOIN sluice.stream AS b ON b.name = s.follows
@@ -104,29 +106,30 @@ pub async fn list(client: &Client) -> Result<Vec<Generation>, Error> {
         settings: row.get(7),
         is_wanted: row.get(8),
         has_source: row.get(9),
-        copied_by: row.get(10),
+        copied_to: row.get(10),
         is_filled: row.get(11),
         is_checked: row.get(12),
         is_over: row.get(13),
+        is_approved: row.get(14),
     };
     Ok(client.query(query, &[]).await?.iter().map(generation).collect())
 }
 
 /// Lists all generations of a stream, or of all, the live ones among them, the newest first.
 pub async fn list_status(client: &Client, stream: Option<&str>) -> Result<Vec<Status>, Error> {
-    let query = "SELECT stream, number, state, index, (extract(epoch FROM begun_at) * 1000)::bigint, filled_at IS NOT NULL, logged, letters,
-             (extract(epoch FROM keep_until) * 1000)::bigint, left(waits, 2000), is_fine
+    let query = "SELECT stream, number, state, index, sluice.rfc3339(begun_at), filled_at IS NOT NULL, logged, letters,
+             sluice.rfc3339(keep_until), left(waits, 2000), is_fine
          FROM sluice.generations($1)";
     let status = |row: &Row| Status {
         stream: row.get(0),
         number: row.get(1),
         state: row.get(2),
         index: row.get(3),
-        begun_ms: row.get(4),
+        begun_at: row.get(4),
         is_filled: row.get(5),
         logged: row.get(6),
         letters: row.get(7),
-        keep_until_ms: row.get(8),
+        keep_until: row.get(8),
         waits: row.get(9),
         is_fine: row.get(10),
     };
@@ -145,9 +148,9 @@ pub async fn can_be_copied(client: &Client, name: &str) -> Result<bool, Error> {
     Ok(client.query_opt(query, &[&name]).await?.is_some_and(|row| row.get(0)))
 }
 
-/// Notes the task that copies; `None`: it is gone.
-pub async fn note_copy(client: &Client, name: &str, task: Option<&str>) -> Result<(), Error> {
-    client.execute("SELECT sluice.note_copy($1, $2)", &[&name, &task]).await.map(drop)
+/// Notes how far the live index is copied.
+pub async fn note_copied(client: &Client, name: &str, upto: i64) -> Result<(), Error> {
+    client.execute("SELECT sluice.note_copied($1, $2)", &[&name, &upto]).await.map(drop)
 }
 
 /// Notes that a generation is filled, where nothing is left to be logged for it, or all is `copied`: whether it is.
@@ -196,6 +199,12 @@ pub async fn change_places(
 pub async fn approve(client: &Client, stream: &str, accept_letters: bool, actor: Actor<'_>) -> Result<bool, Error> {
     let query = "SELECT sluice.approve_generation($1, $2, $3, $4)";
     Ok(client.query_one(query, &[&stream, &accept_letters, &actor.name, &actor.source_ip]).await?.get(0))
+}
+
+/// Wants to go back to the generation that was live before, on record: whether there is one.
+pub async fn roll_back(client: &Client, stream: &str, actor: Actor<'_>) -> Result<bool, Error> {
+    let query = "SELECT sluice.roll_back($1, $2, $3)";
+    Ok(client.query_one(query, &[&stream, &actor.name, &actor.source_ip]).await?.get(0))
 }
 
 /// Gives up what a stream is building, or else the ways back, on record: how many generations.

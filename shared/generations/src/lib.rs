@@ -188,6 +188,10 @@ impl Keeper<'_> {
                 self.take_over(generation, "takeover", KEEPER).await?;
                 Ok((Some("took over"), None))
             }
+            State::Kept if generation.is_approved => {
+                self.take_over(generation, "rollback", KEEPER).await?;
+                Ok((Some("is live again"), None))
+            }
             State::Kept if !generation.is_over => Ok((None, None)),
             State::Kept => {
                 generations::drop_generation(self.client, name).await?;
@@ -244,7 +248,7 @@ impl Keeper<'_> {
     ///
     /// # Errors
     /// Also where what was sent to it does not arrive within two seconds: nothing has changed then.
-    pub async fn take_over(&self, generation: &Generation, action: &str, actor: Actor<'_>) -> Result<(), Error> {
+    async fn take_over(&self, generation: &Generation, action: &str, actor: Actor<'_>) -> Result<(), Error> {
         let changed = async {
             self.stand_still(&generation.name).await?;
             self.refresh(&generation.index).await?;

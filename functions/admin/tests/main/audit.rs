@@ -17,6 +17,7 @@ const STATE: &str = "SELECT concat(
     (SELECT string_agg(v::text, ',' ORDER BY stream) FROM sluice.validation AS v),
     (SELECT string_agg(d::text, ',' ORDER BY id) FROM sluice.difference AS d),
     (SELECT string_agg(l::text, ',' ORDER BY id) FROM sluice.dead_letter AS l),
+    (SELECT string_agg(g::text, ',' ORDER BY stream) FROM sluice.generation AS g),
     (SELECT count(*) FROM sluice.outbox))";
 const BEGIN_TASK: &str =
     "INSERT INTO sluice.redrive_task (selection, actor, total) VALUES ('{}', 'operator', 1) RETURNING id::text";
@@ -32,6 +33,10 @@ async fn a_mutation_that_cannot_be_put_on_record_is_not_carried_out() {
              INSERT INTO sluice.checkpoint (subscription, name, seen, at, system_identifier, timeline)
                  SELECT name, 'before', seen, now(), system_identifier, timeline FROM sluice.subscription;
              INSERT INTO sluice.difference (subscription, stream, key, class, state) VALUES ('elasticsearch', 'item', '1', 'missing', 'confirmed');
+             SELECT sluice.set_live('elasticsearch', 'item', 'item-1', mapping) FROM sluice.target WHERE stream = 'item';
+             SELECT sluice.begin_generation('item', 2, 'item.g2-1');
+             UPDATE sluice.generation SET state = 'kept';
+             SELECT sluice.begin_generation('item', 3, 'item.g3-1');
              SELECT sluice.note_refusals('kafka', '{1,2}', '{item,item}', '{1,2}', '{1,1}', '{strict,strict}', '{no,no}')",
         )
         .await
@@ -41,6 +46,9 @@ async fn a_mutation_that_cannot_be_put_on_record_is_not_carried_out() {
     let another = fixture.letters.put("no message", &[]);
     let discard = Some(json!({"reason": "a test"}));
     let mutations = [
+        (Method::POST, "/api/streams/item/rollback".to_owned(), None),
+        (Method::POST, "/api/streams/item/takeover".to_owned(), Some(json!({}))),
+        (Method::POST, "/api/streams/item/abort".to_owned(), None),
         (Method::POST, "/api/subscriptions/elasticsearch/pause".to_owned(), None),
         (Method::POST, "/api/subscriptions/fan_out/resume".to_owned(), None),
         (Method::POST, "/api/checkpoints".to_owned(), Some(json!({"name": "one"}))),

@@ -75,8 +75,13 @@ pub(super) async fn bring(
         .iter()
         .all(|alias| found["aliases"].get(alias).is_some());
     let Some(live) = &stream.live else { return adopt(client, elasticsearch, stream, index, has_aliases).await };
-    let restored = if has_aliases { None } else { put_aliases(elasticsearch, stream, index).await.map(Some)? };
-    let restored = restored.map(|()| format!("put the alias {} back on the index {index}", stream.alias));
+    // One that is on another generation's index is brought back when both have the same.
+    let restored = if has_aliases || bearers.keys().any(|bearer| bearer != index) {
+        None
+    } else {
+        put_aliases(elasticsearch, stream, index).await?;
+        Some(format!("put the alias {} back on the index {index}", stream.alias))
+    };
     if let Some(building) = beside.iter().find(|generation| generation.state == State::Building) {
         if building.is_wanted {
             return Ok(restored.map_or(Outcome::Nothing, Outcome::Done));
@@ -112,7 +117,7 @@ enum Change {
 
 /// Which way leads to what is wanted. Settings that an open index takes are changed with it.
 async fn change(
-    elasticsearch: &Server,
+    elasticsearch: &search::Client,
     stream: &Stream,
     live: &Live,
     has_settings: &Value,
@@ -290,7 +295,7 @@ fn as_told(setting: &Value) -> String {
 }
 
 /// The one that is searched, and the one that is written.
-async fn put_aliases(elasticsearch: &Server, stream: &Stream, index: &str) -> Result<(), request::Error> {
+async fn put_aliases(elasticsearch: &search::Client, stream: &Stream, index: &str) -> Result<(), request::Error> {
     let written = names::write_alias(&stream.alias, stream.generation);
     let add = |alias: &str| json!({"add": {"index": index, "alias": alias, "is_write_index": true}});
     let body = json!({"actions": [add(&stream.alias), add(&written)]});

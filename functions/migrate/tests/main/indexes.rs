@@ -70,8 +70,9 @@ async fn any_other_change_begins_a_generation_and_the_other_streams_are_done() {
     let again = fixture.run(Command::Migrate).await.unwrap();
     assert!(!again.iter().any(|line| line.contains("began")), "{again:?}");
     // Nobody has to know that it is there.
-    let answer = fixture.bulk(&format!("{}.g7", fixture.alias("cities")), BulkOperation::index(json!({"id": 1})).id("1")).await;
-    assert!(answer["index"]["error"].is_object(), "{answer}");
+    let unknown = format!("{}.g7", fixture.alias("cities"));
+    let answer = fixture.bulk(&unknown, &[json!({"index": {"_id": "1"}}), json!({"id": 1})]).await;
+    assert!(answer["items"][0]["index"]["error"].is_object(), "{answer}");
 
     // Without its live index there is nothing to wait for.
     fixture.delete_index(&fixture.index_name("cities").await).await;

@@ -82,7 +82,7 @@ const ROWS: &str = "
     INSERT INTO sluice.outbox (stream, key, op) SELECT 'unborn', n, 'upsert' FROM generate_series(1, 2000) AS n";
 
 /// How each function is called as its caller calls it, or in a harder way. One that has no line here fails the test.
-const CALLS: [(&str, &str); 159] = [
+const CALLS: [(&str, &str); 160] = [
     ("abort_generation", "SELECT sluice.abort_generation('items', 'operator', NULL)"),
     ("advance", "SELECT sluice.advance('elasticsearch', 1)"),
     ("answers_for_another", "SELECT sluice.answers_for_another('elasticsearch', 'items', '7')"),
@@ -134,7 +134,7 @@ const CALLS: [(&str, &str); 159] = [
     ("is_level", "SELECT sluice.is_level('items.g2')"),
     ("is_unfilled", "SELECT sluice.is_unfilled('items.g3')"),
     ("lock_generations", "SELECT sluice.lock_generations()"),
-    ("note_copy", "SELECT sluice.note_copy('items.g3', 'task')"),
+    ("note_copied", "SELECT sluice.note_copied('items.g3', 7)"),
     ("note_filled", "SELECT sluice.note_filled('items.g3', false)"),
     ("note_generation", "SELECT sluice.note_generation('items.g3', 'broken')"),
     (
@@ -146,6 +146,7 @@ const CALLS: [(&str, &str); 159] = [
         "SELECT sluice.redrive_refusals(ARRAY(SELECT id FROM sluice.dead_letter WHERE error_type IS NOT NULL ORDER BY id LIMIT 1000), 'operator', NULL)",
     ),
     ("rest", "SELECT sluice.rest('other', 'items', '5 s')"),
+    ("roll_back", "SELECT sluice.roll_back('items', 'operator', NULL)"),
     ("texts_of", "SELECT sluice.texts_of(t) FROM sluice.target AS t"),
     ("depart", "SELECT sluice.depart('elasticsearch', 60000, false, '{items}', '{1}', '{1}', '{2}', ARRAY[now()])"),
     (

@@ -14,6 +14,8 @@ export type {
   Discarded,
   DryRun as RedriveMatch,
   Entry as AuditEntry,
+  Generation,
+  Generations,
   Health,
   History,
   Ingest as IngestStatus,

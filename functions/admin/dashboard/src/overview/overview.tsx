@@ -1,4 +1,5 @@
 import { Charts } from './charts';
+import { GenerationsPanel } from './generations';
 import { HealthPanel } from './health';
 import { StreamsPanel } from './streams';
 import { SubscriptionsPanel } from './subscriptions';
@@ -10,6 +11,7 @@ export function Overview() {
       <Charts />
       <SubscriptionsPanel />
       <StreamsPanel />
+      <GenerationsPanel />
     </div>
   );
 }
