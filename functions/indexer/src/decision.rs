@@ -279,7 +279,13 @@ mod tests {
             let follows = follows.map(str::to_owned);
             (name.to_owned(), Stream { name: name.to_owned(), generation, follows, ..Stream::default() })
         };
-        let streams = || HashMap::from([stream("books", 2, None), stream("books.g1", 1, Some("books")), stream("bookshops", 1, None)]);
+        let streams = || {
+            HashMap::from([
+                stream("books", 2, None),
+                stream("books.g1", 1, Some("books")),
+                stream("bookshops", 1, None),
+            ])
+        };
         let found = |name, generation| decide_stream(streams(), name, generation).map(|stream| stream.name);
         // Sent before the second one took over, and since.
         for (name, generation, now) in

@@ -4,11 +4,11 @@ mod index;
 
 use std::collections::BTreeSet;
 
+use ::generations::{Keeper, Settings};
 use database::generations::{self, Generation};
 use database::streams::{Definition, Live, list_definitions};
 use database::subscriptions::ELASTICSEARCH;
 use search::request::{self, answer, find};
-use ::generations::{Keeper, Settings};
 use search::{Server, names};
 use serde_json::{Value, json};
 use tokio_postgres::Client;
@@ -92,7 +92,8 @@ async fn lead_generations(
     }
     for status in generations::list_status(client, None).await.map_err(query("reading the generations"))? {
         if let Some(waits) = status.waits {
-            report.say(format!("stream {}: generation {} does not take over yet: {waits}", status.stream, status.number));
+            report
+                .say(format!("stream {}: generation {} does not take over yet: {waits}", status.stream, status.number));
         }
     }
     Ok(is_anything_done)

@@ -1,8 +1,8 @@
 //! What an operator wants of the generations of a stream's index.
 
+use ::generations::{Keeper, Settings};
 use database::audit::Actor;
 use database::generations::{self, Status};
-use ::generations::{Keeper, Settings};
 use search::Server;
 use serde::Deserialize;
 use tokio_postgres::Client;

@@ -254,7 +254,9 @@ impl Cluster for SimulatedCluster {
         self.0.turn().await;
         match refuse(&mut self.0.state(), 0) {
             Some(refusal) => refusal,
-            None => Answer::Success(json!({ names::index(alias.trim_end_matches(".g1"), 1, &json!({})): {} }).to_string().into_bytes()),
+            None => Answer::Success(
+                json!({ names::index(alias.trim_end_matches(".g1"), 1, &json!({})): {} }).to_string().into_bytes(),
+            ),
         }
     }
 }

@@ -103,7 +103,8 @@ fn refused(answer: &Value) -> Option<String> {
     let mut refused = items.iter().filter(|item| !item["index"]["error"].is_null() && item["index"]["status"] != 409);
     let first = refused.next()?;
     let reason = first["index"]["error"]["reason"].as_str().unwrap_or("Elasticsearch does not say why");
-    let cause = first["index"]["error"]["caused_by"]["reason"].as_str().map(|cause| format!(": {cause}")).unwrap_or_default();
+    let cause =
+        first["index"]["error"]["caused_by"]["reason"].as_str().map(|cause| format!(": {cause}")).unwrap_or_default();
     Some(format!("{} documents of a page are refused, the first one since {reason}{cause}", 1 + refused.count()))
 }
 

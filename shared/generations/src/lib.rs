@@ -322,7 +322,8 @@ impl Keeper<'_> {
 
 /// Whether an index is of any generation of this stream.
 fn is_of_stream(alias: &str, index: &str) -> bool {
-    let generation = index.strip_prefix(alias).and_then(|rest| rest.strip_prefix(".g")).and_then(|rest| rest.split('-').next());
+    let generation =
+        index.strip_prefix(alias).and_then(|rest| rest.strip_prefix(".g")).and_then(|rest| rest.split('-').next());
     names::is_index_of(alias, generation.and_then(|number| number.parse().ok()).unwrap_or(1), index)
 }
 
@@ -347,7 +348,8 @@ mod tests {
 
     #[test]
     fn settings_of_any_shape_are_told_by_their_whole_names() {
-        let given = json!({"number_of_replicas": 0, "index": {"refresh_interval": "5s"}, "analysis.analyzer.x.type": "y"});
+        let given =
+            json!({"number_of_replicas": 0, "index": {"refresh_interval": "5s"}, "analysis.analyzer.x.type": "y"});
         let expected = json!({"index.number_of_replicas": 0, "index.refresh_interval": "5s", "index.analysis.analyzer.x.type": "y"});
         assert_eq!(Value::Object(flat_settings(Some(&given))), expected);
         assert!(flat_settings(None).is_empty());

@@ -145,7 +145,9 @@ pub fn decide_alias(alias: &str, generation: i32, answer: Answer) -> Result<(), 
     }
     Err(Outcome::Configuration(Reason::new(
         "foreign_alias",
-        format!("the alias {alias}.g{generation} is on an index that Sluice did not make; rename it, or set INDEX_PREFIX"),
+        format!(
+            "the alias {alias}.g{generation} is on an index that Sluice did not make; rename it, or set INDEX_PREFIX"
+        ),
     )))
 }
 

@@ -121,7 +121,8 @@ async fn found(database: &Client, stream: &str) -> Result<Generations, Problem> 
         return Err(Problem::new(StatusCode::NOT_FOUND, format!("there is no stream {stream} with an index")));
     }
     let generation = |found: Status| {
-        let Status { number, state, index, begun_at, is_filled, logged, letters, keep_until, waits, is_fine, .. } = found;
+        let Status { number, state, index, begun_at, is_filled, logged, letters, keep_until, waits, is_fine, .. } =
+            found;
         Generation { number, state, index, begun_at, is_filled, logged, letters, keep_until, waits, is_fine }
     };
     Ok(Generations { generations: found.into_iter().map(generation).collect() })

@@ -1,6 +1,7 @@
 //! Checkpoints, and what is delivered again.
 
 use axum::http::{Method, StatusCode};
+use localstack::eventually;
 use serde_json::json;
 
 use crate::fixture::Fixture;
@@ -23,8 +24,14 @@ async fn what_changed_since_a_checkpoint_is_delivered_again_or_it_is_said_why_no
     let (status, problem) = post(replay, json!({"from": "one"})).await;
     assert_eq!(status, StatusCode::CONFLICT, "{problem}");
     assert!(problem["detail"].as_str().unwrap().contains("has arrived yet"), "{problem}");
+    // PostgreSQL tells that it refuses something before it lets go of what that has locked, and what is locked is reached later.
     let arrived = "UPDATE sluice.subscription SET seen = sluice.snapshot(); SELECT sluice.keep_checkpoints()";
-    fixture.owner.batch_execute(arrived).await.unwrap();
+    let reached = "SELECT bool_and(at IS NOT NULL) FROM sluice.checkpoint WHERE name = 'one'";
+    eventually("the checkpoint to be reached", async || {
+        fixture.owner.batch_execute(arrived).await.unwrap();
+        if fixture.one::<bool>(reached).await { Ok(()) } else { Err("it is not") }
+    })
+    .await;
     let (status, list) = fixture.call(Method::GET, "/api/checkpoints", None).await;
     assert_eq!(status, StatusCode::OK);
     let named = list["checkpoints"].as_array().unwrap().iter().find(|one| one["name"] == "one").unwrap().clone();

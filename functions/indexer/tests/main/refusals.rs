@@ -66,7 +66,7 @@ async fn play_state(rows: Vec<Row>) {
     let owner = fixture.owner().await;
     owner.execute(r#"SELECT sluice.define_stream('cities', mapping => '{"properties": {}}')"#, &[]).await.unwrap();
     let index = fixture.index("cities", json!({"n": {"type": "long"}})).await;
-    let alias = format!("{}cities", fixture.prefix);
+    let alias = format!("{}cities.g1", fixture.prefix);
     let request = async |text: &String| {
         let text = text.replace("{index}", &index).replace("{alias}", &alias);
         let mut words = text.splitn(3, ' ');
@@ -131,7 +131,7 @@ async fn probe(fixture: &Fixture, row: &Row, key: &str, version: i64) {
     let facts = json!({action: {"_id": key, "version": version, "version_type": "external"}});
     let lines: String =
         [Some(facts.to_string()), row.document.clone()].into_iter().flatten().map(|l| l + "\n").collect();
-    let path = format!("/{}cities/_bulk?require_alias=true&timeout=10s", fixture.prefix);
+    let path = format!("/{}cities.g1/_bulk?require_alias=true&timeout=10s", fixture.prefix);
     let (status, told) = fixture.bulk(&path, lines).await;
     let (status, told) = match row.answer.is_of_item {
         true => (told["items"][0][action]["status"].as_u64(), &told["items"][0][action]),

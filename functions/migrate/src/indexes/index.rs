@@ -86,7 +86,9 @@ pub(super) async fn bring(
         if building.is_wanted {
             return Ok(restored.map_or(Outcome::Nothing, Outcome::Done));
         }
-        database::generations::drop_generation(client, &building.name).await.map_err(error::query("giving a generation up"))?;
+        database::generations::drop_generation(client, &building.name)
+            .await
+            .map_err(error::query("giving a generation up"))?;
     }
     let reason = match change(elasticsearch, stream, live, &found["settings"]).await? {
         Change::InPlace { fields, settings } => {
@@ -140,7 +142,11 @@ async fn change(
 async fn begin(client: &mut Client, elasticsearch: &Server, stream: &Stream, reason: &str) -> Result<Outcome, Error> {
     let number = stream.generations + 1;
     let index = names::index(&stream.alias, number, &stream.mapping);
-    if indexes(elasticsearch, &index).await?.get(&index).is_some_and(|found| found["mappings"]["_meta"]["sluice"] == mark(stream)) {
+    if indexes(elasticsearch, &index)
+        .await?
+        .get(&index)
+        .is_some_and(|found| found["mappings"]["_meta"]["sluice"] == mark(stream))
+    {
         // A run before this one did not come to its end, and nothing was written to it.
         let sent = elasticsearch.delete([index.as_str()]).send().await;
         answer(sent, format!("deleting the index {index}")).await?;
@@ -355,7 +361,17 @@ mod tests {
 
     fn stream(mapping: Value, settings: Option<Value>) -> Stream {
         let (name, alias) = ("cities".to_owned(), "test-cities".to_owned());
-        Stream { name, alias, has_source: true, mapping, settings, live: None, generation: 1, generations: 1, wants_next: false }
+        Stream {
+            name,
+            alias,
+            has_source: true,
+            mapping,
+            settings,
+            live: None,
+            generation: 1,
+            generations: 1,
+            wants_next: false,
+        }
     }
 
     #[test]

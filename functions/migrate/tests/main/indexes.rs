@@ -65,7 +65,10 @@ async fn any_other_change_begins_a_generation_and_the_other_streams_are_done() {
     assert_eq!(fixture.value::<Value>(LIVE).await, live, "the drain goes on with the mapping that the index has");
     let (name, next) = fixture.index(&format!("{}.g2", fixture.alias("cities"))).await.unwrap();
     assert_eq!(next["mappings"]["properties"]["name"]["type"], "keyword");
-    assert_eq!((&next["settings"]["index.number_of_replicas"], &next["settings"]["index.refresh_interval"]), (&json!("0"), &json!("-1")));
+    assert_eq!(
+        (&next["settings"]["index.number_of_replicas"], &next["settings"]["index.refresh_interval"]),
+        (&json!("0"), &json!("-1"))
+    );
     assert_eq!(fixture.value::<i64>("SELECT count(*) FROM sluice.outbox WHERE stream = 'cities.g2' AND op = 'fan_out' AND only_for = 'elasticsearch'").await, 1);
     let again = fixture.run(Command::Migrate).await.unwrap();
     assert!(!again.iter().any(|line| line.contains("began")), "{again:?}");
