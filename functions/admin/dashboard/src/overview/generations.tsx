@@ -65,10 +65,10 @@ function OfStream({ name, source }: { name: string; source: Stream | undefined }
     {
       name: 'Do',
       cell: ({ state, number }) => (
-        <span className="row">
-          {state === 'building' && <Action onClick={() => setAsked({ what: 'takeover', number })}>Take over</Action>}
-          {state === 'kept' && <Action onClick={() => setAsked({ what: 'rollback', number })}>Go back</Action>}
-          {(state === 'building' || state === 'kept') && <Action onClick={() => setAsked({ what: 'abort', number })}>Give up</Action>}
+        <span className="toolbar">
+          {state === 'building' && <Action className="button small" onClick={() => setAsked({ what: 'takeover', number })}>Take over</Action>}
+          {state === 'kept' && <Action className="button small" onClick={() => setAsked({ what: 'rollback', number })}>Go back</Action>}
+          {(state === 'building' || state === 'kept') && <Action className="button small" onClick={() => setAsked({ what: 'abort', number })}>Give up</Action>}
         </span>
       ),
     },
