@@ -12,6 +12,8 @@ mod generations;
 mod hand_over;
 #[path = "main/letters.rs"]
 mod letters;
+#[path = "main/load.rs"]
+mod load;
 #[path = "main/replay.rs"]
 mod replay;
 #[path = "main/traces.rs"]

@@ -9,6 +9,9 @@ use localstack::{eventually, variable};
 use tokio::net::TcpListener;
 
 #[allow(dead_code, reason = "shared with the tests of the direct way, which use the rest of it")]
+#[path = "main/load.rs"]
+mod load;
+#[allow(dead_code, reason = "shared with the tests of the direct way, which use the rest of it")]
 #[path = "main/world.rs"]
 mod world;
 
@@ -90,4 +93,13 @@ async fn a_batch_that_cannot_be_finished_is_given_back_and_received_at_once() {
     drop(silent);
     let _second = world.run(&[]);
     world.converges("items").await;
+}
+
+/// Messages of either generation are on their way when it takes over, and when it goes back.
+#[tokio::test]
+async fn another_mapping_takes_over_and_goes_back_by_way_of_the_queue() {
+    let mut world = World::create().await;
+    let _queues = Queues::create(&mut world).await;
+    let _process = world.run(&[("SECOND_LOOK_AFTER", "1s")]);
+    load::change_the_mapping_under_a_load(&world).await;
 }

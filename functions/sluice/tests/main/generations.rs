@@ -1,143 +1,16 @@
 //! Another mapping, while everything goes on.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::time::Duration;
-
-use elasticsearch::http::{Method, StatusCode};
+use elasticsearch::http::Method;
 use localstack::eventually;
-use serde_json::Value;
-use tokio::time::sleep;
 
+use crate::load::{becomes_live, change_the_mapping_under_a_load, live, migrate, reindex};
 use crate::world::World;
-
-/// Which generation is live.
-async fn live(world: &World, stream: &str) -> i32 {
-    let query = "SELECT number FROM sluice.generations($1) WHERE state = 'live'";
-    world.owner.query_one(query, &[&stream]).await.unwrap().get(0)
-}
-
-async fn becomes_live(world: &World, stream: &str, number: i32) {
-    eventually(&format!("generation {number} to be live"), async || {
-        if live(world, stream).await == number {
-            return Ok(());
-        }
-        let query = "SELECT string_agg(concat_ws(' ', number, state, waits), '; ') FROM sluice.generations($1)";
-        let told: Option<String> = world.owner.query_one(query, &[&stream]).await.unwrap().get(0);
-        Err(told)
-    })
-    .await;
-}
-
-/// Begins a generation with another type of the names.
-fn migrate(world: &World) -> String {
-    let output = world.output(&["migrate"], &[]);
-    let told = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{told} {}", String::from_utf8_lossy(&output.stderr));
-    told
-}
-
-fn reindex(world: &World, action: &str) -> String {
-    let output = world.output(&["reindex", "--stream", "items", "--action", action], &[]);
-    let told = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{told} {}", String::from_utf8_lossy(&output.stderr));
-    told
-}
-
-async fn type_of_names(world: &World) -> Value {
-    let (_, mut found) = world.search(Method::Get, "/$items/_mapping", None).await;
-    let index = found.as_object().unwrap().keys().next().unwrap().clone();
-    assert_eq!(found.as_object().unwrap().len(), 1, "one index is searched");
-    found[&index]["mappings"]["properties"]["name"]["type"].take()
-}
-
-/// A second process: somebody searches all the time. A search never fails, is never empty, and never finds an older document than
-/// one before it did.
-async fn search_until(world: &World, is_over: &AtomicBool, searches: &AtomicI64) {
-    let mut newest = 0;
-    while !is_over.load(Ordering::Relaxed) {
-        let body = r#"{"query": {"ids": {"values": ["1"]}}}"#;
-        let (status, found) = world.search(Method::Post, "/$items/_search", Some(body)).await;
-        assert_eq!(status, StatusCode::OK, "{found}");
-        let name = &found["hits"]["hits"][0]["_source"]["name"];
-        let number: i64 = name.as_str().and_then(|name| name.parse().ok()).unwrap_or_else(|| panic!("{found}"));
-        assert!(number >= newest, "{number} is older than {newest}");
-        newest = number;
-        searches.fetch_add(1, Ordering::Relaxed);
-    }
-    assert!(newest > 0, "nothing was found");
-}
-
-async fn write_until(world: &World, is_over: &AtomicBool, writes: &AtomicI64) {
-    let client = world.database.owner().await.unwrap();
-    while !is_over.load(Ordering::Relaxed) {
-        let n = writes.fetch_add(1, Ordering::Relaxed) + 1;
-        client.execute("UPDATE item SET name = $1 WHERE id = 1", &[&n.to_string()]).await.unwrap();
-        let key = 2 + n % 400;
-        match n % 4 {
-            0 => client.execute("DELETE FROM item WHERE id = $1", &[&key]).await.unwrap(),
-            1 => client.execute("UPDATE item SET id = id + 10000 WHERE id = $1", &[&key]).await.unwrap(),
-            _ => client
-                .execute(
-                    "INSERT INTO item VALUES ($1, 'new') ON CONFLICT (id) DO UPDATE SET name = item.name || '!'",
-                    &[&key],
-                )
-                .await
-                .unwrap(),
-        };
-        sleep(Duration::from_millis(5)).await;
-    }
-}
 
 #[tokio::test]
 async fn another_mapping_takes_over_and_goes_back_under_a_load_and_nobody_who_searches_notices() {
-    let world = Arc::new(World::create().await);
+    let world = World::create().await;
     let _process = world.run(&[]);
-    world
-        .execute(
-            "INSERT INTO item VALUES (1, '1'); INSERT INTO item SELECT n, 'first' FROM generate_series(2, 3000) AS n",
-        )
-        .await;
-    world.converges("items").await;
-
-    let (is_over, searches, writes) = (AtomicBool::new(false), AtomicI64::new(0), AtomicI64::new(1));
-    let work = async {
-        world.define("items", "text").await;
-        let told = migrate(&world);
-        assert!(told.contains("began generation 2"), "{told}");
-        becomes_live(&world, "items", 2).await;
-        assert_eq!(type_of_names(&world).await, "text");
-        let told = reindex(&world, "rollback");
-        assert!(told.contains("generation 1 is live again"), "{told}");
-        assert_eq!((live(&world, "items").await, type_of_names(&world).await), (1, "keyword".into()));
-        // Not built once more: it is kept, and was written all the time.
-        assert!(migrate(&world).contains("went back from generation 2"));
-        let before = writes.load(Ordering::Relaxed);
-        eventually(
-            "some writes",
-            async || if writes.load(Ordering::Relaxed) > before + 50 { Ok(()) } else { Err("few") },
-        )
-        .await;
-        reindex_forward(&world).await;
-        assert_eq!((live(&world, "items").await, type_of_names(&world).await), (2, "text".into()));
-        is_over.store(true, Ordering::Relaxed);
-    };
-    tokio::join!(work, search_until(&world, &is_over, &searches), write_until(&world, &is_over, &writes));
-    assert!(searches.load(Ordering::Relaxed) > 100, "too few searches");
-
-    world.converges("items").await;
-    // The one that is kept has lost nothing either.
-    world.converges("items.g1").await;
-    let validated = world.output(&["validate"], &[]);
-    let told = String::from_utf8_lossy(&validated.stdout);
-    assert!(validated.status.success() && told.contains("items in elasticsearch: equal"), "{told}");
-    assert!(told.contains("items.g1 in elasticsearch: equal"), "{told}");
-}
-
-/// Back to the newer one: it is the one that is kept now.
-async fn reindex_forward(world: &World) {
-    let told = reindex(world, "rollback");
-    assert!(told.contains("generation 2 is live again"), "{told}");
+    change_the_mapping_under_a_load(&world).await;
 }
 
 #[tokio::test]
