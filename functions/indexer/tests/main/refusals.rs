@@ -102,7 +102,7 @@ async fn play_state(rows: Vec<Row>) {
         let version = versions.next().unwrap();
         let given_back = fixture.handle(&batch([push(message("cities"), row, "a", version)])).await;
         assert_eq!(given_back, [""; 0], "mended: {row:?}");
-        let found = fixture.document("cities", "a").await;
+        let found = fixture.document("cities.g1", "a").await;
         assert_eq!(found, row.document.clone().map(|document| (version, document)), "mended: {row:?}");
     }
     assert!(fixture.dead_letters.letters().is_empty(), "{rows:?}");
