@@ -234,7 +234,9 @@ impl Cluster for SimulatedCluster {
             if let Some(refusal) = refuse(state, lines.len()) {
                 return refusal;
             }
-            let request = state.elastic.send(alias, lines, since_ms, Arc::downgrade(&client));
+            // Of the only generation: the model knows an index by its stream.
+            let index = alias.trim_end_matches(".g1");
+            let request = state.elastic.send(index, lines, since_ms, Arc::downgrade(&client));
             // It stays under way longer than anybody waits for it.
             if state.fails(60) {
                 return lost();
