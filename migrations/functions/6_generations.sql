@@ -6,12 +6,12 @@
 -- other. Messages name the generation that they are for, so whatever is under way finds its index, whichever is live meanwhile.
 -- When a generation takes over, the two streams change places, and the one that was live is `books.g1` and follows.
 
--- Waits for the drain's step to end, and for the definitions of others: from the commit on, each step sees what is changed here.
-CREATE OR REPLACE FUNCTION sluice.lock_generations() RETURNS void
+-- Waits for others who define this stream, and then for the drain's step to end: from the commit on, each step sees what is changed here.
+CREATE OR REPLACE FUNCTION sluice.lock_generations(stream text) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    PERFORM FROM sluice.stream AS s WHERE coalesce(s.follows, s.name) = sluice.base_of(lock_generations.stream) ORDER BY s.name FOR NO KEY UPDATE;
     PERFORM FROM sluice.subscription AS s WHERE s.name = 'elasticsearch' FOR UPDATE;
-    PERFORM FROM sluice.stream AS s ORDER BY s.name FOR NO KEY UPDATE;
 END $$;
 
 -- Wants another generation of a stream's index, whatever has changed: to heal it, or to give it what migrate does not compare.
@@ -37,7 +37,7 @@ DECLARE
     wanted sluice.target;
     follower text := format('%s.g%s', stream, number);
 BEGIN
-    PERFORM sluice.lock_generations();
+    PERFORM sluice.lock_generations(stream);
     SELECT * INTO known FROM sluice.stream AS s WHERE s.name = begin_generation.stream AND s.follows IS NULL;
     SELECT * INTO wanted FROM sluice.target AS t WHERE t.subscription = 'elasticsearch' AND t.stream = known.name;
     IF known.generations >= number OR wanted.live_index IS NULL OR EXISTS (
@@ -120,8 +120,7 @@ BEGIN
     END IF;
 END $$;
 
--- Why a generation does not take over; NULL: it does, where it is `approved`, or nobody has to approve. `is_fine`: nothing is in its way
--- but time.
+-- Why a generation does not take over; NULL: it does. `approve`: an operator has to let it. `is_fine`: nothing is in its way but time.
 CREATE OR REPLACE FUNCTION sluice.generation_waits(generation text, approve boolean, OUT reason text, OUT is_fine boolean)
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
@@ -130,7 +129,9 @@ DECLARE
     letters bigint;
 BEGIN
     SELECT * INTO known FROM sluice.generation AS g WHERE g.stream = generation_waits.generation;
-    SELECT * INTO round FROM sluice.validation AS v WHERE v.subscription = 'elasticsearch' AND v.stream = known.stream;
+    -- Without a source there is nothing that it could be compared with.
+    SELECT v.* INTO round FROM sluice.validation AS v JOIN sluice.stream AS s ON s.name = v.stream
+    WHERE v.subscription = 'elasticsearch' AND v.stream = known.stream AND s.source IS NOT NULL;
     SELECT count(*) INTO letters FROM (SELECT FROM sluice.dead_letter AS l WHERE l.subscription = 'elasticsearch' AND l.stream = known.stream LIMIT 1000) AS l;
     is_fine := true;
     -- Of a thousand it is not the documents that are at fault.
@@ -173,7 +174,7 @@ DECLARE
     kept text;
     is_whole boolean;
 BEGIN
-    PERFORM sluice.lock_generations();
+    PERFORM sluice.lock_generations(generation);
     SELECT * INTO next FROM sluice.stream AS s WHERE s.name = change_places.generation;
     SELECT * INTO live FROM sluice.stream AS s WHERE s.name = next.follows;
     SELECT * INTO known FROM sluice.generation AS g WHERE g.stream = next.name FOR UPDATE;
@@ -207,7 +208,6 @@ BEGIN
     DELETE FROM sluice.difference AS d WHERE d.subscription = 'elasticsearch' AND d.stream IN (live.name, next.name);
     UPDATE sluice.validation AS v SET state = 'asked', index = NULL WHERE v.subscription = 'elasticsearch' AND v.stream = live.name AND v.state <> 'done';
     DELETE FROM sluice.validation AS v WHERE v.stream = next.name;
-    DELETE FROM sluice.delivery_stats AS d WHERE d.stream = next.name;
     DELETE FROM sluice.stream AS s WHERE s.name = next.name;
 
     UPDATE sluice.stream AS s SET source = next.source, generation = next.generation WHERE s.name = live.name;
@@ -302,7 +302,6 @@ BEGIN
     END IF;
     DELETE FROM sluice.stream AS s WHERE s.name = forget_generation.generation;
     PERFORM sluice.forget_stream(generation);
-    DELETE FROM sluice.delivery_stats AS d WHERE d.stream = forget_generation.generation;
     RETURN true;
 END $$;
 

@@ -53,9 +53,7 @@ endpoints! {
     post "/api/checkpoints" checkpoints::create;
     get "/api/streams" streams::list;
     get "/api/streams/{name}/generations" generations::list;
-    post "/api/streams/{name}/takeover" generations::take_over;
-    post "/api/streams/{name}/rollback" generations::roll_back;
-    post "/api/streams/{name}/abort" generations::abort;
+    post "/api/streams/{name}/{action}" generations::change;
     get "/api/validation" validation::list;
     post "/api/validation" validation::ask;
     get "/api/validation/{stream}" differences::list;
@@ -116,7 +114,7 @@ mod tests {
 
     #[test]
     fn the_dashboard_is_built_for_the_answers_that_are_served() {
-        let made = format!("{}\n", description().to_pretty_json().unwrap());
+        let made = format!("{}\n", description().to_json().unwrap());
         if std::env::var_os("WRITE").is_some() {
             std::fs::write("dashboard/openapi.json", &made).unwrap();
         }

@@ -173,9 +173,9 @@ pub async fn waits(client: &Client, name: &str, approve: bool) -> Result<Option<
     Ok(client.query_one("SELECT reason FROM sluice.generation_waits($1, $2)", &[&name, &approve]).await?.get(0))
 }
 
-/// Keeps the drain from sending anything until the transaction ends.
-pub async fn lock(client: &impl GenericClient) -> Result<(), Error> {
-    client.execute("SELECT sluice.lock_generations()", &[]).await.map(drop)
+/// Keeps the drain from sending anything, and others from defining this stream, until the transaction ends.
+pub async fn lock(client: &impl GenericClient, name: &str) -> Result<(), Error> {
+    client.execute("SELECT sluice.lock_generations($1)", &[&name]).await.map(drop)
 }
 
 /// Whether all that was sent to a stream, or to a generation, has arrived.

@@ -283,7 +283,7 @@ impl Keeper<'_> {
 
     /// Keeps the drain from sending more until the transaction ends, and waits for what was sent to this generation.
     async fn stand_still(&self, name: &str) -> Result<(), Error> {
-        generations::lock(self.client).await?;
+        generations::lock(self.client, name).await?;
         let until = Instant::now() + LEVEL_WITHIN;
         while !generations::is_level(self.client, name).await? {
             if Instant::now() > until {

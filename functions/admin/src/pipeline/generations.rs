@@ -59,58 +59,28 @@ pub async fn list(State(admin): State<Admin>, Path(name): Path<String>) -> Resul
     found(&*admin.database().await?, &name).await.map(Json)
 }
 
-/// Lets the generation that is being built take over as soon as it can. The validator does it within a minute.
-#[utoipa::path(post, path = "/api/streams/{name}/takeover", params(("name" = String, Path)), request_body = Takeover,
-    operation_id = "approve_generation", tag = "streams",
+/// Lets a generation take over, goes back, or gives up. The validator does it within a minute.
+#[utoipa::path(post, path = "/api/streams/{name}/{action}", params(("name" = String, Path), ("action" = String, Path, description = "takeover, rollback or abort")),
+    request_body = Takeover, operation_id = "change_generation", tag = "streams",
     responses((status = ACCEPTED, body = Generations), (status = NOT_FOUND, body = Problem), (status = CONFLICT, body = Problem)))]
-pub async fn take_over(
+pub async fn change(
     State(admin): State<Admin>,
     Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
+    Path((name, action)): Path<(String, String)>,
     Body(Takeover { accept_dead_letters }): Body<Takeover>,
 ) -> Result<(StatusCode, Json<Generations>), Problem> {
     let database = admin.database().await?;
-    let is_done = generations::approve(&database, &name, accept_dead_letters, caller.as_actor()).await?;
-    answer(&database, &name, is_done, "no generation of it is being built").await
-}
-
-/// Goes back to the generation that was live before. The validator does it within a minute.
-#[utoipa::path(post, path = "/api/streams/{name}/rollback", params(("name" = String, Path)), operation_id = "roll_generation_back",
-    tag = "streams",
-    responses((status = ACCEPTED, body = Generations), (status = NOT_FOUND, body = Problem), (status = CONFLICT, body = Problem)))]
-pub async fn roll_back(
-    State(admin): State<Admin>,
-    Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
-) -> Result<(StatusCode, Json<Generations>), Problem> {
-    let database = admin.database().await?;
-    let is_done = generations::roll_back(&database, &name, caller.as_actor()).await?;
-    answer(&database, &name, is_done, "no generation of it is kept").await
-}
-
-/// Gives up the generation that is being built, or else the ways back.
-#[utoipa::path(post, path = "/api/streams/{name}/abort", params(("name" = String, Path)), operation_id = "abort_generation",
-    tag = "streams",
-    responses((status = ACCEPTED, body = Generations), (status = NOT_FOUND, body = Problem), (status = CONFLICT, body = Problem)))]
-pub async fn abort(
-    State(admin): State<Admin>,
-    Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
-) -> Result<(StatusCode, Json<Generations>), Problem> {
-    let database = admin.database().await?;
-    let is_done = generations::abort(&database, &name, caller.as_actor()).await? > 0;
-    answer(&database, &name, is_done, "it has no generation beside the live one").await
-}
-
-async fn answer(
-    database: &Client,
-    stream: &str,
-    is_done: bool,
-    otherwise: &str,
-) -> Result<(StatusCode, Json<Generations>), Problem> {
-    let generations = found(database, stream).await?;
+    let actor = caller.as_actor();
+    let is_done = match action.as_str() {
+        "takeover" => generations::approve(&database, &name, accept_dead_letters, actor).await?,
+        "rollback" => generations::roll_back(&database, &name, actor).await?,
+        "abort" => generations::abort(&database, &name, actor).await? > 0,
+        _ => return Err(Problem::not_found("of a stream there are takeover, rollback and abort")),
+    };
+    let generations = found(&database, &name).await?;
     if !is_done {
-        return Err(Problem::new(StatusCode::CONFLICT, format!("stream {stream}: {otherwise}")));
+        let otherwise = "it has no generation of which that could become";
+        return Err(Problem::new(StatusCode::CONFLICT, format!("stream {name}: {otherwise}")));
     }
     Ok((StatusCode::ACCEPTED, Json(generations)))
 }

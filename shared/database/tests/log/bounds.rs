@@ -133,7 +133,7 @@ const CALLS: [(&str, &str); 160] = [
     ("has_filled", "SELECT sluice.has_filled('items.g3')"),
     ("is_level", "SELECT sluice.is_level('items.g2')"),
     ("is_unfilled", "SELECT sluice.is_unfilled('items.g3')"),
-    ("lock_generations", "SELECT sluice.lock_generations()"),
+    ("lock_generations", "SELECT sluice.lock_generations('items')"),
     ("note_copied", "SELECT sluice.note_copied('items.g3', 7)"),
     ("note_filled", "SELECT sluice.note_filled('items.g3', false)"),
     ("note_generation", "SELECT sluice.note_generation('items.g3', 'broken')"),
