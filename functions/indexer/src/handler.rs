@@ -84,7 +84,11 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
             let stream = changes.stream;
             for (work, outcome) in changes.into_outcomes() {
                 tally.count(stream, &outcome);
-                let latency_ms = work.entry.change.since.map(|since| now_ms + as_ms(started.elapsed()) - since);
+                let latency_ms = work
+                    .entry
+                    .change
+                    .since
+                    .map(|since| now_ms.saturating_add(as_ms(started.elapsed())).saturating_sub(since));
                 if let (Some(ms), Outcome::Done(_, Done::Written)) = (latency_ms, &outcome) {
                     tally.count_latency(stream, ms);
                 }

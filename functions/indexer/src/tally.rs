@@ -13,6 +13,9 @@ use tracing::{error, info, warn};
 
 use crate::batch::Received;
 
+/// A change that is older counts as so old: a year.
+const LONGEST_MS: i64 = 365 * 24 * 60 * 60 * 1000;
+
 /// Counts changes, but for those that count messages and say so.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
@@ -94,9 +97,11 @@ impl Tally {
 
     /// How long a written change was on its way, in milliseconds.
     pub(crate) fn count_latency(&mut self, stream: &str, ms: i64) {
+        // A message may say anything, and a sum that PostgreSQL cannot take would have all of its batch come back.
+        let ms = ms.clamp(0, LONGEST_MS);
         self.counts.add(stream, delivery::latency_bucket(ms), 1);
-        self.counts.add(stream, delivery::LATENCY_SUM_MS, ms.max(0));
-        let ms = ms.max(0).unsigned_abs();
+        self.counts.add(stream, delivery::LATENCY_SUM_MS, ms);
+        let ms = ms.unsigned_abs();
         self.times_ms.push(ms);
         if stream == delivery::HEARTBEAT {
             self.heartbeat_ms = Some(ms);
@@ -205,5 +210,20 @@ impl Tally {
             duration_ms,
             "a batch is done"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_age_a_message_tells_of_can_be_counted() {
+        let mut tally = Tally::default();
+        for ms in [i64::MIN, -1, 5, i64::MAX, i64::MAX] {
+            tally.count_latency("cities", ms);
+        }
+        let sum = tally.counts().rows().into_iter().find(|count| count.measure == delivery::LATENCY_SUM_MS).unwrap();
+        assert_eq!(sum.value, 5 + 2 * LONGEST_MS);
     }
 }
