@@ -33,35 +33,32 @@ END $$;
 -- older than a day: one an hour stays, and those that have a name. The log's partitions take the rest along.
 --
 -- A stream that rests, whose source cannot be read, or whose documents are still to be found out would hold the others up: after
--- a minute the checkpoint leaves it out, and a replay reads all of that stream anew.
+-- a minute the checkpoint leaves it out, and a replay reads all of that stream anew. It is about the live indexes alone. To find that
+-- out takes a while, so one of each target is looked at with each call, the oldest.
 CREATE OR REPLACE FUNCTION sluice.keep_checkpoints(now timestamptz DEFAULT clock_timestamp()) RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 DECLARE
     point sluice.checkpoint;
     late text[];
-    busy text[] := '{}';                        -- what is asked for later is not reached earlier
 BEGIN
-    FOR point IN
+    FOR point IN                                -- what is asked for later is not reached earlier
         SELECT c.* FROM sluice.subscription AS s
-        CROSS JOIN LATERAL (SELECT * FROM sluice.checkpoint AS x WHERE x.subscription = s.name AND x.at IS NULL ORDER BY x.id LIMIT 5 FOR UPDATE SKIP LOCKED) AS c
-        ORDER BY c.id
+        CROSS JOIN LATERAL (SELECT * FROM sluice.checkpoint AS x WHERE x.subscription = s.name AND x.at IS NULL ORDER BY x.id LIMIT 1 FOR UPDATE SKIP LOCKED) AS c
     LOOP
-        CONTINUE WHEN point.subscription = ANY (busy);
-        busy := busy || point.subscription;
         CONTINUE WHEN NOT sluice.has_passed('fan_out', point.seen) OR NOT sluice.has_passed(point.subscription, point.seen);
         late := '{}';
         IF NOT sluice.settled(point.subscription, point.seen) THEN
             CONTINUE WHEN point.asked_at > now - interval '1 minute';
             late := ARRAY(
                 SELECT t.stream FROM sluice.target AS t
-                WHERE t.subscription = point.subscription AND NOT sluice.settled(point.subscription, point.seen, t.stream) ORDER BY t.stream);
+                WHERE t.subscription = point.subscription AND t.stream = sluice.base_of(t.stream) AND NOT sluice.settled(point.subscription, point.seen, t.stream)
+                ORDER BY t.stream);
         END IF;
         -- No earlier than it was found out, and as a time is told: whoever replays from what was told finds it.
         UPDATE sluice.checkpoint AS c
         SET at = date_trunc('milliseconds', greatest(keep_checkpoints.now, clock_timestamp())) + interval '1 ms', left_out = late
         WHERE c.id = point.id;
-        busy := array_remove(busy, point.subscription);
     END LOOP;
     INSERT INTO sluice.checkpoint (subscription, seen, asked_at, system_identifier, timeline)
     SELECT s.name, sluice.snapshot(), keep_checkpoints.now, c.system_identifier, p.timeline_id
