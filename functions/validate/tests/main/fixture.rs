@@ -109,6 +109,19 @@ impl Fixture {
         self.go_on(&validator, stream).await
     }
 
+    /// Goes on, while nothing is drained, until the stream's row is so.
+    pub async fn go_on_until(&self, validator: &Validator, stream: &str, is_so: impl Fn(&Value) -> bool) {
+        let give_up_at = Instant::now() + Duration::from_secs(300);
+        loop {
+            let event = json!({"command": "go_on", "streams": [stream]});
+            let answer = self.handle(validator, event, Duration::from_secs(6)).await.unwrap();
+            if is_so(&answer["streams"][0]) {
+                return;
+            }
+            assert!(Instant::now() < give_up_at, "it does not come to that: {answer}");
+        }
+    }
+
     /// Goes on until the round is over.
     pub async fn go_on(&self, validator: &Validator, stream: &str) -> Value {
         let work = async {
