@@ -64,13 +64,13 @@ impl World {
         Ok(world)
     }
 
-    /// An index of somebody else, with an alias like one of ours; and such an alias on one of our own indexes.
+    /// An index of somebody else, with an alias like those that we write by; and such an alias on one of our own indexes.
     async fn make_foreign_indexes(&self) -> Result<()> {
         let prefix = &self.pipeline.prefix;
-        let orders = json!({"settings": {"number_of_replicas": 0}, "aliases": {format!("{prefix}of-another"): {}}});
+        let orders = json!({"settings": {"number_of_replicas": 0}, "aliases": {format!("{prefix}of-another.g1"): {}}});
         self.request(Method::Put, &format!("/{prefix}orders-2026"), Some(orders)).await?;
         let index = self.index_of(&self.streams.sourced).await?;
-        self.request(Method::Put, &format!("/{index}/_alias/{prefix}shared"), None).await?;
+        self.request(Method::Put, &format!("/{index}/_alias/{prefix}shared.g1"), None).await?;
         for stream in [&self.streams.sourced, &self.streams.payloads] {
             let all = json!({"index.max_result_window": 1_000_000});
             self.request(Method::Put, &format!("/{prefix}{stream}/_settings"), Some(all)).await?;
