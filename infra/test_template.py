@@ -25,7 +25,7 @@ VALUES = {
     "AdminSecretArn": OPTIONAL_SECRET, "OriginSecretArn": OPTIONAL_SECRET,
     "ClickHouseSecretArn": OPTIONAL_SECRET, "KafkaSecretArn": OPTIONAL_SECRET, "PagerTopicArn": TOPIC, "NoticeTopicArn": TOPIC,
     "Stay": DURATION, "PollInterval": DURATION, "Retention": DURATION, "ReReadAfter": DURATION, "SecondLookAfter": DURATION, "SyncInterval": DURATION,
-    "ValidateWithin": DURATION,
+    "ValidateWithin": DURATION, "KeepPrevious": DURATION,
     "KafkaBrokers": (["", "b-1:9092", "b-1.example.com:9098,b-2.example.com:9098", "[::1]:9092, b:1"], ["b-1", "b-1:", "b-1:9092,", "https://b-1:9092", "u@b-1:9092"]),
     "ElasticsearchDomainArn": (["", DOMAIN, "arn:aws-cn:es:cn-north-1:123456789012:domain/a-1"], ["search", f"{DOMAIN}/*", "arn:aws:aoss:eu-central-1:123456789012:collection/x"]),
     "DatabasePort": (["", "5432"], ["postgres", "-1"]),
