@@ -30,7 +30,7 @@ export default defineConfig(({ command, mode }) => ({
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
     // The documentation's viewer is one large library, which only /docs loads.
-    chunkSizeWarningLimit: 2000,
+    chunkSizeWarningLimit: 600,
     rolldownOptions: { input: ['index.html', 'docs.html'] },
   },
 }));

@@ -362,8 +362,7 @@ test('the documentation shows the API, and tries it with the token of whoever is
   await page.getByRole('button', { name: 'Sign out' }).waitFor();
   await page.goto(new URL('/docs', required('ADMIN_URL')).href);
   await page.getByText('/api/session').first().click();
-  await page.getByRole('button', { name: 'Try it out' }).click();
   await page.getByRole('button', { name: 'Execute' }).click();
-  await page.locator('.live-responses-table').getByText('"actor"').waitFor();
+  await page.getByText('"actor"').first().waitFor();
   assert.deepEqual(faults, []);
 });
