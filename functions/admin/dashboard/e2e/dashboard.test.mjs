@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { barriers, launch, open, openTab, required, screenshot, signIn } from './browser.mjs';
 import { differences } from './differences.mjs';
+import { generations } from './generations.mjs';
 import { mend, poison, reject } from './poison.mjs';
 
 const TABS = ['Overview', 'Outbox', 'Dead letters', 'Validation', 'Ingest', 'Audit'];
@@ -271,6 +272,29 @@ test('what changed since a checkpoint is replayed, and that is in the audit', as
   await page.getByRole('region', { name: 'Results' }).getByText('elasticsearch is replayed').waitFor();
   await openTab(page, 'Audit');
   await page.getByRole('cell', { name: 'replay', exact: true }).first().waitFor();
+  assert.deepEqual(faults, []);
+});
+
+test('a generation takes over, goes back or is given up by the page', async () => {
+  const { page, faults } = await open(browser);
+  const asked = await generations(page);
+  await signIn(page, required('ADMIN_TOKEN'));
+  const panel = page.getByRole('region', { name: 'Generations', exact: true });
+  const row = (/** @type {string} */ state) => panel.locator('tr[data-row]').filter({ hasText: state });
+  await row('building').getByText(/4.711 keys/).waitFor();
+  await row('building').getByText('it is being filled').waitFor();
+  assert.equal(await row('live').getByRole('button').count(), 0);
+  assert.deepEqual(await barriers(page), []);
+  await panel.scrollIntoViewIfNeeded();
+  await screenshot(page, 'generations');
+  for (const [state, name] of /** @type {const} */ ([['building', 'Take over'], ['building', 'Give up'], ['kept', 'Go back']])) {
+    await row(state).getByRole('button', { name, exact: true }).click();
+    const dialog = page.getByRole('dialog');
+    await dialog.getByRole('button', { name, exact: true }).click();
+    await dialog.waitFor({ state: 'detached' });
+  }
+  await page.getByRole('region', { name: 'Results' }).getByText('Generation 1 of users becomes the live one again').waitFor();
+  assert.deepEqual(asked, [['takeover', {}], ['abort', null], ['rollback', null]]);
   assert.deepEqual(faults, []);
 });
 

@@ -61,15 +61,17 @@ function OfStream({ name, source }: { name: string; source: Stream | undefined }
     { name: 'Filled', cell: (one) => <Progress of={one} rows={source?.source_count ?? null} /> },
     { name: 'Dead letters', kind: 'number', cell: ({ letters }) => count(letters) },
     { name: 'Since', cell: ({ begun_at }) => <Time at={begun_at} /> },
-    { name: 'Waits, since', cell: ({ waits }) => <span className="wrap">{waits ?? '–'}</span> },
+    { name: 'Waits for', cell: ({ waits }) => <span className="wrap">{waits ?? '–'}</span> },
     {
-      name: 'Do',
+      name: 'Actions',
+      isNameHidden: true,
+      kind: 'actions',
       cell: ({ state, number }) => (
-        <span className="toolbar">
+        <div className="side-by-side">
           {state === 'building' && <Action className="button small" onClick={() => setAsked({ what: 'takeover', number })}>Take over</Action>}
           {state === 'kept' && <Action className="button small" onClick={() => setAsked({ what: 'rollback', number })}>Go back</Action>}
           {(state === 'building' || state === 'kept') && <Action className="button small" onClick={() => setAsked({ what: 'abort', number })}>Give up</Action>}
-        </span>
+        </div>
       ),
     },
   ];
