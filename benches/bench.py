@@ -19,6 +19,7 @@ import capture  # noqa: E402
 import cold  # noqa: E402
 import drain  # noqa: E402
 import end_to_end  # noqa: E402
+import generations  # noqa: E402
 import goals  # noqa: E402
 import held  # noqa: E402
 import index  # noqa: E402
@@ -30,7 +31,7 @@ from peers import NotRun  # noqa: E402
 from plot import bars, figure  # noqa: E402
 from world import World  # noqa: E402
 
-BENCHES = {"cold": cold.benches, "capture": capture.benches, "drain": drain.benches, "held": held.benches, "index": index.benches, "ingest": ingest.benches, "validate": validate.benches, "replay": replay.benches, "end-to-end": end_to_end.benches, "targets": targets.benches, "beside": beside.benches}
+BENCHES = {"cold": cold.benches, "capture": capture.benches, "drain": drain.benches, "held": held.benches, "index": index.benches, "ingest": ingest.benches, "validate": validate.benches, "replay": replay.benches, "generations": generations.benches, "end-to-end": end_to_end.benches, "targets": targets.benches, "beside": beside.benches}
 RESULTS = HERE / "results"
 
 

@@ -318,6 +318,9 @@ END $$;
 --
 -- What fails is put aside, and stops nobody. If the data of one image may be at fault, they are halved until it is alone,
 -- and it waits alone, up to five minutes. If the query is at fault, or its time was over, the tracked table waits.
+--
+-- Nobody waits for an index that is being built beside the live one, and what is sent to it stands in one queue with what others
+-- wait for. So it is filled in small slices, each when hardly anything is on its way; at least one a second, whatever lags behind.
 CREATE OR REPLACE FUNCTION sluice.expand(slice integer DEFAULT 5000, slow boolean DEFAULT false, unanswered boolean DEFAULT false,
     OUT expansion bigint, OUT logged bigint, OUT failure text, OUT slow_waits boolean)
 LANGUAGE plpgsql VOLATILE AS $$
@@ -325,6 +328,8 @@ DECLARE
     job sluice.expansion;
     due bigint;
     began CONSTANT timestamptz := clock_timestamp();
+    pause interval := '0';
+    ended timestamptz;
     message text;
 BEGIN
     logged := 0;
@@ -352,11 +357,15 @@ BEGIN
         IF unanswered THEN
             RAISE EXCEPTION 'it did not answer in time: let nothing that it calls catch query_canceled' USING ERRCODE = 'query_canceled';
         END IF;
+        IF job.tracked IS NULL AND EXISTS (SELECT FROM sluice.stream AS s WHERE s.name = job.stream AND s.follows IS NOT NULL) THEN
+            slice := least(slice, 1000);
+            pause := least(greatest(sluice.lag(job.only_for, job.stream) - interval '300 ms', interval '0'), interval '1 s');
+        END IF;
         logged := CASE WHEN job.replays IS NOT NULL THEN sluice.expand_replay(job, slice) WHEN job.log_upto IS NULL THEN sluice.expand_source(job, slice) ELSE sluice.expand_log(job, slice) END;
-        INSERT INTO sluice.expansion_turn AS t (stream, tracked) VALUES (job.stream, coalesce(job.tracked, 0))
+        ended := clock_timestamp();
+        INSERT INTO sluice.expansion_turn AS t (stream, tracked, served_at, due_at) VALUES (job.stream, coalesce(job.tracked, 0), ended, ended + pause)
         ON CONFLICT ON CONSTRAINT expansion_turn_pkey DO UPDATE
-        SET served_at = clock_timestamp(), due_at = clock_timestamp(), attempts = 0,
-            is_slow = clock_timestamp() > began + interval '1 s';
+        SET served_at = ended, due_at = ended + pause, attempts = 0, is_slow = ended > began + interval '1 s';
     EXCEPTION
         WHEN query_canceled OR OTHERS THEN
             GET STACKED DIAGNOSTICS message = MESSAGE_TEXT;

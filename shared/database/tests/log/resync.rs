@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 use database::Session as _;
 
-use crate::support::{Index, World, collect, expand, keys, one, refused, source};
+use crate::support::{Index, World, collect, expand, expand_next, keys, one, refused, source};
 
 const SEED: &str = "INSERT INTO demo.item SELECT n, 'before' FROM generate_series(1, 500) AS n";
 
@@ -31,6 +31,35 @@ async fn a_resync_logs_every_key_in_slices_and_shows_its_progress() -> Result<()
     let rows = world.drain().await?;
     assert_eq!(rows.len(), 500);
     assert_eq!(rows.iter().map(|row| row.key.clone()).collect::<BTreeSet<_>>().len(), 500);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_index_beside_the_live_one_is_filled_when_hardly_anything_is_on_its_way() -> Result<()> {
+    let world = world_with_rows().await?;
+    world.owner.batch_execute("SELECT sluice.begin_generation('items', 2, 'items.g2-1')").await?;
+    let client = world.database.functions().await?;
+    collect(&client).await?;
+    let pause =
+        "SELECT extract(epoch FROM due_at - served_at)::float8 FROM sluice.expansion_turn WHERE stream = 'items.g2'";
+    // Between its slices of the source there are those of the log, which has none of its keys.
+    let slice = async || loop {
+        match expand_next(&client, 100).await? {
+            Some(0) => {}
+            logged => return anyhow::Ok(logged),
+        }
+    };
+    assert_eq!(slice().await?, Some(100));
+    assert_eq!(one::<f64>(&client, pause).await?, 0.0, "nothing was on its way");
+    // The others have written, too, and nobody takes it.
+    world.owner.batch_execute("UPDATE sluice.outbox SET created_at = created_at - interval '1 hour'").await?;
+    assert!(expand_next(&client, 100).await?.is_some());
+    assert_eq!(one::<f64>(&client, pause).await?, 1.0, "it goes on all the same");
+    let is_over = "UPDATE sluice.expansion_turn SET due_at = served_at";
+    world.owner.batch_execute(is_over).await?;
+    world.drain().await?;
+    assert_eq!(slice().await?, Some(100));
+    assert_eq!(one::<f64>(&client, pause).await?, 0.0, "all of it is there");
     Ok(())
 }
 
