@@ -162,10 +162,14 @@ EXCEPTION
             USING ERRCODE = 'insufficient_privilege', HINT = format('As an administrator: GRANT %s TO %I;', reader, current_user);
 END $$;
 
--- The fields of the documents that a target has, or will.
+-- The fields of the documents that a target has, or will. It is asked with each page, and most mappings have no property but columns: planning the
+-- search for the others would take longer than all else of it.
 CREATE OR REPLACE FUNCTION sluice.fields_of(target sluice.target) RETURNS text[]
 LANGUAGE sql STABLE AS $$
-    SELECT ARRAY(SELECT jsonb_object_keys(coalesce(target.live_mapping, target.mapping) -> 'properties'))
+    SELECT CASE WHEN m.mapping::text ~ '"(alias|copy_to)"'
+        THEN sluice.document_fields(m.mapping, sluice.relation_of((SELECT s.source FROM sluice.stream AS s WHERE s.name = target.stream)))
+        ELSE ARRAY(SELECT jsonb_object_keys(m.mapping -> 'properties')) END
+    FROM (SELECT coalesce(target.live_mapping, target.mapping)) AS m(mapping)
 $$;
 
 -- Those of them that are printed as PostgreSQL's text, and not as JSON: ClickHouse has no other type for them, and a string of
@@ -262,7 +266,7 @@ END $$;
 
 -- Defines a stream, or changes its definition; the same again changes nothing. `source` is a table or a view; without
 -- one, the stream is fed by emit with payloads. `mapping` is the body of Elasticsearch's mappings: its top-level
--- properties are the document's fields and must be columns of the source. A changed mapping is wanted until migrate has
+-- properties are the document's fields and must be columns of the source, but for aliases and what `copy_to` fills. A changed mapping is wanted until migrate has
 -- brought the index to it. Without a mapping the stream does not go to Elasticsearch (see `deliver`). `reader` is a role with whose rights the source and `affects` are read: for databases that several
 -- teams share.
 CREATE OR REPLACE FUNCTION sluice.define_stream(
@@ -273,6 +277,7 @@ DECLARE
     known sluice.stream;
     target sluice.target;
     is_next boolean := false;
+    wrong record;
     relation regclass := sluice.resolve_source(name, source);
     columns text[] := coalesce(sluice.column_list(key), '{}');
 BEGIN
@@ -292,6 +297,10 @@ BEGIN
     END IF;
     IF mapping IS NULL AND settings IS NOT NULL THEN
         RAISE EXCEPTION 'stream %: the settings are those of an index, which has a mapping, too', name USING HINT = 'Give both, or neither.';
+    END IF;
+    SELECT p.problem, p.remedy INTO wrong FROM sluice.mapping_problem(mapping, settings) AS p WHERE p.problem IS NOT NULL;
+    IF FOUND THEN
+        RAISE EXCEPTION 'stream %: %', name, wrong.problem USING HINT = wrong.remedy;
     END IF;
     IF (source IS NULL) <> (key IS NULL) THEN
         RAISE EXCEPTION 'stream %: a source and its key belong together', name
@@ -313,7 +322,7 @@ BEGIN
                 USING ERRCODE = 'undefined_table', HINT = 'Create it before the stream, and name it with its schema.';
         END IF;
         PERFORM sluice.check_columns(relation, columns, format('the key of stream %s', name));
-        PERFORM sluice.check_columns(relation, ARRAY(SELECT jsonb_object_keys(mapping -> 'properties')), format('a field of the mapping of stream %s', name));
+        PERFORM sluice.check_columns(relation, sluice.document_fields(mapping, relation), format('a field of the mapping of stream %s', name));
         PERFORM sluice.check_source(name, relation, columns, coalesce(reader, (SELECT r.app FROM sluice.roles AS r)));
         IF mapping -> 'properties' = '{}' THEN
             RAISE WARNING 'stream %: the mapping has no properties, so its documents have no field', name;

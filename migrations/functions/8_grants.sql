@@ -28,7 +28,7 @@ GRANT EXECUTE ON FUNCTION
     sluice.checkpoint_problem(sluice.checkpoint, bigint, integer), sluice.replay(text, text, text, boolean), sluice.expand_replay(sluice.expansion, integer),
     sluice.page(text, bigint, integer), sluice.advance(text, bigint), sluice.finish(text),
     sluice.pause(text), sluice.resume(text),
-    sluice.column_types(regclass, text[]), sluice.key_expression(text, text[]), sluice.fields_of(sluice.target), sluice.texts_of(sluice.target), sluice.read_query(sluice.stream, text[], text[]),
+    sluice.column_types(regclass, text[]), sluice.key_expression(text, text[]), sluice.fields_of(sluice.target), sluice.mapped_fields(jsonb), sluice.copied_fields(jsonb), sluice.document_fields(jsonb, regclass), sluice.texts_of(sluice.target), sluice.read_query(sluice.stream, text[], text[]),
     sluice.documents_query(sluice.stream, text[], text[]), sluice.reader_of(sluice.stream), sluice.reader_function(regrole), sluice.has_reader(regrole),
     sluice.as_reader(sluice.stream, text, text), sluice.ask(sluice.stream, text, text[]),
     sluice.answers_for_another(text, text, text), sluice.wait(text, text, bigint[]), sluice.waited(text, integer), sluice.look_later(text, boolean, text[], text[], interval), sluice.note_fault(text, text, text),

@@ -15,22 +15,6 @@ pub(crate) fn additions(live: &Value, wanted: &Value) -> Result<Vec<String>, Str
     Ok(added)
 }
 
-/// What of a mapping, or of settings by their whole names, no document of a stream can be written to, in words: Elasticsearch
-/// makes the index, and refuses each write.
-pub(crate) fn unsupported(mapping: &Value, settings: &Value) -> Option<String> {
-    if mapping["_routing"]["required"] == true {
-        return Some("its mapping asks for a routing, and documents have none; leave _routing out".to_owned());
-    }
-    if let Some(mode @ ("time_series" | "logsdb")) = settings["index.mode"].as_str() {
-        return Some(format!("an index of the mode {mode} takes no document again; leave index.mode out"));
-    }
-    let is_alias = |field: &Value| field["type"] == "alias";
-    let (name, _) = object(&mapping["properties"]).iter().find(|(_, field)| is_alias(field))?;
-    Some(format!(
-        "its field {name} is an alias, to which nothing can be written; give the field it stands for a multi-field"
-    ))
-}
-
 fn compare(path: &str, live: &Value, wanted: &Value, added: &mut Vec<String>) -> Result<(), String> {
     let (live, wanted) = (object(live), object(wanted));
     for (name, was) in live {
@@ -96,20 +80,6 @@ mod tests {
         }));
         assert_eq!(additions(&live, &wanted).unwrap(), ["owner.age", "owner.name.raw", "tags"]);
         assert_eq!(additions(&wanted, &wanted).unwrap(), Vec::<String>::new());
-    }
-
-    #[test]
-    fn what_no_document_can_be_written_to_is_named() {
-        let none = json!({});
-        for (mapping, settings, told) in [
-            (json!({"_routing": {"required": true}}), none.clone(), "_routing"),
-            (fields(&json!({"name": {"type": "alias", "path": "title"}})), none.clone(), "field name is an alias"),
-            (fields(&json!({})), json!({"index.mode": "time_series"}), "time_series"),
-        ] {
-            assert!(unsupported(&mapping, &settings).unwrap().contains(told), "{told}");
-        }
-        let usual = fields(&json!({"title": {"type": "text", "copy_to": "all"}, "all": {"type": "text"}}));
-        assert_eq!(unsupported(&usual, &json!({"index.mode": "standard"})), None);
     }
 
     #[test]

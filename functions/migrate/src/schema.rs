@@ -18,8 +18,9 @@ const MIGRATIONS: [(i32, &str, &str); 4] = [
 ];
 
 /// In the order in which one needs the other.
-static FUNCTIONS: [(&str, &str); 17] = [
+static FUNCTIONS: [(&str, &str); 18] = [
     ("1_log", include_str!("../../../migrations/functions/1_log.sql")),
+    ("2_mappings", include_str!("../../../migrations/functions/2_mappings.sql")),
     ("2_sources", include_str!("../../../migrations/functions/2_sources.sql")),
     ("2_streams", include_str!("../../../migrations/functions/2_streams.sql")),
     ("3_capture", include_str!("../../../migrations/functions/3_capture.sql")),

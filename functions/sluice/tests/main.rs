@@ -14,6 +14,8 @@ mod hand_over;
 mod letters;
 #[path = "main/load.rs"]
 mod load;
+#[path = "main/mappings.rs"]
+mod mappings;
 #[path = "main/replay.rs"]
 mod replay;
 #[path = "main/traces.rs"]

@@ -35,8 +35,11 @@ pub(super) enum Error {
     NotOurs(String),
     #[error("the settings have {0} {1}, and Sluice needs {2}; leave it out")]
     Setting(&'static str, Value, &'static str),
-    #[error("{0}")]
-    Unsupported(String),
+    #[error(
+        "{0}; narrow the template's index_patterns, lower its priority below {priority}, or set INDEX_PREFIX",
+        priority = super::TEMPLATE_PRIORITY
+    )]
+    DataStream(request::Error),
     #[error(transparent)]
     Elasticsearch(#[from] request::Error),
     #[error(transparent)]
@@ -50,9 +53,6 @@ pub(super) async fn bring(
     stream: &Stream,
     beside: &[&Generation],
 ) -> Result<Outcome, Error> {
-    if let Some(problem) = mapping::unsupported(&stream.mapping, &Value::Object(flat(stream))) {
-        return Err(Error::Unsupported(problem));
-    }
     let bearers = indexes(elasticsearch, &stream.alias).await?;
     if bearers.contains_key(&stream.alias) {
         return Err(Error::NameTaken(stream.alias.clone()));
@@ -176,11 +176,17 @@ async fn make(
     index: &str,
     mut settings: Value,
     aliases: Value,
-) -> Result<(), request::Error> {
+) -> Result<(), Error> {
     elasticsearch.allow_creation(&mut settings);
     let body = json!({"mappings": mappings(stream), "settings": settings, "aliases": aliases});
     let sent = elasticsearch.put([index]).json(&body).send().await;
-    answer(sent, format!("creating the index {index}")).await.map(drop)
+    match answer(sent, format!("creating the index {index}")).await {
+        // Somebody else's template goes before Sluice's.
+        Err(error @ request::Error::Refused { .. }) if error.to_string().contains("creates data streams only") => {
+            Err(Error::DataStream(error))
+        }
+        other => Ok(other.map(drop)?),
+    }
 }
 
 /// The index with its aliases, in one request. Where the stream had one, its documents are read again.

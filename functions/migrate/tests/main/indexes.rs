@@ -218,19 +218,22 @@ async fn changed_settings_take_effect_in_place_or_by_a_generation() {
     fixture.remove().await;
 }
 
+/// A template of somebody else's that goes before Sluice's.
 #[tokio::test]
-async fn a_stream_to_whose_index_nothing_could_be_written_is_refused_by_name() {
+async fn a_template_of_data_streams_that_catches_the_name_is_told_with_what_to_do() {
     let fixture = Fixture::with_streams().await;
-    let mapping =
-        json!({"_routing": {"required": true}, "properties": {"id": {"type": "long"}, "name": {"type": "text"}}});
-    let define = "SELECT sluice.define_stream('cities', source => 'demo.cities', key => 'id', mapping => $1)";
-    fixture.owner.execute(define, &[&mapping]).await.unwrap();
+    let name = format!("{}metrics", fixture.prefix);
+    let body =
+        json!({"index_patterns": [format!("{}c*s-*", fixture.prefix)], "data_stream": {}, "priority": 2_000_000});
+    let put = fixture.elasticsearch.put(["_index_template", &name]).json(&body).send().await;
+    assert!(put.unwrap().status_code().is_success());
     let told = fixture.run(Command::Migrate).await.unwrap_err().to_string();
-    assert!(told.starts_with("stream cities: its mapping asks for a routing"), "{told}");
-    assert!(
-        fixture.index(&fixture.alias("cities")).await.is_none()
-            && fixture.index(&fixture.alias("countries")).await.is_some()
-    );
+    let delete = fixture.elasticsearch.delete(["_index_template", &name]).send().await;
+    assert!(delete.unwrap().status_code().is_success());
+    for part in ["stream cities: ", name.as_str(), "lower its priority"] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    fixture.run(Command::Migrate).await.unwrap();
     fixture.remove().await;
 }
 

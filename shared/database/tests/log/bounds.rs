@@ -82,7 +82,7 @@ const ROWS: &str = "
     INSERT INTO sluice.outbox (stream, key, op) SELECT 'unborn', n, 'upsert' FROM generate_series(1, 2000) AS n";
 
 /// How each function is called as its caller calls it, or in a harder way. One that has no line here fails the test.
-const CALLS: [(&str, &str); 160] = [
+const CALLS: [(&str, &str); 163] = [
     ("abort_generation", "SELECT sluice.abort_generation('items', 'operator', NULL)"),
     ("advance", "SELECT sluice.advance('elasticsearch', 1)"),
     ("answers_for_another", "SELECT sluice.answers_for_another('elasticsearch', 'items', '7')"),
@@ -109,6 +109,7 @@ const CALLS: [(&str, &str); 160] = [
     ("collect", "SELECT sluice.collect()"),
     ("columns_now", "SELECT sluice.columns_now(t) FROM sluice.tracked AS t ORDER BY id LIMIT 1000"),
     ("column_types", "SELECT sluice.column_types('demo.item', '{id}')"),
+    ("copied_fields", "SELECT sluice.copied_fields(mapping) FROM sluice.target"),
     ("count_deliveries", "SELECT sluice.count_deliveries('elasticsearch', '{items}', '{indexed}', '{1}')"),
     ("count_ingest", "SELECT sluice.count_ingest('{rounds}', '{1}')"),
     ("count_pending", "SELECT sluice.count_pending(s) FROM sluice.subscription AS s"),
@@ -118,6 +119,10 @@ const CALLS: [(&str, &str); 160] = [
     (
         "discard_refusals",
         "SELECT sluice.discard_refusals(ARRAY(SELECT id FROM sluice.dead_letter WHERE error_type IS NOT NULL ORDER BY id LIMIT 1000), 'operator', NULL)",
+    ),
+    (
+        "document_fields",
+        "SELECT sluice.document_fields(t.mapping, sluice.relation_of(s.source)) FROM sluice.stream AS s JOIN sluice.target AS t ON t.stream = s.name",
     ),
     ("drop_generation", "SELECT sluice.drop_generation('items.g3')"),
     ("feeds", "SELECT sluice.feeds('items.g3')"),
@@ -134,6 +139,7 @@ const CALLS: [(&str, &str); 160] = [
     ("is_level", "SELECT sluice.is_level('items.g2')"),
     ("is_unfilled", "SELECT sluice.is_unfilled('items.g3')"),
     ("lock_generations", "SELECT sluice.lock_generations('items')"),
+    ("mapped_fields", "SELECT sluice.mapped_fields(mapping) FROM sluice.target"),
     ("note_copied", "SELECT sluice.note_copied('items.g3', 7)"),
     ("note_filled", "SELECT sluice.note_filled('items.g3', false)"),
     ("note_generation", "SELECT sluice.note_generation('items.g3', 'broken')"),

@@ -11,6 +11,7 @@ mod forget;
 mod frontier;
 mod locks;
 mod log;
+mod mappings;
 mod names;
 mod partitions;
 mod privileges;
