@@ -18,7 +18,16 @@ END $$;
 -- migrate begins it.
 CREATE OR REPLACE FUNCTION sluice.reindex(stream text) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    building integer := (
+        SELECT s.generation FROM sluice.generation AS g JOIN sluice.stream AS s ON s.name = g.stream
+        WHERE s.follows = reindex.stream AND g.state = 'building');
 BEGIN
+    -- It would be begun as soon as that one has taken over.
+    IF building IS NOT NULL THEN
+        RAISE EXCEPTION 'stream %: generation % is being built already', stream, building
+            USING HINT = format('To begin anew, give it up before: SELECT sluice.abort_generation(%L).', stream);
+    END IF;
     UPDATE sluice.target AS t SET reindex = true
     FROM sluice.stream AS s
     WHERE s.name = t.stream AND s.follows IS NULL AND t.stream = reindex.stream AND t.subscription = 'elasticsearch' AND t.live_index IS NOT NULL;

@@ -82,7 +82,8 @@ impl Reindex {
                 }
             }
         }
-        if self.action != Action::Status {
+        // What begins one has led them all.
+        if !matches!(self.action, Action::Status | Action::Begin) {
             let keeper = Keeper { client, elasticsearch, prefix, settings };
             for what in keeper.keep().await? {
                 report.say(what);

@@ -22,6 +22,8 @@ use tracing::{info, warn};
 /// While a generation takes over nothing is sent, for so long at most.
 const LEVEL_WITHIN: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(20);
+/// Settings by which an index takes no writes. Elasticsearch sets the first one where a disk is full.
+const BLOCKS: [&str; 3] = ["index.blocks.read_only_allow_delete", "index.blocks.write", "index.blocks.read_only"];
 /// For whoever does it unasked.
 const KEEPER: Actor<'static> = Actor { name: "sluice", source_ip: None };
 
@@ -156,6 +158,11 @@ impl Keeper<'_> {
     /// The next thing: what was done, and what is in its way.
     async fn lead(&self, generation: &Generation) -> Result<(Option<&'static str>, Option<String>), Error> {
         let name = &generation.name;
+        if generation.state == State::Building
+            && let Some(problem) = self.hindrance(&generation.index).await?
+        {
+            return Ok((None, Some(problem)));
+        }
         match generation.state {
             State::Building if !generation.is_filled => {
                 let mut problem = None;
@@ -204,6 +211,21 @@ impl Keeper<'_> {
                 Ok((is_gone.then_some("is gone, with its index"), None))
             }
         }
+    }
+
+    /// Why nothing can be written to an index, with what to do.
+    async fn hindrance(&self, index: &str) -> Result<Option<String>, request::Error> {
+        let sent = self.elasticsearch.get([index, "_settings"]).query("flat_settings", "true").send().await;
+        let Some(found) = find(sent, format!("looking at the index {index}")).await? else {
+            return Ok(Some(format!(
+                "its index {index} is gone: give it up, and run migrate, which begins another one"
+            )));
+        };
+        let settings = &found[index]["settings"];
+        let block = BLOCKS.into_iter().find(|block| settings[*block] == "true");
+        Ok(block.map(|block| {
+            format!("its index {index} takes no writes since {block} is true: where a disk is full, make room; then set it to false")
+        }))
     }
 
     /// Gives the index what it is to have: whether it is as well off as the live one.

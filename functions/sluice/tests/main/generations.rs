@@ -6,11 +6,18 @@ use localstack::eventually;
 use crate::load::{becomes_live, change_the_mapping_under_a_load, live, migrate, reindex};
 use crate::world::World;
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_mapping_takes_over_and_goes_back_under_a_load_and_nobody_who_searches_notices() {
     let world = World::create().await;
     let _process = world.run(&[]);
     change_the_mapping_under_a_load(&world).await;
+}
+
+/// Another stream of the same table, which no generation of the first one may hold up.
+async fn define_others(world: &World) {
+    world.define("others", "keyword").await;
+    world.execute("SELECT sluice.track('item', stream => 'others', key => 'id')").await;
+    world.migrate();
 }
 
 #[tokio::test]
@@ -60,6 +67,115 @@ async fn a_second_change_replaces_the_one_that_is_being_built_and_one_that_is_ta
     becomes_live(&world, "items", 4).await;
     world.converges("items").await;
     assert!(reindex(&world, "abort").contains("generation 1 is gone"));
+}
+
+#[tokio::test]
+async fn a_generation_whose_index_is_blocked_says_so_and_goes_on_by_itself_when_the_block_is_lifted() {
+    let world = World::create().await;
+    define_others(&world).await;
+    world.execute("INSERT INTO item SELECT n, 'a' FROM generate_series(1, 500) AS n").await;
+    let mut process = world.run(&[]);
+    world.converges("items").await;
+    process.signal("TERM");
+    process.ends().await;
+
+    world.define("items", "text").await;
+    assert!(migrate(&world).contains("began generation 2"));
+    // As Elasticsearch does where a disk is full.
+    let block = async |is_blocked: bool| {
+        let settings = format!(r#"{{"index.blocks.read_only_allow_delete": {is_blocked}}}"#);
+        let (status, told) = world.search(Method::Put, "/$items.g2/_settings", Some(&settings)).await;
+        assert!(status.is_success(), "{told}");
+    };
+    block(true).await;
+    let _process = world.run(&[]);
+    eventually("the block to be told of", async || {
+        let told = reindex(&world, "status");
+        let parts = ["takes no writes since index.blocks.read_only_allow_delete is true", "make room"];
+        if parts.iter().all(|part| told.contains(part)) { Ok(()) } else { Err(told) }
+    })
+    .await;
+    world.execute("UPDATE item SET name = 'b' WHERE id < 100; DELETE FROM item WHERE id BETWEEN 100 AND 150").await;
+    world.converges("items").await;
+    world.converges("others").await;
+    assert_eq!((live(&world, "items").await, world.indexed("items.g2").await.len()), (1, 0));
+    block(false).await;
+    becomes_live(&world, "items", 2).await;
+    world.converges("items").await;
+    assert!(migrate(&world).contains("nothing to do"));
+}
+
+#[tokio::test]
+async fn a_generation_whose_index_is_gone_says_so_and_another_one_can_be_begun() {
+    let world = World::create().await;
+    world.execute("INSERT INTO item SELECT n, 'a' FROM generate_series(1, 20) AS n").await;
+    world.define("items", "text").await;
+    migrate(&world);
+    let (_, found) = world.search(Method::Get, "/_alias/$items.g2", None).await;
+    let index = found.as_object().unwrap().keys().next().unwrap().clone();
+    world.search(Method::Delete, &format!("/{index}"), None).await;
+    let told = migrate(&world);
+    assert!(told.contains(&format!("its index {index} is gone: give it up")), "{told}");
+    assert!(reindex(&world, "abort").contains("generation 2 is gone"));
+    assert!(migrate(&world).contains("began generation 3"));
+    let _process = world.run(&[]);
+    becomes_live(&world, "items", 3).await;
+    world.converges("items").await;
+}
+
+#[tokio::test]
+async fn another_generation_without_a_change_heals_an_index() {
+    let world = World::create().await;
+    world.execute("INSERT INTO item SELECT n, 'a' FROM generate_series(1, 20) AS n").await;
+    let _process = world.run(&[]);
+    world.converges("items").await;
+    let (status, _) = world.search(Method::Delete, "/$items/_doc/7", None).await;
+    assert!(status.is_success());
+    let told = reindex(&world, "begin");
+    assert!(told.contains("it is read anew: began generation 2"), "{told}");
+    becomes_live(&world, "items", 2).await;
+    world.converges("items").await;
+    assert!(migrate(&world).contains("nothing to do"), "it is not begun twice");
+}
+
+#[tokio::test]
+async fn while_a_generation_is_built_no_other_one_is_begun_without_a_change() {
+    let world = World::create().await;
+    assert!(reindex(&world, "begin").contains("began generation 2"));
+    let again = world.output(&["reindex", "--stream", "items", "--action", "begin"], &[]);
+    let told = String::from_utf8_lossy(&again.stderr);
+    assert!(!again.status.success() && told.contains("generation 2 is being built already"), "{told}");
+    let _process = world.run(&[]);
+    becomes_live(&world, "items", 2).await;
+    assert!(migrate(&world).contains("nothing to do"));
+}
+
+#[tokio::test]
+async fn a_stream_that_is_dropped_takes_the_generation_along_that_is_being_built() {
+    let world = World::create().await;
+    define_others(&world).await;
+    world.execute("INSERT INTO item SELECT n, 'a' FROM generate_series(1, 2000) AS n").await;
+    let _process = world.run(&[("APPROVE_REINDEX", "true")]);
+    world.define("items", "text").await;
+    assert!(migrate(&world).contains("began generation 2"));
+    world.execute("UPDATE item SET name = 'b' WHERE id % 2 = 0; SELECT sluice.drop_stream('items')").await;
+    world.execute("UPDATE item SET name = 'c' WHERE id % 3 = 0").await;
+    world.converges("others").await;
+    let left = "SELECT (SELECT count(*) FROM sluice.generation) + (SELECT count(*) FROM sluice.stream WHERE name LIKE 'items%')";
+    assert_eq!(world.owner.query_one(left, &[]).await.unwrap().get::<_, i64>(0), 0);
+    let letters = world.owner.query("SELECT key, reason FROM sluice.dead_letter", &[]).await.unwrap();
+    assert!(letters.is_empty(), "{letters:?}");
+
+    // What is left are the indexes; without them it can be defined anew.
+    let (_, found) = world.search(Method::Get, "/_cat/indices/$items*?format=json", None).await;
+    for index in found.as_array().unwrap() {
+        world.search(Method::Delete, &format!("/{}", index["index"].as_str().unwrap()), None).await;
+    }
+    world.define("items", "text").await;
+    world.execute("SELECT sluice.track('item', stream => 'items', key => 'id'); SELECT sluice.resync('items')").await;
+    assert!(migrate(&world).contains("stream items: made the index"));
+    world.converges("items").await;
+    assert_eq!(live(&world, "items").await, 1);
 }
 
 #[tokio::test]
