@@ -8,6 +8,7 @@ mod database;
 mod elasticsearch;
 mod proxy;
 mod run;
+mod searcher;
 mod server;
 mod wait;
 
@@ -21,6 +22,7 @@ pub use database::{APP_ROLE, Database, migrations};
 pub use elasticsearch::elasticsearch_secret;
 pub use proxy::{Fate, Proxy};
 pub use run::{Run, rewrite_sluice_file, sluice, sluice_file};
+pub use searcher::{Measure, Searcher, Sought};
 pub use server::Server;
 pub use wait::{PATIENCE, eventually, eventually_within};
 

@@ -96,7 +96,7 @@ async fn a_batch_that_cannot_be_finished_is_given_back_and_received_at_once() {
 }
 
 /// Messages of either generation are on their way when it takes over, and when it goes back.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_mapping_takes_over_and_goes_back_by_way_of_the_queue() {
     let mut world = World::create().await;
     let _queues = Queues::create(&mut world).await;

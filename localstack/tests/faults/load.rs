@@ -1,4 +1,4 @@
-//! A steady load of inserts, updates and deletes, on a plain stream and on a joined one.
+//! A steady load of inserts, updates, deletes and changed keys, on a plain stream and on a joined one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,7 +18,7 @@ const ITEMS: u32 = 400;
 const PROJECTS: u32 = 300;
 const OWNERS: u32 = 15;
 /// Between two statements of a writer.
-const PAUSE: Duration = Duration::from_millis(8);
+pub const PAUSE: Duration = Duration::from_millis(8);
 
 /// The load's tables and streams: `$` stands for the schema, by which the streams' names begin.
 pub const TABLES: &str = r#"
@@ -40,6 +40,8 @@ pub const TABLES: &str = r#"
 
 /// Two writers, one for each stream, until they are told to stop.
 pub struct Load {
+    schema: String,
+    pause: Duration,
     shared: Arc<Shared>,
     writers: Vec<JoinHandle<Result<()>>>,
 }
@@ -52,17 +54,22 @@ struct Shared {
 }
 
 impl Load {
-    /// Begins, in the tables of this schema.
-    pub async fn start(schema: &str, seed: u64) -> Result<Self> {
+    /// Begins, in the tables of this schema; each writer pauses so long between two statements.
+    pub async fn start(schema: &str, seed: u64, pause: Duration) -> Result<Self> {
         let mut random = Rng::with_seed(seed);
-        let shared = Arc::new(Shared::default());
-        let mut writers = vec![];
+        let mut load = Self { schema: schema.to_owned(), pause, shared: Arc::default(), writers: vec![] };
         for change in [change_item, change_project] {
-            let client = writer(schema).await?;
-            let task = write(Arc::clone(&shared), schema.to_owned(), client, random.fork(), change);
-            writers.push(tokio::spawn(task));
+            load.add(random.fork(), change).await?;
         }
-        Ok(Self { shared, writers })
+        Ok(load)
+    }
+
+    /// Another writer, of these changes.
+    pub async fn add(&mut self, random: Rng, change: fn(&mut Rng) -> String) -> Result<()> {
+        let client = writer(&self.schema).await?;
+        let task = write(Arc::clone(&self.shared), self.schema.clone(), self.pause, client, random, change);
+        self.writers.push(tokio::spawn(task));
+        Ok(())
     }
 
     /// How many rows it has changed by now.
@@ -106,12 +113,13 @@ async fn writer(schema: &str) -> Result<Client> {
 async fn write(
     shared: Arc<Shared>,
     schema: String,
+    pause: Duration,
     client: Client,
     mut random: Rng,
     change: fn(&mut Rng) -> String,
 ) -> Result<()> {
     let mut client = Some(client);
-    let mut ticks = interval(PAUSE);
+    let mut ticks = interval(pause);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !shared.is_over.load(Ordering::Relaxed) {
         ticks.tick().await;
@@ -136,7 +144,8 @@ fn change_item(random: &mut Rng) -> String {
     let (id, name) = (random.u32(1..=ITEMS), random.u32(..));
     match random.u8(..10) {
         0..4 => format!("INSERT INTO item VALUES ({id}, '{name}') ON CONFLICT (id) DO UPDATE SET n = item.n + 1"),
-        4..8 => format!("UPDATE item SET name = '{name}' WHERE id BETWEEN {id} AND {id} + 3"),
+        4..7 => format!("UPDATE item SET name = '{name}' WHERE id BETWEEN {id} AND {id} + 3"),
+        7 => change_key("item", id, random.u32(1..=ITEMS)),
         _ => format!("DELETE FROM item WHERE id BETWEEN {id} AND {id} + 1"),
     }
 }
@@ -149,9 +158,15 @@ fn change_project(random: &mut Rng) -> String {
         ),
         8..11 => format!("UPDATE project SET owner_id = {owner} WHERE id = {id}"),
         11..14 => format!("DELETE FROM project WHERE id = {id}"),
-        14..19 => {
+        14 => change_key("project", id, random.u32(1..=PROJECTS)),
+        15..19 => {
             format!("INSERT INTO owner VALUES ({owner}, '{name}') ON CONFLICT (id) DO UPDATE SET name = '{name}'")
         }
         _ => format!("DELETE FROM owner WHERE id = {owner}"),
     }
+}
+
+/// To one that no row has; nobody else changes these rows meanwhile.
+fn change_key(table: &str, id: u32, other: u32) -> String {
+    format!("UPDATE {table} SET id = {other} WHERE id = {id} AND NOT EXISTS (SELECT FROM {table} WHERE id = {other})")
 }

@@ -63,11 +63,13 @@ impl Stack {
             elasticsearch,
             schema: schema.to_owned(),
         };
-        let streams = "SELECT s.name, t.live_index FROM sluice.stream AS s
+        let streams = "SELECT s.name, t.live_index, s.follows IS NULL FROM sluice.stream AS s
              LEFT JOIN sluice.target AS t ON t.stream = s.name AND t.subscription = 'elasticsearch'
              WHERE s.name LIKE $1 || '%'";
         for row in stack.owner.query(streams, &[&schema]).await? {
-            stack.owner.execute("SELECT sluice.drop_stream($1)", &[&row.get::<_, String>(0)]).await?;
+            if row.get(2) {
+                stack.owner.execute("SELECT sluice.drop_stream($1)", &[&row.get::<_, String>(0)]).await?;
+            }
             if let Some(index) = row.get::<_, Option<String>>(1) {
                 stack.search(Method::Delete, &format!("/{index}"), None).await?;
             }

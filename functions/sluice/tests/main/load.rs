@@ -1,12 +1,14 @@
 //! Another mapping, while somebody writes and somebody searches all the time.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
-use elasticsearch::http::{Method, StatusCode};
-use localstack::eventually;
+use elasticsearch::http::Method;
+use localstack::{Measure, Searcher, Sought, eventually};
 use serde_json::Value;
 use tokio::time::sleep;
+use tokio_postgres::Client;
 
 use crate::world::World;
 
@@ -50,27 +52,9 @@ async fn type_of_names(world: &World) -> Value {
     found[&index]["mappings"]["properties"]["name"]["type"].take()
 }
 
-/// A second process: somebody searches all the time. A search never fails, is never empty, and never finds an older document than
-/// one before it did.
-async fn search_until(world: &World, is_over: &AtomicBool, searches: &AtomicI64) {
-    let mut newest = 0;
-    while !is_over.load(Ordering::Relaxed) {
-        let body = r#"{"query": {"ids": {"values": ["1"]}}}"#;
-        let (status, found) = world.search(Method::Post, "/$items/_search", Some(body)).await;
-        assert_eq!(status, StatusCode::OK, "{found}");
-        let name = &found["hits"]["hits"][0]["_source"]["name"];
-        let number: i64 = name.as_str().and_then(|name| name.parse().ok()).unwrap_or_else(|| panic!("{found}"));
-        assert!(number >= newest, "{number} is older than {newest}");
-        newest = number;
-        searches.fetch_add(1, Ordering::Relaxed);
-    }
-    assert!(newest > 0, "nothing was found");
-}
-
-async fn write_until(world: &World, is_over: &AtomicBool, writes: &AtomicI64) {
-    let client = world.database.owner().await.unwrap();
-    while !is_over.load(Ordering::Relaxed) {
-        let n = writes.fetch_add(1, Ordering::Relaxed) + 1;
+async fn write_until(client: Client, shared: Arc<Writes>) {
+    while !shared.is_over.load(Ordering::Relaxed) {
+        let n = shared.count.fetch_add(1, Ordering::Relaxed) + 1;
         client.execute("UPDATE item SET name = $1 WHERE id = 1", &[&n.to_string()]).await.unwrap();
         let key = 2 + n % 400;
         match n % 4 {
@@ -88,6 +72,13 @@ async fn write_until(world: &World, is_over: &AtomicBool, writes: &AtomicI64) {
     }
 }
 
+/// Of somebody who writes all the time.
+#[derive(Default)]
+struct Writes {
+    is_over: AtomicBool,
+    count: AtomicI64,
+}
+
 /// Goes to another mapping, back, and forward again.
 pub async fn change_the_mapping_under_a_load(world: &World) {
     world
@@ -97,34 +88,36 @@ pub async fn change_the_mapping_under_a_load(world: &World) {
         .await;
     world.converges("items").await;
 
-    let (is_over, searches, writes) = (AtomicBool::new(false), AtomicI64::new(0), AtomicI64::new(1));
-    let work = async {
-        world.define("items", "text").await;
-        let told = migrate(world);
-        assert!(told.contains("began generation 2"), "{told}");
-        becomes_live(world, "items", 2).await;
-        assert_eq!(type_of_names(world).await, "text");
-        reindex(world, "rollback");
-        becomes_live(world, "items", 1).await;
-        assert_eq!(type_of_names(world).await, "keyword");
-        // Not built once more: it is kept, and was written all the time.
-        assert!(migrate(world).contains("went back from generation 2"));
-        let before = writes.load(Ordering::Relaxed);
-        eventually(
-            "some writes",
-            async || {
-                if writes.load(Ordering::Relaxed) > before + 50 { Ok(()) } else { Err("few") }
-            },
-        )
-        .await;
-        // Back to the newer one: it is the one that is kept now.
-        reindex(world, "rollback");
-        becomes_live(world, "items", 2).await;
-        assert_eq!(type_of_names(world).await, "text");
-        is_over.store(true, Ordering::Relaxed);
-    };
-    tokio::join!(work, search_until(world, &is_over, &searches), write_until(world, &is_over, &writes));
-    assert!(searches.load(Ordering::Relaxed) > 100, "too few searches");
+    let sought = Sought { alias: format!("{}items", world.prefix), key: "1".to_owned(), field: "name".to_owned() };
+    let searcher = Searcher::start(vec![sought], Measure::Found).unwrap();
+    let writes = Arc::new(Writes { count: AtomicI64::new(1), ..Writes::default() });
+    let writer = tokio::spawn(write_until(world.database.owner().await.unwrap(), Arc::clone(&writes)));
+    world.define("items", "text").await;
+    let told = migrate(world);
+    assert!(told.contains("began generation 2"), "{told}");
+    becomes_live(world, "items", 2).await;
+    assert_eq!(type_of_names(world).await, "text");
+    reindex(world, "rollback");
+    becomes_live(world, "items", 1).await;
+    assert_eq!(type_of_names(world).await, "keyword");
+    // Not built once more: it is kept, and was written all the time.
+    assert!(migrate(world).contains("went back from generation 2"));
+    let before = writes.count.load(Ordering::Relaxed);
+    eventually(
+        "some writes",
+        async || {
+            if writes.count.load(Ordering::Relaxed) > before + 50 { Ok(()) } else { Err("few") }
+        },
+    )
+    .await;
+    // Back to the newer one: it is the one that is kept now.
+    reindex(world, "rollback");
+    becomes_live(world, "items", 2).await;
+    assert_eq!(type_of_names(world).await, "text");
+    writes.is_over.store(true, Ordering::Relaxed);
+    writer.await.unwrap();
+    let searches = searcher.stop().await.unwrap();
+    assert!(searches > 100, "{searches} searches are too few");
 
     world.converges("items").await;
     // The one that is kept has lost nothing either.
