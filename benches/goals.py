@@ -31,6 +31,10 @@ def ratio(bench: str, contestant: str, other: str, measure: str, other_measure: 
     return compare
 
 
+def more(bench: str, contestant: str, other: str, measure: str) -> Callable[[Rounds], float]:
+    return lambda rounds: rounds[bench][contestant][measure] - rounds[bench][other][measure]
+
+
 def beside_peers(measure: str, best: Callable, is_one: Callable[[str], bool]) -> Callable[[Rounds], float]:
     """The burst's, against the best of those peers."""
 
@@ -58,6 +62,10 @@ GOALS = [
     ("validate, documents/s through both passes", value("validate", "sluice", "documents/s"), ge, 15_000),
     ("validate, p99 of writers beside the scrub, against without", ratio("validate writers", "sluice, the scrub beside it", "sluice", "p99 ms"), le, 1.05),
     ("replay of one of a hundred documents, against a resync of all", ratio("replay", "a resync of all", "sluice", "s"), ge, 50),
+    ("filling a generation, documents/s against a resync's", ratio("generation", "sluice", "a resync of all", "documents/s"), ge, 0.8),
+    ("what another stream notices of it, p99 in ms more", more("generation others", "sluice, a generation being filled", "sluice", "p99 ms"), le, 1000),
+    ("takeover, s", value("generation places", "sluice", "takeover s"), le, 1),
+    ("rollback, s", value("generation places", "sluice", "rollback s"), le, 1),
     ("validate, from all arrived to the verdict, s", value("validate verdict", "sluice", "s"), le, 2),
     ("burst, documents/s against PGSync's", beside_peers("documents/s", max, lambda name: "PGSync" in name), ge, 5),
     ("burst, documents/s against the best other peer's", beside_peers("documents/s", max, lambda name: "PGSync" not in name), ge, 2),
