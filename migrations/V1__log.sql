@@ -89,6 +89,7 @@ CREATE TABLE sluice.subscription (
     reserved bigint NOT NULL DEFAULT 0,         -- the end of the last range of versions that a drainer took
     holder_pid integer,                         -- who drains, so that a frozen one can be ended
     holder_start timestamptz,
+    taken_over pg_snapshot,                     -- sees whatever the drainer before may have sent without having passed it
     system_identifier bigint NOT NULL,          -- of the cluster in which `seen` means something
     timeline integer NOT NULL,
     -- Elasticsearch takes a long, but JSON's numbers are exact up to here.

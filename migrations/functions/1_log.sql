@@ -144,6 +144,7 @@ BEGIN
     timeline_changed := position.timeline <> history;
     UPDATE sluice.subscription AS s
     SET reserved = take_over.last,
+        taken_over = sluice.snapshot(),
         timeline = history,
         holder_pid = pg_backend_pid(),
         holder_start = (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid())

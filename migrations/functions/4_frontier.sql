@@ -141,17 +141,18 @@ BEGIN
               AND pg_snapshot_xmin(f.seen) < pg_snapshot_xmax(snapshot) AND NOT sluice.covers(f.seen, snapshot) AND NOT sluice.is_complete(f, looked));
 END $$;
 
--- Is it found out, and logged, which documents show whatever rows this snapshot sees? Of one stream, or of all.
+-- Is it found out, and logged, which documents show whatever rows this snapshot sees? Of one stream, or of all but the generations
+-- beside the live ones.
 CREATE OR REPLACE FUNCTION sluice.has_fanned_out(stream text, snapshot pg_snapshot) RETURNS boolean
 LANGUAGE sql STABLE
 SET enable_seqscan = off SET enable_bitmapscan = off AS $$
     SELECT sluice.has_passed('fan_out', snapshot) AND NOT EXISTS (
         SELECT FROM sluice.expansion AS e
-        WHERE (has_fanned_out.stream IS NULL OR e.stream = ANY (sluice.feeds(has_fanned_out.stream))) AND pg_snapshot_xmin(e.seen) < pg_snapshot_xmax(snapshot) AND NOT sluice.covers(e.seen, snapshot))
+        WHERE CASE WHEN has_fanned_out.stream IS NULL THEN e.stream = sluice.base_of(e.stream) ELSE e.stream = ANY (sluice.feeds(has_fanned_out.stream)) END AND pg_snapshot_xmin(e.seen) < pg_snapshot_xmax(snapshot) AND NOT sluice.covers(e.seen, snapshot))
 $$;
 
 -- Has each change that this snapshot sees arrived at the subscription's target, or become a dead letter? Of one stream, or
--- of all. What a change of another row means for a joined document is among it: its fan-out is done, and has arrived, too.
+-- of all but the generations beside the live ones. What a change of another row means for a joined document is among it: its fan-out is done, and has arrived, too.
 -- What waits for an index that nobody has made is left out. `looked`: and no older write can bring back what was deleted.
 --
 -- No clock takes part. It may become false again where rows of transactions that ran at the snapshot are under way.
@@ -168,7 +169,7 @@ BEGIN
     -- Of one stream the last one stands for the others, since it sees what they logged.
     FOR fanned_out IN
         SELECT DISTINCT ON (x.stream) x.* FROM sluice.expanded AS x
-        WHERE (settled.stream IS NULL OR x.stream = ANY (sluice.feeds(settled.stream))) AND NOT sluice.covers(x.seen, snapshot)
+        WHERE CASE WHEN settled.stream IS NULL THEN x.stream = sluice.base_of(x.stream) ELSE x.stream = ANY (sluice.feeds(settled.stream)) END AND NOT sluice.covers(x.seen, snapshot)
         ORDER BY x.stream, x.logged IS NULL DESC, pg_snapshot_xmax(x.logged) DESC, pg_snapshot_xmin(x.logged) DESC
     LOOP
         IF NOT sluice.has_arrived(reader, coalesce(fanned_out.logged, pg_current_snapshot()), coalesce(stream, fanned_out.stream), looked, but_for_lost) THEN

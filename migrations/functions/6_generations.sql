@@ -7,11 +7,13 @@
 -- When a generation takes over, the two streams change places, and the one that was live is `books.g1` and follows.
 
 -- Waits for others who define this stream, and then for the drain's step to end: from the commit on, each step sees what is changed here.
+-- Nobody gives the generation up meanwhile.
 CREATE OR REPLACE FUNCTION sluice.lock_generations(stream text) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM FROM sluice.stream AS s WHERE coalesce(s.follows, s.name) = sluice.base_of(lock_generations.stream) ORDER BY s.name FOR NO KEY UPDATE;
     PERFORM FROM sluice.subscription AS s WHERE s.name = 'elasticsearch' FOR UPDATE;
+    PERFORM FROM sluice.generation AS g WHERE g.stream = lock_generations.stream FOR UPDATE;
 END $$;
 
 -- Wants another generation of a stream's index, whatever has changed: to heal it, or to give it what migrate does not compare.
@@ -98,11 +100,33 @@ BEGIN
     RETURN known.filled IS NOT NULL;
 END $$;
 
+-- Is all sent that one generation may show and another not? Some rows are for one alone, as those that fill it: its document is as it
+-- was when that row was read, and the row of that change, which the others wait for, may still be in the log. So whatever could be
+-- seen when places were last changed, or one was given up, has to be sent. And a drainer that ends in the middle of a step may have
+-- sent a part of it: nobody has a flight of that, and the next drainer sends it again.
+CREATE OR REPLACE FUNCTION sluice.has_caught_up(generation text) RETURNS boolean
+LANGUAGE sql STABLE AS $$
+    SELECT NOT EXISTS (
+        SELECT FROM sluice.generation AS g JOIN sluice.stream AS s ON s.name = g.stream
+        WHERE s.follows = sluice.base_of(has_caught_up.generation) AND g.seen IS NOT NULL AND NOT sluice.has_passed('elasticsearch', g.seen))
+        AND NOT EXISTS (
+            SELECT FROM sluice.subscription AS s
+            WHERE s.name = 'elasticsearch' AND s.holder_pid IS NOT NULL
+              AND NOT EXISTS (SELECT FROM pg_stat_activity AS a WHERE (a.pid, a.backend_start) = (s.holder_pid, s.holder_start)))
+        AND NOT EXISTS (
+            SELECT FROM sluice.subscription AS s
+            WHERE s.name = 'elasticsearch' AND s.taken_over IS NOT NULL AND NOT sluice.has_passed('elasticsearch', s.taken_over))
+$$;
+
 -- Has all that was sent to this generation of a stream arrived, so that its index has no less than any other? For whoever keeps the drain
--- from sending more (`lock_generations`).
+-- from sending more (`lock_generations`). One that is given up gets nothing any more, and is never level.
 CREATE OR REPLACE FUNCTION sluice.is_level(generation text) RETURNS boolean
 LANGUAGE sql STABLE AS $$
-    SELECT NOT EXISTS (SELECT FROM sluice.waiting AS w WHERE w.subscription = 'elasticsearch' AND w.stream = is_level.generation)
+    SELECT EXISTS (
+            SELECT FROM sluice.stream AS s LEFT JOIN sluice.generation AS g ON g.stream = s.name
+            WHERE s.name = is_level.generation AND g.state IS DISTINCT FROM 'dropped')
+        AND sluice.has_caught_up(is_level.generation)
+        AND NOT EXISTS (SELECT FROM sluice.waiting AS w WHERE w.subscription = 'elasticsearch' AND w.stream = is_level.generation)
         AND NOT EXISTS (
             SELECT FROM sluice.flight AS f
             WHERE f.subscription = 'elasticsearch' AND f.stream = sluice.flight_of(is_level.generation) AND NOT f.is_landed AND NOT sluice.is_complete(f, false))
@@ -203,8 +227,8 @@ BEGIN
     INSERT INTO sluice.stream (name, source, key, reader, generation, follows) VALUES (kept, live.source, live.key, live.reader, live.generation, live.name);
     INSERT INTO sluice.target (subscription, stream, mapping, settings, live_mapping, live_index, rests_until)
     VALUES ('elasticsearch', kept, stale.live_mapping, stale.settings, stale.live_mapping, stale.live_index, stale.rests_until);
-    INSERT INTO sluice.generation (stream, state, keep_until)
-    VALUES (kept, CASE WHEN is_whole THEN 'kept' ELSE 'dropped' END, clock_timestamp() + keep);
+    INSERT INTO sluice.generation (stream, state, seen, keep_until)
+    VALUES (kept, CASE WHEN is_whole THEN 'kept' ELSE 'dropped' END, sluice.snapshot(), clock_timestamp() + keep);
     -- The few letters and looks that are of the generation alone are the stream's from now on. Those of the stream are of both.
     DELETE FROM sluice.dead_letter AS l
     WHERE l.subscription = 'elasticsearch' AND l.stream = live.name
@@ -230,7 +254,7 @@ END $$;
 -- as that of a stream that was dropped. Its row goes when its index is deleted (`forget_generation`).
 CREATE OR REPLACE FUNCTION sluice.drop_generation(generation text) RETURNS void
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    UPDATE sluice.generation AS g SET state = 'dropped' WHERE g.stream = drop_generation.generation
+    UPDATE sluice.generation AS g SET state = 'dropped', seen = sluice.snapshot() WHERE g.stream = drop_generation.generation AND g.state <> 'dropped'
 $$;
 
 -- Gives the generation up that a stream is building, or every way back where none is, on record. How many.
@@ -239,7 +263,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 DECLARE
     given_up bigint;
 BEGIN
-    UPDATE sluice.generation AS g SET state = 'dropped'
+    UPDATE sluice.generation AS g SET state = 'dropped', seen = sluice.snapshot()
     FROM sluice.stream AS s
     WHERE s.name = g.stream AND s.follows = abort_generation.stream AND g.state <> 'dropped'
       AND (g.state = 'building' OR NOT EXISTS (

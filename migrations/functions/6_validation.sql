@@ -71,7 +71,7 @@ BEGIN
         WHERE t.subscription = reader AND NOT sluice.is_unfilled(t.stream) AND (v.stream IS NULL OR v.state = 'done' AND coalesce(v.begun_at, v.asked_at) <= now - within / 2)
         ORDER BY t.stream;
     END IF;
-    RETURN QUERY SELECT * FROM sluice.validation AS v WHERE v.subscription = reader AND v.state <> 'done' ORDER BY v.updated_at, v.stream;
+    RETURN QUERY SELECT * FROM sluice.validation AS v WHERE v.subscription = reader AND v.state <> 'done' AND NOT sluice.is_unfilled(v.stream) ORDER BY v.updated_at, v.stream;
 END $$;
 
 -- Is it still this holder's turn? It stays so until the transaction ends, and nobody else changes the round.

@@ -48,7 +48,7 @@ GRANT EXECUTE ON FUNCTION
     sluice.has_arrived(text, pg_snapshot, text, boolean, bigint), sluice.has_fanned_out(text, pg_snapshot), sluice.settled(text, pg_snapshot, text, boolean, bigint),
     sluice.remove_stray_landings(text), sluice.watch_flights(integer, timestamptz),
     sluice.base_of(text), sluice.flight_name(sluice.stream), sluice.flight_of(text), sluice.feeds(text), sluice.is_unfilled(text), sluice.generations(text),
-    sluice.can_be_copied(sluice.generation), sluice.note_copied(text, bigint), sluice.note_filled(text, boolean), sluice.has_filled(text), sluice.is_level(text), sluice.lock_generations(text), sluice.check_generation(text),
+    sluice.can_be_copied(sluice.generation), sluice.note_copied(text, bigint), sluice.note_filled(text, boolean), sluice.has_filled(text), sluice.is_level(text), sluice.has_caught_up(text), sluice.lock_generations(text), sluice.check_generation(text),
     sluice.generation_waits(text, boolean), sluice.change_places(text, interval, text, text, text), sluice.drop_generation(text),
     sluice.abort_generation(text, text, text), sluice.approve_generation(text, boolean, text, text), sluice.roll_back(text, text, text), sluice.note_generation(text, text), sluice.forget_generation(text),
     sluice.partitions(), sluice.maintain(bigint, interval, timestamptz), sluice.forget_old(interval, timestamptz), sluice.status(), sluice.stream_status(),

@@ -1,7 +1,7 @@
 //! Changes that can never be written, as letters to the dead-letter queue with their reason.
 
 use aws_sdk_sqs::primitives::{DateTime, DateTimeFormat};
-use message::{Change, Entry, Operation, Packer};
+use message::{Change, Entry, Message, Operation, Packer};
 use search::Reason;
 
 /// A reason may quote a whole document. What is cut off stands in the index's own log, and the change is in the body.
@@ -18,20 +18,20 @@ pub(crate) struct Circumstances<'a> {
     pub(crate) now_ms: i64,
 }
 
-/// A change by itself, in the format of a message.
+/// A change of a message by itself, in the format of a message: for the same generation, where it is put back as it is.
 pub(crate) fn of_change(
-    stream: &str,
-    trace: &str,
+    message: &Message<'_>,
     entry: &Entry<'_>,
     reason: &Reason,
     at: Circumstances<'_>,
 ) -> queue::Message {
-    let mut packer = Packer::new(stream, trace, usize::MAX);
+    let packer = Packer::new(message.stream.as_ref(), message.trace.as_ref(), usize::MAX);
+    let mut packer = packer.of_generation(message.generation);
     // Its failure is counted: where it is sent to the queue once more as it is, that is a try of its own.
     packer.push(&Change { operation: Operation::Upsert, ..entry.change.clone() }, entry.document);
     let body = packer.finish().map(|body| body.text).unwrap_or_default();
     let mut letter = letter(body, reason, at);
-    put(&mut letter, "stream", stream);
+    put(&mut letter, "stream", &message.stream);
     put(&mut letter, "key", &entry.change.key);
     put(&mut letter, "version", &entry.change.version.to_string());
     letter
@@ -79,7 +79,7 @@ fn printable(text: &str) -> impl Iterator<Item = char> {
 
 #[cfg(test)]
 mod tests {
-    use message::{Change, Message, Op, Operation};
+    use message::{Change, Op, Operation};
 
     use super::*;
 
@@ -100,10 +100,14 @@ mod tests {
         Entry { change, document: Some(r#"{"n": 1.10}"#) }
     }
 
+    fn message(generation: i32) -> Message<'static> {
+        Message { stream: "cities".into(), generation, trace: "t-1".into(), part: None, entries: vec![] }
+    }
+
     #[test]
     fn a_letter_is_a_message_of_one_change_with_all_attributes() {
         let reason = Reason::new("strict_dynamic_mapping_exception", "no such field");
-        let letter = of_change("cities", "t-1", &entry("42"), &reason, AT);
+        let letter = of_change(&message(1), &entry("42"), &reason, AT);
         let message = Message::parse(&letter.body).unwrap();
         assert_eq!((message.stream.as_ref(), message.entries.as_slice()), ("cities", [entry("42")].as_slice()));
         assert_eq!(
@@ -122,10 +126,19 @@ mod tests {
         );
     }
 
+    /// Of what was emitted the body is all there is: it is put back as it is, and would be written to another index.
+    #[test]
+    fn a_letter_is_of_the_generation_that_its_message_is_of() {
+        for generation in [1, 2, 17] {
+            let letter = of_change(&message(generation), &entry("42"), &Reason::new("a", "b"), AT);
+            assert_eq!(Message::parse(&letter.body).unwrap().generation, generation);
+        }
+    }
+
     #[test]
     fn values_are_escaped_and_cut_and_never_empty() {
         let reason = Reason::new("", "x".repeat(5000));
-        let letter = of_change("cities", "t", &entry("\u{0}\u{fffe}é\u{10ffff}"), &reason, AT);
+        let letter = of_change(&message(1), &entry("\u{0}\u{fffe}é\u{10ffff}"), &reason, AT);
         let value = |name| letter.attributes.iter().find(|(n, _)| *n == name).map(|(_, value)| value.as_str());
         assert_eq!(value("error_type"), Some("-"));
         assert_eq!(value("reason").map(str::len), Some(VALUE_CHARS));

@@ -76,7 +76,7 @@ impl<C: Cluster, D: Connect, Q: Queue> Indexer<C, D, Q> {
                 let entry = &message.entries[index];
                 let (stream, key) = (message.stream.to_string(), entry.change.key.to_string());
                 noted.push((position, DeadLetter { stream, key, version: entry.change.version }));
-                letters.push(position, dead_letter::of_change(&message.stream, &message.trace, entry, reason, at));
+                letters.push(position, dead_letter::of_change(message, entry, reason, at));
             }
         }
         // Before what follows from the rest of their messages: a second look would be noted as the end of a part whose letter is

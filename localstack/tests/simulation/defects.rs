@@ -60,6 +60,18 @@ pub enum Defect {
     ConfirmedThoughTouched,
     /// It is confirmed before it is found out which documents show the rows that changed meanwhile.
     ConfirmedBeforeTheFanOut,
+    /// Messages name the alias that is searched, and not that of their generation: whatever is live is written.
+    WrittenByThePublicAlias,
+    /// A generation takes over as soon as everything is logged that is to fill it.
+    TakeoverBeforeItIsSettled,
+    /// What is deleted is looked at once more in the live index alone.
+    SecondLookInOneGeneration,
+    /// What was live before is not written any more.
+    KeptIsNotWritten,
+    /// A generation takes over though a drainer ended in the middle of a step, a part of which may have arrived.
+    TakeoverBehindABrokenStep,
+    /// The index of a generation that was given up is deleted while it is still searched.
+    DeletedWithItsAlias,
     /// Lambda stops what it takes for a loop: the template does not say that the indexer sends to its own queue. It takes
     /// hours of deletes until that is seen.
     LoopsAreStopped,
@@ -67,7 +79,13 @@ pub enum Defect {
 
 impl Defect {
     /// Those that one of many seeds shows. The others have a test of their own.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 34] = [
+        Self::DeletedWithItsAlias,
+        Self::WrittenByThePublicAlias,
+        Self::TakeoverBeforeItIsSettled,
+        Self::TakeoverBehindABrokenStep,
+        Self::SecondLookInOneGeneration,
+        Self::KeptIsNotWritten,
         Self::PositionById,
         Self::VersionIsTheEventsId,
         Self::VersionFromASequence,
@@ -102,6 +120,7 @@ impl Defect {
     /// Where the stories are others by now, the search goes on through all.
     pub fn first_seed(self) -> u64 {
         let rare = [
+            (Self::TakeoverBehindABrokenStep, 1799),
             (Self::NoReRead, 15_438),
             (Self::ConfirmedBeforeTheFanOut, 10_369),
             (Self::NoVersionOnDelete, 1978),

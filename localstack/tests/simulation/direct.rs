@@ -10,7 +10,7 @@ use std::time::Duration;
 use database::Stream;
 use drain::{Outcome, Sink, Step};
 use message::Change;
-use search::{Answer, Bulk, Cluster, Deadline, Outcome as Written};
+use search::{Answer, Bulk, Cluster, Deadline, Outcome as Written, names};
 use serde_json::Value;
 use telemetry::Trace;
 use tokio::task::JoinSet;
@@ -38,7 +38,7 @@ pub struct ElasticSink {
 /// Documents on their way.
 pub struct Writing {
     world: Arc<World>,
-    /// By stream, since each has its index.
+    /// By the alias of a generation, since each has its index.
     writes: BTreeMap<String, Vec<Write>>,
     requests: JoinSet<Vec<(Write, Written)>>,
     outcome: Outcome,
@@ -70,7 +70,8 @@ impl Step for Writing {
 
     async fn put(&mut self, stream: &Stream, change: &Change<'_>, document: Option<&str>) -> Result<(), Failed> {
         let write = self.world.state().targets.admit(DRAIN, &mut self.outcome, stream, change, document);
-        self.writes.entry(stream.name.clone()).or_default().extend(write);
+        let alias = names::write_alias(stream.base(), stream.generation);
+        self.writes.entry(alias).or_default().extend(write);
         if self.writes.values().map(Vec::len).sum::<usize>() >= MOST_WRITES {
             self.send().await?;
         }
@@ -86,11 +87,11 @@ impl Step for Writing {
 
 impl Writing {
     async fn send(&mut self) -> Result<(), Failed> {
-        for (stream, writes) in mem::take(&mut self.writes) {
+        for (alias, writes) in mem::take(&mut self.writes) {
             if self.requests.len() >= MOST_REQUESTS {
                 self.take().await?;
             }
-            self.requests.spawn_local(write(self.world.clone(), stream, writes));
+            self.requests.spawn_local(write(self.world.clone(), alias, writes));
         }
         Ok(())
     }
@@ -141,7 +142,7 @@ impl Cluster for Unsteady {
     }
 }
 
-async fn write(world: Arc<World>, stream: String, writes: Vec<Write>) -> Vec<(Write, Written)> {
+async fn write(world: Arc<World>, alias: String, writes: Vec<Write>) -> Vec<(Write, Written)> {
     let cluster = Unsteady(SimulatedCluster(world));
     let deadline = Deadline::at(Instant::now() + REQUEST_TIMEOUT);
     let documents: Vec<Option<String>> =
@@ -151,7 +152,7 @@ async fn write(world: Arc<World>, stream: String, writes: Vec<Write>) -> Vec<(Wr
         .zip(&documents)
         .map(|(write, document)| search::Write::new(&write.key, write.version, document.as_deref()))
         .collect();
-    let bulk = Bulk { cluster: &cluster, alias: &stream, limit_bytes: BULK_BYTES, deadline };
+    let bulk = Bulk { cluster: &cluster, alias: &alias, limit_bytes: BULK_BYTES, deadline };
     let answers = bulk.write(&lines).await;
     writes.into_iter().zip(answers).collect()
 }

@@ -1,6 +1,6 @@
 //! A model of Elasticsearch: external versions, and tombstones that it forgets.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Weak};
 
 use anyhow::{Result, bail};
@@ -9,17 +9,24 @@ use search::{Answer, Cause, Cluster, Deadline, Reason, names};
 use serde_json::{Value, json};
 
 use crate::defects::Defect;
+use crate::log::{STREAMS, base_of};
 use crate::world::{State, World};
 
 /// `index.gc_deletes`: as migrate sets it, and as it is by default. What looks again has no need of the longer one.
 const GC_DELETES_MS: i64 = 3_600_000;
 const SHORT_GC_DELETES_MS: i64 = 60_000;
 
-/// The indexes, by their alias, and the requests that are under way to them.
+/// The indexes, by the alias by which each is written, and the requests that are under way to them.
 #[derive(Debug, Default)]
 pub struct Elastic {
     gc_deletes_ms: i64,
     indexes: BTreeMap<String, BTreeMap<String, Document>>,
+    /// The index of each stream that is searched.
+    public: BTreeMap<&'static str, String>,
+    /// Of each index and key, the highest version that ever arrived there, and the highest that was not refused; deletes included.
+    arrived: BTreeMap<(String, String), (i64, i64)>,
+    /// What whoever searches would have noticed.
+    pub noticed: Option<String>,
     under_way: BTreeMap<u64, Request>,
     next_request: u64,
     last_write: i64,
@@ -57,7 +64,54 @@ impl Elastic {
     /// Where it is written to straight from the log, it forgets deletes soon.
     pub fn new(is_direct: bool) -> Self {
         let gc_deletes_ms = if is_direct { SHORT_GC_DELETES_MS } else { GC_DELETES_MS };
-        Self { gc_deletes_ms, ..Self::default() }
+        let first = |stream| names::write_alias(stream, 1);
+        let indexes = STREAMS.map(|stream| (first(stream), BTreeMap::new())).into();
+        let public = STREAMS.map(|stream| (stream, first(stream))).into();
+        Self { gc_deletes_ms, indexes, public, ..Self::default() }
+    }
+
+    /// Makes an index, empty.
+    pub fn create(&mut self, alias: String) {
+        self.indexes.insert(alias, BTreeMap::new());
+    }
+
+    /// Deletes an index, if it is there, and every alias of it.
+    pub fn delete(&mut self, alias: &str) {
+        if let Some((stream, _)) = self.public.iter().find(|(_, public)| *public == alias) {
+            self.noticed = Some(format!("the index {alias} is deleted while {stream} is searched in it"));
+        }
+        self.indexes.remove(alias);
+        self.arrived.retain(|(index, _), _| index != alias);
+        self.damaged.retain(|(index, _), _| index != alias);
+    }
+
+    /// The index of a stream that is searched.
+    pub fn public(&self, stream: &str) -> &str {
+        &self.public[stream]
+    }
+
+    /// Lets the public alias of a stream stand for another index. Whoever searches must find nothing older than before.
+    pub fn move_alias(&mut self, stream: &'static str, to: &str) {
+        let from = self.public[stream].clone();
+        let keys: BTreeSet<&String> =
+            [from.as_str(), to].iter().filter_map(|it| self.indexes.get(*it)).flat_map(BTreeMap::keys).collect();
+        for key in keys {
+            let [before, after] = [&from, to].map(|index| self.indexed(index, key));
+            let arrived = |index: &str| self.arrived.get(&(index.to_owned(), key.clone())).copied().unwrap_or_default();
+            let ((_, was), (is, _)) = (arrived(&from), arrived(to));
+            let is_excused = before.is_damaged || after.is_damaged || before.document == after.document;
+            if is < was && !is_excused {
+                let told = format!(
+                    "{stream} {key}: {:?} of {was} was found in {from}, and {:?} of {is} is found in {to}",
+                    before.document, after.document
+                );
+                self.noticed.get_or_insert(told);
+            }
+        }
+        if !self.indexes.contains_key(to) {
+            self.noticed.get_or_insert(format!("{stream} is searched in {to}, which is not there"));
+        }
+        self.public.insert(stream, to.to_owned());
     }
 
     /// What is in an index.
@@ -78,7 +132,7 @@ impl Elastic {
     /// Somebody changes a document, or removes it without a trace, or leaves one from long ago where there is none.
     pub fn damage(&mut self, alias: &str, key: &str, is_removal: bool, now_ms: i64) {
         self.last_write += 1;
-        let index = self.indexes.entry(alias.to_owned()).or_default();
+        let Some(index) = self.indexes.get_mut(alias) else { return };
         let before = index.remove(key);
         let version = before.as_ref().map_or(1, |before| before.version);
         let damaged = self.damaged.entry((alias.to_owned(), key.to_owned())).or_default();
@@ -127,10 +181,15 @@ impl Elastic {
             }
             json!({ name: item })
         };
+        let Some(index) = self.indexes.get_mut(alias) else {
+            return item(404, "", json!({"type": "index_not_found_exception", "reason": "no such index"}));
+        };
+        let arrived = self.arrived.entry((alias.to_owned(), key.to_owned())).or_default();
+        arrived.0 = version.max(arrived.0);
         if source.is_some_and(is_refused) {
             return item(400, "", json!({"type": "document_parsing_exception", "reason": "the model refuses it"}));
         }
-        let index = self.indexes.entry(alias.to_owned()).or_default();
+        arrived.1 = version.max(arrived.1);
         index.retain(|_, document| document.source.is_some() || document.written_ms + self.gc_deletes_ms > now_ms);
         let before = index.get(key);
         let was_there = before.is_some_and(|document| document.source.is_some());
@@ -167,6 +226,10 @@ pub fn carry_out(state: &mut State, request: u64, now_ms: i64) -> Option<Vec<Val
     let Request { alias, lines, .. } = state.elastic.under_way.remove(&request)?;
     let mut items = vec![];
     let mut lines = lines.iter();
+    let alias = match state.defect {
+        Some(Defect::WrittenByThePublicAlias) => state.elastic.public(base_of(&alias)).to_owned(),
+        _ => alias,
+    };
     while let Some(line) = lines.next() {
         let action: Value = serde_json::from_str(line).unwrap();
         let is_index = action.get("index").is_some();
@@ -195,6 +258,37 @@ impl SimulatedCluster {
             bail!("the model does not answer");
         }
         Ok(answer(&state.elastic))
+    }
+
+    /// All that was written by then can be found.
+    pub async fn refresh(&self) -> Result<()> {
+        self.ask(|_| ()).await
+    }
+
+    pub async fn public(&self, stream: &'static str) -> Result<String> {
+        self.ask(|elastic| elastic.public(stream).to_owned()).await
+    }
+
+    /// Its answer may be lost.
+    pub async fn move_alias(&self, stream: &'static str, to: &str) -> Result<()> {
+        self.ask(|_| ()).await?;
+        let state = &mut *self.0.state();
+        state.elastic.move_alias(stream, to);
+        if state.fails(40) {
+            bail!("the model does not answer");
+        }
+        Ok(())
+    }
+
+    /// Its answer may be lost.
+    pub async fn delete(&self, alias: &str) -> Result<()> {
+        self.ask(|_| ()).await?;
+        let state = &mut *self.0.state();
+        state.elastic.delete(alias);
+        if state.fails(40) {
+            bail!("the model does not answer");
+        }
+        Ok(())
     }
 
     /// What it has of these keys.
@@ -234,9 +328,7 @@ impl Cluster for SimulatedCluster {
             if let Some(refusal) = refuse(state, lines.len()) {
                 return refusal;
             }
-            // Of the only generation: the model knows an index by its stream.
-            let index = alias.trim_end_matches(".g1");
-            let request = state.elastic.send(index, lines, since_ms, Arc::downgrade(&client));
+            let request = state.elastic.send(alias, lines, since_ms, Arc::downgrade(&client));
             // It stays under way longer than anybody waits for it.
             if state.fails(60) {
                 return lost();
@@ -254,12 +346,16 @@ impl Cluster for SimulatedCluster {
 
     async fn indexes_of(&self, alias: &str, _deadline: Deadline) -> Answer {
         self.0.turn().await;
-        match refuse(&mut self.0.state(), 0) {
-            Some(refusal) => refusal,
-            None => Answer::Success(
-                json!({ names::index(alias.trim_end_matches(".g1"), 1, &json!({})): {} }).to_string().into_bytes(),
-            ),
+        let state = &mut *self.0.state();
+        if let Some(refusal) = refuse(state, 0) {
+            return refusal;
         }
+        if !state.elastic.indexes.contains_key(alias) {
+            return Answer::Refused { status: 404, cause: None };
+        }
+        let number = alias.rsplit_once(".g").and_then(|(_, number)| number.parse().ok()).unwrap_or_default();
+        let index = names::index(base_of(alias), number, &json!({}));
+        Answer::Success(json!({ index: {} }).to_string().into_bytes())
     }
 }
 

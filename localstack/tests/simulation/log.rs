@@ -1,13 +1,18 @@
 //! A model of the log: transactions, snapshots, subscriptions.
 
+mod fan_out;
+mod flights;
+mod generations;
 mod targets;
 mod validation;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use database::delivery::{Departure, Landed, Landing};
 use message::Operation;
 
+use self::fan_out::{Expanded, Expansion};
+use self::flights::{Flight, FlightId};
+pub use self::generations::{Defined, Generations, Stage, base_of, name_of, stream_names};
 use self::targets::Aside;
 pub use self::targets::{Letter, TABLE, TARGETS, TOPIC, Waiting};
 pub use self::validation::Known;
@@ -43,28 +48,6 @@ impl Snapshot {
     }
 }
 
-/// What a step sent of one stream.
-#[derive(Clone, Debug)]
-struct Flight {
-    parts: usize,
-    first_id: i64,
-    last_id: i64,
-    seen: Snapshot,
-    overtaken: u32,
-    later: i64,
-    logged_to: Option<i64>,
-    logged: Option<Snapshot>,
-}
-
-/// An expansion that is done.
-#[derive(Clone, Debug)]
-struct Expanded {
-    seen: Snapshot,
-    logged: Option<Snapshot>,
-}
-
-type FlightId = (i64, String);
-
 /// What a row of the log says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -72,6 +55,8 @@ pub enum Event {
     Change(Operation, String),
     /// A person changed, whom projects show.
     FanOut(i64),
+    /// All documents of a stream are to be logged.
+    Resync,
 }
 
 #[derive(Clone, Debug)]
@@ -82,6 +67,18 @@ pub struct Row {
     pub event: Event,
     /// No other subscription reads it.
     only_for: Option<&'static str>,
+    /// A walk of the log found that its key is in no source any more.
+    is_walked: bool,
+}
+
+impl Row {
+    /// Of the document that changed.
+    fn key(&self) -> Option<String> {
+        match &self.event {
+            Event::Change(_, key) => Some(key.clone()),
+            Event::FanOut(_) | Event::Resync => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -93,6 +90,8 @@ struct Subscription {
     first_id: Option<i64>,
     after_id: i64,
     reserved: i64,
+    /// When the holder took over.
+    taken_over: Option<Snapshot>,
     holder: Option<SessionId>,
     locked_by: Option<SessionId>,
     /// Of the defect that takes an id for a position.
@@ -124,12 +123,16 @@ pub struct Log {
     subscriptions: BTreeMap<&'static str, Subscription>,
     sessions: BTreeMap<SessionId, Transaction>,
     next_session: SessionId,
-    expansions: BTreeMap<i64, (BTreeSet<i64>, Snapshot)>,
+    expansions: BTreeMap<i64, Expansion>,
     next_expansion: i64,
+    /// When each stream's persons, and its resyncs, had their last turn.
+    turns: BTreeMap<(&'static str, bool), u64>,
+    /// Orders turns.
+    clock: u64,
     /// Never given again, also where its transaction is rolled back.
     last_look: i64,
-    /// Of `projects`, which alone are fanned out.
     expanded: Vec<Expanded>,
+    generations: Generations,
     flights: BTreeMap<FlightId, Flight>,
     /// Of each flight, the parts, and whether they are final.
     landed: BTreeMap<FlightId, BTreeMap<i32, bool>>,
@@ -234,14 +237,22 @@ impl Log {
         !self.running.contains(&row.xid) || self.sessions.get(&session).is_some_and(|t| t.xid == Some(row.xid))
     }
 
-    fn add(&mut self, session: SessionId, stream: &'static str, event: Event) {
-        self.add_for(None, session, stream, event);
+    fn add(&mut self, session: SessionId, stream: &'static str, event: Event) -> i64 {
+        self.add_for(None, session, stream, event)
     }
 
-    fn add_for(&mut self, only_for: Option<&'static str>, session: SessionId, stream: &'static str, event: Event) {
+    /// Its id.
+    fn add_for(
+        &mut self,
+        only_for: Option<&'static str>,
+        session: SessionId,
+        stream: &'static str,
+        event: Event,
+    ) -> i64 {
         let (id, xid) = (self.next_id, self.xid(session));
         self.next_id += 1;
-        self.rows.insert(id, Row { id, xid, stream, event, only_for });
+        self.rows.insert(id, Row { id, xid, stream, event, only_for, is_walked: false });
+        id
     }
 
     // What applications do.
@@ -278,7 +289,7 @@ impl Log {
                     self.add(session, stream, Event::Change(Operation::Upsert, key));
                 }
             }
-            Some((stream, event)) => self.add(session, stream, event),
+            Some((stream, event)) => drop(self.add(session, stream, event)),
             None => {}
         }
         self.transaction(session).changes.push(change);
@@ -305,7 +316,10 @@ impl Log {
     // What the trigger asks.
 
     fn reads(reader: &str, row: &Row) -> bool {
-        matches!(row.event, Event::FanOut(_)) == (reader == FAN_OUT) && row.only_for.is_none_or(|only| only == reader)
+        match row.event {
+            Event::FanOut(_) | Event::Resync => reader == FAN_OUT,
+            Event::Change(..) => reader != FAN_OUT && row.only_for.is_none_or(|only| only == reader),
+        }
     }
 
     /// The subscription's row as a session sees it: another's transaction has not changed it before it commits.
@@ -352,8 +366,9 @@ impl Log {
         }
         let last = first + span - 1;
         self.statement(session, |log, _| {
+            let now = log.snapshot();
             let position = log.subscriptions.get_mut(reader).unwrap();
-            position.reserved = last;
+            (position.reserved, position.taken_over) = (last, Some(now));
             position.holder = Some(session);
         });
         Some((first, last))
@@ -467,190 +482,6 @@ impl Log {
         (position.first_id, position.after_id) = (None, 0);
     }
 
-    /// One page: how many expansions were begun, and whether there may be more.
-    pub fn collect(&mut self, session: SessionId) -> (i64, bool) {
-        self.note_logged();
-        if !self.is_pending(session, FAN_OUT) {
-            return (0, false);
-        }
-        self.statement(session, |log, session| {
-            let rows = log.page(session, FAN_OUT, log.subscriptions[FAN_OUT].after_id, 1000);
-            let Some(last) = rows.last() else {
-                log.finish(FAN_OUT);
-                return (0, true); // an interval has an end, what is pending perhaps not
-            };
-            log.advance(FAN_OUT, last.id);
-            let person = |row: &Row| if let Event::FanOut(person) = row.event { Some(person) } else { None };
-            let seen = log.subscriptions[FAN_OUT].began.clone();
-            log.expansions.insert(log.next_expansion, (rows.iter().filter_map(person).collect(), seen));
-            log.next_expansion += 1;
-            (1, true)
-        })
-    }
-
-    /// The expansion that was worked off, and how many rows it logged.
-    pub fn expand(&mut self, session: SessionId) -> Option<(i64, i64)> {
-        let (expansion, (people, seen)) = self.expansions.pop_first()?;
-        self.expanded.push(Expanded { seen, logged: None });
-        let owned = people.into_iter().flat_map(|person| self.tables.owned_by(person));
-        let keys: BTreeSet<String> = owned.collect();
-        let count = keys.len();
-        self.statement(session, |log, session| {
-            for key in keys {
-                log.add(session, "projects", Event::Change(Operation::Upsert, key));
-            }
-        });
-        Some((expansion, i64::try_from(count).unwrap()))
-    }
-
-    fn note_logged(&mut self) {
-        let snapshot = self.snapshot();
-        for expanded in &mut self.expanded {
-            expanded.logged.get_or_insert_with(|| snapshot.clone());
-        }
-    }
-
-    // What has arrived.
-
-    pub fn depart(&mut self, session: SessionId, reader: &'static str, departure: &Departure) {
-        let seen = if departure.has_waited { Snapshot::default() } else { self.subscriptions[reader].began.clone() };
-        for flight in &departure.flights {
-            let departed = Flight {
-                parts: usize::try_from(flight.parts).unwrap(),
-                first_id: flight.first_id,
-                last_id: flight.last_id,
-                seen: seen.clone(),
-                overtaken: 0,
-                later: departure.base,
-                logged_to: None,
-                logged: None,
-            };
-            self.transaction(session).flights.insert((departure.base, flight.stream.clone()), departed);
-        }
-    }
-
-    pub fn land(&mut self, reader: &'static str, landings: &[Landing]) {
-        for Landing { stream, flight, part, became } in landings {
-            let id = (*flight, stream.clone());
-            if *became != Landed::Retried && *flight <= self.subscriptions[reader].reserved {
-                *self.landed.entry(id.clone()).or_default().entry(*part).or_default() |= *became == Landed::Final;
-            }
-            let newest = self.newest_flight();
-            if id.0 < newest && self.flights.get(&id).is_some_and(|flight| self.is_complete(&id, flight, true)) {
-                self.remove_flight(&id);
-            } else if let Some(flight) = self.flights.get_mut(&id) {
-                flight.overtaken = 0;
-            }
-        }
-    }
-
-    fn newest_flight(&self) -> i64 {
-        self.flights.last_key_value().map_or(0, |((base, _), _)| *base)
-    }
-
-    fn remove_flight(&mut self, id: &FlightId) {
-        self.flights.remove(id);
-        self.landed.remove(id);
-    }
-
-    fn is_complete(&self, id: &FlightId, flight: &Flight, finally: bool) -> bool {
-        let landed = self.landed.get(id).into_iter().flatten();
-        landed.filter(|(_, is_final)| **is_final || !finally).count() >= flight.parts
-    }
-
-    fn has_passed(&self, reader: &'static str, snapshot: &Snapshot) -> bool {
-        let seen = &self.position(NOBODY, reader).seen;
-        let waits = |row: &Row| Self::reads(reader, row) && snapshot.sees(row.xid) && !seen.sees(row.xid);
-        !self.rows.values().any(|row| !self.running.contains(&row.xid) && waits(row))
-    }
-
-    fn has_arrived(&self, snapshot: &Snapshot, stream: Option<&str>, looked: bool, but_for_lost: Option<i64>) -> bool {
-        let is_open = |(id, flight): (&FlightId, &Flight)| {
-            let is_left_out = flight.logged_to.is_some() && but_for_lost.is_some_and(|upto| id.0 <= upto);
-            let is_asked = stream.is_none_or(|stream| stream == id.1) && !is_left_out;
-            is_asked && !flight.seen.covers(snapshot) && !self.is_complete(id, flight, looked)
-        };
-        let is_skipped = self.defect == Some(Defect::SettledWithoutLandings);
-        self.has_passed(DRAIN, snapshot)
-            && self.has_been_taken(DRAIN, snapshot, stream, looked)
-            && (is_skipped || !self.flights.iter().any(is_open))
-    }
-
-    /// As `sluice.settled` says it.
-    pub fn settled(&self, snapshot: &Snapshot, stream: Option<&str>, looked: bool, but_for_lost: Option<i64>) -> bool {
-        if self.defect == Some(Defect::SettledWithoutFanOut) || stream == Some("items") {
-            return self.has_passed(FAN_OUT, snapshot) && self.has_arrived(snapshot, stream, looked, but_for_lost);
-        }
-        let last = self.expanded.iter().rfind(|expanded| !expanded.seen.covers(snapshot));
-        let now = self.snapshot();
-        let logged = last.map(|last| last.logged.as_ref().unwrap_or(&now));
-        self.has_fanned_out(stream, snapshot)
-            && self.has_arrived(snapshot, stream, looked, but_for_lost)
-            && logged.is_none_or(|logged| self.has_arrived(logged, Some("projects"), looked, but_for_lost))
-    }
-
-    /// Whether a flight is left of which not all is final, but for the newest ones.
-    pub fn has_flights(&self) -> bool {
-        self.flights.iter().any(|(id, flight)| !self.is_complete(id, flight, true))
-    }
-
-    /// As `sluice.watch_flights` does it, a minute after the last time: the ids of what was found lost.
-    pub fn watch_flights(&mut self, patience: u32) -> Vec<(i64, i64)> {
-        let session = self.connect();
-        let (newest, mut lost) = (self.newest_flight(), vec![]);
-        let is_kept = |id: &FlightId| id.0 >= newest || self.flights.contains_key(id);
-        let kept: BTreeMap<_, _> =
-            self.landed.iter().filter(|(id, _)| is_kept(id)).map(|(id, parts)| (id.clone(), parts.clone())).collect();
-        self.landed = kept;
-        for id in self.flights.keys().filter(|id| id.0 < newest).cloned().collect::<Vec<_>>() {
-            let mut flight = self.flights[&id].clone();
-            if self.is_complete(&id, &flight, true) {
-                self.remove_flight(&id);
-                continue;
-            }
-            if let Some(logged) = &flight.logged {
-                if self.settled(logged, Some(&id.1), false, Some(id.0)) {
-                    self.remove_flight(&id);
-                }
-                continue;
-            }
-            match flight.logged_to {
-                None => {
-                    let later = || self.flights.iter().filter(|((base, _), _)| *base >= flight.later);
-                    let has_landed = later().all(|((base, _), _)| *base > flight.later)
-                        || later().any(|(id, later)| self.is_complete(id, later, false));
-                    flight.overtaken += u32::from(newest > flight.later && flight.later > id.0 && has_landed);
-                    flight.later = newest;
-                    if flight.overtaken >= patience {
-                        lost.push((flight.first_id, flight.last_id));
-                        let mut keys: Vec<String> = vec![];
-                        for (_, row) in self.rows.range(flight.first_id..=flight.last_id) {
-                            let Event::Change(_, key) = &row.event else { continue };
-                            if row.stream == id.1 && !self.running.contains(&row.xid) && !keys.contains(key) {
-                                keys.push(key.clone());
-                            }
-                        }
-                        let stream = if id.1 == "items" { "items" } else { "projects" };
-                        for key in keys {
-                            self.add_for(Some(DRAIN), session, stream, Event::Change(Operation::Upsert, key));
-                        }
-                        flight.logged_to = Some(flight.last_id);
-                    }
-                }
-                Some(_) => flight.logged = Some(self.snapshot()),
-            }
-            self.flights.insert(id, flight);
-        }
-        self.commit(session);
-        self.sessions.remove(&session);
-        let done = (0..self.expanded.len()).rev().find(|index| {
-            let logged = self.expanded[*index].logged.as_ref();
-            logged.is_some_and(|logged| self.has_arrived(logged, Some("projects"), true, None))
-        });
-        self.expanded.drain(..done.map_or(0, |index| index + 1));
-        lost
-    }
-
     // What anybody reads.
 
     /// A document as it is now.
@@ -658,12 +489,8 @@ impl Log {
         self.tables.document(stream, key)
     }
 
-    /// Every key that the log has ever named.
+    /// Every key that the log has ever named, and the stream that it is of, in whichever generation.
     pub fn keys(&self) -> BTreeSet<(&'static str, String)> {
-        let key = |row: &Row| match &row.event {
-            Event::Change(_, key) => Some((row.stream, key.clone())),
-            Event::FanOut(_) => None,
-        };
-        self.rows.values().filter_map(key).collect()
+        self.rows.values().filter_map(|row| Some((base_of(row.stream), row.key()?))).collect()
     }
 }

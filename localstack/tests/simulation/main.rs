@@ -13,6 +13,7 @@
 mod defects;
 mod direct;
 mod elastic;
+mod keeper;
 mod log;
 mod process;
 mod real;
@@ -34,7 +35,7 @@ use anyhow::{Context, Result, ensure};
 use localstack::{parameter, variable};
 
 use crate::defects::Defect;
-use crate::run::{run, run_all_day, run_on_postgres};
+use crate::run::{Changed, run, run_all_day, run_on_postgres};
 use crate::targets::Told;
 
 /// Seeds of one run, unless SEEDS says otherwise.
@@ -58,6 +59,7 @@ fn the_index_equals_the_source_whatever_happens() -> Result<()> {
     let seeds = parameter("SEEDS").unwrap_or(SEEDS);
     let (begun, mut faults, mut invocations) = (Instant::now(), 0, 0);
     let (mut looked_again, mut confirmed, mut repaired) = (0, 0, 0);
+    let mut generations = Changed::default();
     for seed in 0..seeds {
         let outcome = run(seed, None, false).with_context(|| format!("repeat with SEED={seed}"))?;
         faults += outcome.faults;
@@ -65,14 +67,17 @@ fn the_index_equals_the_source_whatever_happens() -> Result<()> {
         looked_again += outcome.looked_again;
         confirmed += outcome.confirmed;
         repaired += outcome.repaired;
+        generations.add(outcome.generations);
     }
     eprintln!(
         "{seeds} seeds, {faults} faults, {invocations} batches, {looked_again} differences looked at again, {confirmed} \
-         confirmed, {repaired} repaired in {:?}",
+         confirmed, {repaired} repaired, {generations:?} in {:?}",
         begun.elapsed()
     );
+    let Changed { begun, taken_over, rolled_back, given_up, gone } = generations;
     // A run that tried nothing proves nothing.
     ensure!(faults > 0 && invocations > 0 && looked_again > confirmed && repaired > 0, "nothing happened");
+    ensure!(![begun, taken_over, rolled_back, given_up, gone].contains(&0), "nothing happened to generations");
     Ok(())
 }
 

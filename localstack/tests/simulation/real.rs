@@ -9,7 +9,7 @@ use search::names;
 use serde_json::json;
 use tokio_postgres::Client;
 
-use crate::log::{STREAMS, SessionId, TABLE, TOPIC};
+use crate::log::{STREAMS, SessionId, TABLE, TOPIC, stream_names};
 use crate::tables::Change;
 
 /// The tables, streams and triggers that the model has.
@@ -63,6 +63,8 @@ impl Real {
             let index = names::index(stream, 1, &json!({}));
             let live = "SELECT sluice.set_live(subscription, stream, $2, mapping) FROM sluice.target WHERE stream = $1";
             owner.execute(live, &[&stream, &index]).await?;
+        }
+        for stream in stream_names() {
             let lease = "INSERT INTO sluice.lease (name, holder, expires_at) VALUES ($1, $2, 'infinity')";
             owner.execute(lease, &[&format!("validate elasticsearch {stream}"), &VALIDATOR]).await?;
         }
@@ -180,6 +182,37 @@ impl Real {
     /// Asks for a round.
     pub async fn validate(&self, stream: &str, repair: bool) -> Result<()> {
         self.owner.execute("SELECT sluice.validate($1, repair => $2)", &[&stream, &repair]).await?;
+        Ok(())
+    }
+
+    pub async fn begin_generation(&self, stream: &str, number: i32, index: &str) -> Result<()> {
+        self.owner.execute("SELECT sluice.begin_generation($1, $2, $3)", &[&stream, &number, &index]).await?;
+        Ok(())
+    }
+
+    pub async fn approve_generation(&self, stream: &str, accept_letters: bool) -> Result<bool> {
+        let query = "SELECT sluice.approve_generation($1, $2)";
+        Ok(self.owner.query_one(query, &[&stream, &accept_letters]).await?.get(0))
+    }
+
+    pub async fn roll_back(&self, stream: &str) -> Result<bool> {
+        Ok(self.owner.query_one("SELECT sluice.roll_back($1)", &[&stream]).await?.get(0))
+    }
+
+    pub async fn abort_generation(&self, stream: &str) -> Result<i64> {
+        Ok(self.owner.query_one("SELECT sluice.abort_generation($1)", &[&stream]).await?.get(0))
+    }
+
+    /// A generation is filled, or not yet.
+    pub async fn note_filled(&self, generation: &str, is_filled: bool) -> Result<()> {
+        let told = "UPDATE sluice.generation SET filled = CASE WHEN $2 THEN coalesce(filled, sluice.snapshot()) END WHERE stream = $1";
+        self.owner.execute(told, &[&generation, &is_filled]).await?;
+        Ok(())
+    }
+
+    /// What was to fill a generation has settled.
+    pub async fn settle_filled(&self, generation: &str) -> Result<()> {
+        self.owner.execute("UPDATE sluice.generation SET filled = '1:1:' WHERE stream = $1", &[&generation]).await?;
         Ok(())
     }
 

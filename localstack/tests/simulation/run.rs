@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
+use database::flight_name;
+use message::Message;
 use serde_json::Value;
 use tokio::runtime::Builder;
 use tokio::task::LocalSet;
 
 use crate::defects::Defect;
 use crate::elastic::{Indexed, is_refused};
-use crate::log::{DRAIN, STREAMS, Snapshot};
+use crate::log::{DRAIN, Defined, STREAMS, Snapshot, base_of};
 use crate::real::Real;
 use crate::scheduler::Scheduler;
 use crate::sqs::Refused;
@@ -24,8 +26,8 @@ const STEPS: usize = 1200;
 /// What came of it.
 #[derive(Debug, PartialEq)]
 pub struct Outcome {
-    /// By stream and key.
-    pub indexed: BTreeMap<(&'static str, String), Value>,
+    /// By the generation of a stream, and key.
+    pub indexed: BTreeMap<(String, String), Value>,
     /// Stream, key and error of each dead letter.
     pub letters: BTreeSet<(String, String, String)>,
     /// Of the log.
@@ -37,7 +39,30 @@ pub struct Outcome {
     pub looked_again: usize,
     pub confirmed: usize,
     pub repaired: usize,
+    pub generations: Changed,
     pub targets: Told,
+}
+
+/// What came of generations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    pub begun: usize,
+    /// That one took over for the first time.
+    pub taken_over: usize,
+    pub rolled_back: usize,
+    pub given_up: usize,
+    /// Deleted with their indexes.
+    pub gone: usize,
+}
+
+impl Changed {
+    pub fn add(&mut self, other: Self) {
+        self.begun += other.begun;
+        self.taken_over += other.taken_over;
+        self.rolled_back += other.rolled_back;
+        self.given_up += other.given_up;
+        self.gone += other.gone;
+    }
 }
 
 /// On the model of the log. `has_targets`: the streams go straight to targets, too.
@@ -77,6 +102,8 @@ async fn simulate(seed: u64, defect: Option<Defect>, real: Option<Arc<Real>>, ha
     scheduler.come_to_rest().await?;
     scheduler.validate_at_rest().await?;
     scheduler.redrive_at_rest().await?;
+    check(&world.state())?;
+    scheduler.go_back_and_forth().await?;
     let mut outcome = check(&world.state())?;
     outcome.invocations = scheduler.invocations;
     Ok(outcome)
@@ -94,7 +121,8 @@ pub fn require_arrived(state: &State, snapshot: &Snapshot, since: usize, looked:
             .iter()
             .map(|tables| tables.document(stream, &key).map(|text| serde_json::from_str(&text).unwrap()))
             .collect();
-        let Indexed { document: found, is_damaged, .. } = state.elastic.indexed(stream, &key);
+        let live = state.log.stream(stream).map(Defined::alias).unwrap_or_default();
+        let Indexed { document: found, is_damaged, .. } = state.elastic.indexed(&live, &key);
         let is_excused = is_damaged
             || versions.iter().flatten().any(is_refused)
             || !looked && found.is_some() && versions.contains(&None);
@@ -108,11 +136,12 @@ pub fn require_arrived(state: &State, snapshot: &Snapshot, since: usize, looked:
 
 /// What differs was confirmed by the last rounds, as what it is, and nothing else was.
 pub fn require_told(state: &State) -> Result<()> {
-    for stream in STREAMS {
+    for defined in state.log.streams().filter(|it| it.is_comparable()) {
+        let stream = defined.name;
         let told = state.log.differences(stream).into_iter().map(|known| (known.key, known.class));
         let told: BTreeMap<String, String> = told.collect();
-        let indexed = state.elastic.documents(stream);
-        let logged = state.log.keys().into_iter().filter(|(other, _)| *other == stream).map(|(_, key)| key);
+        let indexed = state.elastic.documents(&defined.alias());
+        let logged = state.log.keys().into_iter().filter(|(other, _)| *other == base_of(stream)).map(|(_, key)| key);
         for key in logged.chain(indexed.keys().cloned()).collect::<BTreeSet<String>>() {
             let source = state.log.document(stream, &key).map(|text| serde_json::from_str::<Value>(&text).unwrap());
             let class = class(source.as_ref(), indexed.get(&key));
@@ -127,46 +156,80 @@ pub fn require_told(state: &State) -> Result<()> {
     Ok(())
 }
 
-/// The index equals the source, and what cannot be in the index is a dead letter with its reason.
+/// Each index that is not to be deleted equals the source, and what cannot be in it is a dead letter with its reason.
 fn check(state: &State) -> Result<Outcome> {
-    let mut indexed = BTreeMap::new();
-    for stream in ["items", "projects"] {
-        let documents = state.elastic.documents(stream).into_iter();
-        indexed.extend(documents.map(|(key, document)| ((stream, key), document)));
-    }
     let Refused { batches, messages, fresh } = state.refused;
     ensure!(
         batches == 0,
         "Lambda takes the indexer for a loop and refused {batches} batches of {messages} messages, {fresh} of them as they \
          came from the trigger: each waits until it is received again, and in the end is a dead letter without a reason"
     );
-    let keys = state.log.keys();
-    for (stream, key) in &keys {
-        let source = state.log.document(stream, key).map(|text| serde_json::from_str::<Value>(&text).unwrap());
-        let found = indexed.get(&(*stream, key.clone()));
+    let mut indexed = BTreeMap::new();
+    for stream in state.log.streams() {
+        let documents = check_index(state, stream)?;
+        indexed.extend(documents.into_iter().map(|(key, document)| ((stream.flight_name(), key), document)));
+    }
+    for stream in STREAMS {
+        let live = state.log.stream(stream).map(Defined::alias);
+        let public = state.elastic.public(stream);
+        ensure!(live.as_deref() == Some(public), "{stream} is searched in {public}, and {live:?} is the live one");
+    }
+    let letter = |name: &str, letter: &crate::sqs::Stored| letter.attribute(name).to_owned();
+    let letters: BTreeSet<_> = state
+        .dead_letters
+        .all()
+        .map(|(_, l)| (letter("stream", l), letter("key", l), letter("error_type", l)))
+        .collect();
+    // What was sent to a generation that was given up is none.
+    let unknown = letters.iter().find(|(.., error_type)| error_type == "unknown_stream" || error_type == "no_index");
+    ensure!(unknown.is_none(), "{unknown:?} is a letter for its index, which is gone");
+    let Validated { looked_again, confirmed, repaired, .. } = state.validated;
+    let (changes, faults) = (state.log.keys().len(), state.faults);
+    let (generations, targets) = (state.told_generations, state.targets.told);
+    Ok(Outcome {
+        indexed,
+        letters,
+        changes,
+        faults,
+        invocations: 0,
+        looked_again,
+        confirmed,
+        repaired,
+        generations,
+        targets,
+    })
+}
+
+/// The documents of an index.
+fn check_index(state: &State, stream: &Defined) -> Result<BTreeMap<String, Value>> {
+    let indexed = state.elastic.documents(&stream.alias());
+    if !stream.is_delivered() {
+        return Ok(indexed);
+    }
+    let (base, name) = (base_of(stream.name), stream.flight_name());
+    let keys: BTreeSet<String> =
+        state.log.keys().into_iter().filter(|(other, _)| *other == base).map(|(_, key)| key).collect();
+    for key in &keys {
+        let source = state.log.document(base, key).map(|text| serde_json::from_str::<Value>(&text).unwrap());
+        let found = indexed.get(key);
         if let Some(refused) = source.as_ref().filter(|source| is_refused(source)) {
             // Without a queue it is a letter of a direct target, and was looked for.
             if state.log.direct.contains(&DRAIN) {
                 continue;
             }
-            let newest = state.newest.get(&((*stream).to_owned(), key.clone())).context("it was never sent")?;
+            let newest = state.newest.get(&(name.clone(), key.clone())).context("it was never sent")?;
             let is_told = state.dead_letters.all().any(|(_, letter)| {
-                let is_of_it = letter.attribute("stream") == *stream && letter.attribute("key") == key;
+                let of = Message::parse(&letter.body).map(|body| flight_name(&body.stream, body.generation));
+                let is_of_it = of.is_ok_and(|of| of == name) && letter.attribute("key") == key;
                 is_of_it && letter.attribute("version") == newest.to_string() && !letter.attribute("reason").is_empty()
             });
-            ensure!(is_told, "{stream} {key}: {refused} is refused, and no dead letter says so");
+            ensure!(is_told, "{name} {key}: {refused} is refused, and no dead letter says so");
             continue;
         }
-        ensure!(source.as_ref() == found, "{stream} {key}: the source has {source:?}, the index {found:?}");
+        ensure!(source.as_ref() == found, "{name} {key}: the source has {source:?}, the index {found:?}");
     }
-    for (stream, key) in indexed.keys() {
-        ensure!(keys.contains(&(*stream, key.clone())), "{stream} {key}: nobody ever wrote it");
+    for key in indexed.keys() {
+        ensure!(keys.contains(key), "{name} {key}: nobody ever wrote it");
     }
-    let letter = |name: &str, letter: &crate::sqs::Stored| letter.attribute(name).to_owned();
-    let letters =
-        state.dead_letters.all().map(|(_, l)| (letter("stream", l), letter("key", l), letter("error_type", l)));
-    let Validated { looked_again, confirmed, repaired, .. } = state.validated;
-    let (letters, changes, faults) = (letters.collect(), keys.len(), state.faults);
-    let targets = state.targets.told;
-    Ok(Outcome { indexed, letters, changes, faults, invocations: 0, looked_again, confirmed, repaired, targets })
+    Ok(indexed)
 }

@@ -1,5 +1,6 @@
 //! Who does what next: chance decides, and the seed decides over chance.
 
+mod generations;
 mod rounds;
 mod targets;
 
@@ -22,7 +23,7 @@ use trigger::{Config, SqsSink};
 use self::targets::{CHANCES, Drainers};
 use crate::defects::Defect;
 use crate::elastic::{SimulatedCluster, carry_out};
-use crate::log::{DRAIN, SessionId, Snapshot};
+use crate::log::{DRAIN, Generations, SessionId, Snapshot};
 use crate::process::Process;
 use crate::real::Real;
 use crate::run::require_arrived;
@@ -62,12 +63,17 @@ pub struct Scheduler {
     fan_outs: Vec<Process<FanOut<Postgres>>>,
     indexers: Vec<Process<SimulatedIndexer, Invocation>>,
     validator: Process<()>,
+    keepers: Vec<Process<()>>,
     /// Of each indexer's invocation.
     lineages: Vec<Arc<AtomicU32>>,
     writers: Vec<SessionId>,
     delete_share: f32,
     /// Rounds are asked for.
     is_validated: bool,
+    /// Other generations of indexes are begun.
+    has_generations: bool,
+    /// What the last keeper found while all else was at rest.
+    kept: Option<(Generations, [String; 2])>,
     /// Somebody changes documents of the index behind Sluice's back.
     is_damaged: bool,
     is_unsettled: bool,
@@ -94,6 +100,7 @@ impl Scheduler {
         let delete_share = 0.05 + 0.5 * world.state().random.f32();
         let is_validated = world.state().random.bool();
         let is_damaged = is_validated && world.state().random.bool();
+        let has_generations = world.state().random.bool();
         let defect = world.state().defect;
         let config = Config::from_env(Env::from_pairs([
             ("DATABASE_SECRET_ARN", "none"),
@@ -128,10 +135,13 @@ impl Scheduler {
             fan_outs,
             indexers,
             validator: Process::new(),
+            keepers: (0..2).map(|_| Process::new()).collect(),
             lineages,
             writers: vec![],
             delete_share,
             is_validated,
+            has_generations,
+            kept: None,
             is_damaged,
             is_unsettled: false,
             invocations: 0,
@@ -147,11 +157,12 @@ impl Scheduler {
             let chance = self.world.state().random.u32(..chances);
             match chance {
                 0..120 => self.write().await?,
-                120..698 => {
+                120..680 => {
                     if !self.world.give_a_turn().await {
                         self.pass(Duration::from_millis(200)).await;
                     }
                 }
+                680..698 => self.happen_to_generations().await?,
                 698..700 => self.damage(),
                 700..760 => self.drain(),
                 760..810 => self.fan_out(),
@@ -248,7 +259,7 @@ impl Scheduler {
                 continue;
             } else if !self.redrive_unexplained() && self.world.state().elastic.orphans(i64::MAX).is_empty() {
                 if !self.world.state().log.has_flights() {
-                    if self.finish_rounds() {
+                    if self.finish_rounds() || self.finish_generations().await {
                         continue;
                     }
                     return self.look(true).await;
@@ -268,6 +279,7 @@ impl Scheduler {
             || self.fan_outs.iter().any(Process::is_at_work)
             || self.indexers.iter().any(Process::is_at_work)
             || self.validator.is_at_work()
+            || self.keepers.iter().any(Process::is_at_work)
             || self.targets.is_at_work()
     }
 
@@ -298,9 +310,15 @@ impl Scheduler {
             }
         }
         self.validator.finished().await;
+        for process in &mut self.keepers {
+            process.finished().await;
+        }
         self.targets.reap().await;
         if let Some(alarm) = self.world.state().validated.false_alarm.take() {
             bail!(alarm);
+        }
+        if let Some(noticed) = self.world.state().elastic.noticed.take() {
+            bail!("who searches would notice: {noticed}");
         }
         if let Some(real) = &self.real {
             self.world.ask_without_rest(real.wait()).await?;
@@ -391,11 +409,12 @@ impl Scheduler {
 
     fn kill(&mut self) {
         self.is_unsettled = true;
-        let chance = self.world.state().random.usize(..14);
+        let chance = self.world.state().random.usize(..16);
         match chance {
             0..2 => self.drainers[chance].kill(),
             2..4 => self.fan_outs[chance - 2].kill(),
             4..6 => self.validator.kill(),
+            14.. => self.keepers[chance - 14].kill(),
             _ => self.indexers[chance % 3].kill(),
         }
     }
@@ -528,8 +547,13 @@ impl Scheduler {
                 state.queue.put(letter.body, letter.attributes, now_ms);
                 return Ok(());
             }
-            let stream = if letter.attribute("stream") == "items" { "items" } else { "projects" };
-            (stream, letter.attribute("key").to_owned())
+            let key = letter.attribute("key").to_owned();
+            let delivered = state.log.of_name(letter.attribute("stream")).and_then(|name| state.log.stream(name));
+            let Some(stream) = delivered.filter(|stream| stream.is_delivered()).map(|stream| stream.name) else {
+                state.queue.put(letter.body, letter.attributes, now_ms);
+                return Ok(());
+            };
+            (stream, key)
         };
         self.redrive_key(stream, &key).await
     }

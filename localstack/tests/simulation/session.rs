@@ -1,10 +1,11 @@
 //! Sessions of the model, and of a real PostgreSQL beside it: what one answers, the other must answer, too.
 
+mod generations;
 mod reading;
 mod validation;
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use tokio_postgres::{Client, Error};
 
 use self::reading::Reading;
 use crate::defects::Defect;
-use crate::log::{Event, FAN_OUT, Letter, STREAMS, SessionId, TARGETS, Waiting};
+use crate::log::{DRAIN, Defined, Event, FAN_OUT, Letter, SessionId, TARGETS, Waiting, base_of, stream_names};
 use crate::real::Real;
 use crate::world::World;
 
@@ -40,6 +41,9 @@ pub struct SimulatedSession {
     /// Of the defect that notes looks with the next transaction.
     late_looks: Cell<Option<Looks>>,
 }
+
+/// What is compared of a stream: whether it has letters, its number, what it follows, whether it is delivered, its index.
+type Told = (bool, i32, Option<String>, bool, Option<String>);
 
 /// Deletes to be looked at again: whose they are, whether they had waited, their streams and keys, and when.
 type Looks = (&'static str, bool, Vec<(String, String)>, i64);
@@ -123,6 +127,15 @@ impl SimulatedSession {
     }
 }
 
+impl SimulatedSession {
+    /// Has PostgreSQL agree with the model about what depends on the numbers that it gives to other transactions.
+    async fn agree(&self, force: impl AsyncFnOnce(&Real) -> anyhow::Result<()>) {
+        if let Some(real) = &self.real {
+            self.world.ask(force(real)).await.unwrap();
+        }
+    }
+}
+
 /// What is known of a reader by its name.
 fn reader(name: &str) -> &'static str {
     [FAN_OUT].iter().chain(&TARGETS).find(|reader| **reader == name).unwrap()
@@ -147,6 +160,28 @@ impl SimulatedSession {
             Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))).collect())
         };
         self.compare(what, model, twin).await.map(drop)
+    }
+
+    /// What the model knows of the streams, by their names.
+    fn model_streams(&self, subscription: &str) -> HashMap<String, Stream> {
+        let log = &self.world.state().log;
+        // A generation beside the live one is one of an index, and goes to no other target.
+        let is_known = |it: &Defined| subscription == DRAIN || it.beside.is_none();
+        let stream = |it: &Defined| Stream {
+            name: it.name.to_owned(),
+            generation: it.number,
+            follows: it.beside.is_some().then(|| base_of(it.name).to_owned()),
+            subscription: subscription.to_owned(),
+            is_delivered: is_known(it) && log.is_delivered(it),
+            source: Some(format!("demo.{}", base_of(it.name))),
+            live_index: match subscription {
+                DRAIN => Some(it.index()),
+                _ => is_known(it).then(|| names::index(it.name, 1, &json!({}))),
+            },
+            has_refusals: log.has_letters(self.id, reader(subscription), it.name),
+            ..Stream::default()
+        };
+        log.streams().map(|it| (it.name.to_owned(), stream(it))).collect()
     }
 
     fn letters(&self, subscription: &str) -> Vec<Letter> {
@@ -226,7 +261,7 @@ impl Session for SimulatedSession {
             .into_iter()
             .map(|row| match row.event {
                 Event::Change(operation, key) => (row.id, row.stream.to_owned(), key, operation),
-                Event::FanOut(person) => panic!("the drain was given the fan-out of {person}"),
+                event @ (Event::FanOut(_) | Event::Resync) => panic!("the drain was given {event:?}"),
             })
             .collect();
         let twin = async |client: &Client| {
@@ -283,7 +318,7 @@ impl Session for SimulatedSession {
         self.begin_request().await?;
         {
             let state = &mut *self.world.state();
-            state.log.wait(reader(subscription), ids);
+            state.log.wait(reader(subscription), stream, ids);
             state.targets.told.set_aside += ids.len();
         }
         self.compare("wait", (), async |client| client.wait(subscription, stream, ids).await).await
@@ -351,8 +386,10 @@ impl Session for SimulatedSession {
             rows,
             ..Slice::default()
         });
-        // What did not end at once has a session of its own, or is put aside; the model knows no time.
+        // What did not end at once has a session of its own, or is put aside, and what fills an index waits for what is on its
+        // way; the model knows no time.
         let twin = async |client: &Client| {
+            client.batch_execute("UPDATE sluice.expansion_turn SET due_at = served_at").await?;
             let slice = client.expand(slice, is_slow, false).await?;
             assert_eq!(slice.failure, None);
             Ok(Slice { slow_waits: false, ..slice })
@@ -406,7 +443,7 @@ impl Session for SimulatedSession {
 
     async fn streams(&self, subscription: &str) -> Result<HashMap<String, Stream>, Error> {
         self.begin_request().await?;
-        let has_refusals = |name: &str| self.world.state().log.has_letters(self.id, reader(subscription), name);
+        let model = self.model_streams(subscription);
         let streams: HashMap<String, Stream> = match &self.twin {
             // The model knows no faults, and would go on in another way.
             Some(client) => self
@@ -416,16 +453,16 @@ impl Session for SimulatedSession {
                 .into_iter()
                 .map(|(name, stream)| (name, Stream { has_fault: false, ..stream }))
                 .collect(),
-            None => STREAMS
-                .map(|name| {
-                    (name.to_owned(), Stream { has_refusals: has_refusals(name), ..stream(subscription, name) })
-                })
-                .into_iter()
-                .collect(),
+            None => model.clone(),
         };
-        for stream in streams.values().filter(|stream| STREAMS.contains(&stream.name.as_str())) {
-            assert_eq!(stream.has_refusals, has_refusals(&stream.name), "{}: has it letters?", stream.name);
-        }
+        let told = |streams: &HashMap<String, Stream>| -> BTreeMap<String, Told> {
+            let told = |it: &Stream| {
+                (it.has_refusals, it.generation, it.follows.clone(), it.is_delivered, it.live_index.clone())
+            };
+            let known = streams.iter().filter(|(name, _)| stream_names().contains(&name.as_str()));
+            known.map(|(name, stream)| (name.clone(), told(stream))).collect()
+        };
+        assert_eq!(told(&streams), told(&model), "the streams: PostgreSQL's and the model's");
         self.end_request(streams)
     }
 
@@ -437,18 +474,6 @@ impl Session for SimulatedSession {
         in_transaction: Option<Duration>,
     ) -> impl Answers + 'a {
         Reading { session: self, stream, keys, limit_bytes, in_transaction, answers: None, answered: 0 }
-    }
-}
-
-fn stream(subscription: &str, name: &str) -> Stream {
-    Stream {
-        name: name.to_owned(),
-        subscription: subscription.to_owned(),
-        is_delivered: true,
-        source: Some(format!("demo.{name}")),
-        generation: 1,
-        live_index: Some(names::index(name, 1, &json!({}))),
-        ..Stream::default()
     }
 }
 

@@ -162,7 +162,7 @@ impl Queue for SimulatedQueue {
             }
             taken.positions.push(position);
             let mut body = message.body.clone();
-            if !self.is_for_dead_letters && state.defect == Some(Defect::NoSecondLook) && is_second_look(&body) {
+            if !self.is_for_dead_letters && is_second_look(&body) && is_never_looked_at(state.defect, &body) {
                 continue;
             }
             if !self.is_for_dead_letters && state.defect == Some(Defect::VersionIsTheEventsId) {
@@ -207,13 +207,23 @@ impl Queue for SimulatedQueue {
     }
 }
 
+/// Of the defects that leave second looks out.
+fn is_never_looked_at(defect: Option<Defect>, body: &str) -> bool {
+    match defect {
+        Some(Defect::NoSecondLook) => true,
+        Some(Defect::SecondLookInOneGeneration) => Body::parse(body).is_ok_and(|message| message.stream.contains('.')),
+        _ => false,
+    }
+}
+
 fn is_second_look(body: &str) -> bool {
     Body::parse(body).is_ok_and(|message| message.entries.iter().any(|entry| entry.change.op == Op::Look))
 }
 
 fn with_ids_for_versions(body: &str) -> String {
     let message = Body::parse(body).unwrap();
-    let mut packer = Packer::new(message.stream.as_ref(), "", usize::MAX).from_part(message.part);
+    let packer = Packer::new(message.stream.as_ref(), "", usize::MAX);
+    let mut packer = packer.of_generation(message.generation).from_part(message.part);
     for entry in &message.entries {
         let mut change = entry.change.clone();
         change.version = change.id;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::log::base_of;
+
 /// A change of one row of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Change {
@@ -77,7 +79,7 @@ impl Tables {
     /// A document as it is now.
     pub fn document(&self, stream: &str, key: &str) -> Option<String> {
         let id: i64 = key.parse().unwrap();
-        if stream == "items" {
+        if base_of(stream) == "items" {
             return self.items.get(&id).map(|n| format!(r#"{{"id":{id},"n":{n}}}"#));
         }
         let (owner, n) = self.projects.get(&id)?;
@@ -88,7 +90,7 @@ impl Tables {
     /// Of a stream's source, in their order.
     pub fn keys(&self, stream: &str) -> Vec<String> {
         let keys: Vec<&i64> =
-            if stream == "items" { self.items.keys().collect() } else { self.projects.keys().collect() };
+            if base_of(stream) == "items" { self.items.keys().collect() } else { self.projects.keys().collect() };
         keys.into_iter().map(i64::to_string).collect()
     }
 

@@ -12,7 +12,7 @@ use message::{Change, Op};
 use serde_json::Value;
 
 use crate::elastic::{Indexed, is_refused};
-use crate::log::{DRAIN, NOBODY, TABLE};
+use crate::log::{DRAIN, NOBODY, Stage, TABLE, base_of};
 use crate::world::State;
 
 /// Nobody answers, or not any more: a part of what was asked for may be done.
@@ -160,17 +160,26 @@ pub fn check_targets(state: &State, is_redriven: bool) -> Result<()> {
     state.topic.check()?;
     for target in state.log.direct {
         let letters = state.log.refusals(NOBODY, target);
-        for (stream, key) in state.log.keys() {
-            let source = state.log.document(stream, &key).map(|text| serde_json::from_str::<Value>(&text).unwrap());
+        // A generation beside the live one is one of an index, and goes to no other target.
+        let streams = state.log.streams().filter(|it| it.beside.is_none() || *target == DRAIN && it.is_delivered());
+        let keys = state.log.keys();
+        let all = streams
+            .flat_map(|it| keys.iter().filter(|(base, _)| *base == base_of(it.name)).map(move |(_, key)| (it, key)));
+        for (defined, key) in all {
+            let stream = defined.name;
+            let source = state.log.document(stream, key).map(|text| serde_json::from_str::<Value>(&text).unwrap());
             let (version, document) = match *target {
                 DRAIN => {
-                    let Indexed { version, document, .. } = state.elastic.indexed(stream, &key);
+                    let Indexed { version, document, .. } = state.elastic.indexed(&defined.alias(), key);
                     (version.unwrap_or_default(), document)
                 }
-                TABLE => state.table.row(stream, &key).unwrap_or_default(),
-                _ => state.topic.last(stream, &key).unwrap_or_default(),
+                TABLE => state.table.row(stream, key).unwrap_or_default(),
+                _ => state.topic.last(stream, key).unwrap_or_default(),
             };
-            let letter = letters.iter().find(|letter| letter.0 == stream && letter.1 == key);
+            // Those of the live one are of what was live before, too.
+            let is_of_it =
+                |name: &str| name == stream || defined.stage() == Some(Stage::Kept) && name == base_of(stream);
+            let letter = letters.iter().find(|letter| is_of_it(&letter.0) && letter.1 == *key);
             if let Some((_, _, refused, _)) = letter {
                 let is_right = |document| match is_redriven {
                     true => state.targets.refuses(target, document),

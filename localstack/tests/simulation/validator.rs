@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use database::validation::{Due, Finding, Judged, Page, Phase, Round};
 use database::{Answers, Connect, Read, Session, Stream};
-use search::names::fingerprint;
+use search::names::{self, fingerprint};
 use search::scan::Found;
 use serde_json::Value;
 
@@ -72,6 +72,8 @@ pub struct Validator {
     session: SimulatedSession,
     cluster: SimulatedCluster,
     name: &'static str,
+    /// By which its index is written.
+    alias: String,
     stream: Stream,
     scan: Option<VecDeque<Found>>,
     /// Nothing else goes on.
@@ -83,9 +85,11 @@ impl Validator {
     pub async fn work(postgres: Postgres, name: &'static str, is_at_rest: bool) -> Result<()> {
         let world = postgres.world.clone();
         let session = postgres.connect("sluice-validate").await?;
-        let stream = session.streams(DRAIN).await?.remove(name).expect("the stream is defined");
+        // Whoever changed places meanwhile has another round begun.
+        let Some(stream) = session.streams(DRAIN).await?.remove(name) else { return Ok(()) };
+        let alias = names::write_alias(stream.base(), stream.generation);
         let cluster = SimulatedCluster(world.clone());
-        let mut validator = Self { world, session, cluster, name, stream, scan: None, is_at_rest };
+        let mut validator = Self { world, session, cluster, name, alias, stream, scan: None, is_at_rest };
         for _ in 0..STEPS {
             if !validator.step().await? {
                 break;
@@ -136,7 +140,7 @@ impl Validator {
 
     async fn walk_page(&mut self, round: Round) -> Result<()> {
         if self.scan.is_none() {
-            self.scan = Some(self.cluster.scan(self.name, round.position).await?);
+            self.scan = Some(self.cluster.scan(&self.alias, round.position).await?);
         }
         let found = match &mut self.scan {
             Some(scan) => self.cluster.page(scan, PAGE).await?,
@@ -187,11 +191,11 @@ impl Validator {
     /// Reads these documents on both sides, in either order, and compares them.
     async fn examine(&self, keys: &[String]) -> Result<Vec<Examined>> {
         let is_index_first = self.world.state().random.bool();
-        let early = if is_index_first { Some(self.cluster.read(self.name, keys).await?) } else { None };
+        let early = if is_index_first { Some(self.cluster.read(&self.alias, keys).await?) } else { None };
         let sources = self.read(keys).await?;
         let found = match early {
             Some(found) => found,
-            None => self.cluster.read(self.name, keys).await?,
+            None => self.cluster.read(&self.alias, keys).await?,
         };
         let mut examined = vec![];
         for ((key, source), indexed) in keys.iter().zip(sources).zip(found) {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use database::flight_name;
 use fastrand::Rng;
 use message::{Message, Op};
 use tokio::sync::oneshot;
@@ -14,6 +15,7 @@ use tokio::time::{Instant, sleep};
 use crate::defects::Defect;
 use crate::elastic::Elastic;
 use crate::log::{DRAIN, Log, TARGETS};
+use crate::run::Changed;
 use crate::sqs::{Messages, Refused};
 use crate::table::Table;
 use crate::targets::Targets;
@@ -55,7 +57,8 @@ pub struct State {
     pub refused: Refused,
     pub dead_letters: Messages,
     pub faults: usize,
-    /// Of each stream and key, the highest version that was ever on its way.
+    pub told_generations: Changed,
+    /// Of each generation of a stream and key, the highest version that was ever on its way.
     pub newest: BTreeMap<(String, String), i64>,
     pub validated: Validated,
     pub table: Table,
@@ -90,6 +93,7 @@ impl World {
             refused: Refused::default(),
             dead_letters: Messages::default(),
             faults: 0,
+            told_generations: Changed::default(),
             newest: BTreeMap::new(),
             validated: Validated::default(),
             table: Table::default(),
@@ -187,7 +191,8 @@ impl State {
     pub fn note_newest(&mut self, body: &str) {
         let message = Message::parse(body).unwrap();
         for entry in message.entries.iter().filter(|entry| entry.change.op != Op::Look) {
-            let newest = self.newest.entry((message.stream.to_string(), entry.change.key.to_string())).or_default();
+            let stream = flight_name(&message.stream, message.generation);
+            let newest = self.newest.entry((stream, entry.change.key.to_string())).or_default();
             *newest = entry.change.version.max(*newest);
         }
     }

@@ -178,6 +178,17 @@ pub async fn lock(client: &impl GenericClient, name: &str) -> Result<(), Error> 
     client.execute("SELECT sluice.lock_generations($1)", &[&name]).await.map(drop)
 }
 
+/// Whether all is sent that could be seen when places were last changed.
+pub async fn has_caught_up(client: &Client, name: &str) -> Result<bool, Error> {
+    Ok(client.query_one("SELECT sluice.has_caught_up($1)", &[&name]).await?.get(0))
+}
+
+/// The index that is to be searched; `None`: there is no such stream, or it has none.
+pub async fn live_index(client: &Client, stream: &str) -> Result<Option<String>, Error> {
+    let query = "SELECT live_index FROM sluice.target WHERE subscription = 'elasticsearch' AND stream = $1";
+    Ok(client.query_opt(query, &[&stream]).await?.and_then(|row| row.get(0)))
+}
+
 /// Whether all that was sent to a stream, or to a generation, has arrived.
 pub async fn is_level(client: &impl GenericClient, name: &str) -> Result<bool, Error> {
     Ok(client.query_one("SELECT sluice.is_level($1)", &[&name]).await?.get(0))

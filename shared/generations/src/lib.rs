@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
 use tracing::{info, warn};
 
-/// While a generation takes over nothing is sent, for so long at most.
+/// While a generation takes over nothing is sent, for so long at most. It waits for as long before, if it has to.
 const LEVEL_WITHIN: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(20);
 /// Settings by which an index takes no writes. Elasticsearch sets the first one where a disk is full.
@@ -123,11 +123,10 @@ impl Keeper<'_> {
     /// PostgreSQL does not answer.
     pub async fn keep(&self) -> Result<Vec<String>, Error> {
         let mut said = vec![];
-        let mut streams: Vec<(String, String)> = vec![];
+        let mut streams: Vec<String> = vec![];
         for generation in generations::list(self.client).await? {
-            let is_seen = streams.last().is_some_and(|(stream, _)| *stream == generation.stream);
-            if !is_seen && !generation.live_index.is_empty() {
-                streams.push((generation.stream.clone(), generation.live_index.clone()));
+            if streams.last() != Some(&generation.stream) {
+                streams.push(generation.stream.clone());
             }
             match self.lead(&generation).await {
                 Ok((done, problem)) => {
@@ -144,11 +143,8 @@ impl Keeper<'_> {
                 }
             }
         }
-        // Where somebody ended between the alias and the commit.
-        let places: Vec<Generation> = if said.is_empty() { vec![] } else { generations::list(self.client).await? };
-        for (stream, live) in streams {
-            let live = places.iter().find(|it| it.stream == stream).map_or(live, |it| it.live_index.clone());
-            if let Err(error) = self.align(&stream, &live).await {
+        for stream in streams {
+            if let Err(error) = self.align(&stream).await {
                 warn!(stream, %error, "the alias is not on the live index");
             }
         }
@@ -205,6 +201,10 @@ impl Keeper<'_> {
                 Ok((Some("was kept for long enough, and is given up"), None))
             }
             State::Dropped => {
+                let alias = names::alias(self.prefix, &generation.stream);
+                if self.bearers(&alias).await?.contains(&generation.index) {
+                    self.align(&generation.stream).await?;
+                }
                 let sent = self.elasticsearch.delete([generation.index.as_str()]).send().await;
                 find(sent, format!("deleting the index {}", generation.index)).await?;
                 let is_gone = generations::forget(self.client, name).await?;
@@ -281,17 +281,18 @@ impl Keeper<'_> {
         self.in_transaction(changed).await
     }
 
-    /// Brings the alias to the live index, where it is on another one of the stream.
-    async fn align(&self, stream: &str, live: &str) -> Result<(), Error> {
-        let alias = names::alias(self.prefix, stream);
-        let bearers = self.bearers(&alias).await?;
-        if bearers.len() == 1 && bearers[0] == live {
+    /// Brings the alias to the live index, where it is on another one of the stream: somebody ended between the alias and the commit.
+    async fn align(&self, stream: &str) -> Result<(), Error> {
+        let Some(live) = generations::live_index(self.client, stream).await? else { return Ok(()) };
+        if self.bearers(&names::alias(self.prefix, stream)).await? == [live] {
             return Ok(());
         }
         let moved = async {
             self.stand_still(stream).await?;
-            self.refresh(live).await?;
-            self.move_alias(stream, live).await
+            // Another keeper may have changed places by now.
+            let Some(live) = generations::live_index(self.client, stream).await? else { return Ok(()) };
+            self.refresh(&live).await?;
+            self.move_alias(stream, &live).await
         };
         self.in_transaction(moved).await
     }
@@ -305,15 +306,10 @@ impl Keeper<'_> {
 
     /// Keeps the drain from sending more until the transaction ends, and waits for what was sent to this generation.
     async fn stand_still(&self, name: &str) -> Result<(), Error> {
+        // As long as the drain goes on.
+        within(name, async || generations::has_caught_up(self.client, name).await).await?;
         generations::lock(self.client, name).await?;
-        let until = Instant::now() + LEVEL_WITHIN;
-        while !generations::is_level(self.client, name).await? {
-            if Instant::now() > until {
-                return Err(Error::NotLevel(name.to_owned()));
-            }
-            sleep(POLL).await;
-        }
-        Ok(())
+        within(name, async || generations::is_level(self.client, name).await).await
     }
 
     /// In one request: there is no moment in which nothing, or two, would be searched.
@@ -340,6 +336,18 @@ impl Keeper<'_> {
         let found = find(sent, format!("looking for the alias {alias}")).await?;
         Ok(found.iter().filter_map(Value::as_object).flat_map(Map::keys).cloned().collect())
     }
+}
+
+/// Waits until a generation is so, for a moment.
+async fn within(name: &str, is_so: impl AsyncFn() -> Result<bool, tokio_postgres::Error>) -> Result<(), Error> {
+    let until = Instant::now() + LEVEL_WITHIN;
+    while !is_so().await? {
+        if Instant::now() > until {
+            return Err(Error::NotLevel(name.to_owned()));
+        }
+        sleep(POLL).await;
+    }
+    Ok(())
 }
 
 /// Whether an index is of any generation of this stream.

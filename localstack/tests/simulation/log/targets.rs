@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use database::delivery::Refusal;
 use message::Operation;
 
-use super::{DRAIN, Event, Log, NOBODY, Row, SessionId, Snapshot};
+use super::generations::is_fed;
+use super::{DRAIN, Event, Log, NOBODY, Row, SessionId, Snapshot, base_of, name_of};
 use crate::defects::Defect;
 
 /// The subscriptions that are drained straight into a target: Elasticsearch's is the last, and one where there is no queue.
@@ -55,6 +56,30 @@ impl Aside {
         self.letters.get(key).map(|(version, _)| *version)
     }
 
+    /// Whether anything of a stream waits.
+    pub fn waits_for(&self, stream: &str) -> bool {
+        self.waiting.keys().any(|(other, _)| other == stream)
+    }
+
+    /// Whether there was any.
+    pub fn forget_waiting(&mut self, stream: &str) -> bool {
+        self.waiting.extract_if(.., |(other, _), _| other == stream).count() > 0
+    }
+
+    /// Whether there were any.
+    pub fn forget_letters(&mut self, stream: &str) -> bool {
+        self.letters.extract_if(.., |(other, _), _| other == stream).count() > 0
+    }
+
+    /// Whether there were any.
+    pub fn forget_looks(&mut self, stream: &str) -> bool {
+        self.looks.extract_if(.., |_, look| look.key.0 == stream).count() > 0
+    }
+
+    pub fn end_rest(&mut self, stream: &str) {
+        self.rests.remove(stream);
+    }
+
     fn note(&mut self, refusals: &[Refusal]) {
         for Refusal { stream, key, version, change_id, .. } in refusals {
             self.letters.insert((stream.clone(), key.clone()), (*version, *change_id));
@@ -85,12 +110,12 @@ impl Log {
         looks.filter(|look| !look.is_due).map(|look| look.due_ms).min()
     }
 
-    pub fn wait(&mut self, reader: &'static str, ids: &[i64]) {
+    pub fn wait(&mut self, reader: &'static str, stream: &str, ids: &[i64]) {
         for id in ids {
-            let row = self.rows[id].clone();
+            // A look that could not be taken has no row.
+            let Some(row) = self.rows.get(id).cloned() else { continue };
             let Event::Change(operation, key) = &row.event else { continue };
-            let waits =
-                self.aside(reader).waiting.entry((row.stream.to_owned(), key.clone())).or_insert((0, *operation));
+            let waits = self.aside(reader).waiting.entry((stream.to_owned(), key.clone())).or_insert((0, *operation));
             if row.id > waits.0 {
                 *waits = (row.id, *operation);
             }
@@ -130,20 +155,22 @@ impl Log {
         looked: bool,
     ) -> bool {
         let Aside { waiting, looks, .. } = &self.position(NOBODY, reader).aside;
-        let is_asked = |other: &str| stream.is_none_or(|stream| stream == other);
-        let is_open =
-            |look: &Look| is_asked(&look.key.0) && look.seen.as_ref().is_none_or(|seen| !seen.covers(snapshot));
+        let of = |other: &str| stream.map_or(base_of(other), name_of);
+        let is_open = |look: &Look| {
+            is_fed(of(&look.key.0), &look.key.0) && look.seen.as_ref().is_none_or(|seen| !seen.covers(snapshot))
+        };
         let is_skipped = !looked || self.defect == Some(Defect::SettledWithoutLooks);
-        !waiting.keys().any(|(stream, _)| is_asked(stream)) && (is_skipped || !looks.values().any(is_open))
+        !waiting.keys().any(|(other, _)| of(other) == other) && (is_skipped || !looks.values().any(is_open))
     }
 
     /// A key of which a delete is still to be looked at again, where all that was logged of it is what this snapshot sees.
     pub fn left_to_look_at(&self, snapshot: &Snapshot) -> Option<&(String, String)> {
         let is_of = |row: &Row, (stream, key): &Key| {
-            row.stream == stream && matches!(&row.event, Event::Change(_, other) if other == key)
+            base_of(row.stream) == base_of(stream) && matches!(&row.event, Event::Change(_, other) if other == key)
         };
         let is_seen = |key: &&Key| self.rows.values().filter(|row| is_of(row, key)).all(|row| snapshot.sees(row.xid));
-        self.position(NOBODY, DRAIN).aside.looks.values().map(|look| &look.key).find(is_seen)
+        let keys = self.position(NOBODY, DRAIN).aside.looks.values().map(|look| &look.key);
+        keys.filter(|(stream, _)| base_of(stream) == stream).find(is_seen)
     }
 
     /// Takes them back, the oldest first; where there are none, the looks that are due, by ids below zero.
@@ -211,6 +238,25 @@ impl Log {
         refused.chain(copied).any(|(other, _)| other == stream)
     }
 
+    /// The version of a key's letter of Elasticsearch, wherever it is.
+    pub(super) fn letter(&self, stream: &str, key: &str) -> Option<i64> {
+        let place = (stream.to_owned(), key.to_owned());
+        self.letters.get(&place).copied().max(self.position(NOBODY, DRAIN).aside.letter(&place))
+    }
+
+    /// What is kept aside of two generations when they change places: the one that was live is written by another name.
+    pub(super) fn exchange(&mut self, live: &str, next: &str, kept: &str) {
+        let aside = self.aside(DRAIN);
+        let [of_live, of_next] = [live, next].map(|stream| aside.rests.remove(stream));
+        aside.rests.extend(of_live.map(|until_ms| (kept.to_owned(), until_ms)));
+        aside.rests.extend(of_next.map(|until_ms| (live.to_owned(), until_ms)));
+        let letters: Vec<_> = aside.letters.extract_if(.., |(stream, _), _| stream == next).collect();
+        aside.letters.extend(letters.into_iter().map(|((_, key), letter)| ((live.to_owned(), key), letter)));
+        for look in aside.looks.values_mut().filter(|look| look.key.0 == next) {
+            look.key.0 = live.to_owned();
+        }
+    }
+
     /// The letters of a target, as a session sees them.
     pub fn refusals(&self, session: SessionId, reader: &'static str) -> Vec<Letter> {
         let letter = |((stream, key), (version, id)): (&Key, &(i64, i64))| (stream.clone(), key.clone(), *version, *id);
@@ -236,7 +282,8 @@ impl Log {
 
     /// Disconnects a session that is in the middle of a step, as that of a frozen drainer is: whether there was one.
     pub fn cut_off(&mut self, reader: &'static str) -> bool {
-        let holder = self.subscriptions[reader].locked_by;
+        let position = &self.subscriptions[reader];
+        let holder = position.locked_by.filter(|_| position.locked_by == position.holder);
         holder.inspect(|holder| self.disconnect(*holder)).is_some()
     }
 }

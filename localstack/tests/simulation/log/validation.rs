@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use database::Stream;
 use database::delivery::DeadLetter;
 use database::validation::{Due, Judged, Page, Phase, Round};
 use message::Operation;
 
-use super::{DRAIN, Event, FAN_OUT, Log, NOBODY, Row, SessionId, Snapshot};
+use super::generations::is_fed;
+use super::{DRAIN, Event, Log, NOBODY, Row, SessionId, Snapshot};
 use crate::defects::Defect;
 
 /// So old a candidate is confirmed by the clock, where that is the defect.
@@ -40,6 +42,8 @@ struct Difference {
 pub(super) struct Validation {
     round: Round,
     repair: bool,
+    /// The last round found what differs.
+    is_different: bool,
     scanned: Snapshot,
     differences: BTreeMap<String, Difference>,
 }
@@ -75,8 +79,32 @@ impl Validation {
 }
 
 impl Log {
-    fn validation(&mut self, stream: &'static str) -> &mut Validation {
-        self.validations.get_mut(stream).expect("a round was asked for")
+    /// What is known of a stream's differences; `None`: it is another one's by now.
+    fn validation(&mut self, stream: &str) -> Option<&mut Validation> {
+        self.validations.get_mut(stream)
+    }
+
+    /// Places were changed: what was being compared is compared anew.
+    pub(super) fn compare_anew(&mut self, live: &str, next: &str) {
+        self.validations.remove(next);
+        if let Some(validation) = self.validation(live) {
+            validation.differences.clear();
+            if validation.round.phase != Phase::Done {
+                (validation.round.phase, validation.round.index) = (Phase::Asked, None);
+            }
+        }
+    }
+
+    /// The keys of which a round found, in the end, that they differ.
+    pub(super) fn differing(&self, stream: &str) -> Vec<String> {
+        let Some(validation) = self.validations.get(stream).filter(|it| it.is_different) else { return vec![] };
+        let left = validation.differences.iter().filter(|(_, difference)| difference.state != State::Repaired);
+        left.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Whether a stream has the index yet for which it was read.
+    pub fn is_read_for(&self, stream: &Stream) -> bool {
+        self.stream(&stream.name).is_some_and(|it| Some(it.index()) == stream.live_index)
     }
 
     /// `sluice.validate`
@@ -91,7 +119,8 @@ impl Log {
             position: 0,
         };
         let scanned = self.snapshot();
-        let begun = Validation { round: round.clone(), repair, scanned, differences: BTreeMap::new() };
+        let begun =
+            Validation { round: round.clone(), repair, is_different: false, scanned, differences: BTreeMap::new() };
         let validation = self.validations.entry(stream).or_insert(begun);
         (validation.round, validation.repair) = (round, repair);
     }
@@ -103,7 +132,7 @@ impl Log {
 
     pub fn start_validation(&mut self, stream: &'static str, index: &str) {
         let now = self.snapshot();
-        let validation = self.validation(stream);
+        let Some(validation) = self.validation(stream) else { return };
         validation.differences.retain(|_, difference| {
             !matches!(difference.state, State::Candidate | State::Repaired) && difference.class != "untracked"
         });
@@ -122,7 +151,7 @@ impl Log {
 
     pub fn note_page(&mut self, stream: &'static str, page: &Page, seen: &Snapshot, now_ms: i64) {
         let mut id = self.last_difference;
-        let validation = self.validation(stream);
+        let Some(validation) = self.validation(stream) else { return };
         for candidate in &page.candidates {
             id += 1;
             validation.differences.entry(candidate.key.clone()).or_insert_with(|| Difference {
@@ -150,7 +179,7 @@ impl Log {
             let seen = difference.seen.as_ref();
             seen.is_some_and(|seen| self.settled(seen, Some(stream), difference.has_landed, None))
         };
-        let due = self.validations[stream].due();
+        let due = self.validations.get(stream).map(Validation::due).unwrap_or_default();
         let Some((_, first)) = due.iter().find(|(_, difference)| is_due(difference)) else { return vec![] };
         let is_alike =
             |difference: &Difference| difference.seen == first.seen && difference.has_landed == first.has_landed;
@@ -162,18 +191,18 @@ impl Log {
 
     /// What they were found to be when they were noted.
     pub fn first_findings(&self, stream: &str, due: &[Due]) -> Vec<Judged> {
-        let differences = &self.validations[stream].differences;
+        let differences = self.validations.get(stream).map(|validation| &validation.differences);
         let finding = |due: &Due| {
-            let Difference { id, class, digest, version, .. } = differences[&due.key].clone();
-            Judged { id, class: Some(class), digest, version }
+            let Difference { id, class, digest, version, .. } = differences?.get(&due.key)?.clone();
+            Some(Judged { id, class: Some(class), digest, version })
         };
-        due.iter().map(finding).collect()
+        due.iter().filter_map(finding).collect()
     }
 
     pub fn note_differences(&mut self, stream: &'static str, found: &[Judged]) {
         let now = self.snapshot();
         let (letters, refusals) = (self.letters.clone(), self.position(NOBODY, DRAIN).aside.clone());
-        let differences = &mut self.validation(stream).differences;
+        let Some(Validation { differences, .. }) = self.validation(stream) else { return };
         for judged in found {
             let Some((key, difference)) = differences.iter_mut().find(|(_, other)| other.id == judged.id) else {
                 continue;
@@ -202,17 +231,10 @@ impl Log {
         }
     }
 
-    /// Has been found out, and logged, which documents of a stream show whatever rows this snapshot sees?
-    pub(super) fn has_fanned_out(&self, stream: Option<&str>, snapshot: &Snapshot) -> bool {
-        let is_asked = stream != Some("items");
-        self.has_passed(FAN_OUT, snapshot)
-            && !(is_asked && self.expansions.values().any(|(_, seen)| !seen.covers(snapshot)))
-    }
-
     /// The keys of what was confirmed.
     pub fn confirm_differences(&mut self, stream: &'static str) -> Vec<String> {
         let now = self.snapshot();
-        let validation = &self.validations[stream];
+        let Some(validation) = self.validations.get(stream) else { return vec![] };
         let fanned_out: BTreeSet<i64> = validation
             .differences
             .values()
@@ -229,10 +251,11 @@ impl Log {
         {
             BTreeSet::new()
         } else {
-            let is_new = |row: &&Row| row.stream == stream && now.sees(row.xid) && !validation.scanned.sees(row.xid);
-            self.rows.values().filter(is_new).filter(|row| Self::reads(DRAIN, row)).filter_map(key).collect()
+            let is_new =
+                |row: &&Row| is_fed(stream, row.stream) && now.sees(row.xid) && !validation.scanned.sees(row.xid);
+            self.rows.values().filter(is_new).filter(|row| Self::reads(DRAIN, row)).filter_map(Row::key).collect()
         };
-        let validation = self.validation(stream);
+        let Some(validation) = self.validation(stream) else { return vec![] };
         validation.scanned = now.clone();
         validation.differences.retain(|key, difference| difference.seen.is_none() || !touched.contains(key));
         let mut confirmed = vec![];
@@ -262,14 +285,14 @@ impl Log {
 
     /// Whether anything is to be repaired.
     pub fn has_repairs(&self, stream: &str) -> bool {
-        let Validation { repair, differences, .. } = &self.validations[stream];
+        let Some(Validation { repair, differences, .. }) = self.validations.get(stream) else { return false };
         let is_wanted = |difference: &Difference| difference.seen.is_none() && difference.is_to_be_repaired(*repair);
         differences.values().any(is_wanted)
     }
 
     /// How many.
     pub fn repair_differences(&mut self, session: SessionId, stream: &'static str, size: usize) -> usize {
-        let Validation { repair, differences, .. } = self.validation(stream);
+        let Some(Validation { repair, differences, .. }) = self.validation(stream) else { return 0 };
         let is_wanted = |difference: &Difference| difference.seen.is_none() && difference.is_to_be_repaired(*repair);
         let mut wanted: Vec<_> = differences.iter_mut().filter(|(_, difference)| is_wanted(difference)).collect();
         wanted.sort_by_key(|(_, difference)| difference.id);
@@ -293,13 +316,16 @@ impl Log {
 
     /// Whether the round is over.
     pub fn end_validation(&mut self, stream: &'static str) -> bool {
-        let Validation { round, repair, differences, .. } = self.validation(stream);
+        let Some(Validation { round, repair, is_different, differences, .. }) = self.validation(stream) else {
+            return false;
+        };
         let is_open = |difference: &Difference| {
             difference.seen.is_some() || difference.state == State::Repairing || difference.is_to_be_repaired(*repair)
         };
         let is_over = round.phase == Phase::Confirming && !differences.values().any(is_open);
         if is_over {
             round.phase = Phase::Done;
+            *is_different = differences.values().any(|difference| difference.state != State::Repaired);
         }
         is_over
     }
@@ -321,7 +347,7 @@ impl Log {
     }
 
     pub fn note_letters(&mut self, letters: &[DeadLetter]) {
-        for letter in letters {
+        for letter in letters.iter().filter(|letter| self.generations.is_defined(&letter.stream)) {
             let newest = self.letters.entry((letter.stream.clone(), letter.key.clone())).or_default();
             *newest = letter.version.max(*newest);
         }
@@ -331,12 +357,5 @@ impl Log {
     pub fn redrive(&mut self, stream: &'static str, key: &str) {
         self.emit_for(Some(DRAIN), stream, key);
         self.letters.remove(&(stream.to_owned(), key.to_owned()));
-    }
-}
-
-fn key(row: &Row) -> Option<String> {
-    match &row.event {
-        Event::Change(_, key) => Some(key.clone()),
-        Event::FanOut(_) => None,
     }
 }

@@ -4,19 +4,20 @@ use anyhow::Result;
 use tokio::task::spawn_local;
 
 use super::Scheduler;
-use crate::log::{DRAIN, STREAMS};
+use crate::log::{DRAIN, Defined, STREAMS};
 use crate::run::require_told;
 use crate::validator::Validator;
 
 impl Scheduler {
     /// In one of so many cases the validator goes on with a round of a stream; where there is none, somebody asks for one.
     pub(super) async fn validate(&mut self, cases: u8) -> Result<()> {
-        if !self.is_validated || self.validator.is_at_work() {
+        let compared = self.compared();
+        if compared.is_empty() || self.validator.is_at_work() {
             return Ok(());
         }
         let (is_its_turn, stream, repair) = {
             let random = &mut self.world.state().random;
-            (random.u8(..cases) == 0, STREAMS[random.usize(..STREAMS.len())], random.bool())
+            (random.u8(..cases) == 0, compared[random.usize(..compared.len())], random.bool())
         };
         if !is_its_turn {
             return Ok(());
@@ -28,10 +29,20 @@ impl Scheduler {
         Ok(())
     }
 
+    /// The streams that are compared: all that can be, or those alone that are to take over.
+    fn compared(&self) -> Vec<&'static str> {
+        let log = &self.world.state().log;
+        let is_compared = |it: &&Defined| it.is_comparable() && (self.is_validated || log.round(it.name).is_some());
+        log.streams().filter(is_compared).map(|it| it.name).collect()
+    }
+
     /// All is at rest but for the rounds: whether one goes on.
     pub(super) fn finish_rounds(&mut self) -> bool {
-        let is_open = |stream: &&&str| self.world.state().log.round(stream).is_some();
-        let Some(stream) = STREAMS.iter().find(is_open) else { return false };
+        let open = {
+            let log = &self.world.state().log;
+            log.streams().find(|it| it.is_comparable() && log.round(it.name).is_some()).map(|it| it.name)
+        };
+        let Some(stream) = open else { return false };
         self.go_on_with(stream, true);
         true
     }
@@ -62,7 +73,8 @@ impl Scheduler {
         let state = &mut *self.world.state();
         let random = &mut state.random;
         let (stream, key) = (STREAMS[random.usize(..STREAMS.len())], random.u8(1..7).to_string());
-        state.elastic.damage(stream, &key, state.random.bool(), now_ms);
+        let alias = state.log.stream(stream).map(Defined::alias).unwrap_or_default();
+        state.elastic.damage(&alias, &key, state.random.bool(), now_ms);
     }
 
     /// At rest a round confirms what differs and nothing else, and one that repairs leaves what a letter explains: an operator
@@ -74,7 +86,11 @@ impl Scheduler {
         self.damage();
         self.damage();
         for repair in [false, true] {
-            for stream in STREAMS {
+            let compared: Vec<&'static str> = {
+                let log = &self.world.state().log;
+                log.streams().filter(|it| it.is_comparable()).map(|it| it.name).collect()
+            };
+            for stream in compared {
                 self.ask_round(stream, repair).await?;
             }
             self.come_to_rest().await?;
@@ -82,7 +98,8 @@ impl Scheduler {
                 require_told(&self.world.state())?;
             }
         }
-        for stream in STREAMS {
+        let streams: Vec<&'static str> = self.world.state().log.streams().map(|it| it.name).collect();
+        for stream in streams {
             let left = self.world.state().log.differences(stream);
             for explained in left.iter().filter(|known| known.class == "dead_lettered") {
                 if self.is_direct(DRAIN) {

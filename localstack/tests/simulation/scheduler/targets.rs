@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{MINUTE, Scheduler};
 use crate::direct::ElasticSink;
-use crate::log::{NOBODY, STREAMS, TABLE, TOPIC};
+use crate::log::{NOBODY, STREAMS, TABLE, TOPIC, name_of};
 use crate::process::Process;
 use crate::session::Postgres;
 use crate::table::TableSink;
@@ -148,7 +148,7 @@ impl Scheduler {
     }
 
     pub(super) async fn redrive_letter(&mut self, target: &'static str, stream: &str, key: &str) -> Result<()> {
-        let stream = if stream == STREAMS[0] { STREAMS[0] } else { STREAMS[1] };
+        let stream = name_of(stream);
         {
             let state = &mut *self.world.state();
             if !state.log.redrive_refusal(target, stream, key) {

@@ -5,7 +5,7 @@ use database::validation::{self, Due, Index, Judged, Page, Round, Turn};
 use tokio_postgres::{Client, Error, Row};
 
 use super::SimulatedSession;
-use crate::log::{DRAIN, Known, Snapshot};
+use crate::log::{DRAIN, Defined, Known, Snapshot};
 use crate::real::VALIDATOR;
 
 /// A snapshot of the model, and the one of PostgreSQL from the same moment, as text.
@@ -47,6 +47,20 @@ impl SimulatedSession {
             differences(client, stream).await
         };
         self.compare(what, model, twin).await.map(drop)
+    }
+
+    /// What was read for an index that is another stream's by now is of no use, and refused.
+    async fn check_reading(
+        &self,
+        read: &Stream,
+        twin: impl AsyncFnOnce(&Client) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        if self.world.state().log.is_read_for(read) {
+            return Ok(());
+        }
+        let twin = async |client: &Client| Ok(twin(client).await.is_err());
+        self.compare("what was read for another index is refused", true, twin).await?;
+        Err(Error::__private_api_timeout())
     }
 
     pub async fn start_validation(&self, stream: &'static str, index: &str) -> Result<(), Error> {
@@ -96,6 +110,7 @@ impl SimulatedSession {
 
     pub async fn note_page(&self, stream: &'static str, read: &Stream, page: &Page, seen: &Seen) -> Result<(), Error> {
         self.begin_request().await?;
+        self.check_reading(read, async |client| validation::note_page(client, turn(stream), read, page).await).await?;
         let now_ms = self.world.now_ms();
         self.world.state().log.note_page(stream, page, &seen.model, now_ms);
         let twin = async |client: &Client| validation::note_page(client, turn(stream), read, page).await;
@@ -118,6 +133,8 @@ impl SimulatedSession {
 
     pub async fn note_differences(&self, stream: &'static str, read: &Stream, found: &[Judged]) -> Result<(), Error> {
         self.begin_request().await?;
+        let twin = async |client: &Client| validation::note_differences(client, turn(stream), read, found).await;
+        self.check_reading(read, twin).await?;
         self.world.state().log.note_differences(stream, found);
         let twin = async |client: &Client| validation::note_differences(client, turn(stream), read, found).await;
         self.compare_differences("note_differences", stream, twin).await
@@ -129,7 +146,10 @@ impl SimulatedSession {
         let confirmed = {
             let state = &mut *self.world.state();
             let confirmed = state.log.confirm_differences(stream);
-            state.validated.confirm(stream, &confirmed);
+            // Nothing is sent to one that was given up while it was compared.
+            if state.log.stream(stream).is_some_and(Defined::is_delivered) {
+                state.validated.confirm(stream, &confirmed);
+            }
             confirmed
         };
         let late = "UPDATE sluice.difference SET state = CASE state WHEN 'candidate' THEN 'confirmed' WHEN 'repairing' THEN 'stuck' ELSE state END, \

@@ -82,7 +82,7 @@ const ROWS: &str = "
     INSERT INTO sluice.outbox (stream, key, op) SELECT 'unborn', n, 'upsert' FROM generate_series(1, 2000) AS n";
 
 /// How each function is called as its caller calls it, or in a harder way. One that has no line here fails the test.
-const CALLS: [(&str, &str); 163] = [
+const CALLS: [(&str, &str); 164] = [
     ("abort_generation", "SELECT sluice.abort_generation('items', 'operator', NULL)"),
     ("advance", "SELECT sluice.advance('elasticsearch', 1)"),
     ("answers_for_another", "SELECT sluice.answers_for_another('elasticsearch', 'items', '7')"),
@@ -136,6 +136,7 @@ const CALLS: [(&str, &str); 163] = [
     ("generations", "SELECT sluice.generations()"),
     ("generation_waits", "SELECT sluice.generation_waits('items.g3', true)"),
     ("has_filled", "SELECT sluice.has_filled('items.g3')"),
+    ("has_caught_up", "SELECT sluice.has_caught_up('items.g2')"),
     ("is_level", "SELECT sluice.is_level('items.g2')"),
     ("is_unfilled", "SELECT sluice.is_unfilled('items.g3')"),
     ("lock_generations", "SELECT sluice.lock_generations('items')"),

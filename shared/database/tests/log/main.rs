@@ -9,6 +9,7 @@ mod drainers;
 mod fan_out;
 mod forget;
 mod frontier;
+mod generations;
 mod locks;
 mod log;
 mod mappings;
