@@ -5,7 +5,6 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use database::{Connect, Session};
 
-use crate::defects::Defect;
 use crate::elastic::SimulatedCluster;
 use crate::log::{Defined, STREAMS, Stage, base_of};
 use crate::session::{Postgres, SimulatedSession};
@@ -59,8 +58,7 @@ impl Keeper {
             Stage::Kept => {}
             Stage::Dropped => {
                 let (stream, alias) = (base_of(name), generation.alias());
-                let is_left = self.world.state().defect == Some(Defect::DeletedWithItsAlias);
-                if !is_left && self.cluster.public(stream).await? == alias {
+                if self.cluster.public(stream).await? == alias {
                     self.align(stream).await?;
                 }
                 self.cluster.delete(&alias).await?;
