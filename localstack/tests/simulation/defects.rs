@@ -121,7 +121,6 @@ impl Defect {
             (Self::NoReRead, 15_438),
             (Self::ConfirmedBeforeTheFanOut, 10_369),
             (Self::NoVersionOnDelete, 1978),
-            (Self::TakeoverBeforeItIsSettled, 1000),
             (Self::VersionDrawnAfterTheRead, 319),
             (Self::LookWithTheNextTransaction, 221),
             (Self::SettledWithoutLooks, 218),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use database::{Connect, Session};
 
+use crate::defects::Defect;
 use crate::elastic::SimulatedCluster;
 use crate::log::{Defined, STREAMS, Stage, base_of};
 use crate::session::{Postgres, SimulatedSession};
@@ -42,7 +43,12 @@ impl Keeper {
     async fn lead(&self, generation: &Defined) -> Result<()> {
         let Defined { name, beside: Some(beside), .. } = generation else { return Ok(()) };
         match beside.stage {
-            Stage::Building if beside.filled.is_none() => self.session.note_filled(name).await?,
+            Stage::Building if beside.filled.is_none() => {
+                let is_filled = self.session.note_filled(name).await?;
+                if is_filled && self.world.state().defect == Some(Defect::TakeoverBeforeItIsSettled) {
+                    self.take_over(generation).await?;
+                }
+            }
             Stage::Building if !beside.is_checked => {
                 if self.session.has_filled(name).await? {
                     self.session.check_generation(name).await?;

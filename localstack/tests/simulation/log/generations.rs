@@ -319,8 +319,8 @@ impl Log {
     pub fn is_level(&self, name: &str) -> bool {
         self.stream(name).is_some_and(Defined::is_delivered)
             && self.has_caught_up(name)
-            && !self.subscriptions[DRAIN].aside.waits_for(name)
-            && self.has_landed(name)
+            && (self.defect == Some(Defect::TakeoverBeforeItIsSettled)
+                || !self.subscriptions[DRAIN].aside.waits_for(name) && self.has_landed(name))
     }
 
     /// `sluice.change_places`, committed: whether it could.

@@ -47,7 +47,8 @@ impl SimulatedSession {
         Ok(all)
     }
 
-    pub async fn note_filled(&self, name: &str) -> Result<(), Error> {
+    /// Whether nothing is left to be logged for it.
+    pub async fn note_filled(&self, name: &str) -> Result<bool, Error> {
         self.begin_change().await?;
         let model = self.world.state().log.note_filled(name);
         let twin = async |client: &Client| {
@@ -57,7 +58,7 @@ impl SimulatedSession {
         self.compare("note_filled", (), twin).await?;
         // PostgreSQL may know sooner or later than the model that all is logged.
         self.agree(async |real| real.note_filled(name, model).await).await;
-        Ok(())
+        Ok(model)
     }
 
     pub async fn has_filled(&self, name: &str) -> Result<bool, Error> {
@@ -123,9 +124,9 @@ impl SimulatedSession {
             let is_rollback = log.stream(name).and_then(Defined::stage) == Some(Stage::Kept);
             let is_done = log.change_places(name, now_ms);
             if is_done {
-                log.commit(self.id)
+                log.commit(self.id);
             } else {
-                log.rollback(self.id)
+                log.rollback(self.id);
             }
             told_generations.taken_over += usize::from(is_done && !is_rollback);
             told_generations.rolled_back += usize::from(is_done && is_rollback);
@@ -134,9 +135,9 @@ impl SimulatedSession {
         let twin = async |client: &Client| {
             let done = generations::change_places(client, name, REST, "takeover", ACTOR).await;
             if done.is_ok() {
-                client.commit().await?
+                client.commit().await?;
             } else {
-                client.rollback().await?
+                client.rollback().await?;
             }
             let refusal = done.as_ref().err().map(database::describe);
             assert!(
