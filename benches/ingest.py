@@ -34,7 +34,7 @@ class Profiles:
         """By the ingest, until all of them are stored."""
         self.world.sql(ANEW)
         url = f"127.0.0.1:{self.world.ports['origin']}/users/changes"
-        self.world.sql(f"INSERT INTO sluice.ingest_position (origin, since) VALUES ('{url}', now() - interval '{self.rows} s')")
+        self.world.sql(f"INSERT INTO sluice.ingest_position (source, origin, since) VALUES ('profiles', '{url}', now() - interval '{self.rows} s')")
         function = self.world.start("ingest", 0, ORIGIN_URL=f"http://{url}", STAY="70s", SYNC_INTERVAL="1h", DB_WRITERS=str(WRITERS))
         try:
             before = self.world.cpu_of(postgres)

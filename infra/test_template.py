@@ -24,6 +24,7 @@ VALUES = {
     "DatabaseSecretArn": SECRET, "DatabaseOwnerSecretArn": SECRET, "ElasticsearchSecretArn": SECRET,
     "AdminSecretArn": OPTIONAL_SECRET, "OriginSecretArn": OPTIONAL_SECRET,
     "ClickHouseSecretArn": OPTIONAL_SECRET, "KafkaSecretArn": OPTIONAL_SECRET, "PagerTopicArn": TOPIC, "NoticeTopicArn": TOPIC,
+    "IngestSecretArns": (["", "arn:aws:secretsmanager:eu-central-1:123456789012:secret:ingest/*"], ["ingest", "*", "arn:aws:secretsmanager:*:*:secret:*", TOPIC[0][1]]),
     "Stay": DURATION, "PollInterval": DURATION, "Retention": DURATION, "ReReadAfter": DURATION, "SecondLookAfter": DURATION, "SyncInterval": DURATION,
     "ValidateWithin": DURATION, "KeepPrevious": DURATION,
     "KafkaBrokers": (["", "b-1:9092", "b-1.example.com:9098,b-2.example.com:9098", "[::1]:9092, b:1"], ["b-1", "b-1:", "b-1:9092,", "https://b-1:9092", "u@b-1:9092"]),

@@ -40,8 +40,8 @@ NEAR_TARGETS = ("clickhouse main", "kafka main", "kafka faults", "migrate main")
 POISON = "UPDATE demo.hackathons SET ends_at = 'infinity'"
 MEND = "UPDATE demo.hackathons SET ends_at = starts_at + interval '2 days'"
 # And a profile that was not stored, as none may have been by then.
-REJECT = """INSERT INTO sluice.ingest_rejects (reason, message, payload, digest)
-    VALUES ('status', 'status must be active or pending', '{"status": "deleted"}', sha256('rejected')) ON CONFLICT DO NOTHING"""
+REJECT = """INSERT INTO sluice.ingest_rejects (source, reason, message, payload, digest)
+    VALUES ('profiles', 'status', 'status must be one of active, pending', '{"status": "deleted"}', sha256('rejected')) ON CONFLICT DO NOTHING"""
 
 
 @dataclass(frozen=True)

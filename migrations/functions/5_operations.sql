@@ -414,7 +414,7 @@ BEGIN
     GET DIAGNOSTICS rows = ROW_COUNT;
     removed := removed + rows;
     DELETE FROM sluice.ingest_rejects AS r
-    WHERE r.profile_id::text = forget.key OR sluice.mentions(r.payload::text, texts)
+    WHERE r.key = forget.key OR sluice.mentions(r.payload::text, texts)
        OR EXISTS (SELECT FROM unnest(others) AS t WHERE strpos(lower(r.payload::text), lower(t)) > 0);
     GET DIAGNOSTICS rows = ROW_COUNT;
     removed := removed + rows;

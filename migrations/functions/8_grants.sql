@@ -6,7 +6,7 @@ DO $do$
 DECLARE
     granted text := $grants$
 GRANT USAGE ON SCHEMA sluice TO sluice_app;
-GRANT SELECT ON sluice.schema_history, sluice.stream, sluice.target, sluice.waiting, sluice.tracked, sluice.generation TO sluice_app;
+GRANT SELECT ON sluice.schema_history, sluice.stream, sluice.target, sluice.waiting, sluice.tracked, sluice.generation, sluice.ingest TO sluice_app;
 GRANT SELECT, INSERT ON sluice.outbox TO sluice_app;
 GRANT SELECT, UPDATE ON sluice.subscription TO sluice_app;
 GRANT SELECT, INSERT ON sluice.look TO sluice_app;
@@ -65,7 +65,8 @@ GRANT EXECUTE ON FUNCTION
     sluice.due_differences(text, text, integer), sluice.note_differences(text, text, text, text, text, bigint[], text[], text[], bigint[]),
     sluice.confirm_differences(text, text, text), sluice.repair_differences(text, text, text, integer), sluice.is_repairable(text, bigint), sluice.is_to_be_repaired(sluice.difference, sluice.validation),
     sluice.end_validation(text, text, text), sluice.want_repair(text, text, text[], text, text), sluice.has_room(text, text, text), sluice.validation_status(),
-    sluice.count_ingest(text[], bigint[]), sluice.forget_rejects(integer, timestamptz)
+    sluice.ingest_columns(regclass, jsonb, jsonb), sluice.ingests(), sluice.ingest_status(), sluice.count_ingest(text, text[], bigint[]), sluice.forget_rejects(integer, timestamptz),
+    sluice.base_type(oid)
 TO sluice_app;
 
 GRANT SELECT ON sluice.roles TO sluice_app;

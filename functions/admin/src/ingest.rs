@@ -1,4 +1,4 @@
-//! The ingest: how far it has read its origin, and a round at once.
+//! The ingest: how far it has read its sources, and a round at once.
 
 pub mod rejects;
 
@@ -9,10 +9,11 @@ use database::ingest::{
     self, FETCHED, REJECTED_CONFLICT, REJECTED_INVALID, REJECTS_DROPPED, ROUNDS_FAILED, SKIPPED_DUPLICATE,
     SKIPPED_OUTDATED, SYNCED, position,
 };
-use serde::Serialize;
-use utoipa::ToSchema;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::access::Caller;
+use crate::extract::Params;
 use crate::metrics::stats::Totals;
 use crate::problem::Problem;
 use crate::services::Admin;
@@ -20,7 +21,7 @@ use crate::services::Admin;
 /// Beyond this a count would take too long for a page.
 const COUNTED: i64 = 100_000;
 
-/// What became of the profiles of one round.
+/// What became of the items of one round.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Round {
     fetched: i64,
@@ -32,11 +33,13 @@ pub struct Round {
     rejected: i64,
 }
 
-/// An origin, and how far it was read.
+/// A source, and how far it was read.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Position {
-    /// The host and the path of its URL.
-    origin: String,
+    /// As it was defined.
+    source: String,
+    /// The host and the path of its URL. Null: no round has begun yet.
+    origin: Option<String>,
     /// What changed after this is asked for; null: everything.
     since: Option<String>,
     /// Pages that were read of a chain whose end is still to come; 0: there is none.
@@ -53,7 +56,7 @@ pub struct Position {
     last_error_at: Option<String>,
     /// Rounds that failed in a row, up to now.
     failures: i32,
-    /// The origin asked to be left alone until then.
+    /// The source asked to be left alone until then.
     not_before: Option<String>,
     /// An operator asked for a round, which has not begun yet.
     requested_at: Option<String>,
@@ -66,6 +69,7 @@ impl From<position::Status> for Position {
             Round { fetched, synced, outdated, duplicate, rejected }
         };
         Self {
+            source: status.source,
             origin: status.origin,
             since: status.since,
             chain_pages: status.chain_pages,
@@ -83,7 +87,7 @@ impl From<position::Status> for Position {
     }
 }
 
-/// What became of all profiles ever.
+/// What became of all items ever.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Ever {
     fetched: i64,
@@ -91,7 +95,7 @@ pub struct Ever {
     skipped_outdated: i64,
     skipped_duplicate: i64,
     rejected_invalid: i64,
-    /// Their email or mobile belonged to another.
+    /// What they wanted belonged to another.
     rejected_conflict: i64,
     /// Rejects that had to make room for newer ones.
     rejects_dropped: i64,
@@ -101,17 +105,17 @@ pub struct Ever {
 /// The ingest.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Ingest {
-    /// The origin that was read last comes first. None: no round has begun yet.
+    /// The source that was read last comes first. None: none is defined.
     positions: Vec<Position>,
     totals: Ever,
-    /// Rejects whose profile was not stored since; 100,000 means as many or more.
+    /// Rejects whose item was not stored since; 100,000 means as many or more.
     open_rejects: i64,
 }
 
 /// A round that is to begin.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Requested {
-    origin: String,
+    source: String,
     requested_at: String,
 }
 
@@ -120,7 +124,8 @@ pub struct Requested {
 pub async fn status(State(admin): State<Admin>) -> Result<Json<Ingest>, Problem> {
     let database = admin.database().await?;
     let positions = position::list(&database).await?.into_iter().map(Position::from).collect();
-    let totals = Totals::new(ingest::read_totals(&database).await?);
+    let sources = ingest::read_totals(&database).await?.into_values().map(Totals::new);
+    let totals = sources.fold(Totals::default(), |all, one| all.and(&one));
     let open_rejects = ingest::rejects::count_open(&database, COUNTED).await?;
     let totals = Ever {
         fetched: totals.get(FETCHED),
@@ -135,21 +140,29 @@ pub async fn status(State(admin): State<Admin>) -> Result<Json<Ingest>, Problem>
     Ok(Json(Ingest { positions, totals, open_rejects }))
 }
 
-/// Asks for a round at once, of the origin that was read last. An ingest that waits for its next round sees it within a
+/// Which source.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Of {
+    /// Its name; the one that was read last unless told.
+    source: Option<String>,
+}
+
+/// Asks for a round at once. An ingest that waits for its next round sees it within a
 /// second; else the next invocation begins with it.
-#[utoipa::path(post, path = "/api/ingest/run", tag = "ingest",
+#[utoipa::path(post, path = "/api/ingest/run", params(Of), tag = "ingest",
     responses((status = ACCEPTED, body = Requested), (status = CONFLICT, body = Problem)))]
 pub async fn run(
     State(admin): State<Admin>,
     Extension(caller): Extension<Caller>,
+    Params(of): Params<Of>,
 ) -> Result<(StatusCode, Json<Requested>), Problem> {
     let database = admin.database().await?;
-    let Some(requested) = position::request_round(&database, caller.as_actor()).await? else {
-        return Err(Problem::conflict(
-            "no round has begun yet, so nobody would take the request; without OriginUrl or Demo there is no ingest",
-        ));
+    let Some(requested) = position::request_round(&database, caller.as_actor(), of.source.as_deref()).await? else {
+        return Err(Problem::conflict("there is no such source: sluice.define_ingest makes one"));
     };
-    let position::Requested { origin, requested_at } = requested;
-    let requested = Requested { origin, requested_at };
+    let position::Requested { source, requested_at } = requested;
+    let requested = Requested { source, requested_at };
     Ok((StatusCode::ACCEPTED, Json(requested)))
 }

@@ -86,7 +86,8 @@ pub async fn metrics(State(admin): State<Admin>) -> Result<impl IntoResponse, Pr
     let problems = streams::list_problems(&database).await?;
     let validations = validation::list(&database).await?;
     let log_bytes = outbox::bytes(&database).await?;
-    let profiles = Totals::new(ingest::read_totals(&database).await?);
+    let sources =
+        ingest::read_totals(&database).await?.into_iter().map(|(name, all)| (name, Totals::new(all))).collect();
     let mut letters = refusals::count(&database).await?;
     let mut queued = None;
     if let Some(queues) = &admin.services().await.queues {
@@ -97,7 +98,7 @@ pub async fn metrics(State(admin): State<Admin>) -> Result<impl IntoResponse, Pr
     let mut text = Exposition::default();
     deliveries(&mut text, &targets);
     cdc::write(&mut text, &targets, &pending);
-    ingested(&mut text, &profiles);
+    ingested(&mut text, &sources);
     positions(&mut text, &subscriptions);
     text.family("sluice_stream_pending_rows", "gauge", "Rows of the log of one stream that wait.");
     for one in &pending {
@@ -235,28 +236,42 @@ fn deliveries(text: &mut Exposition, targets: &BTreeMap<(String, String), Totals
     }
 }
 
-fn ingested(text: &mut Exposition, totals: &Totals) {
-    let mut counter = |name: &str, help: &str, samples: &[(&[(&str, &str)], &str)]| {
-        text.family(name, "counter", help);
-        for (labels, measure) in samples {
-            text.sample(name, labels, totals.get(measure));
+/// What became of items: what it is called, what it is, and the measure of each reason.
+const INGESTED: [(&str, &str, &[(&str, &str)]); 4] = [
+    ("fetched", "Items that the source gave.", &[("", FETCHED)]),
+    ("synced", "Items that were stored.", &[("", SYNCED)]),
+    (
+        "skipped",
+        "Items that are older than the stored ones, or stored already.",
+        &[("outdated", SKIPPED_OUTDATED), ("duplicate", SKIPPED_DUPLICATE)],
+    ),
+    (
+        "rejected",
+        "Items that break a rule, or want what belongs to another.",
+        &[("invalid", REJECTED_INVALID), ("conflict", REJECTED_CONFLICT)],
+    ),
+];
+
+fn ingested(text: &mut Exposition, sources: &BTreeMap<String, Totals>) {
+    let profiles = sources.get("profiles").cloned().unwrap_or_default();
+    let profiles = BTreeMap::from([(String::new(), profiles)]);
+    for (prefix, sources) in [("profiles", &profiles), ("ingest", sources)] {
+        for (what, help, measures) in INGESTED {
+            let name = format!("{prefix}_{what}_total");
+            text.family(&name, "counter", help);
+            for (source, totals) in sources {
+                for (reason, measure) in measures {
+                    let mut labels = vec![("source", source.as_str()), ("reason", *reason)];
+                    labels.retain(|(_, value)| !value.is_empty());
+                    text.sample(&name, &labels, totals.get(measure));
+                }
+            }
         }
-    };
-    counter("profiles_fetched_total", "Profiles that the ingest's source gave.", &[(&[], FETCHED)]);
-    counter("profiles_synced_total", "Profiles that were stored.", &[(&[], SYNCED)]);
-    counter(
-        "profiles_skipped_total",
-        "Profiles that are older than the stored ones, or stored already.",
-        &[(&[("reason", "outdated")], SKIPPED_OUTDATED), (&[("reason", "duplicate")], SKIPPED_DUPLICATE)],
-    );
-    counter(
-        "profiles_rejected_total",
-        "Profiles that are none, or whose email or mobile belongs to another.",
-        &[(&[("reason", "invalid")], REJECTED_INVALID), (&[("reason", "conflict")], REJECTED_CONFLICT)],
-    );
+    }
     let name = "sync_batch_duration_seconds";
-    text.family(name, "histogram", "The time that it took to store a batch of profiles.");
-    text.histogram(name, &[], totals, DURATION_BUCKETS, DURATION_SUM_MS);
+    text.family(name, "histogram", "The time that it took to store a batch of items.");
+    let all = sources.values().fold(Totals::default(), Totals::and);
+    text.histogram(name, &[], &all, DURATION_BUCKETS, DURATION_SUM_MS);
 }
 
 #[cfg(test)]
@@ -324,19 +339,25 @@ mod tests {
     fn what_was_never_ingested_is_zero_and_each_reason_has_its_sample() {
         let mut text = Exposition::default();
         let counted = json!({"fetched": 7, "skipped_duplicate": 2, "rejected_conflict": 1, "duration_25": 3, "duration_sum_ms": 60});
-        ingested(&mut text, &Totals::of(counted));
+        let others = json!({"fetched": 3, "duration_25": 1, "duration_sum_ms": 20});
+        let sources =
+            [("profiles", counted), ("products", others)].map(|(name, counted)| (name.to_owned(), Totals::of(counted)));
+        ingested(&mut text, &sources.into());
         for line in [
             "profiles_fetched_total 7",
+            r#"ingest_fetched_total{source="profiles"} 7"#,
+            r#"ingest_fetched_total{source="products"} 3"#,
+            r#"ingest_rejected_total{source="products",reason="conflict"} 0"#,
             "profiles_synced_total 0",
             r#"profiles_skipped_total{reason="outdated"} 0"#,
             r#"profiles_skipped_total{reason="duplicate"} 2"#,
             r#"profiles_rejected_total{reason="conflict"} 1"#,
             r#"profiles_rejected_total{reason="invalid"} 0"#,
             r#"sync_batch_duration_seconds_bucket{le="0.010"} 0"#,
-            r#"sync_batch_duration_seconds_bucket{le="0.025"} 3"#,
-            r#"sync_batch_duration_seconds_bucket{le="+Inf"} 3"#,
-            "sync_batch_duration_seconds_sum 0.060",
-            "sync_batch_duration_seconds_count 3",
+            r#"sync_batch_duration_seconds_bucket{le="0.025"} 4"#,
+            r#"sync_batch_duration_seconds_bucket{le="+Inf"} 4"#,
+            "sync_batch_duration_seconds_sum 0.080",
+            "sync_batch_duration_seconds_count 4",
         ] {
             assert!(text.0.lines().any(|it| it == line), "{line} is not in\n{}", text.0);
         }

@@ -2,7 +2,9 @@ use std::time::Duration;
 
 use config::{Env, Error};
 use telemetry::Metrics;
-use url::{Host, Url};
+use url::Url;
+
+use crate::link::is_in_the_clear;
 
 /// What the environment says, checked.
 #[derive(Clone, Debug)]
@@ -11,11 +13,11 @@ pub struct Config {
     pub database: database::Settings,
     /// STACK_NAME: whose metrics they are; none are written where there is none.
     pub metrics: Option<Metrics>,
-    /// ORIGIN_URL: where changed profiles are asked for.
-    pub origin_url: Url,
-    /// ORIGIN_SECRET_ARN: the secret with the header by which the origin knows us, `{"header", "value"}`.
+    /// ORIGIN_URL: where those sources are whose definitions do not say it.
+    pub origin_url: Option<Url>,
+    /// ORIGIN_SECRET_ARN: the secret with the header by which that origin knows us, `{"header", "value"}`.
     pub origin_secret_arn: Option<String>,
-    /// SYNC_INTERVAL: from the beginning of a round to that of the next.
+    /// SYNC_INTERVAL: from the beginning of a round of a source to that of the next, where its definition does not say it.
     pub sync_interval: Duration,
     /// STAY: how long one invocation goes on with rounds, at most; it ends in time before its deadline in any case.
     pub stay: Duration,
@@ -50,23 +52,12 @@ impl Config {
             env.problem("SYNC_INTERVAL must be 1s or more: that is how often it is looked whether a round is due");
         }
         env.finish()?;
-        let origin_url = origin_url.ok_or_else(|| Error { problems: vec!["ORIGIN_URL is missing".to_owned()] })?;
         Ok(Self { database, metrics, origin_url, origin_secret_arn, sync_interval, stay, db_writers, max_body_bytes })
-    }
-
-    /// The origin as logs and tables name it: host and path, since the rest of a URL may be secret.
-    pub fn origin_name(&self) -> String {
-        let url = &self.origin_url;
-        let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-        format!("{}{port}{}", url.host_str().unwrap_or_default(), url.path())
     }
 }
 
 fn origin_url(env: &mut Env) -> Option<Url> {
-    let text = env.required("ORIGIN_URL");
-    if text.is_empty() {
-        return None;
-    }
+    let text = env.optional("ORIGIN_URL")?;
     let url = Url::parse(text.trim()).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     match &url {
         None => env.problem("ORIGIN_URL must be a URL that begins with http:// or https://"),
@@ -78,17 +69,6 @@ fn origin_url(env: &mut Env) -> Option<Url> {
         Some(_) => {}
     }
     url
-}
-
-/// Whether what is sent there leaves this machine, and without TLS.
-fn is_in_the_clear(url: &Url) -> bool {
-    let is_local = match url.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    };
-    url.scheme() == "http" && !is_local
 }
 
 #[cfg(test)]
@@ -105,19 +85,16 @@ mod tests {
         }
         assert!(!text.contains("s3cret"), "{text}");
         let text = Config::from_env(Env::from_pairs([("SYNC_INTERVAL", "999ms")])).unwrap_err().problems.join("\n");
-        assert!(text.contains("ORIGIN_URL is missing") && text.contains("SYNC_INTERVAL must be 1s"), "{text}");
+        assert!(text.contains("SYNC_INTERVAL must be 1s"), "{text}");
     }
 
     #[test]
-    fn an_origin_is_named_without_its_query_and_credentials_belong_into_a_secret() {
-        let config =
-            |url: &str| Config::from_env(Env::from_pairs([("DATABASE_SECRET_ARN", "arn"), ("ORIGIN_URL", url)]));
-        let name = |url| config(url).unwrap().origin_name();
-        assert_eq!(name("https://example.com/users/changes?key=s3cret"), "example.com/users/changes");
-        assert_eq!(name("http://127.0.0.1:8080/"), "127.0.0.1:8080/");
-        let told = config("https://me:s3cret@example.com/").unwrap_err().to_string();
+    fn credentials_belong_into_a_secret() {
+        let pairs = [("DATABASE_SECRET_ARN", "arn"), ("ORIGIN_URL", "https://me:s3cret@example.com/")];
+        let told = Config::from_env(Env::from_pairs(pairs)).unwrap_err().to_string();
         assert!(told.contains("ORIGIN_SECRET_ARN") && !told.contains("s3cret"), "{told}");
     }
+
     #[test]
     fn a_secret_header_leaves_this_machine_by_tls_alone() {
         let config = |url: &str, more: &[(&str, &str)]| {

@@ -1,134 +1,137 @@
-//! What becomes of the profiles of a batch.
+//! What becomes of the items of a batch.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 
 use time::OffsetDateTime;
-use uuid::Uuid;
 
-use crate::profile::{Profile, Reason};
+use crate::item::Item;
 
 /// A row of the table, as far as a decision depends on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
-    pub id: Uuid,
-    pub email: String,
-    pub mobile: String,
-    pub last_updated_at: OffsetDateTime,
+    pub key: String,
+    /// Of each unique column.
+    pub claims: Vec<Option<String>>,
+    pub newer: OffsetDateTime,
 }
 
-/// What becomes of a profile.
+/// What becomes of an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum Outcome<'a> {
     /// It is stored.
     Synced,
-    /// There is a newer one of its id, stored or in its batch.
+    /// There is a newer one of its key, stored or in its batch.
     Outdated,
-    /// There is one of its id and time, stored or in its batch.
+    /// There is one of its key and time, stored or in its batch.
     Duplicate,
-    /// Its email or its mobile is another's.
+    /// What it wants of a unique column is another's.
     Taken {
-        /// Which of them.
-        reason: Reason,
+        /// Which of those columns.
+        nth: usize,
         /// Whose it is.
-        by: Uuid,
+        by: &'a str,
     },
 }
 
-/// Decides for each profile, in their order; the order has no influence on what is decided.
+/// Decides for each item, in their order; the order has no influence on what is decided.
 ///
-/// `stored` has every row with an id, an email or a mobile of the batch. Of several profiles of one id the newest counts.
-/// An email or a mobile belongs first to the stored row that keeps it, then to the newest profile that wants it, then to
-/// the smaller id. Whoever does not get what it wants is not stored, so that its row keeps what it has; which may take it
-/// from others. The same batch again changes nothing.
-pub fn decide(stored: &[Stored], profiles: &[Profile<'_>]) -> Vec<Outcome> {
-    let rows: HashMap<Uuid, &Stored> = stored.iter().map(|row| (row.id, row)).collect();
-    let mut newest: HashMap<Uuid, usize> = HashMap::new();
-    for (index, profile) in profiles.iter().enumerate() {
-        let best = newest.entry(profile.id).or_insert(index);
-        if rank(profile) > rank(&profiles[*best]) {
+/// `stored` has every row with a key or a unique value of the batch, and `unique` says which values those are. Of several items
+/// of one key the newest counts. A unique value belongs first to the stored row that keeps it, then to the newest item that
+/// wants it, then to the smaller key. Whoever does not get what it wants is not stored, so that its row keeps what it has;
+/// which may take it from others. The same batch again changes nothing; unless `takes_equal`: then one as new as the stored
+/// row is stored, too.
+pub fn decide<'a>(
+    stored: &'a [Stored],
+    items: &'a [Item<'_>],
+    unique: &[usize],
+    takes_equal: bool,
+) -> Vec<Outcome<'a>> {
+    let rows: HashMap<&str, &Stored> = stored.iter().map(|row| (row.key.as_str(), row)).collect();
+    let mut newest: HashMap<&str, usize> = HashMap::new();
+    for (index, item) in items.iter().enumerate() {
+        let best = newest.entry(&item.key).or_insert(index);
+        if rank(item) > rank(&items[*best]) {
             *best = index;
         }
     }
-    let known_time = |id: Uuid| rows.get(&id).map(|row| row.last_updated_at);
-    let mut outcomes: Vec<Outcome> = profiles
+    let known_time = |key: &str| rows.get(key).map(|row| row.newer);
+    let mut outcomes: Vec<Outcome<'a>> = items
         .iter()
-        .map(|profile| {
-            let newest = profiles[newest[&profile.id]]
-                .last_updated_at
-                .max(known_time(profile.id).unwrap_or(profile.last_updated_at));
-            if profile.last_updated_at < newest { Outcome::Outdated } else { Outcome::Duplicate }
+        .map(|item| {
+            let newest = items[newest[&*item.key]].newer.max(known_time(&item.key).unwrap_or(item.newer));
+            if item.newer < newest { Outcome::Outdated } else { Outcome::Duplicate }
         })
         .collect();
 
-    let mut candidates: Vec<usize> = newest
-        .into_iter()
-        .filter(|(id, index)| known_time(*id).is_none_or(|at| at < profiles[*index].last_updated_at))
-        .map(|(_, index)| index)
-        .collect();
-    candidates.sort_unstable_by_key(|index| (Reverse(profiles[*index].last_updated_at), profiles[*index].id));
-    let candidates: Vec<&Profile<'_>> = candidates
+    let is_news =
+        |item: &Item<'_>| known_time(&item.key).is_none_or(|at| at < item.newer || takes_equal && at == item.newer);
+    let mut candidates: Vec<usize> = newest.into_values().filter(|index| is_news(&items[*index])).collect();
+    candidates.sort_unstable_by_key(|index| (Reverse(items[*index].newer), &items[*index].key));
+    let candidates: Vec<Candidate<'a>> = candidates
         .into_iter()
         .map(|index| {
             outcomes[index] = Outcome::Synced;
-            &profiles[index]
+            Candidate { key: &items[index].key, claims: items[index].claims(unique) }
         })
         .collect();
     let taken = settle(&rows, candidates);
-    for (outcome, profile) in outcomes.iter_mut().zip(profiles) {
+    for (outcome, item) in outcomes.iter_mut().zip(items) {
         if *outcome == Outcome::Synced
-            && let Some((reason, by)) = taken.get(&profile.id)
+            && let Some((nth, by)) = taken.get(&*item.key)
         {
-            *outcome = Outcome::Taken { reason: *reason, by: *by };
+            *outcome = Outcome::Taken { nth: *nth, by };
         }
     }
     outcomes
 }
 
-/// Of profiles of one id the greatest counts: the newest and, where their times are equal, one that does not depend on
+/// Of items of one key the greatest counts: the newest and, where their times are equal, one that does not depend on
 /// their order.
-fn rank<'p>(profile: &'p Profile<'_>) -> (OffsetDateTime, Reverse<(&'p str, &'p str, &'p str, &'static str)>) {
-    let content = (&*profile.name, &*profile.email, &*profile.mobile, profile.status.as_str());
-    (profile.last_updated_at, Reverse(content))
+fn rank<'p>(item: &'p Item<'_>) -> (OffsetDateTime, Reverse<&'p [Option<std::borrow::Cow<'p, str>>]>) {
+    (item.newer, Reverse(&item.values))
 }
 
-/// Who owns each email and each mobile.
-#[derive(Default)]
-struct Owners<'a> {
-    emails: HashMap<&'a str, Uuid>,
-    mobiles: HashMap<&'a str, Uuid>,
+/// What one wants, or has, of each unique column.
+type Claims<'a> = Vec<Option<&'a str>>;
+/// Those that are not stored, by key.
+type Taken<'a> = HashMap<&'a str, (usize, &'a str)>;
+
+/// One that is to be stored.
+struct Candidate<'a> {
+    key: &'a str,
+    claims: Claims<'a>,
 }
+
+/// Who owns each unique value.
+#[derive(Default)]
+struct Owners<'a>(HashMap<(usize, &'a str), &'a str>);
 
 impl<'a> Owners<'a> {
-    fn add(&mut self, id: Uuid, email: &'a str, mobile: &'a str) {
-        self.emails.insert(email, id);
-        self.mobiles.insert(mobile, id);
+    fn add(&mut self, key: &'a str, claims: &Claims<'a>) {
+        let claims = claims.iter().enumerate().filter_map(|(nth, claim)| Some((nth, (*claim)?)));
+        self.0.extend(claims.map(|claim| (claim, key)));
     }
 
-    fn conflict(&self, profile: &Profile<'_>) -> Option<(Reason, Uuid)> {
-        let other = |owner: Option<&Uuid>| owner.copied().filter(|owner| *owner != profile.id);
-        other(self.emails.get(&*profile.email))
-            .map(|by| (Reason::EmailTaken, by))
-            .or_else(|| other(self.mobiles.get(&*profile.mobile)).map(|by| (Reason::MobileTaken, by)))
+    fn conflict(&self, candidate: &Candidate<'a>) -> Option<(usize, &'a str)> {
+        candidate.claims.iter().enumerate().find_map(|(nth, claim)| {
+            let owner = self.0.get(&(nth, (*claim)?))?;
+            (*owner != candidate.key).then_some((nth, *owner))
+        })
     }
 }
 
-/// An email and a mobile.
-type Claim<'a> = (&'a str, &'a str);
-/// Those that are not stored, by id.
-type Taken = HashMap<Uuid, (Reason, Uuid)>;
-
 /// Lets in whoever can be, until nobody is left who would be let in if the same batch came again.
-fn settle<'a>(rows: &HashMap<Uuid, &'a Stored>, mut candidates: Vec<&'a Profile<'_>>) -> Taken {
-    let mut claims: HashMap<Uuid, Claim<'a>> =
-        rows.iter().map(|(id, row)| (*id, (row.email.as_str(), row.mobile.as_str()))).collect();
+fn settle<'a>(rows: &HashMap<&'a str, &'a Stored>, mut candidates: Vec<Candidate<'a>>) -> Taken<'a> {
+    let claims = |row: &'a Stored| row.claims.iter().map(Option::as_deref).collect();
+    let mut claims: HashMap<&'a str, Claims<'a>> = rows.iter().map(|(key, row)| (*key, claims(row))).collect();
     loop {
         let taken = conflicts(&claims, &candidates);
         let before = candidates.len();
-        candidates.retain(|profile| {
-            let is_taken = taken.contains_key(&profile.id);
+        candidates.retain_mut(|candidate| {
+            let is_taken = taken.contains_key(candidate.key);
             if !is_taken {
-                claims.insert(profile.id, (&profile.email, &profile.mobile));
+                claims.insert(candidate.key, std::mem::take(&mut candidate.claims));
             }
             is_taken
         });
@@ -139,39 +142,39 @@ fn settle<'a>(rows: &HashMap<Uuid, &'a Stored>, mut candidates: Vec<&'a Profile<
 }
 
 /// The candidates that cannot be let in together with the others. They come with the first in line first.
-fn conflicts(rows: &HashMap<Uuid, Claim<'_>>, candidates: &[&Profile<'_>]) -> Taken {
-    let ids: BTreeSet<Uuid> = candidates.iter().map(|profile| profile.id).collect();
+fn conflicts<'a>(rows: &HashMap<&'a str, Claims<'a>>, candidates: &[Candidate<'a>]) -> Taken<'a> {
+    let keys: BTreeSet<&str> = candidates.iter().map(|candidate| candidate.key).collect();
     // Those that want what a row keeps: out for good, so that this ends.
     let mut out = Taken::new();
     loop {
         let mut kept = Owners::default();
-        for (id, (email, mobile)) in rows.iter().filter(|(id, _)| !ids.contains(id) || out.contains_key(id)) {
-            kept.add(*id, email, mobile);
+        for (key, claims) in rows.iter().filter(|(key, _)| !keys.contains(*key) || out.contains_key(*key)) {
+            kept.add(key, claims);
         }
         let mut losers = Taken::new();
         let mut winners = vec![];
         let mut owners = Owners::default();
         let before = out.len();
-        for profile in candidates {
-            if out.contains_key(&profile.id) {
+        for candidate in candidates {
+            if out.contains_key(candidate.key) {
                 continue;
             }
-            if let Some(conflict) = kept.conflict(profile) {
-                out.insert(profile.id, conflict);
-            } else if let Some(conflict) = owners.conflict(profile) {
-                losers.insert(profile.id, conflict);
+            if let Some(conflict) = kept.conflict(candidate) {
+                out.insert(candidate.key, conflict);
+            } else if let Some(conflict) = owners.conflict(candidate) {
+                losers.insert(candidate.key, conflict);
             } else {
-                owners.add(profile.id, &profile.email, &profile.mobile);
-                winners.push(profile);
+                owners.add(candidate.key, &candidate.claims);
+                winners.push(candidate);
             }
         }
         // The losers' rows stay as they are, too.
-        for (id, (email, mobile)) in losers.keys().filter_map(|id| rows.get_key_value(id)) {
-            kept.add(*id, email, mobile);
+        for (key, claims) in losers.keys().filter_map(|key| rows.get_key_value(key)) {
+            kept.add(key, claims);
         }
-        for profile in winners {
-            if let Some(conflict) = kept.conflict(profile) {
-                out.insert(profile.id, conflict);
+        for candidate in winners {
+            if let Some(conflict) = kept.conflict(candidate) {
+                out.insert(candidate.key, conflict);
             }
         }
         if out.len() == before {

@@ -3,34 +3,34 @@ use proptest::sample::{Index, subsequence};
 use time::Duration;
 
 use super::*;
-use crate::profile::Status;
 
 fn at(second: i64) -> OffsetDateTime {
     OffsetDateTime::UNIX_EPOCH + Duration::seconds(second)
 }
 
+/// Of a profile: an email and a mobile are unique.
+const UNIQUE: [usize; 2] = [0, 1];
+
 fn row(id: u128, email: &str, mobile: &str, second: i64) -> Stored {
-    Stored { id: Uuid::from_u128(id), email: email.to_owned(), mobile: mobile.to_owned(), last_updated_at: at(second) }
+    let claims = vec![Some(email.to_owned()), Some(mobile.to_owned())];
+    Stored { key: id.to_string(), claims, newer: at(second) }
 }
 
-fn profile(id: u128, email: &str, mobile: &str, second: i64) -> Profile<'static> {
-    Profile {
-        id: Uuid::from_u128(id),
-        name: "name".into(),
-        email: email.to_owned().into(),
-        mobile: mobile.to_owned().into(),
-        status: Status::Active,
-        last_updated_at: at(second),
-        payload: "{}",
-    }
+fn profile(id: u128, email: &str, mobile: &str, second: i64) -> Item<'static> {
+    let values = [email, mobile].map(|value| Some(value.to_owned().into())).to_vec();
+    Item { key: id.to_string().into(), newer: at(second), values, payload: "{}" }
 }
 
-fn email_taken(by: u128) -> Outcome {
-    Outcome::Taken { reason: Reason::EmailTaken, by: Uuid::from_u128(by) }
+fn decide<'a>(stored: &'a [Stored], items: &'a [Item<'_>]) -> Vec<Outcome<'a>> {
+    super::decide(stored, items, &UNIQUE, false)
 }
 
-fn mobile_taken(by: u128) -> Outcome {
-    Outcome::Taken { reason: Reason::MobileTaken, by: Uuid::from_u128(by) }
+fn email_taken(by: &str) -> Outcome<'_> {
+    Outcome::Taken { nth: 0, by }
+}
+
+fn mobile_taken(by: &str) -> Outcome<'_> {
+    Outcome::Taken { nth: 1, by }
 }
 
 use Outcome::{Duplicate, Outdated, Synced};
@@ -49,18 +49,32 @@ fn the_newest_of_an_id_counts_and_equal_ones_change_nothing() {
 }
 
 #[test]
+fn an_equal_one_is_stored_where_everything_is_read_anew_and_the_older_are_not() {
+    let stored = [row(1, "a", "1", 5)];
+    let batch = [profile(1, "b", "1", 5), profile(1, "c", "1", 4)];
+    assert_eq!(super::decide(&stored, &batch, &UNIQUE, true), [Synced, Outdated]);
+}
+
+#[test]
+fn what_nobody_has_is_nobodys() {
+    let mut batch = [profile(1, "a", "1", 5), profile(2, "a", "2", 5)];
+    batch.iter_mut().for_each(|item| item.values[0] = None);
+    assert_eq!(decide(&[], &batch), [Synced, Synced]);
+}
+
+#[test]
 fn an_email_of_another_id_stays_with_the_row_that_keeps_it() {
-    assert_eq!(decide(&[row(1, "a", "1", 1)], &[profile(2, "a", "2", 9)]), [email_taken(1)]);
-    assert_eq!(decide(&[row(1, "a", "1", 1)], &[profile(2, "b", "1", 9)]), [mobile_taken(1)]);
+    assert_eq!(decide(&[row(1, "a", "1", 1)], &[profile(2, "a", "2", 9)]), [email_taken("1")]);
+    assert_eq!(decide(&[row(1, "a", "1", 1)], &[profile(2, "b", "1", 9)]), [mobile_taken("1")]);
     // An older profile of its owner gives nothing free.
     let batch = [profile(2, "a", "2", 9), profile(1, "b", "1", 0)];
-    assert_eq!(decide(&[row(1, "a", "1", 1)], &batch), [email_taken(1), Outdated]);
+    assert_eq!(decide(&[row(1, "a", "1", 1)], &batch), [email_taken("1"), Outdated]);
 }
 
 #[test]
 fn of_two_that_want_an_email_the_newest_gets_it_then_the_smaller_id() {
-    assert_eq!(decide(&[], &[profile(1, "a", "1", 1), profile(2, "a", "2", 2)]), [email_taken(2), Synced]);
-    assert_eq!(decide(&[], &[profile(2, "a", "2", 1), profile(1, "a", "1", 1)]), [email_taken(1), Synced]);
+    assert_eq!(decide(&[], &[profile(1, "a", "1", 1), profile(2, "a", "2", 2)]), [email_taken("2"), Synced]);
+    assert_eq!(decide(&[], &[profile(2, "a", "2", 1), profile(1, "a", "1", 1)]), [email_taken("1"), Synced]);
 }
 
 #[test]
@@ -77,17 +91,17 @@ fn a_loser_keeps_its_row_and_so_takes_from_others() {
     let stored = [row(1, "a", "1", 1), row(2, "b", "2", 1), row(3, "c", "3", 1)];
     // 3 keeps c; so 2 does not get it and keeps b; so 1 does not get that.
     let batch = [profile(1, "b", "1", 9), profile(2, "c", "2", 5)];
-    assert_eq!(decide(&stored, &batch), [email_taken(2), email_taken(3)]);
+    assert_eq!(decide(&stored, &batch), [email_taken("2"), email_taken("3")]);
     // 2 loses z to 1, and keeps b, which 3 wanted.
     let batch = [profile(1, "z", "1", 9), profile(2, "z", "2", 5), profile(3, "b", "3", 9)];
-    assert_eq!(decide(&stored, &batch), [Synced, email_taken(1), email_taken(2)]);
+    assert_eq!(decide(&stored, &batch), [Synced, email_taken("1"), email_taken("2")]);
 }
 
 #[test]
 fn nobody_loses_to_one_that_is_itself_out() {
     // 1 is newer than 2, but gets nothing, since its mobile is kept by 3; in the end its email is 2's, too.
     let stored = [row(3, "c", "3", 1)];
-    assert_eq!(decide(&stored, &[profile(1, "z", "3", 9), profile(2, "z", "2", 5)]), [email_taken(2), Synced]);
+    assert_eq!(decide(&stored, &[profile(1, "z", "3", 9), profile(2, "z", "2", 5)]), [email_taken("2"), Synced]);
 }
 
 fn name(number: u8) -> String {
@@ -95,7 +109,7 @@ fn name(number: u8) -> String {
 }
 
 /// A table whose emails and mobiles are unique, and profiles that want them.
-fn worlds() -> impl Strategy<Value = (Vec<Stored>, Vec<Profile<'static>>)> {
+fn worlds() -> impl Strategy<Value = (Vec<Stored>, Vec<Item<'static>>)> {
     let numbers = || Just((0..8u8).collect::<Vec<_>>()).prop_shuffle();
     let stored = (
         subsequence((0..8u128).collect::<Vec<_>>(), 0..=6),
@@ -114,23 +128,19 @@ fn worlds() -> impl Strategy<Value = (Vec<Stored>, Vec<Profile<'static>>)> {
 }
 
 /// The table afterwards.
-fn apply(stored: &[Stored], profiles: &[Profile<'_>], outcomes: &[Outcome]) -> Vec<Stored> {
-    let mut rows: HashMap<Uuid, Stored> = stored.iter().map(|row| (row.id, row.clone())).collect();
+fn apply(stored: &[Stored], profiles: &[Item<'_>], outcomes: &[Outcome<'_>]) -> Vec<Stored> {
+    let mut rows: HashMap<String, Stored> = stored.iter().map(|row| (row.key.clone(), row.clone())).collect();
     for (profile, _) in profiles.iter().zip(outcomes).filter(|(_, outcome)| **outcome == Synced) {
         let row = Stored {
-            id: profile.id,
-            email: profile.email.to_string(),
-            mobile: profile.mobile.to_string(),
-            last_updated_at: profile.last_updated_at,
+            key: profile.key.to_string(),
+            claims: profile.values.iter().map(|value| value.as_deref().map(str::to_owned)).collect(),
+            newer: profile.newer,
         };
-        let before = rows.insert(row.id, row);
-        assert!(
-            before.is_none_or(|before| before.last_updated_at < profile.last_updated_at),
-            "only what is newer is stored"
-        );
+        let before = rows.insert(row.key.clone(), row);
+        assert!(before.is_none_or(|before| before.newer < profile.newer), "only what is newer is stored");
     }
     let mut rows: Vec<Stored> = rows.into_values().collect();
-    rows.sort_by_key(|row| row.id);
+    rows.sort_by(|one, other| one.key.cmp(&other.key));
     rows
 }
 
@@ -155,15 +165,14 @@ proptest! {
     fn property_the_table_stays_unique_and_whoever_is_turned_away_has_met_its_rival((stored, profiles) in worlds()) {
         let outcomes = decide(&stored, &profiles);
         let after = apply(&stored, &profiles, &outcomes);
-        let emails: BTreeSet<&str> = after.iter().map(|row| row.email.as_str()).collect();
-        let mobiles: BTreeSet<&str> = after.iter().map(|row| row.mobile.as_str()).collect();
+        let [emails, mobiles] = UNIQUE.map(|nth| after.iter().map(|row| &row.claims[nth]).collect::<BTreeSet<_>>());
         prop_assert_eq!((emails.len(), mobiles.len()), (after.len(), after.len()));
         for (profile, outcome) in profiles.iter().zip(&outcomes) {
-            let Outcome::Taken { reason, by } = outcome else { continue };
-            prop_assert!(*by != profile.id);
-            let wants = |email: &str, mobile: &str| if *reason == Reason::EmailTaken { email == profile.email } else { mobile == profile.mobile };
-            let is_rival = stored.iter().any(|row| row.id == *by && wants(&row.email, &row.mobile))
-                || profiles.iter().any(|other| other.id == *by && wants(&other.email, &other.mobile));
+            let Outcome::Taken { nth, by } = outcome else { continue };
+            prop_assert!(*by != profile.key);
+            let wanted = profile.claims(&UNIQUE)[*nth];
+            let is_rival = stored.iter().any(|row| row.key == *by && row.claims[*nth].as_deref() == wanted)
+                || profiles.iter().any(|other| other.key == *by && other.claims(&UNIQUE)[*nth] == wanted);
             prop_assert!(is_rival, "{profile:?} {outcome:?}");
         }
     }
@@ -172,12 +181,14 @@ proptest! {
     fn property_the_newest_that_nobody_disputes_is_stored((stored, profiles) in worlds()) {
         let outcomes = decide(&stored, &profiles);
         for (index, profile) in profiles.iter().enumerate() {
-            let rows = || stored.iter().filter(|row| row.id != profile.id);
-            let others = || profiles.iter().filter(|other| other.id != profile.id);
-            let is_disputed = rows().any(|row| row.email == profile.email || row.mobile == profile.mobile)
-                || others().any(|other| other.email == profile.email || other.mobile == profile.mobile);
-            let is_newest = stored.iter().all(|row| row.id != profile.id || row.last_updated_at < profile.last_updated_at)
-                && profiles.iter().all(|other| other.id != profile.id || other.last_updated_at < profile.last_updated_at || other == profile);
+            let wanted = profile.claims(&UNIQUE);
+            let is_disputed = stored.iter().filter(|row| row.key != profile.key).any(|row| {
+                row.claims.iter().zip(&wanted).any(|(claim, wanted)| claim.as_deref() == *wanted)
+            }) || profiles.iter().filter(|other| other.key != profile.key).any(|other| {
+                other.claims(&UNIQUE).iter().zip(&wanted).any(|(claim, wanted)| claim == wanted)
+            });
+            let is_newest = stored.iter().all(|row| row.key != profile.key || row.newer < profile.newer)
+                && profiles.iter().all(|other| other.key != profile.key || other.newer < profile.newer || other == profile);
             if is_newest && !is_disputed {
                 prop_assert!(profiles.iter().zip(&outcomes).any(|(other, outcome)| other == profile && *outcome == Synced), "{index}");
             }

@@ -7,21 +7,27 @@ use crate::Error;
 
 /// A page has no more. Each takes some hundred bytes of memory, however short it is, and a page of 8 MiB may have four million.
 const LIMIT: usize = 50_000;
+/// And no more values of columns: each takes some dozen bytes, even if it is none.
+const VALUES: usize = 500_000;
 
-/// The elements of a JSON array.
-pub fn parse(body: &str) -> Result<Vec<&RawValue>, Error> {
+/// The elements of a JSON array, of which each has values for so many columns.
+pub fn parse(body: &str, columns: usize) -> Result<Vec<&RawValue>, Error> {
+    let limit = LIMIT.min(VALUES / columns.max(1));
     let mut elements = vec![];
     let mut json = serde_json::Deserializer::from_str(body);
-    let parsed = Elements(&mut elements).deserialize(&mut json).and_then(|()| json.end());
+    let parsed = Elements { found: &mut elements, limit }.deserialize(&mut json).and_then(|()| json.end());
     match parsed {
         Ok(()) => Ok(elements),
-        Err(_) if elements.len() > LIMIT => Err(Error::TooMany { limit: LIMIT }),
+        Err(_) if elements.len() > limit => Err(Error::TooMany { limit }),
         Err(error) => Err(Error::NotAnArray { line: error.line(), column: error.column() }),
     }
 }
 
 /// Where they are put: one more than the limit at most.
-struct Elements<'e, 'a>(&'e mut Vec<&'a RawValue>);
+struct Elements<'e, 'a> {
+    found: &'e mut Vec<&'a RawValue>,
+    limit: usize,
+}
 
 impl<'a> DeserializeSeed<'a> for Elements<'_, 'a> {
     type Value = ();
@@ -40,8 +46,8 @@ impl<'a> Visitor<'a> for Elements<'_, 'a> {
 
     fn visit_seq<A: SeqAccess<'a>>(self, mut array: A) -> Result<(), A::Error> {
         while let Some(element) = array.next_element()? {
-            self.0.push(element);
-            if self.0.len() > LIMIT {
+            self.found.push(element);
+            if self.found.len() > self.limit {
                 return Err(A::Error::custom("too many"));
             }
         }
@@ -57,20 +63,27 @@ mod tests {
     fn a_page_has_fifty_thousand_elements_at_most_whatever_they_are() {
         for element in ["0", "null", "[]", "{}", "\"\"", "[0,0,0]", r#"{"id": "1"}"#] {
             let page = |count: usize| format!("[{}]", vec![element; count].join(","));
-            assert_eq!(parse(&page(LIMIT)).unwrap().len(), LIMIT, "{element}");
+            assert_eq!(parse(&page(LIMIT), 6).unwrap().len(), LIMIT, "{element}");
             for count in [LIMIT + 1, 20 * LIMIT] {
-                assert!(matches!(parse(&page(count)), Err(Error::TooMany { limit: LIMIT })), "{element}");
+                assert!(matches!(parse(&page(count), 6), Err(Error::TooMany { limit: LIMIT })), "{element}");
             }
         }
     }
 
     #[test]
+    fn it_has_fewer_where_each_has_many_columns() {
+        let page = |count: usize| format!("[{}]", vec!["0"; count].join(","));
+        assert_eq!(parse(&page(2500), 200).unwrap().len(), 2500);
+        assert!(matches!(parse(&page(2501), 200), Err(Error::TooMany { limit: 2500 })));
+    }
+
+    #[test]
     fn what_is_no_array_is_told_by_its_place() {
         for (body, expected) in [("", (1, 0)), ("{}", (1, 0)), ("[0,", (1, 3)), ("[0]\n0", (2, 1)), ("[0 0]", (1, 4))] {
-            let Err(Error::NotAnArray { line, column }) = parse(body) else { panic!("{body}") };
+            let Err(Error::NotAnArray { line, column }) = parse(body, 6) else { panic!("{body}") };
             assert_eq!((line, column), expected, "{body}");
         }
         // With as many as a page may have.
-        let Err(Error::NotAnArray { .. }) = parse(&format!("[{}", "0,".repeat(LIMIT))) else { panic!() };
+        let Err(Error::NotAnArray { .. }) = parse(&format!("[{}", "0,".repeat(LIMIT)), 6) else { panic!() };
     }
 }

@@ -12,8 +12,17 @@ pub enum Error {
     /// The database cannot be reached, or its schema is older than this code.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// The definition is of no use to this code, or no more.
+    #[error("{reason}: define the ingest again, by sluice.define_ingest")]
+    Definition {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// There is no TLS.
+    #[error("no request can be made: {0}")]
+    Client(#[from] reqwest::Error),
     /// The database refuses a statement.
-    #[error("the profiles cannot be stored: {}", database::describe(.0))]
+    #[error("the items cannot be stored: {}", database::describe(.0))]
     Database(#[from] tokio_postgres::Error),
     /// It took longer than the invocation has.
     #[error(
@@ -23,8 +32,10 @@ pub enum Error {
     /// A broken invariant of this code.
     #[error("a round panicked, which is a fault of the ingest itself: its log says where")]
     Panicked,
-    /// Others write the same profiles all the time.
-    #[error("a batch met others that store the same profiles {tries} times, and is left to the next round")]
+    /// Others write the same rows all the time, or a unique index has what no rule tells of.
+    #[error(
+        "a batch met others that store the same items {tries} times, and is left to the next round: unless others write the table, it has a unique index that no rule tells of"
+    )]
     Contended {
         /// How often it was tried.
         tries: u32,
@@ -41,7 +52,7 @@ pub enum Error {
         arn: String,
     },
     /// No answer, or not all of it, however often it was asked.
-    #[error("the origin gave no answer in {tries} tries: {reason}; check ORIGIN_URL, the network and the origin")]
+    #[error("the origin gave no answer in {tries} tries: {reason}; check its url, the network and the origin")]
     Unanswered {
         /// How often it was asked.
         tries: u32,
@@ -65,31 +76,31 @@ pub enum Error {
         retry_after: Duration,
     },
     /// The origin does not let us in, with the secret as it is now.
-    #[error("the origin refuses our credentials with status {status}: correct the secret of ORIGIN_SECRET_ARN")]
+    #[error("the origin refuses our credentials with status {status}: correct the secret of the definition")]
     Unauthorized {
         /// Of its answer.
         status: u16,
     },
     /// The origin has no such page.
-    #[error("the origin refuses the request with status {status}: check ORIGIN_URL")]
+    #[error("the origin refuses the request with status {status}: check its url")]
     Refused {
         /// Of its answer.
         status: u16,
     },
     /// The origin sends us away, and our credentials are for it alone.
-    #[error("the origin redirects to {to}, which is not followed: if it has moved, change ORIGIN_URL")]
+    #[error("the origin redirects to {to}, which is not followed: if it has moved, define its url anew")]
     Redirected {
         /// Scheme, host and port; or what else is wrong with it.
         to: String,
     },
     /// The next page is elsewhere, and our credentials are for the origin alone.
-    #[error("the origin has its next page at {to}, which is not followed: it must be on the host of ORIGIN_URL")]
+    #[error("the origin has its next page at {to}, which is not followed: it must be on the host of its url")]
     LinkElsewhere {
         /// Scheme, host and port; or what else is wrong with it.
         to: String,
     },
     /// Something else than JSON.
-    #[error("the origin sends {found} instead of application/json: check ORIGIN_URL")]
+    #[error("the origin sends {found} instead of application/json: check its url")]
     ContentType {
         /// Its media type.
         found: String,
@@ -102,7 +113,7 @@ pub enum Error {
         /// MAX_BODY_BYTES.
         limit_bytes: usize,
     },
-    /// More profiles than this function takes at once.
+    /// More items than this function takes at once.
     #[error("the origin sends a page of more than {limit} elements: have it send smaller ones")]
     TooMany {
         /// How many it takes.
@@ -114,8 +125,14 @@ pub enum Error {
         /// The first bad byte.
         at: usize,
     },
-    /// Text that is no list of profiles.
-    #[error("the origin sends a page that is no JSON array of profiles: line {line}, column {column}")]
+    /// Text that is no JSON where the items should be.
+    #[error("the origin sends a page that has nothing at {pointer}, where its items should be")]
+    NoItems {
+        /// As it was defined.
+        pointer: String,
+    },
+    /// Text that is no list of items.
+    #[error("the origin sends a page that is no JSON array of items: line {line}, column {column}")]
     NotAnArray {
         /// Where it stops to be one.
         line: usize,
@@ -137,11 +154,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether nobody knows what was under way.
-    pub(crate) fn broke_off(&self) -> bool {
-        matches!(self, Self::Overran | Self::Panicked)
-    }
-
     /// Whether the page to go on with is of no use any more, so that the chain is begun anew.
     pub(crate) fn ends_chain(&self) -> bool {
         matches!(self, Self::Refused { .. } | Self::Circle { .. } | Self::EndlessChain { .. })

@@ -1,41 +1,51 @@
-//! The ingest: pulls profiles from an origin, and keeps a table in step with it.
+//! The ingest: pulls items from sources, and keeps tables in step with them.
 //!
-//! One invocation stays for its time, and makes a round whenever one is due. A round asks the [`Origin`] for what changed
-//! since the position, page by page; each profile of a page is judged alone, and stored if it is newer than what is there.
-//! The position moves when everything before it is stored. So whatever is repeated, by a crash or by two invocations at
-//! once, changes nothing.
+//! `sluice.define_ingest` says which. One invocation stays for its time, and makes a round of a source whenever one is due,
+//! beside those of others. A round asks for what changed since the position, page by page; each item of a page is judged
+//! alone, and stored if it is newer than what is there. The position moves when everything before it is stored. So whatever is
+//! repeated, by a crash or by two invocations at once, changes nothing.
 
 mod batch;
 mod config;
 mod decision;
 mod elements;
 mod error;
+mod http;
+mod item;
 mod link;
-mod origin;
-mod profile;
+mod pointer;
 mod round;
+mod sessions;
+mod shape;
+mod source;
 mod store;
+mod table;
 mod tally;
 
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use database::ingest::definition::{self, Definition};
 use database::ingest::position::{self, Ended, Failure, Position};
-use futures_util::FutureExt as _;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use secrets::Secrets;
 use serde::Serialize;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{error, info};
 
 use crate::round::Round;
-use crate::store::Writer;
+use crate::sessions::Sessions;
+use crate::source::Source;
 use crate::tally::ms;
 
 pub use config::Config;
 pub use error::Error;
-pub use origin::{Origin, Patience};
+pub use http::Patience;
 pub use tally::Tally;
 
 /// Left for a batch that was begun in the last moment, and for the answer.
@@ -52,29 +62,34 @@ pub struct Summary {
     pub rounds: u64,
     /// Rounds that did not.
     pub failures: u64,
-    /// What became of profiles.
+    /// What became of items.
     #[serde(flatten)]
     pub tally: Tally,
+}
+
+impl Summary {
+    fn add(&mut self, other: Self) {
+        self.rounds += other.rounds;
+        self.failures += other.failures;
+        self.tally.add(other.tally);
+    }
 }
 
 /// The function's value: its clients, kept from one invocation to the next.
 pub struct Ingest {
     config: Config,
-    name: String,
-    origin: Origin,
-    writers: Mutex<Vec<Writer>>,
+    secrets: Secrets,
+    patience: Patience,
+    sessions: Sessions,
+    /// By name, for as long as their definitions stay as they are.
+    sources: Mutex<HashMap<String, Arc<Source>>>,
 }
 
 impl Ingest {
     /// Connects to nothing yet.
-    ///
-    /// # Errors
-    /// There is no TLS.
-    pub fn new(config: Config, secrets: &Secrets, patience: Patience) -> Result<Self, reqwest::Error> {
-        let origin = Origin::new(&config, secrets.clone(), patience)?;
-        let writer = || Writer::new(config.database.clone(), secrets.clone());
-        let writers = (0..config.db_writers).map(|_| writer()).collect();
-        Ok(Self { name: config.origin_name(), origin, writers: Mutex::new(writers), config })
+    pub fn new(config: Config, secrets: &Secrets, patience: Patience) -> Self {
+        let sessions = Sessions::new(&config, secrets);
+        Self { config, secrets: secrets.clone(), patience, sessions, sources: Mutex::default() }
     }
 
     /// Makes rounds until its time is over. A round that fails is told of and counted, and the next one goes on.
@@ -87,17 +102,42 @@ impl Ingest {
         let stop_at = now + left.saturating_sub(MARGIN).min(self.config.stay);
         let end_at = now + left.saturating_sub(LAST_WORDS);
         let mut summary = Summary::default();
+        let mut under_way = HashSet::new();
+        let mut rounds = FuturesUnordered::new();
         loop {
-            let outcome = self.round(stop_at, end_at, &mut summary).await;
-            if let Err(failure) = &outcome {
-                error!(error = %failure, origin = self.name, "no round can begin, and it is tried again");
+            // None waits for another: a source that is slow holds up nobody else.
+            let mut outcome = match finished(end_at, self.definitions()).await {
+                Ok(definitions) => {
+                    let idle = definitions.into_iter().filter(|definition| under_way.insert(definition.name.clone()));
+                    rounds.extend(idle.map(async |definition| {
+                        let mut done = Summary::default();
+                        let outcome = self.round_of(&definition, stop_at, end_at, &mut done).await;
+                        (definition.name, done, outcome)
+                    }));
+                    Ok(())
+                }
+                Err(failure) => Err(failure),
+            };
+            let is_last = Instant::now() + LOOK_INTERVAL >= stop_at;
+            let next_look = sleep_until(if is_last { end_at + LAST_WORDS } else { Instant::now() + LOOK_INTERVAL });
+            tokio::pin!(next_look);
+            while let Some((name, done, ended)) = tokio::select! {
+                ended = rounds.next(), if !rounds.is_empty() => ended,
+                () = &mut next_look, if !(is_last && rounds.is_empty()) => None,
+                else => None,
+            } {
+                under_way.remove(&name);
+                summary.add(done);
+                outcome = outcome.and(ended);
             }
-            if Instant::now() + LOOK_INTERVAL >= stop_at {
+            if let Err(failure) = &outcome {
+                error!(error = %failure, "no round can begin, and it is tried again");
+            }
+            if is_last {
                 if outcome.is_err() {
                     self.measure(&Tally::default(), true);
                 }
                 info!(
-                    origin = self.name,
                     rounds = summary.rounds,
                     failures = summary.failures,
                     fetched = summary.tally.fetched,
@@ -109,74 +149,109 @@ impl Ingest {
                 );
                 return outcome.map(|()| summary);
             }
-            sleep(LOOK_INTERVAL).await;
         }
     }
 
-    /// A round, if one is due. It goes on to no other page after `stop_at`, and is broken off at `end_at`.
+    /// A round of this source, if it is defined and one is due. It goes on to no other page after `stop_at`, and is broken off
+    /// at `end_at`.
     ///
     /// # Errors
     /// The database is out of reach. A round that fails otherwise is told of and counted.
-    pub async fn round(&self, stop_at: Instant, end_at: Instant, summary: &mut Summary) -> Result<(), Error> {
-        let mut writers = self.writers.lock().await;
-        let outcome = self.round_by(&mut writers, stop_at, end_at, summary).await;
-        close_broken(&mut writers, &outcome);
-        outcome
-    }
-
-    async fn round_by(
+    pub async fn round(
         &self,
-        writers: &mut [Writer],
+        source: &str,
         stop_at: Instant,
         end_at: Instant,
         summary: &mut Summary,
     ) -> Result<(), Error> {
-        let Some(position) = finished(end_at, self.claim(writers, end_at)).await? else { return Ok(()) };
+        let definitions = finished(end_at, self.definitions()).await?;
+        match definitions.into_iter().find(|definition| definition.name == source) {
+            Some(definition) => self.round_of(&definition, stop_at, end_at, summary).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn round_of(
+        &self,
+        definition: &Definition,
+        stop_at: Instant,
+        end_at: Instant,
+        summary: &mut Summary,
+    ) -> Result<(), Error> {
+        let source = definition.name.as_str();
+        let Some(position) = finished(end_at, self.claim(definition, end_at)).await? else { return Ok(()) };
         if let Some(died) = &position.died {
-            error!(error = died, origin = self.name, "a round before this one died");
+            error!(error = died, source, "a round before this one died");
             // At once: this one may die, too.
             self.measure(&Tally::default(), true);
         }
         let (began, ends_by) = (Instant::now(), position.ends_by);
         let mut tally = Tally::default();
-        let round = Round {
-            origin: &self.origin,
-            name: &self.name,
-            writers: &mut *writers,
-            position,
-            stop_at,
-            tally: &mut tally,
+        let read = async {
+            let source = self.source(definition).await?;
+            Round { source: &source, sessions: &self.sessions, position, stop_at, tally: &mut tally }.run().await
         };
-        let outcome = finished(end_at, round.run()).await;
+        let outcome = finished(end_at, read).await;
         summary.tally.add(tally);
-        self.measure(&tally, outcome.is_err());
         match &outcome {
             Ok(()) => summary.rounds += 1,
             Err(failure) => {
                 summary.failures += 1;
-                error!(error = %failure, origin = self.name, "a round failed; the position is not past what is stored");
+                error!(error = %failure, source, "a round failed; the position is not past what is stored");
             }
         }
-        close_broken(writers, &outcome);
         let ended = Ended { took_ms: ms(began.elapsed()), counts: tally.counts(), ends_by };
-        finished(end_at + LAST_WORDS / 2, self.record(writers, &ended, outcome)).await
+        let is_failed = outcome.is_err();
+        let failing = finished(end_at + LAST_WORDS / 2, self.record(source, &ended, outcome)).await;
+        // While one source fails, no round of another says that all is well.
+        self.measure(&tally, is_failed || failing.as_ref().is_ok_and(|failing| *failing > 0));
+        failing.map(drop)
     }
 
-    async fn claim(&self, writers: &mut [Writer], end_at: Instant) -> Result<Option<Position>, Error> {
-        let Some(writer) = writers.first_mut() else { return Ok(None) };
-        let client = writer.client().await?;
-        let time_left = (end_at + LAST_WORDS).saturating_duration_since(Instant::now());
-        Ok(position::claim(client, &self.name, self.config.sync_interval, time_left).await?)
+    /// What there is to pull.
+    async fn definitions(&self) -> Result<Vec<Definition>, Error> {
+        let known = self.sessions.run(async |client| Ok(definition::list(client).await?)).await?;
+        let known = known.into_iter().filter_map(|definition| {
+            definition
+                .map_err(|name| {
+                    error!(source = name, "this version does not understand the definition: migrate to its own")
+                })
+                .ok()
+        });
+        Ok(known.collect())
     }
 
-    async fn record(&self, writers: &mut [Writer], ended: &Ended, outcome: Result<(), Error>) -> Result<(), Error> {
-        let Some(writer) = writers.first_mut() else { return Ok(()) };
-        let client = writer.client().await?;
-        match outcome {
-            Ok(()) => position::succeed(client, &self.name, ended).await?,
-            Err(failure) => position::fail(client, &self.name, ended, &to_store(&failure)).await?,
+    /// Made anew where its definition has changed.
+    async fn source(&self, definition: &Definition) -> Result<Arc<Source>, Error> {
+        let mut sources = self.sources.lock().await;
+        if let Some(source) = sources.get(&definition.name).filter(|source| source.definition == *definition) {
+            return Ok(Arc::clone(source));
         }
-        Ok(())
+        let source = Arc::new(Source::new(definition.clone(), &self.config, &self.secrets, self.patience)?);
+        sources.insert(definition.name.clone(), Arc::clone(&source));
+        Ok(source)
+    }
+
+    async fn claim(&self, definition: &Definition, end_at: Instant) -> Result<Option<Position>, Error> {
+        let time_left = (end_at + LAST_WORDS).saturating_duration_since(Instant::now());
+        let every = definition.every().unwrap_or(self.config.sync_interval);
+        let origin = http::origin(definition, &self.config);
+        let claim = async |client: &_| {
+            Ok(position::claim(client, &definition.name, origin.as_deref(), every, time_left).await?)
+        };
+        self.sessions.run(claim).await
+    }
+
+    /// How many sources' last rounds failed.
+    async fn record(&self, source: &str, ended: &Ended, outcome: Result<(), Error>) -> Result<i64, Error> {
+        let record = async |client: &_| {
+            match &outcome {
+                Ok(()) => position::succeed(client, source, ended).await?,
+                Err(failure) => position::fail(client, source, ended, &to_store(failure)).await?,
+            }
+            Ok(position::count_failing(client).await?)
+        };
+        self.sessions.run(record).await
     }
 
     /// Zeros are told, too: nothing from the origin is something else than no round.
@@ -190,12 +265,6 @@ impl Ingest {
             .gauge("IngestFailures", "Count", u64::from(is_failed))
             .count("RejectsDropped", tally.dropped);
         line.print(SystemTime::now());
-    }
-}
-
-fn close_broken(writers: &mut [Writer], outcome: &Result<(), Error>) {
-    if outcome.as_ref().is_err_and(Error::broke_off) {
-        writers.iter_mut().for_each(Writer::close);
     }
 }
 

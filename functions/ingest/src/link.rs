@@ -1,24 +1,28 @@
-//! Where the next page is: the header `Link` of RFC 8288, and how its URL is stored.
+//! Where URLs lead: to the next page by the header `Link` of RFC 8288, and out of this machine; and how they are stored.
 
 use reqwest::header::{HeaderMap, LINK};
-use url::Url;
+use url::{Host, Url};
 
 use crate::Error;
 
 /// What servers take of a URL at the least. All that were read in a round are remembered, too.
-const URL_BYTES: usize = 4096;
+pub(crate) const URL_BYTES: usize = 4096;
 /// In a stored URL, before the number of a part of the origin's own query.
 const OWN: char = '$';
 
 /// The target of `rel="next"`, which must be of the same scheme, host and port as this page.
 pub fn next(headers: &HeaderMap, page: &Url) -> Result<Option<Url>, Error> {
     let targets = headers.get_all(LINK).iter().filter_map(|value| value.to_str().ok()).find_map(next_target);
-    let Some(target) = targets else { return Ok(None) };
+    targets.map(|target| follow(target, page)).transpose()
+}
+
+/// Where this leads from a page: to the same scheme, host and port, or it is not followed.
+pub fn follow(target: &str, page: &Url) -> Result<Url, Error> {
     match page.join(target) {
         Ok(url) if url.as_str().len() > URL_BYTES => {
             Err(Error::LinkElsewhere { to: format!("a URL of more than {URL_BYTES} bytes") })
         }
-        Ok(url) if url.origin() == page.origin() => Ok(Some(url)),
+        Ok(url) if url.origin() == page.origin() => Ok(url),
         Ok(url) => Err(Error::LinkElsewhere { to: url.origin().ascii_serialization() }),
         Err(_) => Err(Error::LinkElsewhere { to: "no URL".to_owned() }),
     }
@@ -53,6 +57,17 @@ fn is_next(parameter: &str) -> bool {
     let relations = value.trim().trim_matches('"');
     name.trim().eq_ignore_ascii_case("rel")
         && relations.split_ascii_whitespace().any(|it| it.eq_ignore_ascii_case("next"))
+}
+
+/// Whether what is sent there leaves this machine, and without TLS.
+pub fn is_in_the_clear(url: &Url) -> bool {
+    let is_local = match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    url.scheme() == "http" && !is_local
 }
 
 /// The page's URL without what its query has from the origin's own, which may be secret: that is written as its number.

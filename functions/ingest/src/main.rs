@@ -9,6 +9,6 @@ use telemetry::Trace;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     let Started { config, secrets, .. } = process::start("ingest", Config::from_env).await?;
-    let ingest = Ingest::new(config, &secrets, Patience::default())?;
+    let ingest = Ingest::new(config, &secrets, Patience::default());
     process::serve(async |_: Value, _: &Trace, deadline| ingest.handle(deadline).await).await
 }

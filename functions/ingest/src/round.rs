@@ -5,30 +5,29 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use database::ingest::position::{self, Position};
+use database::ingest::rejects;
 use futures_util::future::try_join_all;
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 
-use crate::Error;
 use crate::batch::{Batch, split};
 use crate::elements;
-use crate::origin::{Answer, Origin, Page};
-use crate::profile::{Profile, Reject};
-use crate::store::Writer;
+use crate::http::{Answer, Page};
+use crate::item::{Item, Reject};
+use crate::source::Source;
 use crate::tally::Tally;
+use crate::{Error, Sessions};
 
 /// What a chain has at most, over all rounds that read it: an origin that has more never ends.
 const PAGES: i32 = 10_000;
-/// An origin may commit a profile some time after the `last_updated_at` that it gave it, and so behind profiles that were
-/// read already. What is read twice changes nothing.
+/// An origin may commit an item some time after the time that it gave it, and so behind items that were read already. What
+/// is read twice changes nothing.
 const OVERLAP: Duration = Duration::from_secs(60);
 
 /// A round under way.
 pub(crate) struct Round<'a> {
-    pub origin: &'a Origin,
-    pub name: &'a str,
-    pub writers: &'a mut [Writer],
+    pub source: &'a Source,
+    pub sessions: &'a Sessions,
     pub position: Position,
     pub stop_at: Instant,
     pub tally: &'a mut Tally,
@@ -37,11 +36,13 @@ pub(crate) struct Round<'a> {
 impl Round<'_> {
     /// Reads and stores until the chain's end, or until it is time to stop; the next round goes on from there.
     pub async fn run(mut self) -> Result<(), Error> {
+        let (name, http) = (self.source.name(), &self.source.http);
         // First: whatever the origin does, what is old goes.
-        writer(self.writers).forget_rejects().await?;
-        let since = self.position.since.and_then(|since| since.format(&Rfc3339).ok());
-        let first = self.origin.first_page(since.as_deref());
-        let unfinished = self.position.next_url.as_deref().and_then(|url| self.origin.stored_page(url));
+        self.sessions.run(async |client| Ok(rejects::forget(client).await?)).await?;
+        let since = self.position.since;
+        let no_first = || Error::Definition { reason: "no time can be asked for".to_owned() };
+        let first = http.page(since, None).ok_or_else(no_first)?;
+        let unfinished = self.position.next.as_deref().and_then(|place| http.page(since, Some(place)));
         if unfinished.is_none() {
             self.position.chain_newest = None;
             self.position.chain_pages = 0;
@@ -56,43 +57,50 @@ impl Round<'_> {
                 return Err(Error::Circle { pages: self.position.chain_pages });
             }
             let etag = self.position.etag.as_deref().filter(|_| url == first);
-            let page = match self.origin.fetch(&url, etag, self.stop_at).await? {
+            let page = match http.fetch(&url, etag, self.stop_at, &self.sessions.room).await? {
                 Answer::NotModified => break,
                 Answer::Page(page) => page,
             };
-            self.store(&page).await?;
+            let is_empty = self.store(&page).await?;
             self.position.chain_pages += 1;
-            let client = writer(self.writers).client().await?;
-            let Some(next) = page.next else {
+            let Page { etag, next, ends_without_items, .. } = page;
+            let Some(next) = next.filter(|_| !(ends_without_items && is_empty)) else {
                 // Of a chain of pages the first one's ETag says nothing about the others.
-                let etag = page.etag.as_deref().filter(|_| self.position.chain_pages == 1);
-                position::finish_chain(client, self.name, self.position.chain_newest, OVERLAP, etag).await?;
+                let etag = etag.as_deref().filter(|_| self.position.chain_pages == 1);
+                let newest = self.position.chain_newest;
+                let finish = async |client: &_| Ok(position::finish_chain(client, name, newest, OVERLAP, etag).await?);
+                self.sessions.run(finish).await?;
                 break;
             };
-            self.position.next_url = Some(self.origin.to_store(&next));
-            position::go_on(client, self.name, &self.position).await?;
+            let url_of_next = http.page(since, Some(&next));
+            self.position.next = Some(next);
+            let position = &self.position;
+            self.sessions.run(async |client| Ok(position::go_on(client, name, position).await?)).await?;
             if Instant::now() >= self.stop_at {
                 break;
             }
-            url = next;
+            url = url_of_next.ok_or(Error::Circle { pages: self.position.chain_pages })?;
         }
-        let retried = writer(self.writers).retry_conflicts(OffsetDateTime::now_utc()).await?;
+        let retried = self.sessions.writers().await[0].retry(self.source, OffsetDateTime::now_utc()).await?;
         self.tally.add(retried);
         Ok(())
     }
 
-    /// All of a page, by all writers.
-    async fn store(&mut self, page: &Page) -> Result<(), Error> {
-        let elements = elements::parse(&page.body)?;
+    /// All of a page, by all writers; whether there was nothing.
+    async fn store(&mut self, page: &Page) -> Result<bool, Error> {
+        let Source { shape, .. } = self.source;
+        let elements = elements::parse(page.items(), shape.columns.len())?;
         let now = OffsetDateTime::now_utc();
-        let judged: Vec<_> = elements.iter().map(|element| Profile::parse(element.get(), now)).collect();
+        let judged: Vec<_> = elements.iter().map(|element| Item::parse(element, shape, now)).collect();
         let newest = judged.iter().filter_map(known_time).max();
-        let batches: Mutex<VecDeque<Batch<'_>>> = Mutex::new(split(judged).into());
+        let batches: Mutex<VecDeque<Batch<'_>>> = Mutex::new(split(judged, &shape.unique).into());
         let take = || batches.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let tally = Mutex::new(Tally::default());
-        let stored = try_join_all(self.writers.iter_mut().map(async |writer| {
+        let takes_equal = self.position.is_anew;
+        let mut writers = self.sessions.writers().await;
+        let stored = try_join_all(writers.iter_mut().map(async |writer| {
             while let Some(batch) = take() {
-                let stored = writer.store(&batch).await?;
+                let stored = writer.store(self.source, batch, takes_equal).await?;
                 tally.lock().unwrap_or_else(PoisonError::into_inner).add(stored);
             }
             Ok::<_, Error>(())
@@ -102,21 +110,16 @@ impl Round<'_> {
         self.tally.add(tally);
         stored?;
         if tally.fetched > 0 {
-            self.tally.dropped += writer(self.writers).drop_rejects().await?;
+            self.tally.dropped += writers[0].drop_rejects(self.source.name()).await?;
         }
         self.position.chain_newest = self.position.chain_newest.max(newest);
-        Ok(())
+        Ok(elements.is_empty())
     }
 }
 
-fn known_time(judged: &Result<Profile<'_>, Reject<'_>>) -> Option<OffsetDateTime> {
+fn known_time(judged: &Result<Item<'_>, Reject<'_>>) -> Option<OffsetDateTime> {
     match judged {
-        Ok(profile) => Some(profile.last_updated_at),
-        Err(reject) => reject.last_updated_at,
+        Ok(item) => Some(item.newer),
+        Err(reject) => reject.newer,
     }
-}
-
-fn writer(writers: &mut [Writer]) -> &mut Writer {
-    // DB_WRITERS is 1 or more.
-    &mut writers[0]
 }

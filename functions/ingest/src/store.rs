@@ -1,49 +1,51 @@
-//! Batches into the table: the statements on `profiles.users`.
+//! Batches into a table, each in one transaction with what is kept and counted of it.
 
 use std::time::Duration;
 
 use database::ingest::{count, rejects};
-use futures_util::future::{try_join, try_join4};
+use futures_util::future::{try_join, try_join5};
 use secrets::Secrets;
+use serde_json::value::RawValue;
 use telemetry::call;
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error as PgError};
 use tracing::{debug, warn};
-use uuid::Uuid;
 
 use crate::Error;
 use crate::batch::Batch;
-use crate::decision::{Outcome, Stored, decide};
-use crate::profile::{Profile, Reject};
+use crate::decision::{Outcome, decide};
+use crate::item::{Item, Reject};
+use crate::source::Source;
 use crate::tally::Tally;
 
 /// In the spans of calls.
 const PEER: &str = "postgresql";
 /// Each statement asks by keys. But to the planner a table that has grown since it was analyzed looks small enough to be read
-/// whole: with 50,000 profiles that took 17 ms a batch.
+/// whole: with 50,000 rows that took 17 ms a batch.
 const BY_KEYS: &str = "SET enable_seqscan = off";
 /// A statement takes milliseconds. A tenth of the invocation's time, so that what goes wrong is told before that is over.
 const STATEMENT_TIMEOUT: &str = "SET statement_timeout = '7s'";
 /// A batch that always meets others is left to the next round.
 const TRIES: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(20);
-/// First beside other ingests, and not waiting for long for what they have: of two that wait for each other's emails
+/// First beside other ingests, and not waiting for long for what they have: of two that wait for each other's rows
 /// PostgreSQL ends one after a second only, and of eight one after the other.
 const BESIDE_OTHERS: &str = "BEGIN; SELECT pg_advisory_xact_lock_shared(7003201); SET LOCAL lock_timeout = '200ms'";
 /// Then without other ingests, in turn.
 const ALONE: &str = "BEGIN; SELECT pg_advisory_xact_lock(7003201)";
+/// What was put off until the transaction's end, is looked at while it can be told whose fault it is.
+const CHECK: &str = "SET CONSTRAINTS ALL IMMEDIATE";
 
-/// What is kept of rejects, of whatever origin, so that none can fill the database.
+/// What is kept of rejects, of each source, so that none can fill the database.
 const REJECTS: i64 = 20_000;
 const REJECTS_BYTES: i64 = 64 << 20;
 /// Those that make room in one statement.
 const DROPPED_AT_ONCE: i64 = 5000;
-/// Conflicts that are tried again in one round. They are in memory at once.
-const CONFLICTS: i64 = 1000;
-const CONFLICTS_BYTES: i64 = 4 << 20;
+/// Rejects that are tried again in one round. They are in memory at once.
+const RETRIED: i64 = 1000;
+const RETRIED_BYTES: i64 = 4 << 20;
 
 /// One connection, opened when it is needed, and again when it was lost.
 #[derive(Debug)]
@@ -55,8 +57,10 @@ pub struct Writer {
 
 /// What a transaction was for nothing for.
 enum Refused {
-    /// Another ingest has stored the same profiles, or gave their emails away, in the meantime.
+    /// Another ingest has stored the same items, or gave what they want away, in the meantime.
     Overtaken,
+    /// The table does not take an item: a constraint or a trigger of it, or a type.
+    Item(PgError),
     Failed(PgError),
 }
 
@@ -71,8 +75,20 @@ impl From<PgError> for Refused {
             ]
             .contains(code)
         });
-        if is_passing { Self::Overtaken } else { Self::Failed(error) }
+        if is_passing {
+            Self::Overtaken
+        } else if is_about_an_item(&error) {
+            Self::Item(error)
+        } else {
+            Self::Failed(error)
+        }
     }
+}
+
+/// Data that its column cannot hold, a constraint, a limit, an exception that a trigger raises.
+fn is_about_an_item(error: &PgError) -> bool {
+    let Some(code) = error.code().filter(|code| **code != SqlState::UNIQUE_VIOLATION) else { return false };
+    ["22", "23", "54", "P0"].iter().any(|class| code.code().starts_with(class))
 }
 
 impl Writer {
@@ -81,151 +97,195 @@ impl Writer {
         Self { settings, secrets, client: None }
     }
 
-    /// An open session.
-    pub async fn client(&mut self) -> Result<&Client, Error> {
-        if self.client.as_ref().is_none_or(Client::is_closed) {
-            let connect = database::connect(&self.settings, &self.secrets, "sluice ingest");
-            let client = call(PEER, "connect", connect).await?;
-            client.batch_execute(BY_KEYS).await?;
-            client.batch_execute(STATEMENT_TIMEOUT).await?;
-            self.client = Some(client);
-        }
-        match &self.client {
-            Some(client) => Ok(client),
-            None => unreachable!("it was just opened"),
-        }
+    /// Does this in an open session. One in which something was broken off, in the middle of anything, ends.
+    pub async fn run<T>(&mut self, work: impl AsyncFnOnce(&Client) -> Result<T, Error>) -> Result<T, Error> {
+        let client = match self.client.take().filter(|client| !client.is_closed()) {
+            Some(client) => client,
+            None => {
+                let connect = database::connect(&self.settings, &self.secrets, "sluice ingest");
+                let client = call(PEER, "connect", connect).await?;
+                client.batch_execute(BY_KEYS).await?;
+                client.batch_execute(STATEMENT_TIMEOUT).await?;
+                client
+            }
+        };
+        let outcome = work(&client).await;
+        self.client = Some(client);
+        outcome
     }
 
-    /// Leaves the session, which may be in the middle of anything.
-    pub fn close(&mut self) {
-        self.client = None;
-    }
-
-    /// Stores a batch in one transaction, and again where another ingest was in the way.
+    /// Stores a batch in one transaction, and again where another ingest was in the way. `takes_equal`: what is as new as the
+    /// stored row, too.
     ///
     /// # Errors
     /// Nothing of it is stored.
-    pub async fn store(&mut self, batch: &Batch<'_>) -> Result<Tally, Error> {
-        self.store_or_retry(batch, None).await
+    pub async fn store(&mut self, source: &Source, batch: Batch<'_>, takes_equal: bool) -> Result<Tally, Error> {
+        self.store_or_retry(source, batch, takes_equal, None).await
     }
 
-    /// Tries the conflicts again that are the longest ago: of profiles that want each other's email and came one by one,
-    /// or whose email was given free.
+    /// Tries the rejects again that were the longest ago: of items that want what another has and came one by one, or whose
+    /// email, say, was given free.
     ///
     /// # Errors
     /// They stay as they were.
-    pub async fn retry_conflicts(&mut self, now: OffsetDateTime) -> Result<Tally, Error> {
-        let (conflicts, is_all) = rejects::list_conflicts(self.client().await?, CONFLICTS, CONFLICTS_BYTES).await?;
-        if conflicts.is_empty() {
+    pub async fn retry(&mut self, source: &Source, now: OffsetDateTime) -> Result<Tally, Error> {
+        let name = source.name();
+        let (retried, is_all) =
+            self.run(async |client| Ok(rejects::list_retried(client, name, RETRIED, RETRIED_BYTES).await?)).await?;
+        if retried.is_empty() {
             return Ok(Tally::default());
         }
-        let mut ids: Vec<i64> = conflicts.iter().map(|conflict| conflict.id).collect();
+        let mut ids: Vec<i64> = retried.iter().map(|reject| reject.id).collect();
         // Where all are tried, there is no turn to keep.
         if is_all {
             ids.clear();
         }
-        let profiles = conflicts.iter().filter_map(|conflict| Profile::parse(&conflict.payload, now).ok()).collect();
+        let elements = retried.iter().filter_map(|reject| serde_json::from_str::<&RawValue>(&reject.payload).ok());
+        let items = elements.filter_map(|element| Item::parse(element, &source.shape, now).ok()).collect();
         // All in one: whatever they want of each other, they may have.
-        let batch = Batch { profiles, rejects: vec![] };
-        self.store_or_retry(&batch, Some(&ids)).await
+        let batch = Batch { items, rejects: vec![] };
+        self.store_or_retry(source, batch, false, Some(&ids)).await
     }
 
-    /// Deletes rejects that nobody has sent for long, some at a time.
-    pub async fn forget_rejects(&mut self) -> Result<(), Error> {
-        Ok(rejects::forget(self.client().await?).await?)
-    }
-
-    /// Deletes rejects where there are too many, and says how many.
-    pub async fn drop_rejects(&mut self) -> Result<u64, Error> {
-        let client = self.client().await?;
+    /// Deletes rejects where there are too many of a source, and says how many.
+    pub async fn drop_rejects(&mut self, source: &str) -> Result<u64, Error> {
         let mut all = 0;
         loop {
-            let dropped = rejects::make_room(client, REJECTS, REJECTS_BYTES, DROPPED_AT_ONCE).await?;
+            let make_room = async |client: &Client| {
+                Ok(rejects::make_room(client, source, REJECTS, REJECTS_BYTES, DROPPED_AT_ONCE).await?)
+            };
+            let dropped = self.run(make_room).await?;
             all += dropped;
             if dropped < DROPPED_AT_ONCE {
                 break;
             }
         }
         if all > 0 {
-            warn!(dropped = all, "there are more rejects than are kept: those that were sent the longest ago are gone");
+            warn!(
+                dropped = all,
+                source, "there are more rejects than are kept: those that were sent the longest ago are gone"
+            );
         }
         Ok(all.unsigned_abs())
     }
 
-    async fn store_or_retry(&mut self, batch: &Batch<'_>, retried: Option<&[i64]>) -> Result<Tally, Error> {
+    async fn store_or_retry<'a>(
+        &mut self,
+        source: &'a Source,
+        mut batch: Batch<'a>,
+        takes_equal: bool,
+        retried: Option<&[i64]>,
+    ) -> Result<Tally, Error> {
         for tries in 1..=TRIES {
             let begin = if tries == 1 { BESIDE_OTHERS } else { ALONE };
             let began = Instant::now();
-            let client = self.client().await?;
-            match call(PEER, "store", store(client, begin, batch, retried, began)).await {
+            let stored = self
+                .run(async |client| {
+                    let store = store(client, source, begin, &batch, takes_equal, retried, began);
+                    let stored = call(PEER, "store", store).await;
+                    if stored.is_err() {
+                        client.batch_execute("ROLLBACK").await?;
+                    }
+                    Ok(stored)
+                })
+                .await?;
+            match stored {
                 Ok(tally) => return Ok(tally),
-                Err(refused) => self.recover(refused, tries).await?,
+                Err(Refused::Failed(error)) => return Err(error.into()),
+                Err(Refused::Overtaken) => {
+                    debug!(tries, source = source.name(), "a batch met others that store the same items");
+                    sleep(PAUSE.mul_f64(f64::from(tries) * fastrand::f64())).await;
+                }
+                Err(Refused::Item(error)) => {
+                    let refused =
+                        self.run(async |client| find_refused(client, source, &batch.items, takes_equal).await).await?;
+                    if refused.is_empty() {
+                        return Err(error.into());
+                    }
+                    let keys: Vec<&str> = refused.iter().filter_map(|reject| reject.key.as_deref()).collect();
+                    batch.items.retain(|item| {
+                        !keys.contains(&&*item.key) || !refused.iter().any(|reject| reject.newer == Some(item.newer))
+                    });
+                    batch.rejects.extend(refused);
+                }
             }
         }
         Err(Error::Contended { tries: TRIES })
     }
-
-    async fn recover(&mut self, refused: Refused, tries: u32) -> Result<(), Error> {
-        let rolled_back = match &self.client {
-            Some(client) => client.batch_execute("ROLLBACK").await,
-            None => Ok(()),
-        };
-        if rolled_back.is_err() {
-            self.client = None;
-        }
-        match refused {
-            Refused::Failed(error) => {
-                self.client = None;
-                Err(error.into())
-            }
-            Refused::Overtaken => {
-                debug!(tries, "a batch met others that store the same profiles");
-                sleep(PAUSE.mul_f64(f64::from(tries) * fastrand::f64())).await;
-                Ok(())
-            }
-        }
-    }
 }
 
-/// One transaction. `retried`: the batch is of conflicts, which were counted and kept when they came.
+/// Those that the table does not take, each by itself: one of them refuses the statement for all.
+async fn find_refused<'a>(
+    client: &Client,
+    source: &Source,
+    items: &[Item<'a>],
+    takes_equal: bool,
+) -> Result<Vec<Reject<'a>>, Error> {
+    let mut refused = vec![];
+    client.batch_execute(ALONE).await?;
+    for item in items {
+        client.batch_execute("SAVEPOINT item").await?;
+        let stored = try_join(source.table.upsert(client, &[item], takes_equal), client.batch_execute(CHECK)).await;
+        if let Err(error) = stored
+            && is_about_an_item(&error)
+        {
+            let code = error.code().map_or("", SqlState::code);
+            let constraint = error.as_db_error().and_then(|error| error.constraint());
+            let constraint = constraint.map(|name| format!(", {name}")).unwrap_or_default();
+            // What a row refers to may come later; nothing else mends what it has itself.
+            let is_retried = code == SqlState::FOREIGN_KEY_VIOLATION.code();
+            refused.push(item.refused(format!("the table does not take it: SQLSTATE {code}{constraint}"), is_retried));
+        }
+        client.batch_execute("ROLLBACK TO SAVEPOINT item").await?;
+    }
+    client.batch_execute("ROLLBACK").await?;
+    Ok(refused)
+}
+
+/// One transaction. `retried`: the batch is of rejects, which were counted and kept when they came.
 async fn store(
     client: &Client,
+    source: &Source,
     begin: &str,
     batch: &Batch<'_>,
+    takes_equal: bool,
     retried: Option<&[i64]>,
     began: Instant,
 ) -> Result<Tally, Refused> {
-    let (_, stored) = try_join(client.batch_execute(begin), lock(client, &batch.profiles)).await?;
-    let outcomes = decide(&stored, &batch.profiles);
+    let Source { shape, table, rejects: kept, .. } = source;
+    let name = source.name();
+    let (_, stored) = try_join(client.batch_execute(begin), table.lock(client, shape, &batch.items)).await?;
+    let outcomes = decide(&stored, &batch.items, &shape.unique, takes_equal);
     let mut tally = Tally::default();
     let mut synced = vec![];
     let mut taken = vec![];
-    for (profile, outcome) in batch.profiles.iter().zip(outcomes) {
+    for (item, outcome) in batch.items.iter().zip(outcomes) {
         match outcome {
-            Outcome::Synced => synced.push(profile),
+            Outcome::Synced => synced.push(item),
             Outcome::Outdated => tally.outdated += 1,
             Outcome::Duplicate => tally.duplicate += 1,
-            Outcome::Taken { reason, by } => taken.push(profile.taken(reason, by)),
+            Outcome::Taken { nth, by } => taken.push(item.taken(shape, shape.unique[nth], by)),
         }
     }
-    tally.fetched = (batch.profiles.len() + batch.rejects.len()) as u64;
+    tally.fetched = (batch.items.len() + batch.rejects.len()) as u64;
     tally.synced = synced.len() as u64;
 
-    let ids = batch.ids();
-    let synced_ids: Vec<Uuid> = synced.iter().map(|profile| profile.id).collect();
+    let keys = batch.keys();
+    let synced_keys: Vec<&str> = synced.iter().map(|item| &*item.key).collect();
     // Sent one behind the other without waiting, and done in this order.
     let rejects: Vec<_> = batch.rejects.iter().chain(&taken).filter(|_| retried.is_none()).map(to_keep).collect();
-    let (upserted, _, new, _) = try_join4(
-        upsert(client, &synced),
-        rejects::resolve(client, &ids, &synced_ids),
-        rejects::keep(client, &rejects),
-        rejects::mark(client, &ids),
+    let (upserted, (), _, new, _) = try_join5(
+        table.upsert(client, &synced, takes_equal),
+        client.batch_execute(CHECK),
+        kept.resolve(client, name, &keys, &synced_keys),
+        kept.keep(client, name, &rejects),
+        kept.mark(client, name, &keys),
     )
     .await?;
     if upserted != tally.synced {
         return Err(Refused::Overtaken);
     }
-    tally.conflicts = new.iter().filter(|is_conflict| **is_conflict).count() as u64;
+    tally.conflicts = new.iter().filter(|is_retried| **is_retried).count() as u64;
     tally.invalid = new.len() as u64 - tally.conflicts;
     tally.duplicate += (rejects.len() - new.len()) as u64;
     if let Some(retried) = retried {
@@ -233,72 +293,17 @@ async fn store(
         rejects::note_retry(client, retried).await?;
     }
     let measures = tally.measures(began.elapsed());
-    try_join(count(client, &measures), client.batch_execute("COMMIT")).await?;
+    try_join(count(client, name, &measures), client.batch_execute("COMMIT")).await?;
     Ok(tally)
 }
 
 fn to_keep<'a>(reject: &'a Reject<'_>) -> rejects::Reject<'a> {
     rejects::Reject {
-        profile_id: reject.profile_id,
-        last_updated_at: reject.last_updated_at,
-        reason: reject.reason.as_str(),
+        key: reject.key.as_deref(),
+        newer: reject.newer,
+        reason: reject.reason,
         message: &reject.message,
+        is_retried: reject.is_retried,
         payload: &reject.payload,
     }
-}
-
-/// Every row that bears on the batch, locked until its end.
-async fn lock(client: &Client, profiles: &[Profile<'_>]) -> Result<Vec<Stored>, PgError> {
-    const LOCK: &str = "
-        SELECT id, email, mobile, last_updated_at
-        FROM profiles.users
-        WHERE id = ANY ($1) OR email = ANY ($2) OR mobile = ANY ($3)
-        ORDER BY id                             -- all take their locks in one order
-        FOR UPDATE";
-    let ids: Vec<Uuid> = profiles.iter().map(|profile| profile.id).collect();
-    let emails: Vec<&str> = profiles.iter().map(|profile| &*profile.email).collect();
-    let mobiles: Vec<&str> = profiles.iter().map(|profile| &*profile.mobile).collect();
-    let rows = client
-        .query_typed(LOCK, &[(&ids, Type::UUID_ARRAY), (&emails, Type::TEXT_ARRAY), (&mobiles, Type::TEXT_ARRAY)])
-        .await?;
-    let row = |row: &tokio_postgres::Row| Stored {
-        id: row.get(0),
-        email: row.get(1),
-        mobile: row.get(2),
-        last_updated_at: row.get(3),
-    };
-    Ok(rows.iter().map(row).collect())
-}
-
-/// How many were stored: those that another has stored newer in the meantime were not.
-async fn upsert(client: &Client, profiles: &[&Profile<'_>]) -> Result<u64, PgError> {
-    const UPSERT: &str = "
-        INSERT INTO profiles.users AS u (id, name, email, mobile, status, last_updated_at)
-        SELECT * FROM unnest($1, $2, $3, $4, $5, $6)
-        ON CONFLICT (id) DO UPDATE
-        SET name = excluded.name, email = excluded.email, mobile = excluded.mobile, status = excluded.status,
-            last_updated_at = excluded.last_updated_at, sync_status = 'synced', sync_message = NULL
-        WHERE u.last_updated_at < excluded.last_updated_at";
-    if profiles.is_empty() {
-        return Ok(0);
-    }
-    let ids: Vec<Uuid> = profiles.iter().map(|profile| profile.id).collect();
-    let names: Vec<&str> = profiles.iter().map(|profile| &*profile.name).collect();
-    let emails: Vec<&str> = profiles.iter().map(|profile| &*profile.email).collect();
-    let mobiles: Vec<&str> = profiles.iter().map(|profile| &*profile.mobile).collect();
-    let statuses: Vec<&str> = profiles.iter().map(|profile| profile.status.as_str()).collect();
-    let times: Vec<OffsetDateTime> = profiles.iter().map(|profile| profile.last_updated_at).collect();
-    client
-        .execute_typed(
-            UPSERT,
-            &[
-                (&ids, Type::UUID_ARRAY),
-                (&names, Type::TEXT_ARRAY),
-                (&emails, Type::TEXT_ARRAY),
-                (&mobiles, Type::TEXT_ARRAY),
-                (&statuses, Type::TEXT_ARRAY),
-                (&times, Type::TIMESTAMPTZ_ARRAY),
-            ],
-        )
-        .await
 }

@@ -1,4 +1,4 @@
-//! What became of profiles, added up.
+//! What became of items, added up.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use database::ingest as measure;
 use database::ingest::position::Counts;
 use serde::Serialize;
 
-/// What became of profiles.
+/// What became of items.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Tally {
-    /// Given by the origin.
+    /// Given by the source.
     pub fetched: u64,
     /// Stored.
     pub synced: u64,
@@ -17,9 +17,9 @@ pub struct Tally {
     pub outdated: u64,
     /// Stored, or turned away, already.
     pub duplicate: u64,
-    /// None that could be stored.
+    /// They break a rule.
     pub invalid: u64,
-    /// Their email or mobile belongs to another.
+    /// They may be stored when something else has changed: another has what must be unique, say.
     pub conflicts: u64,
     /// Rejects that had to make room for newer ones.
     pub dropped: u64,

@@ -6,8 +6,12 @@
 mod conflicts;
 #[path = "main/deaths.rs"]
 mod deaths;
+#[path = "main/definitions.rs"]
+mod definitions;
 #[path = "main/fixture.rs"]
 mod fixture;
+#[path = "main/general.rs"]
+mod general;
 #[path = "main/hostile.rs"]
 mod hostile;
 #[path = "main/idempotent.rs"]

@@ -1,4 +1,4 @@
-//! Tables and streams of a schema beside Sluice's own: the demo's, and those of the ingest's profiles.
+//! Tables and streams of a schema beside Sluice's own: the demo's, and the profiles that are pulled from an origin.
 
 use tokio_postgres::Client;
 
@@ -20,7 +20,7 @@ pub(crate) const DEMO: Tables =
 pub(crate) const PROFILES: Tables = Tables {
     schema: "profiles",
     whose: "ingest",
-    sql: include_str!("../profiles.sql"),
+    sql: include_str!("../../../examples/profiles/define.sql"),
     doing: "making the table of the ingest's profiles",
 };
 

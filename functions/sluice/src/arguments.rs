@@ -111,7 +111,7 @@ pub enum Part {
     Kafka,
     /// Compare all streams with their targets within VALIDATE_WITHIN, again and again
     Validate,
-    /// Pull from the source at ORIGIN_URL
+    /// Pull from the sources that sluice.define_ingest names; where there is an ORIGIN_URL, or by this name
     Ingest,
     /// Serve the dashboard and the API at ADMIN_ADDRESS; where there is an ADMIN_TOKEN
     Admin,

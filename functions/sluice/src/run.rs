@@ -191,17 +191,15 @@ async fn work_on(part: Planned, aws: &SdkConfig, secrets: &Secrets, admin: Admin
             };
             again_and_again(work, stop).await;
         }
-        Planned::Ingest(config) => match Ingest::new(config, secrets, Patience::default()) {
-            Ok(ingest) => {
-                let work = async || {
-                    if let Err(error) = Box::pin(ingest.handle(SystemTime::now() + INVOCATION)).await {
-                        error!(%error, "nothing could be ingested");
-                    }
-                };
-                again_and_again(work, stop).await;
-            }
-            Err(error) => error!(%error, "the ingest does not start"),
-        },
+        Planned::Ingest(config) => {
+            let ingest = Ingest::new(config, secrets, Patience::default());
+            let work = async || {
+                if let Err(error) = Box::pin(ingest.handle(SystemTime::now() + INVOCATION)).await {
+                    error!(%error, "nothing could be ingested");
+                }
+            };
+            again_and_again(work, stop).await;
+        }
         Planned::Admin(_) => again_and_again(async || admin::go_on_with_redrives(&admin).await, stop).await,
     }
 }

@@ -101,7 +101,7 @@ async fn a_rejected_profile_is_on_the_list_until_what_it_wants_is_free() -> Resu
     assert!(ids.is_sorted_by(|newer, older| newer > older), "the newest comes first: {ids:?}");
     let older = list(&format!("reason=email_taken&limit=1&before={}", ids[0])).await.map_err(anyhow::Error::msg)?;
     assert_eq!(older[0]["id"], ids[1]);
-    let profile = rejects[1]["profile_id"].as_str().context("it has an id")?;
+    let profile = rejects[1]["key"].as_str().context("it has an id")?;
     let payload: Value = serde_json::from_str(rejects[1]["payload"].as_str().context("it is there as it came")?)?;
     assert_eq!(payload["id"], profile);
     let message = rejects[1]["message"].as_str().context("it says what is wrong")?;
@@ -127,7 +127,10 @@ async fn a_rejected_profile_is_on_the_list_until_what_it_wants_is_free() -> Resu
 async fn a_round_that_is_asked_for_begins_and_is_on_record() -> Result<()> {
     let admin = Admin::alone().await?;
     let _stack = ingesting("admin_ingest_run").await?;
-    eventually_within(ARRIVAL, "the first round", async || position(&admin).await).await;
+    eventually_within(ARRIVAL, "the first round", async || {
+        position(&admin).await?["last_run_at"].as_str().map(drop).ok_or("none yet".to_owned())
+    })
+    .await;
     let (status, requested) = admin.call(Method::POST, "/api/ingest/run", None).await?;
     assert_eq!(status, StatusCode::ACCEPTED, "{requested}");
     let asked_at = requested["requested_at"].as_str().context("when it was asked for is told")?;
@@ -139,6 +142,6 @@ async fn a_round_that_is_asked_for_begins_and_is_on_record() -> Result<()> {
     .await;
     let audit = admin.audit("ingest").await?;
     let entry = audit.first().context("it is on record")?;
-    assert_eq!((&entry["subject"], &entry["actor"]), (&requested["origin"], &Value::from("operator")));
+    assert_eq!((&entry["subject"], &entry["actor"]), (&requested["source"], &Value::from("operator")));
     Ok(())
 }

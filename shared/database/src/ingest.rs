@@ -1,24 +1,26 @@
-//! The ingest: how far it is, what it could not store, and what is counted of it, the measures of `sluice.ingest_stats`.
+//! The ingest: what it pulls, how far it is, what it could not store, and what is counted of it, the measures of
+//! `sluice.ingest_stats`.
 
 use std::collections::BTreeMap;
 
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Error};
 
+pub mod definition;
 pub mod position;
 pub mod rejects;
 
-/// Profiles that the origin gave.
+/// Items that the source gave.
 pub const FETCHED: &str = "fetched";
-/// Profiles stored.
+/// Items stored.
 pub const SYNCED: &str = "synced";
-/// Profiles older than the stored ones, or than others of their batch.
+/// Items older than the stored ones, or than others of their batch.
 pub const SKIPPED_OUTDATED: &str = "skipped_outdated";
-/// Profiles that are stored already.
+/// Items that are stored already.
 pub const SKIPPED_DUPLICATE: &str = "skipped_duplicate";
-/// Profiles that are none.
+/// Items that break a rule.
 pub const REJECTED_INVALID: &str = "rejected_invalid";
-/// Profiles whose email or mobile belongs to another.
+/// Items that want what belongs to another.
 pub const REJECTED_CONFLICT: &str = "rejected_conflict";
 /// Rejects that had to make room for newer ones.
 pub const REJECTS_DROPPED: &str = "rejects_dropped";
@@ -39,17 +41,29 @@ pub const DURATION_BUCKETS: [(i64, &str); 9] = [
     (i64::MAX, "duration_inf"),
 ];
 
-/// Adds to the counters: measures and what is added.
-pub async fn count(client: &Client, counts: &[(&str, i64)]) -> Result<(), Error> {
+/// Adds to the counters of a source: measures and what is added.
+pub async fn count(client: &Client, source: &str, counts: &[(&str, i64)]) -> Result<(), Error> {
     let (measures, values): (Vec<&str>, Vec<i64>) = counts.iter().copied().unzip();
-    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&measures, Type::TEXT_ARRAY), (&values, Type::INT8_ARRAY)];
-    client.execute_typed("SELECT sluice.count_ingest($1, $2)", &parameters).await.map(drop)
+    let parameters: [(&(dyn ToSql + Sync), Type); 3] =
+        [(&source, Type::TEXT), (&measures, Type::TEXT_ARRAY), (&values, Type::INT8_ARRAY)];
+    client.execute_typed("SELECT sluice.count_ingest($1, $2, $3)", &parameters).await.map(drop)
 }
 
-/// Reads what was counted of each measure, ever.
-pub async fn read_totals(client: &Client) -> Result<BTreeMap<String, i64>, Error> {
-    let rows = client.query("SELECT measure, value FROM sluice.ingest_stats", &[]).await?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+/// Reads what was counted of each source and measure, ever. A source that was defined and has counted nothing yet is there,
+/// too.
+pub async fn read_totals(client: &Client) -> Result<BTreeMap<String, BTreeMap<String, i64>>, Error> {
+    const READ: &str = "
+        SELECT i.name, s.measure, s.value
+        FROM sluice.ingest AS i
+        LEFT JOIN sluice.ingest_stats AS s ON s.source = i.name";
+    let mut totals: BTreeMap<String, BTreeMap<String, i64>> = BTreeMap::new();
+    for row in client.query(READ, &[]).await? {
+        let measures = totals.entry(row.get(0)).or_default();
+        if let (Some(measure), Some(value)) = (row.get(1), row.get(2)) {
+            measures.insert(measure, value);
+        }
+    }
+    Ok(totals)
 }
 
 /// The bucket that such a time falls into.

@@ -1,4 +1,4 @@
-//! Profiles that the ingest could not store.
+//! Items that the ingest could not store.
 
 use axum::extract::State;
 use axum::{Extension, Json};
@@ -24,32 +24,35 @@ pub struct Which {
     limit: Option<i64>,
     /// Only those before this id.
     before: Option<i64>,
+    /// Only those of this source.
+    source: Option<String>,
     /// Only those with this reason.
     reason: Option<String>,
-    /// true: only those whose profile was not stored since; false: only the others.
+    /// true: only those whose item was not stored since; false: only the others.
     open: Option<bool>,
 }
 
-/// A profile that is not in the table.
+/// An item that is not in the table.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Reject {
     id: i64,
+    source: String,
     /// Null: it has none that is valid.
-    profile_id: Option<String>,
-    /// The profile's own. Null: it has none that is valid.
-    last_updated_at: Option<String>,
-    /// What is wrong, in one word: a field, `future`, `not_an_object`, `too_large`, `email_taken`, `mobile_taken`.
+    key: Option<String>,
+    /// The item's own time. Null: it has none that is valid.
+    newer: Option<String>,
+    /// What is wrong, in one word: a column, one with `_taken`, `future`, `not_an_object`, `too_large`, `refused`.
     reason: String,
     /// The same in a sentence.
     message: String,
-    /// The profile as it came. Null: too long to be listed, which its length tells; or the caller is no operator.
+    /// The item as it came. Null: too long to be listed, which its length tells; or the caller is no operator.
     payload: Option<String>,
     payload_bytes: i32,
-    /// How often the origin gave it.
+    /// How often the source gave it.
     times: i32,
     first_at: String,
     last_at: String,
-    /// When a profile of this id was stored that is not older.
+    /// When an item of this key was stored that is not older.
     resolved_at: Option<String>,
 }
 
@@ -57,8 +60,9 @@ impl From<Kept> for Reject {
     fn from(kept: Kept) -> Self {
         Self {
             id: kept.id,
-            profile_id: kept.profile_id,
-            last_updated_at: kept.last_updated_at,
+            source: kept.source,
+            key: kept.key,
+            newer: kept.newer,
             reason: kept.reason,
             message: kept.message,
             payload: kept.payload,
@@ -79,7 +83,7 @@ pub struct Rejects {
     next_before: Option<i64>,
 }
 
-/// Profiles that the ingest rejected, newest first. They are kept for 30 days.
+/// Items that the ingest rejected, newest first. They are kept for 30 days.
 #[utoipa::path(get, path = "/api/ingest/rejects", operation_id = "list_rejects", params(Which), tag = "ingest",
     responses((status = OK, body = Rejects), (status = BAD_REQUEST, body = Problem)))]
 pub async fn list(
@@ -89,6 +93,7 @@ pub async fn list(
 ) -> Result<Json<Rejects>, Problem> {
     let limit = newest::limit(which.limit);
     let search = Search {
+        source: which.source.as_deref(),
         before: which.before,
         reason: which.reason.as_deref(),
         is_open: which.open,

@@ -15,6 +15,14 @@ impl Totals {
         Self(measures)
     }
 
+    /// Together with others.
+    pub fn and(mut self, others: &Self) -> Self {
+        for (measure, value) in &others.0 {
+            *self.0.entry(measure.clone()).or_default() += value;
+        }
+        self
+    }
+
     /// From a JSON object of numbers.
     pub fn of(json: Value) -> Self {
         Self(serde_json::from_value(json).unwrap_or_default())

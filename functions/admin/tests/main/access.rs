@@ -47,7 +47,7 @@ async fn only_an_operator_sees_what_documents_contain() {
     let fixture = Fixture::new().await;
     fixture.letters.put_letter("item", "1", Some("{\"name\": \"secret\"}"));
     fixture.letters.put("no message: secret", &[]);
-    let reject = "INSERT INTO sluice.ingest_rejects (reason, message, payload, digest) VALUES ('email', 'it is none', '{\"email\": \"secret\"}', '1')";
+    let reject = "INSERT INTO sluice.ingest_rejects (source, reason, message, payload, digest) VALUES ('profiles', 'email', 'it is none', '{\"email\": \"secret\"}', '1')";
     fixture.owner.execute(reject, &[]).await.unwrap();
     for path in ["/api/dlq", "/api/ingest/rejects"] {
         let (status, body) = fixture.send(Method::GET, path, Some(OPERATOR), None).await;

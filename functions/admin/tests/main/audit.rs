@@ -11,7 +11,7 @@ use crate::fixture::Fixture;
 const STATE: &str = "SELECT concat(
     (SELECT string_agg(s::text, ',' ORDER BY name) FROM sluice.subscription AS s),
     (SELECT string_agg(c::text, ',' ORDER BY id) FROM sluice.checkpoint AS c),
-    (SELECT string_agg(p::text, ',' ORDER BY origin) FROM sluice.ingest_position AS p),
+    (SELECT string_agg(p::text, ',' ORDER BY source) FROM sluice.ingest_position AS p),
     (SELECT string_agg(t::text, ',' ORDER BY id) FROM sluice.redrive_task AS t),
     (SELECT string_agg(u::text, ',' ORDER BY id) FROM demo.users AS u),
     (SELECT string_agg(v::text, ',' ORDER BY stream) FROM sluice.validation AS v),
@@ -29,7 +29,8 @@ async fn a_mutation_that_cannot_be_put_on_record_is_not_carried_out() {
     fixture
         .owner
         .batch_execute(
-            "INSERT INTO sluice.ingest_position (origin) VALUES ('example.org/profiles');
+            "INSERT INTO sluice.ingest VALUES ('profiles', 'http', 'https://example.org/profiles', NULL, 'sluice.audit', 'id', 'at', '{}', '{}', '{}', '{}');
+             INSERT INTO sluice.ingest_position (source) VALUES ('profiles');
              INSERT INTO sluice.checkpoint (subscription, name, seen, at, system_identifier, timeline)
                  SELECT name, 'before', seen, now(), system_identifier, timeline FROM sluice.subscription;
              INSERT INTO sluice.difference (subscription, stream, key, class, state) VALUES ('elasticsearch', 'item', '1', 'missing', 'confirmed');

@@ -34,8 +34,8 @@ async fn no_answer_is_larger_than_lambda_takes_whatever_is_stored() {
     fixture
         .owner
         .batch_execute(
-            r#"INSERT INTO sluice.ingest_rejects (reason, message, payload, digest)
-               SELECT repeat('"', 300), repeat('\', 9000), to_json(repeat('"', 4000)), i::text::bytea FROM generate_series(1, 700) AS i;
+            r#"INSERT INTO sluice.ingest_rejects (source, reason, message, payload, digest)
+               SELECT 'items', repeat('"', 300), repeat('\', 9000), to_json(repeat('"', 4000)), i::text::bytea FROM generate_series(1, 700) AS i;
                INSERT INTO sluice.audit (actor, action, subject, result, detail)
                SELECT repeat('"', 9000), repeat('\', 9000), repeat(E'\x01', 9000), repeat('"', 9000),
                    jsonb_build_object('key', repeat('"', 20000)) FROM generate_series(1, 700);

@@ -27,7 +27,7 @@ async fn of_two_that_want_an_email_in_one_batch_the_newest_gets_it_in_both_order
         assert_eq!(fixture.profile(2).await, "");
         assert_eq!(fixture.profile(3).await, "e3@example.com +4915100000003 synced");
         let rejects = fixture.rejects().await;
-        let expected = format!("{} email_taken the email belongs to another profile, {} {{", id(2), id(1));
+        let expected = format!("{} email_taken the email belongs to another item, {} {{", id(2), id(1));
         assert!(rejects.starts_with(&expected) && rejects.lines().count() == 1, "{rejects}");
         assert!(rejects.contains("e7@example.com"), "its payload is kept: {rejects}");
         assert_eq!(fixture.count("rejected_conflict").await, 1);
@@ -38,7 +38,7 @@ async fn of_two_that_want_an_email_in_one_batch_the_newest_gets_it_in_both_order
 async fn an_email_that_is_stored_stays_with_its_owner_and_whoever_wants_it_keeps_what_it_has() {
     let fixture = stored(vec![vec![profile(1, 1, 10), profile(2, 2, 10)], vec![profile(2, 1, 20)]]).await;
     assert_eq!(fixture.profile(1).await, "e1@example.com +4915100000001 synced");
-    let message = format!("the email belongs to another profile, {}", id(1));
+    let message = format!("the email belongs to another item, {}", id(1));
     assert_eq!(fixture.profile(2).await, format!("e2@example.com +4915100000002 rejected {message}"));
     assert_eq!(fixture.value::<i64>(OPEN).await, 1);
 }

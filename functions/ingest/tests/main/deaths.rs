@@ -2,10 +2,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ingest::{Ingest, Summary};
+use ingest::Summary;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::fixture::{Fixture, PATIENCE, profile};
+use crate::fixture::{Fixture, Ingesting, PATIENCE, profile};
 use crate::wire::{Reply, Wire};
 
 const FAILURES: &str = "SELECT failures FROM sluice.ingest_position";
@@ -13,16 +13,17 @@ const IS_UNDER_WAY: &str = "SELECT ends_by > now() FROM sluice.ingest_position";
 const PASSED: &str = "UPDATE sluice.ingest_position SET ends_by = now() - interval '1 s'";
 
 /// A round whose invocation ends so soon.
-async fn round_of(ingest: &Ingest, end_in: Duration) -> Summary {
+async fn round_of(ingesting: &Ingesting, end_in: Duration) -> Summary {
     let mut summary = Summary::default();
     let end_at = Instant::now() + end_in;
-    ingest.round(end_at, end_at, &mut summary).await.unwrap();
+    Box::pin(ingesting.ingest.round(&ingesting.source, end_at, end_at, &mut summary)).await.unwrap();
     summary
 }
 
 /// Begins a round, and lets nothing more happen in it once this is so.
 async fn kill_when(is_so: &str, fixture: &Fixture, url: &str) {
     let ingest = fixture.ingest(url);
+    fixture.define(&ingest).await;
     tokio::select! {
         summary = round_of(&ingest, Duration::from_secs(60)) => panic!("it came to its end: {summary:?}"),
         () = wait_until("the step", fixture, is_so) => {}
@@ -56,6 +57,7 @@ async fn a_round_that_is_killed_at_any_step_is_told_of_by_the_next_one_and_by_no
             if answers.load(Ordering::Relaxed) { page.cut_by(1).then_silent() } else { page }
         })
         .await;
+        fixture.define(&fixture.ingest(&wire.url)).await;
         if let Some(lock) = table {
             fixture.owner.batch_execute(&format!("BEGIN; {lock}")).await.unwrap();
         }
@@ -121,8 +123,10 @@ async fn a_round_that_panics_is_recorded_and_the_next_one_goes_on() {
 async fn a_round_that_overruns_its_invocation_is_broken_off_and_recorded_and_the_next_one_goes_on() {
     let fixture = Fixture::new().await;
     let wire = Wire::start(|_, _| Reply::page(&[profile(1, 1, 1)])).await;
+    let ingest = fixture.ingest(&wire.url);
+    fixture.define(&ingest).await;
     fixture.owner.batch_execute("BEGIN; LOCK TABLE profiles.users").await.unwrap();
-    let summary = round_of(&fixture.ingest(&wire.url), Duration::from_secs(1)).await;
+    let summary = round_of(&ingest, Duration::from_secs(1)).await;
     assert_eq!((summary.rounds, summary.failures), (0, 1));
     fixture.owner.batch_execute("COMMIT").await.unwrap();
     assert!(fixture.errors().await.starts_with("a round had not ended when"), "{}", fixture.errors().await);

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use config::Env;
@@ -12,7 +13,8 @@ use tokio_postgres::types::FromSql;
 
 const DATABASE_SECRET: &str = "arn:aws:secretsmanager:us-east-1:000000000000:secret:functions";
 pub const ORIGIN_SECRET: &str = "arn:aws:secretsmanager:us-east-1:000000000000:secret:origin";
-const PROFILES: &str = include_str!("../../../migrate/profiles.sql");
+const PROFILES: &str = include_str!("../../../../examples/profiles/define.sql");
+const DEFINE: &str = "SELECT sluice.define_ingest('profiles'";
 /// Enough for a healthy origin, however busy the machine is.
 pub const PATIENCE: Patience = Patience {
     connect: Duration::from_secs(60),
@@ -24,7 +26,7 @@ pub const PATIENCE: Patience = Patience {
 /// All that is stored, and all that is kept beside it, but for when.
 const TABLE: &str = "SELECT coalesce(string_agg(u::text, E'\\n' ORDER BY id), '') FROM profiles.users AS u";
 const REJECTS: &str = "
-    SELECT coalesce(string_agg(concat_ws(' ', profile_id, reason, message, payload, resolved_at IS NULL), E'\\n'
+    SELECT coalesce(string_agg(concat_ws(' ', key, reason, message, payload, resolved_at IS NULL), E'\\n'
         ORDER BY digest, reason), '') FROM sluice.ingest_rejects";
 
 /// A database of its own, with the profiles' table.
@@ -38,24 +40,30 @@ impl Fixture {
         secrets::install_crypto_provider();
         let database = Database::create().await.unwrap();
         let owner = database.owner().await.unwrap();
-        owner.batch_execute(PROFILES).await.unwrap();
+        let (table, _) = PROFILES.split_once(DEFINE).unwrap();
+        owner.batch_execute(table).await.unwrap();
         let manager = SecretsManager::start().await.unwrap();
         manager.put(DATABASE_SECRET, &database.secret("functions"));
         Self { owner, manager }
     }
 
-    /// An ingest of this origin; with others of a database it has the table in common.
-    pub fn ingest(&self, url: &str) -> Ingest {
+    /// An ingest of the profiles of this origin; with others of a database it has the table in common.
+    pub fn ingest(&self, url: &str) -> Ingesting {
         self.ingest_with(url, &[])
     }
 
-    pub fn ingest_with(&self, url: &str, more: &[(&str, &str)]) -> Ingest {
+    pub fn ingest_with(&self, url: &str, more: &[(&str, &str)]) -> Ingesting {
         self.ingest_of(Self::config(url, more), PATIENCE)
     }
 
     /// One that soon has enough of an origin that is silent.
-    pub fn impatient_ingest(&self, url: &str) -> Ingest {
+    pub fn impatient_ingest(&self, url: &str) -> Ingesting {
         self.ingest_of(Self::config(url, &[]), Patience { silence: Duration::from_millis(500), ..PATIENCE })
+    }
+
+    /// One of sources that are defined with their URLs.
+    pub fn ingest_of_source(&self, source: &str) -> Ingesting {
+        Ingesting { source: source.to_owned(), ..self.ingest("http://127.0.0.1:1/") }
     }
 
     pub fn config(url: &str, more: &[(&str, &str)]) -> Config {
@@ -63,14 +71,45 @@ impl Fixture {
         Config::from_env(Env::from_pairs(pairs.into_iter().chain(more.iter().copied()))).unwrap()
     }
 
-    pub fn ingest_of(&self, config: Config, patience: Patience) -> Ingest {
-        Ingest::new(config, &Secrets::new(self.manager.client()), patience).unwrap()
+    pub fn ingest_of(&self, config: Config, patience: Patience) -> Ingesting {
+        let url = config.origin_url.as_ref().map(|url| format!("o{:?}{}", url.port(), url.path())).unwrap_or_default();
+        let source = url.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_lowercase();
+        Ingesting { ingest: Ingest::new(config, &Secrets::new(self.manager.client()), patience), source }
+    }
+
+    /// As the profiles are defined, by a name of its own.
+    pub async fn define(&self, ingesting: &Ingesting) {
+        let (_, define) = PROFILES.split_once(DEFINE).unwrap();
+        let define = format!("SELECT sluice.define_ingest('{}'{define}", ingesting.source);
+        self.owner.batch_execute(&define).await.unwrap();
     }
 
     /// Makes a round now.
-    pub async fn round(&self, ingest: &Ingest) -> Summary {
+    pub async fn round(&self, ingesting: &Ingesting) -> Summary {
+        self.define(ingesting).await;
         self.owner.batch_execute("UPDATE sluice.ingest_position SET requested_at = now()").await.unwrap();
-        round_if_due(ingest).await
+        self.round_if_due(ingesting).await
+    }
+
+    pub async fn round_if_due(&self, ingesting: &Ingesting) -> Summary {
+        self.define(ingesting).await;
+        Self::look(ingesting).await
+    }
+
+    /// Makes a round now of a source that was defined otherwise.
+    pub async fn round_of(&self, ingesting: &Ingesting) -> Summary {
+        let ask = "UPDATE sluice.ingest_position SET requested_at = now() WHERE source = $1";
+        self.owner.execute(ask, &[&ingesting.source]).await.unwrap();
+        Self::look(ingesting).await
+    }
+
+    async fn look(ingesting: &Ingesting) -> Summary {
+        let mut summary = Summary::default();
+        let stop_at = Instant::now() + Duration::from_secs(60);
+        let Ingesting { ingest, source, .. } = ingesting;
+        // Boxed: the compiler gives up on the layout of so deep a future.
+        Box::pin(ingest.round(source, stop_at, stop_at + Duration::from_secs(10), &mut summary)).await.unwrap();
+        summary
     }
 
     pub async fn value<T: for<'a> FromSql<'a>>(&self, query: &str) -> T {
@@ -100,17 +139,32 @@ impl Fixture {
 
     /// A counter of `sluice.ingest_stats`.
     pub async fn count(&self, measure: &str) -> i64 {
-        let query = "SELECT coalesce((SELECT value FROM sluice.ingest_stats WHERE measure = $1), 0)";
+        let query = "SELECT coalesce(sum(value), 0)::bigint FROM sluice.ingest_stats WHERE measure = $1";
         self.owner.query_one(query, &[&measure]).await.unwrap().get(0)
     }
 }
 
-pub async fn round_if_due(ingest: &Ingest) -> Summary {
-    let mut summary = Summary::default();
-    let stop_at = Instant::now() + Duration::from_secs(60);
-    // Boxed: the compiler gives up on the layout of so deep a future.
-    Box::pin(ingest.round(stop_at, stop_at + Duration::from_secs(10), &mut summary)).await.unwrap();
-    summary
+/// The definition of a source for a table of a shop, with some arguments changed.
+pub fn shop(name: &str, url: &str, changed: &[(&str, &str)]) -> String {
+    let mut arguments = BTreeMap::from([
+        ("name", name),
+        ("url", url),
+        ("to_table", "shop.products"),
+        ("key", "id"),
+        ("newer", "updated_at"),
+        ("fields", r#"{"/id": "id", "/sku": "sku", "/updated_at": "updated_at"}"#),
+        ("rules", r#"{"sku": ["unique"]}"#),
+    ]);
+    arguments.extend(changed.iter().copied());
+    let arguments: Vec<String> =
+        arguments.iter().map(|(name, value)| format!("{name} => '{}'", value.replace('\'', "''"))).collect();
+    format!("SELECT sluice.define_ingest({})", arguments.join(", "))
+}
+
+/// An ingest, and the source that it is asked for.
+pub struct Ingesting {
+    pub ingest: Ingest,
+    pub source: String,
 }
 
 pub fn id(number: u128) -> String {

@@ -1,12 +1,11 @@
-use ingest::Ingest;
 use serde_json::Value;
 
-use crate::fixture::{Fixture, profile, round_if_due};
+use crate::fixture::{Fixture, Ingesting, profile};
 use crate::wire::{Reply, Wire};
 
 /// Where the position is, and how many profiles are stored.
 const STATE: &str = "
-    SELECT concat_ws(' ', coalesce(since::text, '-'), coalesce(next_url, '-'), failures, (SELECT count(*) FROM profiles.users))
+    SELECT concat_ws(' ', coalesce(since::text, '-'), coalesce(next, '-'), failures, (SELECT count(*) FROM profiles.users))
     FROM sluice.ingest_position";
 
 /// What a round fails with, the origin's requests, and that nothing has moved.
@@ -15,7 +14,7 @@ async fn failure(reply: impl Fn(usize, &str) -> Reply + Send + Sync + 'static) -
 }
 
 async fn failure_of(
-    ingest: fn(&Fixture, &str) -> Ingest,
+    ingest: fn(&Fixture, &str) -> Ingesting,
     reply: impl Fn(usize, &str) -> Reply + Send + Sync + 'static,
 ) -> (String, Vec<String>) {
     let fixture = Fixture::new().await;
@@ -134,9 +133,9 @@ async fn an_origin_that_is_busy_is_left_alone_for_as_long_as_it_asks() {
     assert_eq!(fixture.value::<String>(STATE).await, "- - 1 0");
     let due = "UPDATE sluice.ingest_position SET last_run_at = now() - interval '1 day'";
     fixture.owner.batch_execute(due).await.unwrap();
-    assert_eq!(round_if_due(&ingest).await.rounds, 0);
+    assert_eq!(fixture.round_if_due(&ingest).await.rounds, 0);
     fixture.owner.batch_execute(&format!("{due}, not_before = not_before - interval '601 s'")).await.unwrap();
-    assert_eq!(round_if_due(&ingest).await.tally.synced, 1);
+    assert_eq!(fixture.round_if_due(&ingest).await.tally.synced, 1);
 }
 
 #[tokio::test]
@@ -152,10 +151,10 @@ async fn what_is_no_page_of_profiles_is_refused_with_what_it_is() {
         ),
         (failure(ok("application/octet-stream", b"[]")).await, "the origin sends application/octet-stream instead"),
         (failure(|_, _| Reply::new("200 OK", &[], "[]")).await, "the origin sends no media type instead"),
-        (failure(ok("application/json", html.as_bytes())).await, "no JSON array of profiles: line 1, column 1"),
-        (failure(ok("application/json", b"{\"profiles\": []}")).await, "no JSON array of profiles: line 1"),
-        (failure(ok("application/json", b"[{\"id\": 1},")).await, "no JSON array of profiles: line 1, column 11"),
-        (failure(ok("application/json", b"")).await, "no JSON array of profiles"),
+        (failure(ok("application/json", html.as_bytes())).await, "no JSON array of items: line 1, column 1"),
+        (failure(ok("application/json", b"{\"profiles\": []}")).await, "no JSON array of items: line 1"),
+        (failure(ok("application/json", b"[{\"id\": 1},")).await, "no JSON array of items: line 1, column 11"),
+        (failure(ok("application/json", b"")).await, "no JSON array of items"),
         (
             failure(ok("application/json", b"[\"e1@example.com\xff\"]")).await,
             "a page that is not UTF-8, from byte 16 on",
@@ -259,9 +258,9 @@ async fn pages_without_an_end_are_given_up_and_what_they_had_is_stored() {
     let fixture = Fixture::new().await;
     let wire = Wire::start(|number, _| Reply::page_before(&[profile(1, 1, 1)], &format!("?page={}", number + 2))).await;
     let ingest = fixture.ingest(&wire.url);
-    let begun = "INSERT INTO sluice.ingest_position (origin, next_url, chain_pages) VALUES ($1, $2, 9997)";
-    let (name, next) = (wire.url.replace("http://", "") + "/", format!("{}/?page=1", wire.url));
-    fixture.owner.execute(begun, &[&name, &next]).await.unwrap();
+    fixture.define(&ingest).await;
+    let begun = "UPDATE sluice.ingest_position SET next = $1, chain_pages = 9997";
+    fixture.owner.execute(begun, &[&format!("{}/?page=1", wire.url)]).await.unwrap();
     fixture.round(&ingest).await;
     assert!(
         fixture.errors().await.starts_with("the origin has more than 10000 pages to read at once"),

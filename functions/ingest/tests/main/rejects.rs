@@ -1,9 +1,9 @@
 use serde_json::Value;
 
-use crate::fixture::{Fixture, id, profile, with};
+use crate::fixture::{Fixture, Ingesting, id, profile, with};
 use crate::wire::{Reply, Wire};
 
-async fn fixture_with(pages: Vec<Vec<Value>>) -> (Fixture, ingest::Ingest, Wire) {
+async fn fixture_with(pages: Vec<Vec<Value>>) -> (Fixture, Ingesting, Wire) {
     let fixture = Fixture::new().await;
     let wire = Wire::start(move |number, _| Reply::page(&pages[number.min(pages.len() - 1)])).await;
     let ingest = fixture.ingest(&wire.url);
@@ -82,7 +82,7 @@ async fn whatever_an_element_is_the_others_are_stored() {
         "id2 not_an_object1 not_an_object1 not_an_object1 not_an_object1 too_large1"
     );
     assert_eq!(
-        fixture.value::<String>("SELECT profile_id::text FROM sluice.ingest_rejects WHERE reason = 'too_large'").await,
+        fixture.value::<String>("SELECT key FROM sluice.ingest_rejects WHERE reason = 'too_large'").await,
         id(9)
     );
 }
@@ -102,8 +102,8 @@ async fn rejects_that_nobody_has_sent_for_thirty_days_are_forgotten() {
 async fn rejects_that_are_old_go_while_the_origin_is_away_and_without_any_ingest() {
     let fixture = Fixture::new().await;
     let old = "
-        INSERT INTO sluice.ingest_rejects (reason, message, payload, payload_bytes, digest, last_at)
-        SELECT 'id', '', '7', 1, int8send(n), now() - make_interval(days => 29 + n % 2, secs => 60) FROM generate_series(1, 12000) AS n";
+        INSERT INTO sluice.ingest_rejects (source, reason, message, payload, payload_bytes, digest, last_at)
+        SELECT 'gone', 'id', '', '7', 1, int8send(n), now() - make_interval(days => 29 + n % 2, secs => 60) FROM generate_series(1, 12000) AS n";
     fixture.owner.batch_execute(old).await.unwrap();
     let wire = Wire::start(|_, _| Reply::status("404 Not Found")).await;
     let ingest = fixture.ingest(&wire.url);
@@ -170,16 +170,21 @@ async fn there_are_no_more_rejects_than_are_kept_the_oldest_go_and_that_is_count
     // By their number, and by their bytes.
     for (before, bytes, left) in [(27_000, 10, 20_000), (200, 1 << 20, 65)] {
         let fixture = Fixture::new().await;
-        let many = format!(
-            "INSERT INTO sluice.ingest_rejects (reason, message, payload, payload_bytes, digest, last_at)
-             SELECT 'id', '', '\"old\"', {bytes}, int8send(n), now() - make_interval(mins => 1 + n) FROM generate_series(1, {before}) AS n"
-        );
-        fixture.owner.batch_execute(&many).await.unwrap();
         let wire = Wire::start(|number, _| Reply::page(&[Value::from(number), Value::Null])).await;
         let ingest = fixture.ingest(&wire.url);
+        fixture.define(&ingest).await;
+        // Of another source, too, which loses none.
+        let many = format!(
+            "INSERT INTO sluice.ingest_rejects (source, reason, message, payload, payload_bytes, digest, last_at)
+             SELECT s, 'id', '', '\"old\"', {bytes}, int8send(n), now() - make_interval(mins => 1 + n)
+             FROM generate_series(1, {before}) AS n, unnest('{{{0},other}}'::text[]) AS s
+             WHERE s <> 'other' OR n <= 10",
+            ingest.source
+        );
+        fixture.owner.batch_execute(&many).await.unwrap();
         let tally = fixture.round(&ingest).await.tally;
         assert_eq!(i64::try_from(tally.dropped).unwrap(), before + 2 - left, "{}", fixture.errors().await);
-        assert_eq!(fixture.value::<i64>(KEPT).await, left);
+        assert_eq!(fixture.value::<i64>(KEPT).await, left + 10);
         assert_eq!(fixture.count("rejects_dropped").await, before + 2 - left);
         let newest = "SELECT string_agg(payload::text, ' ' ORDER BY payload::text) FROM sluice.ingest_rejects WHERE payload::text <> '\"old\"'";
         assert_eq!(fixture.value::<String>(newest).await, "0 null");

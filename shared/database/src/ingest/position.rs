@@ -1,4 +1,4 @@
-//! How far an origin was read, and how its rounds ended: `sluice.ingest_position`.
+//! How far a source was read, and how its rounds ended: `sluice.ingest_position`.
 
 use std::time::Duration;
 
@@ -17,9 +17,11 @@ pub struct Position {
     pub since: Option<OffsetDateTime>,
     /// Of the answer to `since`.
     pub etag: Option<String>,
-    /// A chain that was not read to its end, and what is known of it.
-    pub next_url: Option<String>,
-    /// The newest profile of the chain.
+    /// The page to go on with, where a chain was not read to its end: as the source's kind has it.
+    pub next: Option<String>,
+    /// Whether an item as old as the stored one is stored, too: everything is read anew.
+    pub is_anew: bool,
+    /// The newest item of the chain.
     pub chain_newest: Option<OffsetDateTime>,
     /// Pages of the chain that were read.
     pub chain_pages: i32,
@@ -29,11 +31,11 @@ pub struct Position {
     pub died: Option<String>,
 }
 
-/// What became of the profiles of one round.
+/// What became of the items of one round.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Counts {
-    /// Given by the origin.
+    /// Given by the source.
     pub fetched: i64,
     /// Stored.
     pub synced: i64,
@@ -61,17 +63,19 @@ pub struct Ended {
 pub struct Failure {
     /// In a sentence.
     pub message: String,
-    /// The origin asked to be left alone for so long.
+    /// The source asked to be left alone for so long.
     pub retry_after: Option<Duration>,
     /// Its chain leads nowhere.
     pub ends_chain: bool,
 }
 
-/// An origin, and how far it was read. Times are in UTC, by RFC 3339.
+/// A source, and how far it was read. Times are in UTC, by RFC 3339.
 #[derive(Clone, Debug)]
 pub struct Status {
-    /// The host and the path of its URL.
-    pub origin: String,
+    /// Its name.
+    pub source: String,
+    /// The host and the path of its URL; `None`: no round has begun yet.
+    pub origin: Option<String>,
     /// What changed after this is asked for; `None`: everything.
     pub since: Option<String>,
     /// Pages that were read of a chain whose end is still to come; 0: there is none.
@@ -90,7 +94,7 @@ pub struct Status {
     pub last_error_at: Option<String>,
     /// Rounds that failed in a row, up to now.
     pub failures: i32,
-    /// The origin asked to be left alone until then.
+    /// The source asked to be left alone until then.
     pub not_before: Option<String>,
     /// An operator asked for a round, which has not begun yet.
     pub requested_at: Option<String>,
@@ -101,28 +105,34 @@ pub struct Status {
 /// A round that an operator asked for.
 #[derive(Clone, Debug)]
 pub struct Requested {
-    /// Of which origin.
-    pub origin: String,
+    /// Of which source.
+    pub source: String,
     /// When, in UTC, by RFC 3339.
     pub requested_at: String,
 }
 
 /// Begins a round, if one is due: an operator asks for it, or so long ago the last one began, whoever's it was.
 ///
+/// At another `origin`, which is the host and the path of its URL, the source is read from its beginning.
 /// The position says that a round is under way that has ended in `time_left`. If it still says so later, then that round was
 /// killed, and counts as failed.
 pub async fn claim(
     client: &Client,
-    origin: &str,
+    source: &str,
+    origin: Option<&str>,
     interval: Duration,
     time_left: Duration,
 ) -> Result<Option<Position>, Error> {
     const CLAIM: &str = "
-        INSERT INTO sluice.ingest_position AS p (origin, last_run_at, ends_by)
-        SELECT $1, now, now + make_interval(secs => $3)
-        FROM clock_timestamp() AS now
-        ON CONFLICT (origin) DO UPDATE
-        SET last_run_at = excluded.last_run_at, requested_at = NULL,
+        INSERT INTO sluice.ingest_position AS p (source, origin, last_run_at, ends_by)
+        SELECT i.name, $4, now, now + make_interval(secs => $3)
+        FROM sluice.ingest AS i, clock_timestamp() AS now
+        WHERE i.name = $1
+        ON CONFLICT (source) DO UPDATE
+        SET last_run_at = excluded.last_run_at, requested_at = NULL, origin = coalesce(excluded.origin, p.origin),
+            since = CASE WHEN p.origin <> excluded.origin THEN NULL ELSE p.since END,
+            etag = CASE WHEN p.origin <> excluded.origin THEN NULL ELSE p.etag END,
+            next = CASE WHEN p.origin <> excluded.origin THEN NULL ELSE p.next END,
             ends_by = CASE WHEN p.ends_by >= excluded.last_run_at THEN p.ends_by ELSE excluded.ends_by END,
             failures = CASE WHEN p.ends_by < excluded.last_run_at THEN p.failures + 1 ELSE p.failures END,
             last_error_at = CASE WHEN p.ends_by < excluded.last_run_at THEN excluded.last_run_at ELSE p.last_error_at END,
@@ -134,39 +144,44 @@ pub async fn claim(
         WHERE p.requested_at IS NOT NULL
            OR coalesce(p.last_run_at + make_interval(secs => $2) <= excluded.last_run_at, true)
           AND coalesce(p.not_before <= excluded.last_run_at, true)
-        RETURNING since, etag, next_url, chain_newest, chain_pages,
+        RETURNING since, etag, next, is_anew, chain_newest, chain_pages,
             CASE WHEN ends_by = last_run_at + make_interval(secs => $3) THEN ends_by END,
             CASE WHEN last_error_at = last_run_at THEN last_error END";
-    let parameters: [(&(dyn ToSql + Sync), Type); 3] =
-        [(&origin, Type::TEXT), (&interval.as_secs_f64(), Type::FLOAT8), (&time_left.as_secs_f64(), Type::FLOAT8)];
+    let parameters: [(&(dyn ToSql + Sync), Type); 4] = [
+        (&source, Type::TEXT),
+        (&interval.as_secs_f64(), Type::FLOAT8),
+        (&time_left.as_secs_f64(), Type::FLOAT8),
+        (&origin, Type::TEXT),
+    ];
     let Some(row) = client.query_typed_opt(CLAIM, &parameters).await? else { return Ok(None) };
     let position = Position {
         since: row.get(0),
         etag: row.get(1),
-        next_url: row.get(2),
-        chain_newest: row.get(3),
-        chain_pages: row.get(4),
-        ends_by: row.get(5),
-        died: row.get(6),
+        next: row.get(2),
+        is_anew: row.get(3),
+        chain_newest: row.get(4),
+        chain_pages: row.get(5),
+        ends_by: row.get(6),
+        died: row.get(7),
     };
     if position.died.is_some() {
-        count(client, &[(ROUNDS_FAILED, 1)]).await?;
+        count(client, source, &[(ROUNDS_FAILED, 1)]).await?;
     }
     Ok(Some(position))
 }
 
 /// Stores that the chain goes on with another page.
-pub async fn go_on(client: &Client, origin: &str, position: &Position) -> Result<(), Error> {
+pub async fn go_on(client: &Client, source: &str, position: &Position) -> Result<(), Error> {
     const GO_ON: &str = "
         UPDATE sluice.ingest_position
-        SET next_url = $2, chain_newest = $3, chain_pages = $4
-        WHERE origin = $1";
+        SET next = $2, chain_newest = $3, chain_pages = $4
+        WHERE source = $1";
     client
         .execute_typed(
             GO_ON,
             &[
-                (&origin, Type::TEXT),
-                (&position.next_url, Type::TEXT),
+                (&source, Type::TEXT),
+                (&position.next, Type::TEXT),
                 (&position.chain_newest, Type::TIMESTAMPTZ),
                 (&position.chain_pages, Type::INT4),
             ],
@@ -175,11 +190,11 @@ pub async fn go_on(client: &Client, origin: &str, position: &Position) -> Result
     Ok(())
 }
 
-/// Ends a chain that was read to its end: the position is `overlap` before the newest profile of it, never later than now,
+/// Ends a chain that was read to its end: the position is `overlap` before the newest item of it, never later than now,
 /// and never goes back. The ETag is that of the answer to the position, if that stays where it was.
 pub async fn finish_chain(
     client: &Client,
-    origin: &str,
+    source: &str,
     newest: Option<OffsetDateTime>,
     overlap: Duration,
     etag: Option<&str>,
@@ -187,19 +202,19 @@ pub async fn finish_chain(
     const FINISH: &str = "
         UPDATE sluice.ingest_position AS p
         SET since = moved.since, etag = CASE WHEN moved.since IS NOT DISTINCT FROM p.since THEN $4 END,
-            next_url = NULL, chain_newest = NULL, chain_pages = 0
+            next = NULL, chain_newest = NULL, chain_pages = 0, is_anew = false
         FROM (
-            SELECT origin, greatest(since, least($2, clock_timestamp()) - make_interval(secs => $3)) AS since
+            SELECT source, greatest(since, least($2, clock_timestamp()) - make_interval(secs => $3)) AS since
             FROM sluice.ingest_position
-            WHERE origin = $1 AND $2 IS NOT NULL
+            WHERE source = $1 AND $2 IS NOT NULL
             UNION ALL
-            SELECT origin, since FROM sluice.ingest_position WHERE origin = $1 AND $2 IS NULL) AS moved
-        WHERE p.origin = moved.origin";
+            SELECT source, since FROM sluice.ingest_position WHERE source = $1 AND $2 IS NULL) AS moved
+        WHERE p.source = moved.source";
     client
         .execute_typed(
             FINISH,
             &[
-                (&origin, Type::TEXT),
+                (&source, Type::TEXT),
                 (&newest, Type::TIMESTAMPTZ),
                 (&overlap.as_secs_f64(), Type::FLOAT8),
                 (&etag, Type::TEXT),
@@ -210,17 +225,17 @@ pub async fn finish_chain(
 }
 
 /// Stores that a round has come to its end, or to that of its time.
-pub async fn succeed(client: &Client, origin: &str, ended: &Ended) -> Result<(), Error> {
+pub async fn succeed(client: &Client, source: &str, ended: &Ended) -> Result<(), Error> {
     const SUCCEED: &str = "
         UPDATE sluice.ingest_position
         SET last_success_at = clock_timestamp(), last_duration_ms = $2, last_counts = $3, ends_by = nullif(ends_by, $4),
             failures = 0, not_before = NULL
-        WHERE origin = $1";
+        WHERE source = $1";
     client
         .execute_typed(
             SUCCEED,
             &[
-                (&origin, Type::TEXT),
+                (&source, Type::TEXT),
                 (&ended.took_ms, Type::INT8),
                 (&Json(ended.counts), Type::JSONB),
                 (&ended.ends_by, Type::TIMESTAMPTZ),
@@ -232,22 +247,22 @@ pub async fn succeed(client: &Client, origin: &str, ended: &Ended) -> Result<(),
 
 /// Stores that a round has failed, and counts it. What it stored stays; a chain that leads nowhere is given up, and begun
 /// anew.
-pub async fn fail(client: &Client, origin: &str, ended: &Ended, failure: &Failure) -> Result<(), Error> {
+pub async fn fail(client: &Client, source: &str, ended: &Ended, failure: &Failure) -> Result<(), Error> {
     const FAIL: &str = "
         UPDATE sluice.ingest_position
         SET last_error = $4, last_error_at = clock_timestamp(), last_duration_ms = $2, last_counts = $3, failures = failures + 1,
             ends_by = nullif(ends_by, $7),
             not_before = clock_timestamp() + make_interval(secs => $5),
-            next_url = CASE WHEN NOT $6 THEN next_url END,
+            next = CASE WHEN NOT $6 THEN next END,
             chain_newest = CASE WHEN NOT $6 THEN chain_newest END,
             chain_pages = CASE WHEN $6 THEN 0 ELSE chain_pages END
-        WHERE origin = $1";
+        WHERE source = $1";
     let retry_after = failure.retry_after.map(|after| after.as_secs_f64());
     client
         .execute_typed(
             FAIL,
             &[
-                (&origin, Type::TEXT),
+                (&source, Type::TEXT),
                 (&ended.took_ms, Type::INT8),
                 (&Json(ended.counts), Type::JSONB),
                 (&failure.message, Type::TEXT),
@@ -257,45 +272,67 @@ pub async fn fail(client: &Client, origin: &str, ended: &Ended, failure: &Failur
             ],
         )
         .await?;
-    count(client, &[(ROUNDS_FAILED, 1)]).await
+    count(client, source, &[(ROUNDS_FAILED, 1)]).await
 }
 
-/// Lists the origins; the one that was read last comes first.
+/// Lists the sources; the one that was read last comes first.
 pub async fn list(client: &Client) -> Result<Vec<Status>, Error> {
     const LIST: &str = "
-        SELECT origin, sluice.rfc3339(since), chain_pages, sluice.rfc3339(last_run_at), sluice.rfc3339(last_success_at),
-            last_duration_ms, last_counts, last_error, sluice.rfc3339(last_error_at), failures, sluice.rfc3339(not_before),
+        SELECT i.name, origin, sluice.rfc3339(since), coalesce(chain_pages, 0), sluice.rfc3339(last_run_at), sluice.rfc3339(last_success_at),
+            last_duration_ms, last_counts, last_error, sluice.rfc3339(last_error_at), coalesce(failures, 0), sluice.rfc3339(not_before),
             sluice.rfc3339(requested_at), sluice.rfc3339(ends_by)
-        FROM sluice.ingest_position
-        ORDER BY last_run_at DESC NULLS LAST, origin";
+        FROM sluice.ingest AS i
+        LEFT JOIN sluice.ingest_position AS p ON p.source = i.name
+        ORDER BY last_run_at DESC NULLS LAST, i.name";
     let rows = client.query(LIST, &[]).await?;
     let status = |row: &tokio_postgres::Row| Status {
-        origin: row.get(0),
-        since: row.get(1),
-        chain_pages: row.get(2),
-        last_run_at: row.get(3),
-        last_success_at: row.get(4),
-        last_duration_ms: row.get(5),
-        last_counts: row.get::<_, Option<serde_json::Value>>(6).and_then(|it| serde_json::from_value(it).ok()),
-        last_error: row.get(7),
-        last_error_at: row.get(8),
-        failures: row.get(9),
-        not_before: row.get(10),
-        requested_at: row.get(11),
-        ends_by: row.get(12),
+        source: row.get(0),
+        origin: row.get(1),
+        since: row.get(2),
+        chain_pages: row.get(3),
+        last_run_at: row.get(4),
+        last_success_at: row.get(5),
+        last_duration_ms: row.get(6),
+        last_counts: row.get::<_, Option<serde_json::Value>>(7).and_then(|it| serde_json::from_value(it).ok()),
+        last_error: row.get(8),
+        last_error_at: row.get(9),
+        failures: row.get(10),
+        not_before: row.get(11),
+        requested_at: row.get(12),
+        ends_by: row.get(13),
     };
     Ok(rows.iter().map(status).collect())
 }
 
-/// Asks for a round of the origin that was read last; `None`: no round has begun yet.
-pub async fn request_round(client: &Client, actor: Actor<'_>) -> Result<Option<Requested>, Error> {
+/// Counts the sources whose last round failed.
+pub async fn count_failing(client: &Client) -> Result<i64, Error> {
+    const COUNT: &str = "
+        SELECT count(*)
+        FROM sluice.ingest AS i
+        JOIN sluice.ingest_position AS p ON p.source = i.name
+        WHERE p.failures > 0";
+    Ok(client.query_typed(COUNT, &[]).await?.first().map_or(0, |row| row.get(0)))
+}
+
+/// Asks for a round of a source, or of the one that was read last; `None`: there is none.
+pub async fn request_round(
+    client: &Client,
+    actor: Actor<'_>,
+    source: Option<&str>,
+) -> Result<Option<Requested>, Error> {
     const REQUEST: &str = "
         WITH requested AS (
             UPDATE sluice.ingest_position SET requested_at = clock_timestamp()
-            WHERE origin = (SELECT origin FROM sluice.ingest_position ORDER BY last_run_at DESC NULLS LAST, origin LIMIT 1)
-            RETURNING origin, requested_at)
-        SELECT origin, sluice.rfc3339(requested_at), sluice.audit($1, $2, 'ingest', origin, 'requested', '{}')
+            WHERE source = (
+                SELECT p.source
+                FROM sluice.ingest_position AS p
+                JOIN sluice.ingest AS i ON i.name = p.source
+                WHERE p.source = coalesce($3, p.source)
+                ORDER BY p.last_run_at DESC NULLS LAST, p.source
+                LIMIT 1)
+            RETURNING source, requested_at)
+        SELECT source, sluice.rfc3339(requested_at), sluice.audit($1, $2, 'ingest', source, 'requested', '{}')
         FROM requested";
-    let row = client.query_opt(REQUEST, &[&actor.name, &actor.source_ip]).await?;
-    Ok(row.map(|row| Requested { origin: row.get(0), requested_at: row.get(1) }))
+    let row = client.query_opt(REQUEST, &[&actor.name, &actor.source_ip, &source]).await?;
+    Ok(row.map(|row| Requested { source: row.get(0), requested_at: row.get(1) }))
 }

@@ -71,8 +71,9 @@ const ROWS: &str = "
         SELECT now() - interval '2 years', 'operator', 'redrive', n, 'redriven', '{}' FROM generate_series(1, 50000) AS n;
     INSERT INTO sluice.redrive_task (selection, actor, total, updated_at)
         SELECT '{}', 'operator', 1, now() - interval '2 years' FROM generate_series(1, 50000) AS n;
-    INSERT INTO sluice.ingest_rejects (reason, message, payload, digest, last_at)
-        SELECT 'invalid', 'x', '{}', n::text::bytea, now() - interval '40 days' FROM generate_series(1, 50000) AS n;
+    INSERT INTO sluice.ingest_rejects (source, reason, message, payload, digest, last_at)
+        SELECT 'items', 'invalid', 'x', '{}', n::text::bytea, now() - interval '40 days' FROM generate_series(1, 50000) AS n;
+    INSERT INTO sluice.ingest SELECT 'items', 'http', 'https://example.org', NULL, 'demo.item', 'id', 'value', '{\"/id\": \"id\"}', '{}', '{}', '{}';
     INSERT INTO sluice.delivery_history (subscription, at, pending_rows, totals)
         SELECT 'elasticsearch', now() - interval '1 day' + n * interval '1 ms', 1, '{}' FROM generate_series(1, 50000) AS n;
     INSERT INTO sluice.outbox (stream, key, op) SELECT 'items', n, 'upsert' FROM generate_series(1, 50000) AS n;
@@ -93,6 +94,7 @@ const CALLS: [(&str, &str); 164] = [
         "SELECT sluice.ask(s, 'SELECT count(*), NULL::text[], NULL::text[] FROM demo.item', NULL) FROM sluice.stream AS s WHERE name = 'items'",
     ),
     ("audit", "SELECT sluice.audit('operator', '127.0.0.1', 'pause', 'elasticsearch', 'paused', '{}')"),
+    ("base_type", "SELECT sluice.base_type('text'::regtype)"),
     ("base_of", "SELECT sluice.base_of('items.g3')"),
     ("beat", "SELECT sluice.beat()"),
     ("behind", "SELECT sluice.behind('demo.item')"),
@@ -111,7 +113,7 @@ const CALLS: [(&str, &str); 164] = [
     ("column_types", "SELECT sluice.column_types('demo.item', '{id}')"),
     ("copied_fields", "SELECT sluice.copied_fields(mapping) FROM sluice.target"),
     ("count_deliveries", "SELECT sluice.count_deliveries('elasticsearch', '{items}', '{indexed}', '{1}')"),
-    ("count_ingest", "SELECT sluice.count_ingest('{rounds}', '{1}')"),
+    ("count_ingest", "SELECT sluice.count_ingest('items', '{rounds}', '{1}')"),
     ("count_pending", "SELECT sluice.count_pending(s) FROM sluice.subscription AS s"),
     ("counted_rows", "SELECT sluice.counted_rows()"),
     ("covers", "SELECT sluice.covers(s.seen, pg_current_snapshot()) FROM sluice.subscription AS s"),
@@ -196,6 +198,9 @@ const CALLS: [(&str, &str); 164] = [
     ("has_one_text", "SELECT sluice.has_one_text(s) FROM sluice.stream AS s"),
     ("hold", "SELECT sluice.hold('elasticsearch', 0)"),
     ("image_columns", "SELECT sluice.image_columns('SELECT $1.id')"),
+    ("ingests", "SELECT sluice.ingests()"),
+    ("ingest_columns", "SELECT sluice.ingest_columns('demo.item', '{\"/id\": \"id\", \"/value\": \"value\"}', '{}')"),
+    ("ingest_status", "SELECT sluice.ingest_status()"),
     ("interval_rows", "SELECT sluice.interval_rows()"),
     ("is_complete", "SELECT sluice.is_complete(f, true) FROM sluice.flight AS f WHERE base = 7"),
     ("is_no_key", "SELECT sluice.is_no_key('items', 'x')"),

@@ -38,8 +38,8 @@ async fn nothing_of_a_person_that_was_forgotten_is_left_in_any_table() -> Result
                  ('operator', 'discard', 'm1', 'discarded', '{\"stream\": \"people\", \"key\": \"ada\", \"reason\": \"ada has no name\"}'),
                  ('operator', 'update_user', 'ada', 'done', NULL);
              INSERT INTO sluice.redrive_task (selection, actor, total, state) VALUES ('{\"key\": \"ada\"}', 'operator', 1, 'done');
-             INSERT INTO sluice.ingest_rejects (reason, message, payload, digest) VALUES
-                 ('invalid', 'x', '{\"email\": \"ADA\\u0040b.de\"}', 'a'), ('invalid', 'x', '\"cut: {email: ada@b.de\"', 'b'), ('invalid', 'x', '{\"email\": \"bob@b.de\"}', 'c');
+             INSERT INTO sluice.ingest_rejects (source, reason, message, payload, digest) VALUES
+                 ('people', 'invalid', 'x', '{\"email\": \"ADA\\u0040b.de\"}', 'a'), ('people', 'invalid', 'x', '\"cut: {email: ada@b.de\"', 'b'), ('people', 'invalid', 'x', '{\"email\": \"bob@b.de\"}', 'c');
              INSERT INTO sluice.expansion (stream, tracked, images, error, seen)
                  SELECT 'people', max(id), '[{\"person\": \"ada\", \"email\": \"ada@b.de\"}]', 'ada is no number', '1:1:' FROM sluice.tracked;
              INSERT INTO sluice.expansion (stream, after_key, seen) VALUES ('people', '{ada}', '1:1:');

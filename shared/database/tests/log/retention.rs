@@ -282,7 +282,7 @@ async fn what_has_grown_old_is_forgotten_in_steps() -> Result<()> {
              INSERT INTO sluice.waiting (id, subscription, stream, key, op, payload, created_at)
              VALUES (1, 'elasticsearch', 'letters', 'a', 'upsert', '{}', now() - interval '40 days'), (2, 'elasticsearch', 'letters', 'b', 'upsert', '{}', now()),
                  (1, 'other', 'letters', 'a', 'upsert', '{}', now());
-             INSERT INTO sluice.ingest_rejects (reason, message, payload, digest, last_at) VALUES ('invalid', 'x', '{}', 'a', now() - interval '40 days'), ('invalid', 'x', '{}', 'b', now());
+             INSERT INTO sluice.ingest_rejects (source, reason, message, payload, digest, last_at) VALUES ('items', 'invalid', 'x', '{}', 'a', now() - interval '40 days'), ('items', 'invalid', 'x', '{}', 'b', now());
              INSERT INTO sluice.expansion (stream, tracked, images, error, created_at, seen)
                  SELECT 'items', k.id, '[{\"id\": 7}]', 'failed', now() - interval '8 days', ('1:' || n || ':')::pg_snapshot
                  FROM (SELECT max(id) AS id FROM sluice.tracked) AS k, generate_series(3, 4) AS n",

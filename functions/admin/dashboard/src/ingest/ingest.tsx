@@ -1,10 +1,10 @@
 import { Rejects } from './rejects';
-import { Origin } from './origin';
+import { Sources } from './sources';
 
 export function Ingest() {
   return (
     <div className="stack">
-      <Origin />
+      <Sources />
       <Rejects />
     </div>
   );

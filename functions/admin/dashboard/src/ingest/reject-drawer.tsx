@@ -9,9 +9,9 @@ import { Time } from '../ui/time';
 
 export function RejectDrawer({ reject, onClose }: { reject: Reject; onClose: () => void }) {
   const { role } = useSession();
-  const { id, profile_id, reason, message, payload, payload_bytes, resolved_at } = reject;
+  const { id, source, key, reason, message, payload, payload_bytes, resolved_at } = reject;
   return (
-    <Dialog kind="drawer" title={profile_id ?? `Reject ${id}`} onClose={onClose}>
+    <Dialog kind="drawer" title={key ?? `Reject ${id}`} onClose={onClose}>
       <section aria-label="Reason">
         <h3>
           <code>{reason}</code>
@@ -19,7 +19,8 @@ export function RejectDrawer({ reject, onClose }: { reject: Reject; onClose: () 
         <p className="reason">{message}</p>
       </section>
       <dl className="facts">
-        <Fact name="Last updated">{reject.last_updated_at !== null && <Time at={reject.last_updated_at} />}</Fact>
+        <Fact name="Source">{source}</Fact>
+        <Fact name="Last updated">{reject.newer !== null && <Time at={reject.newer} />}</Fact>
         <Fact name="First seen">
           <Time at={reject.first_at} />
         </Fact>
@@ -29,14 +30,14 @@ export function RejectDrawer({ reject, onClose }: { reject: Reject; onClose: () 
         <Fact name="Times">{count(reject.times)}</Fact>
         <Fact name="Resolved">{resolved_at !== null && <Time at={resolved_at} />}</Fact>
       </dl>
-      {profile_id !== null && (
+      {key !== null && (
         <p>
-          <a href={formatRoute('outbox', { stream: 'profiles', key: profile_id })}>This profile in the outbox</a>
+          <a href={formatRoute('outbox', { key })}>This key in the outbox</a>
         </p>
       )}
       <section aria-labelledby="reject-payload">
         <div className="section-head">
-          <h3 id="reject-payload">Profile, as it came</h3>
+          <h3 id="reject-payload">Item, as it came</h3>
           {payload !== null && <CopyButton text={payload} />}
         </div>
         {payload === null ? (

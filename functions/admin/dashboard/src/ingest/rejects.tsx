@@ -12,19 +12,7 @@ import { Time } from '../ui/time';
 import { RejectDrawer } from './reject-drawer';
 
 const EVERY_MS = 5_000;
-const REASONS = [
-  'id',
-  'name',
-  'email',
-  'mobile',
-  'status',
-  'last_updated_at',
-  'future',
-  'not_an_object',
-  'too_large',
-  'email_taken',
-  'mobile_taken',
-];
+const REASONS = ['future', 'not_an_object', 'too_large', 'refused'];
 const rejectsOf = (page: RejectsPage): Reject[] => page.rejects;
 
 export function Rejects() {
@@ -32,21 +20,22 @@ export function Rejects() {
   const [opened, setOpened] = useState<Reject | null>(null);
   const pages = usePages(url('/api/ingest/rejects', { limit: 100, reason, open }), rejectsOf, EVERY_MS);
   const filter = (changed: Record<string, string>) => replaceRoute(formatRoute('ingest', { reason, open, ...changed }));
+  const seen = pages.data?.rows.map((reject) => reject.reason) ?? [];
   const isFiltered = reason !== '' || open !== '';
 
   return (
     <section className="panel" aria-labelledby="rejects-heading">
       <div className="panel-head">
         <h2 id="rejects-heading">Rejects</h2>
-        <p className="hint">Profiles that were not stored, kept for 30 days</p>
+        <p className="hint">Items that were not stored, kept for 30 days</p>
       </div>
       <div className="toolbar" role="search" aria-label="Rejects">
         <label className="field">
           <span>Reason</span>
           <select value={reason} onChange={(event) => filter({ reason: event.target.value })}>
             <option value="">All reasons</option>
-            {/* A link may name one that this page does not know. */}
-            {[...new Set([...REASONS, ...(reason && [reason])])].map((name) => (
+            {/* A column is one, too, and a link may name any. */}
+            {[...new Set([...REASONS, ...seen, ...(reason && [reason])])].map((name) => (
               <option key={name}>{name}</option>
             ))}
           </select>
@@ -73,7 +62,7 @@ export function Rejects() {
             ) : isFiltered ? (
               <Empty title="No reject matches" />
             ) : (
-              <Empty title="Nothing was rejected">No profile in the last 30 days.</Empty>
+              <Empty title="Nothing was rejected">No item in the last 30 days.</Empty>
             )}
             <Older count={rows.length} noun="reject" pages={pages} />
           </>
@@ -88,13 +77,14 @@ function columns(open: (reject: Reject) => void): Column<Reject>[] {
   return [
     { name: 'Last seen', cell: ({ last_at }) => <Time at={last_at} /> },
     {
-      name: 'Profile',
+      name: 'Item',
       cell: (reject) => (
         <button type="button" className="link" onClick={() => open(reject)}>
-          {reject.profile_id === null ? `without a valid id, reject ${reject.id}` : <code>{reject.profile_id}</code>}
+          {reject.key === null ? `without a valid key, reject ${reject.id}` : <code>{reject.key}</code>}
         </button>
       ),
     },
+    { name: 'Source', cell: ({ source }) => source },
     { name: 'Reason', cell: ({ reason }) => <code>{reason}</code> },
     { name: 'What is wrong', cell: ({ message }) => <span className="clamp">{message}</span> },
     { name: 'Times', kind: 'number', cell: ({ times }) => count(times) },

@@ -6,6 +6,7 @@ const NOW = Date.parse('2026-03-01T12:00:00Z');
 
 function position(changes: Partial<Position>): Position {
   return {
+    source: 'profiles',
     origin: 'profiles.example.com/users/changes',
     since: null,
     chain_pages: 0,
@@ -30,7 +31,7 @@ it('a failure is told before what waits, and what was asked for before both', ()
   expect(stateOf(position({ ...failed, failures: 1 }), NOW).words).toBe('The last round failed');
 });
 
-it('a origin is left alone until then, and no longer', () => {
+it('a source is left alone until then, and no longer', () => {
   expect(stateOf(position({ not_before: '2026-03-01T12:00:01Z' }), NOW).tone).toBe('warn');
   expect(stateOf(position({ not_before: '2026-03-01T12:00:00Z' }), NOW).tone).toBe('good');
 });

@@ -1,7 +1,7 @@
 import type { IngestStatus, Position, Round } from '../api/types';
 import { plural } from '../format';
 
-/** What matters most about an origin now. */
+/** What matters most about a source now. */
 export function stateOf(position: Position, now: number): { tone: 'good' | 'bad' | 'warn' | 'wait'; words: string } {
   const { failures, requested_at, not_before, chain_pages, ends_by } = position;
   if (requested_at !== null) {
@@ -14,7 +14,7 @@ export function stateOf(position: Position, now: number): { tone: 'good' | 'bad'
     return { tone: 'bad', words: 'The last round was killed' };
   }
   if (not_before !== null && Date.parse(not_before) > now) {
-    return { tone: 'warn', words: 'The origin asked to be left alone' };
+    return { tone: 'warn', words: 'The source asked to be left alone' };
   }
   if (chain_pages > 0) {
     return { tone: 'wait', words: `${plural(chain_pages, 'page')} read, more to come` };

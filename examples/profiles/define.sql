@@ -1,5 +1,5 @@
--- Where the ingest keeps the profiles of its source, and their stream. Run by the owner of the schema `sluice`, in one
--- transaction, at every migrate; what is there already is left alone.
+-- Profiles of people, pulled from an HTTP origin: their table, their stream, and where they come from. Run by the owner of the
+-- schema `sluice`, in one transaction; what is there already is left alone. `migrate` runs it where there is an ingest.
 
 CREATE SCHEMA IF NOT EXISTS profiles;
 
@@ -28,5 +28,23 @@ SELECT sluice.define_stream('profiles', source => 'profiles.users', key => 'id',
     }}');
 SELECT sluice.track('profiles.users', stream => 'profiles', key => 'id');
 
--- Reading, the calls above have granted.
-DO $$ BEGIN EXECUTE (SELECT format('GRANT INSERT, UPDATE ON profiles.users TO %s', app) FROM sluice.roles); END $$;
+-- Without a url: they come from ORIGIN_URL, which each deploy has its own of.
+SELECT sluice.define_ingest('profiles', to_table => 'profiles.users', key => 'id', newer => 'last_updated_at',
+    fields => '{
+        "/id": "id",
+        "/name": "name",
+        "/email": "email",
+        "/mobile": "mobile",
+        "/status": "status",
+        "/last_updated_at": "last_updated_at"
+    }',
+    rules => '{
+        "id": ["required"],
+        "name": ["required"],
+        "email": ["required", "email", "unique"],
+        "mobile": ["required", "phone", "unique"],
+        "status": ["required", {"one_of": ["active", "pending"]}],
+        "last_updated_at": ["required", "not_future"]
+    }',
+    options => '{"since": "since", "page": {"by": "link"}}',
+    marks => '{"status": "sync_status", "message": "sync_message"}');

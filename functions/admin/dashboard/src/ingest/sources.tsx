@@ -1,3 +1,4 @@
+import { url } from '../api/client';
 import { useLive } from '../api/live';
 import type { IngestRequest, IngestStatus, Position, Round } from '../api/types';
 import { count, duration } from '../format';
@@ -15,7 +16,7 @@ import { ever, stateOf } from './state';
 type Counted = { of: string } & Round;
 
 const COLUMNS: Column<Counted>[] = [
-  { name: 'Profiles', cell: ({ of }) => <strong>{of}</strong> },
+  { name: 'Items', cell: ({ of }) => <strong>{of}</strong> },
   { name: 'Fetched', kind: 'number', cell: ({ fetched }) => count(fetched) },
   { name: 'Stored', kind: 'number', cell: ({ synced }) => count(synced) },
   { name: 'Outdated', kind: 'number', cell: ({ outdated }) => count(outdated) },
@@ -23,48 +24,58 @@ const COLUMNS: Column<Counted>[] = [
   { name: 'Rejected', kind: 'number', cell: ({ rejected }) => count(rejected) },
 ];
 
-export function Origin() {
+export function Sources() {
+  const ingest = useLive<IngestStatus>('/api/ingest', 5_000);
+  return (
+    <Loaded of={ingest} lines={5}>
+      {(status) =>
+        status.positions.length > 0 ? (
+          <>
+            {status.positions.map((position) => (
+              <Source key={position.source} position={position} status={status} reload={ingest.reload} />
+            ))}
+          </>
+        ) : (
+          <section className="panel">
+            <Empty title="There is no source">
+              <code>sluice.define_ingest</code> makes one.
+            </Empty>
+          </section>
+        )
+      }
+    </Loaded>
+  );
+}
+
+function Source({ position, status, reload }: { position: Position; status: IngestStatus; reload: () => void }) {
   const api = useApi();
   const toast = useToast();
   const { isBusy, run } = useRequest();
-  const ingest = useLive<IngestStatus>('/api/ingest', 5_000);
-  const latest = ingest.data?.positions[0];
+  const { source } = position;
 
   const request = () =>
     run(async () => {
       try {
-        const { origin } = await api.send<IngestRequest>('POST', '/api/ingest/run');
-        toast({ tone: 'good', title: 'A round is asked for', body: origin });
-        ingest.reload();
+        await api.send<IngestRequest>('POST', url('/api/ingest/run', { source }));
+        toast({ tone: 'good', title: 'A round is asked for', body: source });
+        reload();
       } catch (error) {
         toast({ tone: 'bad', title: 'No round was asked for', body: (error as Error).message });
       }
     });
 
   return (
-    <section className="panel" aria-labelledby="origin-heading">
+    <section className="panel" aria-labelledby={`source-${source}`}>
       <div className="panel-head">
-        <h2 id="origin-heading">Origin</h2>
-        {latest && <State position={latest} />}
-        <Action disabled={isBusy || !latest} onClick={request}>
+        <h2 id={`source-${source}`}>{source}</h2>
+        <State position={position} />
+        <Action disabled={isBusy} onClick={request}>
           <Icon name="play" />
           Run now
         </Action>
       </div>
-      <Loaded of={ingest} lines={5}>
-        {(status) =>
-          latest ? (
-            <>
-              <Facts position={latest} openRejects={status.open_rejects} />
-              <Table caption="What became of the profiles" columns={COLUMNS} rows={counted(latest, status)} id={({ of }) => of} />
-            </>
-          ) : (
-            <Empty title="No round has begun yet">
-              Profiles are fetched where <code>OriginUrl</code> is set, or in a demo.
-            </Empty>
-          )
-        }
-      </Loaded>
+      <Facts position={position} openRejects={status.open_rejects} />
+      <Table caption={`What became of the items of ${source}`} columns={COLUMNS} rows={counted(position, status)} id={({ of }) => of} />
     </section>
   );
 }
@@ -115,6 +126,6 @@ function Facts({ position, openRejects }: { position: Position; openRejects: num
 }
 
 function counted({ last_counts }: Position, status: IngestStatus): Counted[] {
-  const rows = [{ of: 'All rounds', ...ever(status) }];
+  const rows = [{ of: status.positions.length > 1 ? 'All rounds of all' : 'All rounds', ...ever(status) }];
   return last_counts === null ? rows : [{ of: 'Last round', ...last_counts }, ...rows];
 }

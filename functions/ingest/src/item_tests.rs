@@ -4,6 +4,33 @@ use time::macros::datetime;
 
 use super::*;
 
+/// That of profiles, as `sluice.ingests` gives it.
+fn shape() -> Shape {
+    let column = |name: &str, base: &str, limit: Value, rules: Value| {
+        json!({
+            "pointer": format!("/{name}"), "name": name, "quoted": name, "type": base, "base": base, "limit": limit, "labels": null,
+            "is_required": true, "rules": rules,
+        })
+    };
+    let columns = [
+        column("id", "uuid", json!(null), json!([])),
+        column("name", "varchar", json!(255), json!([])),
+        column("email", "varchar", json!(255), json!(["email", "unique"])),
+        column("mobile", "varchar", json!(20), json!(["phone", "unique"])),
+        column("status", "varchar", json!(50), json!([{"one_of": ["active", "pending"]}])),
+        column("last_updated_at", "timestamptz", json!(null), json!([])),
+    ];
+    let table = json!({
+        "relation": "profiles.users", "key": "id", "newer": "last_updated_at", "status": null, "message": null, "columns": columns,
+    });
+    Shape::new(&serde_json::from_value(table).unwrap()).unwrap()
+}
+
+/// What becomes of it, in the words of `told`.
+fn judged<T>(payload: &str, told: impl FnOnce(Result<Item<'_>, Reject<'_>>) -> T) -> T {
+    told(Item::parse(serde_json::from_str(payload).unwrap(), &shape(), NOW))
+}
+
 const NOW: OffsetDateTime = datetime!(2026-03-01 12:00 UTC);
 
 fn valid() -> Value {
@@ -14,23 +41,25 @@ fn valid() -> Value {
 }
 
 /// The reason why a profile with this field is rejected.
-fn reason_with(field: &str, value: Value) -> Option<&'static str> {
+fn reason_with(field: &str, value: Value) -> Option<String> {
     let mut profile = valid();
     profile[field] = value;
     reason(&profile.to_string())
 }
 
-fn reason(payload: &str) -> Option<&'static str> {
-    Profile::parse(payload, NOW).err().map(|reject| reject.reason.as_str())
+fn reason(payload: &str) -> Option<String> {
+    judged(payload, |judged| judged.err().map(|reject| reject.reason.to_owned()))
 }
 
 #[test]
 fn a_valid_profile_is_taken_as_it_is_with_its_time_in_microseconds() {
     let payload = valid().to_string();
-    let profile = Profile::parse(&payload, NOW).unwrap();
-    assert_eq!(profile.name, "Ada Lovelace");
-    assert_eq!(profile.last_updated_at, datetime!(2026-03-01 11:00:00.123456 UTC));
-    assert_eq!(profile.payload, payload);
+    judged(&payload, |item| {
+        let item = item.unwrap();
+        assert_eq!(item.values[1].as_deref(), Some("Ada Lovelace"));
+        assert_eq!(item.newer, datetime!(2026-03-01 11:00:00.123456 UTC));
+        assert_eq!(item.payload, payload);
+    });
     assert_eq!(reason_with("unknown", json!({"deep": [1, 2]})), None);
 }
 
@@ -86,7 +115,6 @@ fn each_field_is_judged_by_its_own_rule() {
                 json!("2026-03-01T12:00:00"),
                 json!("2026-02-30T12:00:00Z"),
                 json!("yesterday"),
-                json!(1_700_000_000),
                 json!("9999-12-31T23:59:59-23:59"),
                 json!("0000-01-01T00:00:00Z"),
                 json!("0000-12-31T23:59:59Z"),
@@ -96,11 +124,11 @@ fn each_field_is_judged_by_its_own_rule() {
         ),
     ] {
         for value in bad {
-            assert_eq!(reason_with(field, value.clone()), Some(field), "{field}: {value}");
+            assert_eq!(reason_with(field, value.clone()).as_deref(), Some(field), "{field}: {value}");
         }
     }
     assert_eq!(reason_with("last_updated_at", json!("2026-03-02T12:00:00Z")), None);
-    assert_eq!(reason_with("last_updated_at", json!("2026-03-02T12:00:00.000001Z")), Some("future"));
+    assert_eq!(reason_with("last_updated_at", json!("2026-03-02T12:00:00.000001Z")).as_deref(), Some("future"));
     assert_eq!(reason_with("last_updated_at", json!("0001-01-01T00:00:00Z")), None);
     assert_eq!(reason_with("name", json!("x".repeat(255))), None);
     assert_eq!(reason_with("name", json!("名".repeat(255))), None);
@@ -108,39 +136,44 @@ fn each_field_is_judged_by_its_own_rule() {
 }
 
 #[test]
-fn what_is_no_object_is_rejected_without_an_id_and_the_rest_with_it() {
+fn what_is_no_object_is_rejected_without_a_key_and_the_rest_with_it() {
     for payload in ["null", "7", "\"text\"", "[]", r#"["a","b","c","d","e","f"]"#, r#"{"id": 1, "id": 2}"#] {
-        let reject = Profile::parse(payload, NOW).unwrap_err();
-        assert_eq!((reject.reason, reject.profile_id), (Reason::NotAnObject, None), "{payload}");
+        judged(payload, |item| {
+            let reject = item.unwrap_err();
+            assert_eq!((reject.reason, &reject.key), ("not_an_object", &None), "{payload}");
+        });
     }
     let payload = json!({"id": valid()["id"], "last_updated_at": "2026-03-01T12:00:00Z"}).to_string();
-    let reject = Profile::parse(&payload, NOW).unwrap_err();
-    assert_eq!(reject.profile_id, Some("123e4567-e89b-12d3-a456-426614174000".parse().unwrap()));
-    assert_eq!(reject.last_updated_at, Some(NOW));
+    judged(&payload, |item| {
+        let reject = item.unwrap_err();
+        assert_eq!(reject.key.as_deref(), Some("123e4567-e89b-12d3-a456-426614174000"));
+        assert_eq!(reject.newer, Some(NOW));
+    });
     let payload = valid().to_string().replace("2026-03-01", "2099-03-01");
-    assert_eq!(Profile::parse(&payload, NOW).unwrap_err().last_updated_at, None, "a time in the future orders nothing");
+    judged(&payload, |item| assert_eq!(item.unwrap_err().newer, None, "a time in the future orders nothing"));
 }
 
 #[test]
 fn what_is_too_large_or_too_deep_to_be_kept_is_kept_as_a_text() {
     let large = valid().to_string().replace("Ada Lovelace", &"é".repeat(70_000));
-    let reject = Profile::parse(&large, NOW).unwrap_err();
-    assert_eq!(reject.reason, Reason::TooLarge);
-    assert!(reject.profile_id.is_some());
-    assert!(reject.payload.len() < 2 * PROFILE_BYTES && serde_json::from_str::<String>(&reject.payload).is_ok());
+    judged(&large, |item| {
+        let reject = item.unwrap_err();
+        assert_eq!(reject.reason, "too_large");
+        assert!(reject.key.is_some());
+        assert!(reject.payload.len() < 2 * ITEM_BYTES && serde_json::from_str::<String>(&reject.payload).is_ok());
+    });
     let deep = format!("{}{}", "[".repeat(30_000), "]".repeat(30_000));
-    let reject = Profile::parse(&deep, NOW).unwrap_err();
-    assert_eq!(serde_json::from_str::<String>(&reject.payload).unwrap(), deep);
+    judged(&deep, |item| assert_eq!(serde_json::from_str::<String>(&item.unwrap_err().payload).unwrap(), deep));
     // No text of PostgreSQL has half a pair of surrogates.
-    assert_eq!(reason(&valid().to_string().replace("Ada", r"\ud800")), Some("name"));
+    assert_eq!(reason(&valid().to_string().replace("Ada", r"\ud800")).as_deref(), Some("name"));
 }
 
 #[test]
-fn a_message_names_the_other_profile_by_its_id_alone() {
-    let payload = valid().to_string();
-    let profile = Profile::parse(&payload, NOW).unwrap();
-    let message = profile.taken(Reason::EmailTaken, Uuid::nil()).message;
-    assert_eq!(message, "the email belongs to another profile, 00000000-0000-0000-0000-000000000000");
+fn a_message_names_the_other_item_by_its_key_alone() {
+    let (payload, shape) = (valid().to_string(), shape());
+    let item = Item::parse(serde_json::from_str(&payload).unwrap(), &shape, NOW).unwrap();
+    let message = item.taken(&shape, shape.unique[0], "7").message;
+    assert_eq!(message, "the email belongs to another item, 7");
 }
 
 proptest! {
@@ -150,11 +183,10 @@ proptest! {
         let mut profile = valid();
         profile[field] = text.into();
         let payload = profile.to_string();
-        if let Ok(profile) = Profile::parse(&payload, NOW) {
-            for text in [&profile.name, &profile.email, &profile.mobile] {
-                prop_assert!(!text.contains('\0') && (1..=255).contains(&text.chars().count()));
-            }
-            prop_assert!(profile.mobile.len() <= 16 && profile.email.contains('@'));
+        let values = judged(&payload, |item| item.ok().map(|item| item.values.into_iter().flatten().map(String::from).collect::<Vec<_>>()));
+        if let Some(values) = values {
+            prop_assert!(values.iter().all(|text| !text.contains('\0') && (1..=255).contains(&text.chars().count())));
+            prop_assert!(values[3].len() <= 16 && values[2].contains('@'));
         }
     }
 }
