@@ -14,6 +14,8 @@ CREATE TABLE sluice.ingest (
     rules jsonb NOT NULL,                       -- {"column": ["required", {"one_of": […]}, …]}
     options jsonb NOT NULL,                     -- of the kind: how to page, and how to ask for changes
     marks jsonb NOT NULL,                       -- columns that say whether the row is the newest: {"status": …, "message": …}
+    deletes jsonb,                              -- what says that an item is gone: {"field": "JSON pointer", "is": […]}, or {"listing": "24 hours"},
+                                                -- a full listing so often, in which it is missing; NULL: nothing does
     every interval                              -- from the beginning of a round to that of the next; NULL: SYNC_INTERVAL
 );
 
@@ -27,6 +29,9 @@ CREATE TABLE sluice.ingest_position (
                                                 -- words of the source's kind; what of it is in the source's URL, too, may be secret
                                                 -- and is not written out
     is_anew boolean NOT NULL DEFAULT false,     -- an item as old as the stored row is stored, too, until a chain was read to its end
+    is_listing boolean NOT NULL DEFAULT false,  -- the chain is a full listing, and what it does not have is gone
+    listings integer NOT NULL DEFAULT 0,        -- full listings that were read to their end
+    listed_at timestamptz,                      -- when the last one was
     chain_newest timestamptz,                   -- the newest item of the chain so far
     chain_pages integer NOT NULL DEFAULT 0,
     last_run_at timestamptz,
@@ -69,6 +74,25 @@ CREATE INDEX ingest_rejects_retried ON sluice.ingest_rejects (source, retried_at
 CREATE INDEX ingest_rejects_last_at ON sluice.ingest_rejects (last_at, id);
 -- How much there is of a source.
 CREATE INDEX ingest_rejects_source ON sluice.ingest_rejects (source, last_at, id) INCLUDE (payload_bytes);
+
+-- Keys whose items are gone: nothing older is stored under them. As long as rejects are.
+CREATE TABLE sluice.ingest_deleted (
+    source text,
+    key text,
+    newer timestamptz NOT NULL,                 -- the time of the item that said so
+    deleted_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (source, key)
+);
+CREATE INDEX ingest_deleted_at ON sluice.ingest_deleted (deleted_at);
+
+-- Where full listings say what is gone: the number of the last one, finished or not, that had the key.
+CREATE TABLE sluice.ingest_listed (
+    source text,
+    key text,
+    listing integer NOT NULL,
+    PRIMARY KEY (source, key)
+);
+CREATE INDEX ingest_listed_last ON sluice.ingest_listed (source, listing);
 
 -- Counters that only rise, added to in the transaction that they count.
 CREATE TABLE sluice.ingest_stats (

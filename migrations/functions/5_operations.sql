@@ -418,6 +418,10 @@ BEGIN
        OR EXISTS (SELECT FROM unnest(others) AS t WHERE strpos(lower(r.payload::text), lower(t)) > 0);
     GET DIAGNOSTICS rows = ROW_COUNT;
     removed := removed + rows;
+    WITH deleted AS (DELETE FROM sluice.ingest_deleted AS d WHERE d.key = forget.key RETURNING d.key),
+    listed AS (DELETE FROM sluice.ingest_listed AS l WHERE l.key = forget.key RETURNING l.key)
+    SELECT (SELECT count(*) FROM deleted) + (SELECT count(*) FROM listed) INTO rows;
+    removed := removed + rows;
     waiting := forget.waiting
         + (SELECT count(*) FROM sluice.waiting AS w WHERE w.payload IS NOT NULL AND sluice.mentions(w.payload::text, others))
         + (SELECT count(*) FROM sluice.redrive_task AS t WHERE t.state <> 'done' AND sluice.mentions(t.selection::text, texts));

@@ -228,11 +228,31 @@ BEGIN
     END IF;
 END $$;
 
+-- Refuses what cannot say that an item is gone.
+CREATE OR REPLACE FUNCTION sluice.check_ingest_deletes(ingest sluice.ingest) RETURNS void
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    deletes CONSTANT jsonb := coalesce(ingest.deletes, '{"listing": "1 day"}');
+BEGIN
+    IF NOT coalesce(CASE
+        WHEN deletes ? 'field' THEN deletes - '{field,is}'::text[] = '{}' AND deletes ->> 'field' ~ '^(/([^~/]|~[01])*)+$'
+            AND jsonb_typeof(coalesce(deletes -> 'is', '[]')) = 'array'
+        WHEN deletes ? 'listing' THEN deletes - 'listing' = '{}' AND (deletes ->> 'listing')::interval >= interval '1 s'
+        END, false)
+    THEN
+        RAISE EXCEPTION 'ingest %: deletes is %', ingest.name, deletes
+            USING HINT = 'It is {"field": "/deleted"}, perhaps with "is": ["gone", "sold"], or {"listing": "24 hours"}.';
+    END IF;
+EXCEPTION
+    WHEN invalid_datetime_format OR datetime_field_overflow THEN
+        RAISE EXCEPTION 'ingest %: deletes has no time between two listings: %', ingest.name, deletes USING HINT = 'It looks like {"listing": "24 hours"}.';
+END $$;
+
 -- Defines a source of items, and the table that the ingest keeps in step with it; or changes it. What is changed of what is read
 -- or stored has everything read anew. The same again changes nothing.
 CREATE OR REPLACE FUNCTION sluice.define_ingest(
     name text, to_table text, key text, newer text, fields jsonb, rules jsonb DEFAULT '{}', kind text DEFAULT 'http', url text DEFAULT NULL, options jsonb DEFAULT '{}',
-    secret text DEFAULT NULL, marks jsonb DEFAULT '{}', every interval DEFAULT NULL)
+    secret text DEFAULT NULL, marks jsonb DEFAULT '{}', deletes jsonb DEFAULT NULL, every interval DEFAULT NULL)
 RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
@@ -272,14 +292,15 @@ BEGIN
     IF (SELECT count(*) FROM jsonb_object_keys(fields)) NOT BETWEEN 1 AND 200 THEN
         RAISE EXCEPTION 'ingest %: it has % fields', name, (SELECT count(*) FROM jsonb_object_keys(fields)) USING HINT = 'There may be 1 to 200.';
     END IF;
-    wanted := ROW(name, kind, url, secret, sluice.ingest_table(name, to_table), key, newer, fields, rules, options, marks, every);
+    wanted := ROW(name, kind, url, secret, sluice.ingest_table(name, to_table), key, newer, fields, rules, options, marks, deletes, every);
     PERFORM sluice.check_ingest_table(wanted);
     PERFORM sluice.check_ingest_rules(wanted);
     PERFORM sluice.check_ingest_options(wanted);
+    PERFORM sluice.check_ingest_deletes(wanted);
     PERFORM sluice.refuse_ungranted(format('%s may not let the functions write %s', current_user, wanted.relation), array_agg(g.statement))
     FROM (
         SELECT sluice.try_grant('SCHEMA', (SELECT c.relnamespace FROM pg_class AS c WHERE c.oid = wanted.relation), 'USAGE', app)
-        UNION ALL SELECT sluice.try_grant('TABLE', wanted.relation, p.privilege, app) FROM unnest('{SELECT,INSERT,UPDATE}'::text[]) AS p(privilege)) AS g(statement);
+        UNION ALL SELECT sluice.try_grant('TABLE', wanted.relation, p.privilege, app) FROM unnest('{SELECT,INSERT,UPDATE}'::text[] || CASE WHEN deletes IS NOT NULL THEN '{DELETE}'::text[] END) AS p(privilege)) AS g(statement);
 
     SELECT * INTO known FROM sluice.ingest AS i WHERE i.name = define_ingest.name FOR UPDATE;
     IF known IS NOT DISTINCT FROM wanted THEN
@@ -288,14 +309,14 @@ BEGIN
     DELETE FROM sluice.ingest AS i WHERE i.name = define_ingest.name;
     INSERT INTO sluice.ingest SELECT wanted.*;
     INSERT INTO sluice.ingest_position (source) VALUES (name) ON CONFLICT DO NOTHING;
-    IF known.name IS NOT NULL AND (known.kind, known.relation, known.key, known.newer, known.fields, known.rules, known.options)
-        IS DISTINCT FROM (wanted.kind, wanted.relation, wanted.key, wanted.newer, wanted.fields, wanted.rules, wanted.options)
+    IF known.name IS NOT NULL AND (known.kind, known.relation, known.key, known.newer, known.fields, known.rules, known.options, known.deletes)
+        IS DISTINCT FROM (wanted.kind, wanted.relation, wanted.key, wanted.newer, wanted.fields, wanted.rules, wanted.options, wanted.deletes)
     THEN
         PERFORM sluice.resync_ingest(name);
     END IF;
     IF (known.relation, known.key) IS DISTINCT FROM (wanted.relation, wanted.key) THEN
-        -- What was rejected was so beside other rows.
-        DELETE FROM sluice.ingest_rejects AS r WHERE r.source = define_ingest.name;
+        -- It was about other rows.
+        PERFORM sluice.forget_ingest(name);
     END IF;
 END $$;
 
@@ -333,9 +354,17 @@ BEGIN
     PERFORM sluice.check_ingest(name);
     DELETE FROM sluice.ingest AS i WHERE i.name = drop_ingest.name;
     DELETE FROM sluice.ingest_position AS p WHERE p.source = drop_ingest.name;
-    DELETE FROM sluice.ingest_rejects AS r WHERE r.source = drop_ingest.name;
+    PERFORM sluice.forget_ingest(name);
     DELETE FROM sluice.ingest_stats AS s WHERE s.source = drop_ingest.name;
 END $$;
+
+-- Forgets what is known of the items of a source.
+CREATE OR REPLACE FUNCTION sluice.forget_ingest(name text) RETURNS void
+LANGUAGE sql VOLATILE AS $$
+    DELETE FROM sluice.ingest_rejects AS r WHERE r.source = name;
+    DELETE FROM sluice.ingest_deleted AS d WHERE d.source = name;
+    DELETE FROM sluice.ingest_listed AS l WHERE l.source = name;
+$$;
 
 -- Has everything read anew, in the next round. What is as new as the stored row is stored again.
 CREATE OR REPLACE FUNCTION sluice.resync_ingest(name text) RETURNS void
@@ -365,6 +394,7 @@ CREATE OR REPLACE FUNCTION sluice.ingests() RETURNS SETOF jsonb
 LANGUAGE sql STABLE AS $$
     SELECT jsonb_build_object(
         'name', i.name, 'kind', i.kind, 'url', i.url, 'secret', i.secret, 'every_s', extract(epoch FROM i.every), 'options', i.options,
+        'deletes', CASE WHEN i.deletes ? 'field' THEN i.deletes END, 'listing_s', extract(epoch FROM (i.deletes ->> 'listing')::interval),
         'relation', i.relation::text, 'key', i.key, 'newer', i.newer,
         'status', quote_ident(i.marks ->> 'status'), 'message', quote_ident(i.marks ->> 'message'),
         'columns', (
@@ -386,7 +416,7 @@ LANGUAGE sql VOLATILE AS $$
     ON CONFLICT (source, measure) DO UPDATE SET value = s.value + excluded.value
 $$;
 
--- Deletes rejects that nobody has sent for thirty days, `most` of them at most, and says how many. The trigger calls it, too:
+-- Deletes rejects that nobody has sent for thirty days, and the keys of what went so long ago; `most` of each at most, and says how many. The trigger calls it, too:
 -- they go when a source is away, and when there is no ingest any more.
 CREATE OR REPLACE FUNCTION sluice.forget_rejects(most integer DEFAULT 5000, now timestamptz DEFAULT clock_timestamp()) RETURNS bigint
 LANGUAGE sql VOLATILE
@@ -400,6 +430,16 @@ SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
             ORDER BY o.last_at
             LIMIT most
             FOR UPDATE SKIP LOCKED))
-        RETURNING r.id)
-    SELECT count(*) FROM forgotten
+        RETURNING r.id),
+    gone AS (
+        DELETE FROM sluice.ingest_deleted AS d
+        WHERE (d.source, d.key) IN (
+            SELECT o.source, o.key
+            FROM sluice.ingest_deleted AS o
+            WHERE o.deleted_at < now - interval '30 days'
+            ORDER BY o.deleted_at
+            LIMIT most
+            FOR UPDATE SKIP LOCKED)
+        RETURNING d.key)
+    SELECT (SELECT count(*) FROM forgotten) + (SELECT count(*) FROM gone)
 $$;

@@ -17,7 +17,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.lease, sluice.dead_letter, sluice
 -- What was done stays on record: the functions add to the audit by `audit` and `redrive`, and change nothing in it.
 GRANT SELECT ON sluice.audit TO sluice_app;
 GRANT SELECT, INSERT, UPDATE ON sluice.ingest_position, sluice.ingest_stats TO sluice_app;
-GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.ingest_rejects TO sluice_app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.ingest_rejects, sluice.ingest_deleted, sluice.ingest_listed TO sluice_app;
 
 GRANT EXECUTE ON FUNCTION
     sluice.snapshot(), sluice.reads(text), sluice.passed_by(xid8, bigint, text, text), sluice.pending(text),

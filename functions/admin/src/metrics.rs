@@ -18,7 +18,7 @@ use database::delivery::{
     PUBLISHED_BYTES, RE_READ, REPAIRED, RETRIED, STALE, VALIDATED, WRITTEN,
 };
 use database::ingest::{
-    self, DURATION_BUCKETS, DURATION_SUM_MS, FETCHED, REJECTED_CONFLICT, REJECTED_INVALID, SKIPPED_DUPLICATE,
+    self, DELETED, DURATION_BUCKETS, DURATION_SUM_MS, FETCHED, REJECTED_CONFLICT, REJECTED_INVALID, SKIPPED_DUPLICATE,
     SKIPPED_OUTDATED, SYNCED,
 };
 use database::subscriptions::{self, ELASTICSEARCH, Subscription};
@@ -237,9 +237,10 @@ fn deliveries(text: &mut Exposition, targets: &BTreeMap<(String, String), Totals
 }
 
 /// What became of items: what it is called, what it is, and the measure of each reason.
-const INGESTED: [(&str, &str, &[(&str, &str)]); 4] = [
+const INGESTED: [(&str, &str, &[(&str, &str)]); 5] = [
     ("fetched", "Items that the source gave.", &[("", FETCHED)]),
     ("synced", "Items that were stored.", &[("", SYNCED)]),
+    ("deleted", "Rows that were deleted, since their items are gone.", &[("", DELETED)]),
     (
         "skipped",
         "Items that are older than the stored ones, or stored already.",

@@ -18,6 +18,11 @@ pub struct Batch<'a> {
 }
 
 impl Batch<'_> {
+    /// Whether something in it is gone.
+    pub fn has_gone(&self) -> bool {
+        self.items.iter().any(|item| item.is_gone)
+    }
+
     /// Every key that it is about.
     pub fn keys(&self) -> Vec<&str> {
         let rejected = self.rejects.iter().filter_map(|reject| reject.key.as_deref());
@@ -103,7 +108,13 @@ mod tests {
     /// With an email and a mobile.
     fn item(key: usize, email: usize, mobile: usize) -> Result<Item<'static>, Reject<'static>> {
         let values = vec![Some(format!("e{email}").into()), Some(format!("m{mobile}").into())];
-        Ok(Item { key: key.to_string().into(), newer: OffsetDateTime::UNIX_EPOCH, values, payload: "{}" })
+        Ok(Item {
+            key: key.to_string().into(),
+            newer: OffsetDateTime::UNIX_EPOCH,
+            values,
+            is_gone: false,
+            payload: "{}",
+        })
     }
 
     fn sizes(items: Vec<Result<Item<'static>, Reject<'static>>>) -> Vec<usize> {

@@ -18,7 +18,7 @@ fn row(id: u128, email: &str, mobile: &str, second: i64) -> Stored {
 
 fn profile(id: u128, email: &str, mobile: &str, second: i64) -> Item<'static> {
     let values = [email, mobile].map(|value| Some(value.to_owned().into())).to_vec();
-    Item { key: id.to_string().into(), newer: at(second), values, payload: "{}" }
+    Item { key: id.to_string().into(), newer: at(second), values, is_gone: false, payload: "{}" }
 }
 
 fn decide<'a>(stored: &'a [Stored], items: &'a [Item<'_>]) -> Vec<Outcome<'a>> {

@@ -24,6 +24,14 @@ pub enum Error {
     /// The database refuses a statement.
     #[error("the items cannot be stored: {}", database::describe(.0))]
     Database(#[from] tokio_postgres::Error),
+    /// The table refuses items for what they have, and none of them alone. Said without the message, which may have it.
+    #[error(
+        "the table refuses a batch with SQLSTATE {code}, and none of its items by itself: see the log of PostgreSQL"
+    )]
+    Batch {
+        /// SQLSTATE.
+        code: String,
+    },
     /// It took longer than the invocation has.
     #[error(
         "a round had not ended when the invocation had to: see what the sessions `sluice ingest` of pg_stat_activity wait for"

@@ -19,6 +19,8 @@ pub struct Item<'a> {
     pub newer: OffsetDateTime,
     /// Of each column, as PostgreSQL reads it; those of the key and of the time are among them.
     pub values: Vec<Option<Cow<'a, str>>>,
+    /// It is gone from the source, and has no values.
+    pub is_gone: bool,
     /// As it came.
     pub payload: &'a str,
 }
@@ -47,7 +49,7 @@ impl<'a> Item<'a> {
     /// The first thing that is wrong with it, in the order of the columns.
     pub fn parse(element: &'a RawValue, shape: &'a Shape, now: OffsetDateTime) -> Result<Self, Reject<'a>> {
         let payload = element.get();
-        let mut fields = vec![None; shape.columns.len()];
+        let mut fields = vec![None; shape.field_count()];
         let is_object = payload.starts_with('{') && shape.fields.find(element, &mut fields).is_ok();
         if !is_object {
             fields.fill(None);
@@ -70,8 +72,14 @@ impl<'a> Item<'a> {
         if !is_object {
             return Err(reject("not_an_object", "this is no JSON object that has each field once".into()));
         }
+        let is_gone = shape.is_gone(fields.get(shape.columns.len()).copied().flatten());
         let mut values = Vec::with_capacity(shape.columns.len());
         for (index, column) in shape.columns.iter().enumerate() {
+            // Of what is gone nothing else counts.
+            if is_gone && index != shape.key && index != shape.newer {
+                values.push(None);
+                continue;
+            }
             match judge(index) {
                 Ok(value) => values.push(value),
                 Err(refusal) => {
@@ -81,7 +89,7 @@ impl<'a> Item<'a> {
             }
         }
         match (key.clone(), newer) {
-            (Some(key), Some(newer)) => Ok(Self { key, newer, values, payload }),
+            (Some(key), Some(newer)) => Ok(Self { key, newer, values, is_gone, payload }),
             (None, _) => {
                 let name = &shape.columns[shape.key].name;
                 Err(reject(name, format!("{name} must have {KEY_BYTES} bytes at most").into()))

@@ -237,7 +237,8 @@ impl Ingest {
         let every = definition.every().unwrap_or(self.config.sync_interval);
         let origin = http::origin(definition, &self.config);
         let claim = async |client: &_| {
-            Ok(position::claim(client, &definition.name, origin.as_deref(), every, time_left).await?)
+            Ok(position::claim(client, &definition.name, origin.as_deref(), every, definition.listing_s, time_left)
+                .await?)
         };
         self.sessions.run(claim).await
     }

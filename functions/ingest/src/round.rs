@@ -15,6 +15,7 @@ use crate::elements;
 use crate::http::{Answer, Page};
 use crate::item::{Item, Reject};
 use crate::source::Source;
+use crate::store::{How, Listing};
 use crate::tally::Tally;
 use crate::{Error, Sessions};
 
@@ -39,7 +40,11 @@ impl Round<'_> {
         let (name, http) = (self.source.name(), &self.source.http);
         // First: whatever the origin does, what is old goes.
         self.sessions.run(async |client| Ok(rejects::forget(client).await?)).await?;
-        let since = self.position.since;
+        let is_resumed = self.position.next.is_some();
+        if !is_resumed {
+            self.position.is_listing = self.position.is_listing_due;
+        }
+        let since = self.position.since.filter(|_| !self.position.is_listing);
         let no_first = || Error::Definition { reason: "no time can be asked for".to_owned() };
         let first = http.page(since, None).ok_or_else(no_first)?;
         let unfinished = self.position.next.as_deref().and_then(|place| http.page(since, Some(place)));
@@ -56,7 +61,7 @@ impl Round<'_> {
             if !seen.insert(url.clone()) {
                 return Err(Error::Circle { pages: self.position.chain_pages });
             }
-            let etag = self.position.etag.as_deref().filter(|_| url == first);
+            let etag = self.position.etag.as_deref().filter(|_| url == first && !self.position.is_listing);
             let page = match http.fetch(&url, etag, self.stop_at, &self.sessions.room).await? {
                 Answer::NotModified => break,
                 Answer::Page(page) => page,
@@ -68,7 +73,10 @@ impl Round<'_> {
                 // Of a chain of pages the first one's ETag says nothing about the others.
                 let etag = etag.as_deref().filter(|_| self.position.chain_pages == 1);
                 let newest = self.position.chain_newest;
-                let finish = async |client: &_| Ok(position::finish_chain(client, name, newest, OVERLAP, etag).await?);
+                let is_listing = self.position.is_listing;
+                let finish = async |client: &_| {
+                    Ok(position::finish_chain(client, name, newest, OVERLAP, etag, is_listing).await?)
+                };
                 self.sessions.run(finish).await?;
                 break;
             };
@@ -81,9 +89,23 @@ impl Round<'_> {
             }
             url = url_of_next.ok_or(Error::Circle { pages: self.position.chain_pages })?;
         }
-        let retried = self.sessions.writers().await[0].retry(self.source, OffsetDateTime::now_utc()).await?;
+        let mut writers = self.sessions.writers().await;
+        let writer = &mut writers[0];
+        if self.source.definition.listing_s.is_some() {
+            self.tally.deleted += writer.delete_missing(self.source).await?;
+        }
+        let retried = writer.retry(self.source, OffsetDateTime::now_utc(), self.listing()).await?;
         self.tally.add(retried);
         Ok(())
+    }
+
+    fn listing(&self) -> Listing {
+        let number = self.position.listings + 1;
+        match self.source.definition.listing_s {
+            None => Listing::None,
+            Some(_) if self.position.is_listing => Listing::UnderWay(number),
+            Some(_) => Listing::Next(number),
+        }
     }
 
     /// All of a page, by all writers; whether there was nothing.
@@ -96,11 +118,11 @@ impl Round<'_> {
         let batches: Mutex<VecDeque<Batch<'_>>> = Mutex::new(split(judged, &shape.unique).into());
         let take = || batches.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let tally = Mutex::new(Tally::default());
-        let takes_equal = self.position.is_anew;
+        let how = How { takes_equal: self.position.is_anew, retried: None, listing: self.listing() };
         let mut writers = self.sessions.writers().await;
         let stored = try_join_all(writers.iter_mut().map(async |writer| {
             while let Some(batch) = take() {
-                let stored = writer.store(self.source, batch, takes_equal).await?;
+                let stored = writer.store(self.source, batch, how).await?;
                 tally.lock().unwrap_or_else(PoisonError::into_inner).add(stored);
             }
             Ok::<_, Error>(())

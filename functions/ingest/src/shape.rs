@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use database::ingest::definition::Table;
+use database::ingest::definition::{Deletes, Table};
 use email_address::{EmailAddress, Options};
 use regex_lite::Regex;
 use serde::Deserialize;
@@ -28,7 +28,10 @@ const NUMBER_BYTES: usize = 200;
 /// How items of a source are read.
 #[derive(Debug)]
 pub struct Shape {
+    /// Of each column, and behind those of what says that an item is gone.
     pub(crate) fields: Pointers,
+    /// The values that say so; `None`: nothing does.
+    deletes: Option<Vec<Value>>,
     pub(crate) columns: Vec<Column>,
     /// Which of the columns is the key.
     pub(crate) key: usize,
@@ -93,7 +96,7 @@ impl Shape {
     ///
     /// # Errors
     /// A column is gone, or this code does not know its type or a rule.
-    pub fn new(table: &Table) -> Result<Self, Error> {
+    pub fn new(table: &Table, deletes: Option<&Deletes>) -> Result<Self, Error> {
         let unusable = |reason: String| Error::Definition { reason };
         let columns = table.columns.iter().map(|column| {
             let takes = takes(column)
@@ -118,8 +121,31 @@ impl Shape {
         columns[newer].rules.push(Rule::NotFuture);
         let is_unique = |index: &usize| columns[*index].rules.iter().any(|rule| matches!(rule, Rule::Unique));
         let unique = (0..columns.len()).filter(|index| *index != key && is_unique(index)).collect();
-        let fields = Pointers::new(table.columns.iter().map(|column| column.pointer.as_str()));
-        Ok(Self { fields, columns, key, newer, unique })
+        let gone = deletes.map(|deletes| deletes.field.as_str());
+        let fields = Pointers::new(table.columns.iter().map(|column| column.pointer.as_str()).chain(gone));
+        let deletes = deletes.map(|deletes| deletes.is.clone());
+        Ok(Self { fields, deletes, columns, key, newer, unique })
+    }
+}
+
+impl Shape {
+    /// How many fields of an item are looked for.
+    pub(crate) fn field_count(&self) -> usize {
+        self.columns.len() + usize::from(self.deletes.is_some())
+    }
+
+    /// Whether this of its fields says that an item is gone.
+    pub(crate) fn is_gone(&self, field: Option<&RawValue>) -> bool {
+        let (Some(values), Some(field)) = (&self.deletes, field) else { return false };
+        if values.is_empty() {
+            return !matches!(field.get(), "null" | "false" | "\"\"");
+        }
+        serde_json::from_str::<Value>(field.get()).is_ok_and(|value| values.contains(&value))
+    }
+
+    /// Whether an item may say that it is gone.
+    pub(crate) fn has_deletes(&self) -> bool {
+        self.deletes.is_some()
     }
 }
 

@@ -25,7 +25,7 @@ impl Source {
     /// # Errors
     /// The definition cannot be used by this code, or there is no TLS.
     pub fn new(definition: Definition, config: &Config, secrets: &Secrets, patience: Patience) -> Result<Self, Error> {
-        let shape = Shape::new(&definition.table)?;
+        let shape = Shape::new(&definition.table, definition.deletes.as_ref())?;
         Ok(Self {
             http: Http::new(&definition, config, secrets.clone(), patience)?,
             table: table::Statements::new(&definition.table, &shape),

@@ -1,8 +1,9 @@
 //! Batches into a table, each in one transaction with what is kept and counted of it.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
-use database::ingest::{count, rejects};
+use database::ingest::{DELETED, count, deletes, rejects};
 use futures_util::future::{try_join, try_join5};
 use secrets::Secrets;
 use serde_json::value::RawValue;
@@ -15,7 +16,7 @@ use tracing::{debug, warn};
 
 use crate::Error;
 use crate::batch::Batch;
-use crate::decision::{Outcome, decide};
+use crate::decision::{Outcome, Stored, decide};
 use crate::item::{Item, Reject};
 use crate::source::Source;
 use crate::tally::Tally;
@@ -43,6 +44,8 @@ const REJECTS: i64 = 20_000;
 const REJECTS_BYTES: i64 = 64 << 20;
 /// Those that make room in one statement.
 const DROPPED_AT_ONCE: i64 = 5000;
+/// Rows that are deleted in one transaction.
+const DELETED_AT_ONCE: i64 = 500;
 /// Rejects that are tried again in one round. They are in memory at once.
 const RETRIED: i64 = 1000;
 const RETRIED_BYTES: i64 = 4 << 20;
@@ -114,13 +117,12 @@ impl Writer {
         outcome
     }
 
-    /// Stores a batch in one transaction, and again where another ingest was in the way. `takes_equal`: what is as new as the
-    /// stored row, too.
+    /// Stores a batch in one transaction, and again where another ingest was in the way.
     ///
     /// # Errors
     /// Nothing of it is stored.
-    pub async fn store(&mut self, source: &Source, batch: Batch<'_>, takes_equal: bool) -> Result<Tally, Error> {
-        self.store_or_retry(source, batch, takes_equal, None).await
+    pub async fn store(&mut self, source: &Source, batch: Batch<'_>, how: How<'_>) -> Result<Tally, Error> {
+        self.store_or_retry(source, batch, how).await
     }
 
     /// Tries the rejects again that were the longest ago: of items that want what another has and came one by one, or whose
@@ -128,7 +130,7 @@ impl Writer {
     ///
     /// # Errors
     /// They stay as they were.
-    pub async fn retry(&mut self, source: &Source, now: OffsetDateTime) -> Result<Tally, Error> {
+    pub async fn retry(&mut self, source: &Source, now: OffsetDateTime, listing: Listing) -> Result<Tally, Error> {
         let name = source.name();
         let (retried, is_all) =
             self.run(async |client| Ok(rejects::list_retried(client, name, RETRIED, RETRIED_BYTES).await?)).await?;
@@ -144,7 +146,49 @@ impl Writer {
         let items = elements.filter_map(|element| Item::parse(element, &source.shape, now).ok()).collect();
         // All in one: whatever they want of each other, they may have.
         let batch = Batch { items, rejects: vec![] };
-        self.store_or_retry(source, batch, false, Some(&ids)).await
+        self.store_or_retry(source, batch, How { takes_equal: false, retried: Some(&ids), listing }).await
+    }
+
+    /// Deletes rows that full listings do not have any more, and says how many. One that the table does not let go stays, and is
+    /// told of.
+    ///
+    /// # Errors
+    /// Those that are left are deleted the next time.
+    pub async fn delete_missing(&mut self, source: &Source) -> Result<u64, Error> {
+        let (name, table) = (source.name(), &source.definition.table);
+        let mut all = 0;
+        let mut limit = DELETED_AT_ONCE;
+        loop {
+            let delete = async |client: &Client| {
+                client.batch_execute(ALONE).await?;
+                let deleted =
+                    try_join(deletes::delete_missing(client, name, table, limit), client.batch_execute(CHECK)).await;
+                let end = match &deleted {
+                    Ok(((_, deleted), ())) => {
+                        count(client, name, &[(DELETED, *deleted)]).await?;
+                        "COMMIT"
+                    }
+                    Err(_) => "ROLLBACK",
+                };
+                client.batch_execute(end).await?;
+                Ok(deleted.map(|(deleted, ())| deleted))
+            };
+            match self.run(delete).await? {
+                Ok((0, _)) => return Ok(all),
+                Ok((_, deleted)) => all += deleted.unsigned_abs(),
+                Err(error) if !is_about_an_item(&error) => return Err(error.into()),
+                // One of them: each by itself.
+                Err(_) if limit > 1 => limit = 1,
+                Err(error) => {
+                    warn!(
+                        source = name,
+                        error = database::describe(&error),
+                        "a row that its source does not list any more is not let go, and stays"
+                    );
+                    self.run(async |client| Ok(deletes::pass_over_missing(client, name).await?)).await?;
+                }
+            }
+        }
     }
 
     /// Deletes rejects where there are too many of a source, and says how many.
@@ -173,15 +217,15 @@ impl Writer {
         &mut self,
         source: &'a Source,
         mut batch: Batch<'a>,
-        takes_equal: bool,
-        retried: Option<&[i64]>,
+        how: How<'_>,
     ) -> Result<Tally, Error> {
         for tries in 1..=TRIES {
-            let begin = if tries == 1 { BESIDE_OTHERS } else { ALONE };
+            // Of what has no row nothing can be locked: an older item of it may be on its way.
+            let begin = if tries == 1 && !batch.has_gone() { BESIDE_OTHERS } else { ALONE };
             let began = Instant::now();
             let stored = self
                 .run(async |client| {
-                    let store = store(client, source, begin, &batch, takes_equal, retried, began);
+                    let store = store(client, source, begin, &batch, how, began);
                     let stored = call(PEER, "store", store).await;
                     if stored.is_err() {
                         client.batch_execute("ROLLBACK").await?;
@@ -197,10 +241,11 @@ impl Writer {
                     sleep(PAUSE.mul_f64(f64::from(tries) * fastrand::f64())).await;
                 }
                 Err(Refused::Item(error)) => {
-                    let refused =
-                        self.run(async |client| find_refused(client, source, &batch.items, takes_equal).await).await?;
+                    let refused = self
+                        .run(async |client| find_refused(client, source, &batch.items, how.takes_equal).await)
+                        .await?;
                     if refused.is_empty() {
-                        return Err(error.into());
+                        return Err(Error::Batch { code: error.code().map_or("", SqlState::code).to_owned() });
                     }
                     let keys: Vec<&str> = refused.iter().filter_map(|reject| reject.key.as_deref()).collect();
                     batch.items.retain(|item| {
@@ -225,7 +270,14 @@ async fn find_refused<'a>(
     client.batch_execute(ALONE).await?;
     for item in items {
         client.batch_execute("SAVEPOINT item").await?;
-        let stored = try_join(source.table.upsert(client, &[item], takes_equal), client.batch_execute(CHECK)).await;
+        let change = async {
+            if item.is_gone {
+                source.table.delete(client, &[item]).await
+            } else {
+                source.table.upsert(client, &[item], takes_equal).await
+            }
+        };
+        let stored = try_join(change, client.batch_execute(CHECK)).await;
         if let Err(error) = stored
             && is_about_an_item(&error)
         {
@@ -242,19 +294,49 @@ async fn find_refused<'a>(
     Ok(refused)
 }
 
-/// One transaction. `retried`: the batch is of rejects, which were counted and kept when they came.
+/// What is special about a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct How<'a> {
+    /// What is as new as the stored row is stored, too.
+    pub takes_equal: bool,
+    /// They are rejects, which were counted and kept when they came: those that had their turn.
+    pub retried: Option<&'a [i64]>,
+    /// What is noted of full listings.
+    pub listing: Listing,
+}
+
+/// A full listing.
+#[derive(Clone, Copy, Debug)]
+pub enum Listing {
+    /// There are none.
+    None,
+    /// The next one has this number. What is stored before it is not missing in it.
+    Next(i32),
+    /// It is read: each key of it is noted.
+    UnderWay(i32),
+}
+
+/// One transaction.
 async fn store(
     client: &Client,
     source: &Source,
     begin: &str,
     batch: &Batch<'_>,
-    takes_equal: bool,
-    retried: Option<&[i64]>,
+    how: How<'_>,
     began: Instant,
 ) -> Result<Tally, Refused> {
     let Source { shape, table, rejects: kept, .. } = source;
+    let How { takes_equal, retried, listing } = how;
     let name = source.name();
-    let (_, stored) = try_join(client.batch_execute(begin), table.lock(client, shape, &batch.items)).await?;
+    let keys = batch.keys();
+    let (_, mut stored) = try_join(client.batch_execute(begin), table.lock(client, shape, &batch.items)).await?;
+    if shape.has_deletes() {
+        // What is gone is like a row that has nothing.
+        let gone = deletes::list(client, name, &keys).await?;
+        let known: HashSet<String> = stored.iter().map(|row| row.key.clone()).collect();
+        let gone = gone.into_iter().filter(|(key, _)| !known.contains(key));
+        stored.extend(gone.map(|(key, newer)| Stored { key, newer, claims: vec![] }));
+    }
     let outcomes = decide(&stored, &batch.items, &shape.unique, takes_equal);
     let mut tally = Tally::default();
     let mut synced = vec![];
@@ -268,10 +350,22 @@ async fn store(
         }
     }
     tally.fetched = (batch.items.len() + batch.rejects.len()) as u64;
+    let (gone, synced): (Vec<&Item<'_>>, Vec<&Item<'_>>) = synced.into_iter().partition(|item| item.is_gone);
     tally.synced = synced.len() as u64;
-
-    let keys = batch.keys();
     let synced_keys: Vec<&str> = synced.iter().map(|item| &*item.key).collect();
+    // First: what they have others may want.
+    tally.deleted = table.delete(client, &gone).await?;
+    if shape.has_deletes() {
+        let (gone_keys, times): (Vec<&str>, Vec<OffsetDateTime>) =
+            gone.iter().map(|item| (&*item.key, item.newer)).unzip();
+        try_join(deletes::note(client, name, &gone_keys, &times), deletes::take_back(client, name, &synced_keys))
+            .await?;
+    }
+    match listing {
+        Listing::None => {}
+        Listing::Next(number) => deletes::note_listed(client, name, &synced_keys, number).await?,
+        Listing::UnderWay(number) => deletes::note_listed(client, name, &keys, number).await?,
+    }
     // Sent one behind the other without waiting, and done in this order.
     let rejects: Vec<_> = batch.rejects.iter().chain(&taken).filter(|_| retried.is_none()).map(to_keep).collect();
     let (upserted, (), _, new, _) = try_join5(
@@ -289,7 +383,7 @@ async fn store(
     tally.invalid = new.len() as u64 - tally.conflicts;
     tally.duplicate += (rejects.len() - new.len()) as u64;
     if let Some(retried) = retried {
-        tally = Tally { synced: tally.synced, ..Tally::default() };
+        tally = Tally { synced: tally.synced, deleted: tally.deleted, ..Tally::default() };
         rejects::note_retry(client, retried).await?;
     }
     let measures = tally.measures(began.elapsed());

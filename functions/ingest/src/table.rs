@@ -14,6 +14,7 @@ use crate::shape::Shape;
 pub struct Statements {
     lock: String,
     upsert: String,
+    delete: String,
 }
 
 impl Statements {
@@ -71,7 +72,8 @@ impl Statements {
             WHERE coalesce(t.{newer}, '-infinity') < excluded.{newer} OR ${takes_equal} AND t.{newer} = excluded.{newer}",
             list(assigned.collect(), ", ")
         );
-        Self { lock, upsert }
+        let delete = format!("DELETE FROM {relation} WHERE {key} = ANY ($1::{}[])", base(shape.key));
+        Self { lock, upsert, delete }
     }
 
     /// Locks every row that bears on these items, until the transaction's end.
@@ -89,6 +91,15 @@ impl Statements {
             claims: (2..row.len()).map(|index| row.get(index)).collect(),
         };
         Ok(rows.iter().map(stored).collect())
+    }
+
+    /// Deletes the rows of these items: how many there were.
+    pub async fn delete(&self, client: &Client, items: &[&Item<'_>]) -> Result<u64, Error> {
+        if items.is_empty() {
+            return Ok(0);
+        }
+        let keys: Vec<&str> = items.iter().map(|item| &*item.key).collect();
+        client.execute_typed(&self.delete, &[(&keys, Type::TEXT_ARRAY)]).await
     }
 
     /// How many were stored: those that another has stored newer in the meantime were not.

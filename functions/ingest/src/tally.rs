@@ -21,6 +21,8 @@ pub struct Tally {
     pub invalid: u64,
     /// They may be stored when something else has changed: another has what must be unique, say.
     pub conflicts: u64,
+    /// Rows deleted, since their items are gone.
+    pub deleted: u64,
     /// Rejects that had to make room for newer ones.
     pub dropped: u64,
 }
@@ -38,6 +40,7 @@ impl Tally {
         self.duplicate += other.duplicate;
         self.invalid += other.invalid;
         self.conflicts += other.conflicts;
+        self.deleted += other.deleted;
         self.dropped += other.dropped;
     }
 
@@ -62,6 +65,7 @@ impl Tally {
             (measure::SKIPPED_DUPLICATE, signed(self.duplicate)),
             (measure::REJECTED_INVALID, signed(self.invalid)),
             (measure::REJECTED_CONFLICT, signed(self.conflicts)),
+            (measure::DELETED, signed(self.deleted)),
             (measure::DURATION_SUM_MS, took_ms),
             (measure::duration_bucket(took_ms), 1),
         ];

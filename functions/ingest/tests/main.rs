@@ -8,6 +8,8 @@ mod conflicts;
 mod deaths;
 #[path = "main/definitions.rs"]
 mod definitions;
+#[path = "main/deletes.rs"]
+mod deletes;
 #[path = "main/fixture.rs"]
 mod fixture;
 #[path = "main/general.rs"]

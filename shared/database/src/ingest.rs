@@ -7,6 +7,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Error};
 
 pub mod definition;
+pub mod deletes;
 pub mod position;
 pub mod rejects;
 
@@ -22,6 +23,8 @@ pub const SKIPPED_DUPLICATE: &str = "skipped_duplicate";
 pub const REJECTED_INVALID: &str = "rejected_invalid";
 /// Items that want what belongs to another.
 pub const REJECTED_CONFLICT: &str = "rejected_conflict";
+/// Rows deleted, since their items are gone.
+pub const DELETED: &str = "deleted";
 /// Rejects that had to make room for newer ones.
 pub const REJECTS_DROPPED: &str = "rejects_dropped";
 /// Rounds that failed.

@@ -104,6 +104,11 @@ async fn a_definition_that_cannot_work_is_refused_by_name_with_what_to_do() {
         ("options", r#"{"page": {"by": "number"}}"#, "the option page is"),
         ("marks", r#"{"state": "note"}"#, "there is no mark state"),
         ("marks", r#"{"status": "no"}"#, "has no column no (for the mark status"),
+        ("deletes", "[]", "deletes is []"),
+        ("deletes", r#"{"field": "state"}"#, "deletes is {\"field\": \"state\"} | It is {\"field\": \"/deleted\"}"),
+        ("deletes", r#"{"field": "/state", "listing": "1 day"}"#, "deletes is"),
+        ("deletes", r#"{"listing": "0 s"}"#, "deletes is"),
+        ("deletes", r#"{"listing": "often"}"#, "deletes has no time between two listings"),
         ("every", "100 ms", "a round every 00:00:00.1 is too often"),
     ] {
         let told = refused(&fixture, &[(argument, value)]).await;

@@ -21,9 +21,23 @@ pub struct Definition {
     every_s: Option<f64>,
     /// Of the kind.
     pub options: Value,
+    /// The field that says that an item is gone.
+    pub deletes: Option<Deletes>,
+    /// Seconds between two full listings, of which what is missing in them is gone.
+    pub listing_s: Option<f64>,
     /// Where items are stored.
     #[serde(flatten)]
     pub table: Table,
+}
+
+/// The field that says that an item is gone.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub struct Deletes {
+    /// JSON pointer to it in an item.
+    pub field: String,
+    /// The values that say so; empty: any but `null`, `false` and an empty text.
+    #[serde(default)]
+    pub is: Vec<Value>,
 }
 
 /// A table, as items are stored in it.

@@ -21,6 +21,12 @@ pub struct Position {
     pub next: Option<String>,
     /// Whether an item as old as the stored one is stored, too: everything is read anew.
     pub is_anew: bool,
+    /// Whether the chain is a full listing.
+    pub is_listing: bool,
+    /// Whether a full listing is due.
+    pub is_listing_due: bool,
+    /// Full listings that were read to their end.
+    pub listings: i32,
     /// The newest item of the chain.
     pub chain_newest: Option<OffsetDateTime>,
     /// Pages of the chain that were read.
@@ -113,7 +119,7 @@ pub struct Requested {
 
 /// Begins a round, if one is due: an operator asks for it, or so long ago the last one began, whoever's it was.
 ///
-/// At another `origin`, which is the host and the path of its URL, the source is read from its beginning.
+/// `listing`: seconds between two full listings. At another `origin`, which is the host and the path of its URL, the source is read from its beginning.
 /// The position says that a round is under way that has ended in `time_left`. If it still says so later, then that round was
 /// killed, and counts as failed.
 pub async fn claim(
@@ -121,6 +127,7 @@ pub async fn claim(
     source: &str,
     origin: Option<&str>,
     interval: Duration,
+    listing: Option<f64>,
     time_left: Duration,
 ) -> Result<Option<Position>, Error> {
     const CLAIM: &str = "
@@ -144,14 +151,16 @@ pub async fn claim(
         WHERE p.requested_at IS NOT NULL
            OR coalesce(p.last_run_at + make_interval(secs => $2) <= excluded.last_run_at, true)
           AND coalesce(p.not_before <= excluded.last_run_at, true)
-        RETURNING since, etag, next, is_anew, chain_newest, chain_pages,
+        RETURNING since, etag, next, is_anew, is_listing, $5 IS NOT NULL AND coalesce(listed_at + make_interval(secs => $5) <= last_run_at, true), listings,
+            chain_newest, chain_pages,
             CASE WHEN ends_by = last_run_at + make_interval(secs => $3) THEN ends_by END,
             CASE WHEN last_error_at = last_run_at THEN last_error END";
-    let parameters: [(&(dyn ToSql + Sync), Type); 4] = [
+    let parameters: [(&(dyn ToSql + Sync), Type); 5] = [
         (&source, Type::TEXT),
         (&interval.as_secs_f64(), Type::FLOAT8),
         (&time_left.as_secs_f64(), Type::FLOAT8),
         (&origin, Type::TEXT),
+        (&listing, Type::FLOAT8),
     ];
     let Some(row) = client.query_typed_opt(CLAIM, &parameters).await? else { return Ok(None) };
     let position = Position {
@@ -159,10 +168,13 @@ pub async fn claim(
         etag: row.get(1),
         next: row.get(2),
         is_anew: row.get(3),
-        chain_newest: row.get(4),
-        chain_pages: row.get(5),
-        ends_by: row.get(6),
-        died: row.get(7),
+        is_listing: row.get(4),
+        is_listing_due: row.get(5),
+        listings: row.get(6),
+        chain_newest: row.get(7),
+        chain_pages: row.get(8),
+        ends_by: row.get(9),
+        died: row.get(10),
     };
     if position.died.is_some() {
         count(client, source, &[(ROUNDS_FAILED, 1)]).await?;
@@ -174,7 +186,7 @@ pub async fn claim(
 pub async fn go_on(client: &Client, source: &str, position: &Position) -> Result<(), Error> {
     const GO_ON: &str = "
         UPDATE sluice.ingest_position
-        SET next = $2, chain_newest = $3, chain_pages = $4
+        SET next = $2, chain_newest = $3, chain_pages = $4, is_listing = $5
         WHERE source = $1";
     client
         .execute_typed(
@@ -184,6 +196,7 @@ pub async fn go_on(client: &Client, source: &str, position: &Position) -> Result
                 (&position.next, Type::TEXT),
                 (&position.chain_newest, Type::TIMESTAMPTZ),
                 (&position.chain_pages, Type::INT4),
+                (&position.is_listing, Type::BOOL),
             ],
         )
         .await?;
@@ -191,18 +204,21 @@ pub async fn go_on(client: &Client, source: &str, position: &Position) -> Result
 }
 
 /// Ends a chain that was read to its end: the position is `overlap` before the newest item of it, never later than now,
-/// and never goes back. The ETag is that of the answer to the position, if that stays where it was.
+/// and never goes back. A full listing is counted, unless it had nothing. The ETag is that of the answer to the position, if that stays where it was.
 pub async fn finish_chain(
     client: &Client,
     source: &str,
     newest: Option<OffsetDateTime>,
     overlap: Duration,
     etag: Option<&str>,
+    is_listing: bool,
 ) -> Result<(), Error> {
     const FINISH: &str = "
         UPDATE sluice.ingest_position AS p
         SET since = moved.since, etag = CASE WHEN moved.since IS NOT DISTINCT FROM p.since THEN $4 END,
-            next = NULL, chain_newest = NULL, chain_pages = 0, is_anew = false
+            next = NULL, chain_newest = NULL, chain_pages = 0, is_anew = false, is_listing = false,
+            listed_at = CASE WHEN $5 THEN clock_timestamp() ELSE p.listed_at END,
+            listings = p.listings + CASE WHEN $5 AND $2 IS NOT NULL THEN 1 ELSE 0 END
         FROM (
             SELECT source, greatest(since, least($2, clock_timestamp()) - make_interval(secs => $3)) AS since
             FROM sluice.ingest_position
@@ -218,6 +234,7 @@ pub async fn finish_chain(
                 (&newest, Type::TIMESTAMPTZ),
                 (&overlap.as_secs_f64(), Type::FLOAT8),
                 (&etag, Type::TEXT),
+                (&is_listing, Type::BOOL),
             ],
         )
         .await?;

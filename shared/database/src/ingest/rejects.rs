@@ -145,9 +145,10 @@ impl Statements {
                 INSERT INTO sluice.ingest_rejects AS r
                     (source, key, newer, reason, message, is_retried, payload, payload_bytes, digest, times, resolved_at)
                 SELECT $1, n.key, n.newer, n.reason, n.message, n.is_retried, n.payload::json, octet_length(n.payload), n.digest, n.times,
-                    CASE WHEN n.newer <= u.{newer} THEN now() END
+                    CASE WHEN n.newer <= greatest(u.{newer}, d.newer) THEN now() END
                 FROM came AS n
                 LEFT JOIN {relation} AS u ON u.{key} = n.key::{key_type}
+                LEFT JOIN sluice.ingest_deleted AS d ON d.source = $1 AND d.key = n.key
                 ORDER BY n.identity, n.reason       -- all take their locks in one order
                 ON CONFLICT (source, coalesce('k' || key, encode(digest, 'hex')), reason) DO UPDATE
                 SET times = r.times + excluded.times, last_at = excluded.last_at,

@@ -40,6 +40,9 @@ async fn nothing_of_a_person_that_was_forgotten_is_left_in_any_table() -> Result
              INSERT INTO sluice.redrive_task (selection, actor, total, state) VALUES ('{\"key\": \"ada\"}', 'operator', 1, 'done');
              INSERT INTO sluice.ingest_rejects (source, reason, message, payload, digest) VALUES
                  ('people', 'invalid', 'x', '{\"email\": \"ADA\\u0040b.de\"}', 'a'), ('people', 'invalid', 'x', '\"cut: {email: ada@b.de\"', 'b'), ('people', 'invalid', 'x', '{\"email\": \"bob@b.de\"}', 'c');
+             INSERT INTO sluice.ingest_rejects (source, key, reason, message, payload, digest) VALUES ('people', 'ada', 'name', 'x', '{}', 'd');
+             INSERT INTO sluice.ingest_deleted (source, key, newer) VALUES ('people', 'ada', now()), ('people', 'bob', now());
+             INSERT INTO sluice.ingest_listed (source, key, listing) VALUES ('people', 'ada', 1), ('people', 'bob', 1);
              INSERT INTO sluice.expansion (stream, tracked, images, error, seen)
                  SELECT 'people', max(id), '[{\"person\": \"ada\", \"email\": \"ada@b.de\"}]', 'ada is no number', '1:1:' FROM sluice.tracked;
              INSERT INTO sluice.expansion (stream, after_key, seen) VALUES ('people', '{ada}', '1:1:');
