@@ -88,8 +88,8 @@ pub fn decide<'a>(
 
 /// Of items of one key the greatest counts: the newest and, where their times are equal, one that does not depend on
 /// their order.
-fn rank<'p>(item: &'p Item<'_>) -> (OffsetDateTime, bool, Reverse<&'p [Option<std::borrow::Cow<'p, str>>]>) {
-    (item.newer, item.is_gone, Reverse(&item.values))
+fn rank<'p>(item: &'p Item<'_>) -> impl Ord + use<'p> {
+    (item.newer, item.is_gone, Reverse(item.values.as_slice()))
 }
 
 /// What one wants, or has, of each unique column.

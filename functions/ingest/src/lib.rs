@@ -213,8 +213,8 @@ impl Ingest {
         let known = self.sessions.run(async |client| Ok(definition::list(client).await?)).await?;
         let known = known.into_iter().filter_map(|definition| {
             definition
-                .map_err(|name| {
-                    error!(source = name, "this version does not understand the definition: migrate to its own")
+                .inspect_err(|source| {
+                    error!(source, "this version does not understand the definition: migrate to its own");
                 })
                 .ok()
         });
