@@ -117,10 +117,13 @@ impl Defect {
     /// Where the stories are others by now, the search goes on through all.
     pub fn first_seed(self) -> u64 {
         let rare = [
+            (Self::NoReRead, 18_369),
+            (Self::ConfirmedBeforeTheFanOut, 10_744),
+            (Self::NoVersionOnDelete, 4578),
+            (Self::ResultsByPosition, 3761),
             (Self::TakeoverBehindABrokenStep, 1799),
-            (Self::NoReRead, 15_438),
-            (Self::ConfirmedBeforeTheFanOut, 10_369),
-            (Self::NoVersionOnDelete, 1978),
+            (Self::AcknowledgeBeforeTheLetterIsSent, 1226),
+            (Self::SettledWithoutFanOut, 544),
             (Self::VersionDrawnAfterTheRead, 319),
             (Self::LookWithTheNextTransaction, 221),
             (Self::SettledWithoutLooks, 218),
