@@ -236,8 +236,11 @@ fn deliveries(text: &mut Exposition, targets: &BTreeMap<(String, String), Totals
     }
 }
 
-/// What became of items: what it is called, what it is, and the measure of each reason.
-const INGESTED: [(&str, &str, &[(&str, &str)]); 5] = [
+/// A reason, and the measure that counts it.
+type Reason = (&'static str, &'static str);
+
+/// What became of items: what it is called, what it is, and its reasons.
+const INGESTED: [(&str, &str, &[Reason]); 5] = [
     ("fetched", "Items that the source gave.", &[("", FETCHED)]),
     ("synced", "Items that were stored.", &[("", SYNCED)]),
     ("deleted", "Rows that were deleted, since their items are gone.", &[("", DELETED)]),
