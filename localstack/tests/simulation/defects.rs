@@ -124,9 +124,10 @@ impl Defect {
             (Self::TakeoverBehindABrokenStep, 1799),
             (Self::AcknowledgeBeforeTheLetterIsSent, 1226),
             (Self::SettledWithoutFanOut, 544),
-            (Self::VersionDrawnAfterTheRead, 319),
-            (Self::LookWithTheNextTransaction, 221),
-            (Self::SettledWithoutLooks, 218),
+            (Self::LetterAfterTheTransaction, 1170),
+            (Self::VersionDrawnAfterTheRead, 539),
+            (Self::LookWithTheNextTransaction, 806),
+            (Self::SettledWithoutLooks, 717),
         ];
         rare.iter().find(|(defect, _)| *defect == self).map_or(0, |(_, seed)| *seed)
     }

@@ -41,7 +41,7 @@ use crate::targets::Told;
 /// Seeds of one run, unless SEEDS says otherwise.
 const SEEDS: u64 = 5000;
 /// Of these, the first are run on a real PostgreSQL, too.
-const SEEDS_ON_POSTGRES: u64 = 50;
+const SEEDS_ON_POSTGRES: u64 = 30;
 /// Seeds with direct targets.
 const SEEDS_WITH_TARGETS: u64 = 1500;
 /// A defect is caught by one of so many seeds.
