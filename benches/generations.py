@@ -74,17 +74,24 @@ class Indexes(Delivered):
         assert sent >= self.rows, f"{sent} documents instead of {self.rows}"
         return {"documents/s": self.rows / seconds}
 
-    def write(self, seconds: int, beside: str | None = None) -> dict[str, float]:
-        """Leaflets at a steady rate, and what is asked for of the books beside them."""
+    def write(self, seconds: int) -> dict[str, float]:
+        """Leaflets at a steady rate."""
         with pipeline(self.world):
-            filling = Thread(target=self.change, args=(beside,)) if beside else None
-            if filling:
-                filling.start()
-            measured = self.world.run_bench("latency", WRITE, f"{PREFIX}leaflets", self.leaflets, RATE, seconds)
-            self.leaflets += RATE * seconds
-            if filling:
-                filling.join()
-                self.change("abort")
+            return self.latency(seconds)
+
+    def write_beside(self, seconds: int) -> dict[str, float]:
+        """The same while another index of the books is filled."""
+        with pipeline(self.world):
+            filling = Thread(target=self.change, args=("begin",))
+            filling.start()
+            measured = self.latency(seconds)
+            filling.join()
+            self.change("abort")
+        return measured
+
+    def latency(self, seconds: int) -> dict[str, float]:
+        measured = self.world.run_bench("latency", WRITE, f"{PREFIX}leaflets", self.leaflets, RATE, seconds)
+        self.leaflets += RATE * seconds
         return percentiles(measured)
 
     def change_places(self) -> dict[str, float]:
@@ -108,6 +115,6 @@ def benches(world: World, is_quick: bool) -> Iterator[tuple]:
     contestants = {"a resync of all": indexes.resync, "sluice": indexes.fill}
     yield "generation", f"Generations: {rows:,} documents of 1,024 B, read anew for one", contestants, rounds
     seconds = 3 if is_quick else SECONDS
-    contestants = {"sluice": lambda: indexes.write(seconds), "sluice, a generation being filled": lambda: indexes.write(seconds, "begin")}
+    contestants = {"sluice": lambda: indexes.write(seconds), "sluice, a generation being filled": lambda: indexes.write_beside(seconds)}
     yield "generation others", f"Generations: commit to found in another stream, {RATE} writes/s", contestants, rounds
     yield "generation places", "Generations: the command, from its start to its end", {"sluice": indexes.change_places}, rounds
