@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,11 +86,14 @@ class World:
         return [float(measure) for measure in told.split("|")]
 
     def ask(self, path: str, body: object = None, timeout_s: float = 900) -> object:
-        """Asks the stand-in; {} where it has no words."""
+        """Asks the stand-in; {} where it has no words. What it failed with is told."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"http://127.0.0.1:{self.ports['aws']}/bench/{path}", data, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=timeout_s) as answer:
-            return json.loads(answer.read() or b"{}")
+        try:
+            with urllib.request.urlopen(request, timeout=timeout_s) as answer:
+                return json.loads(answer.read() or b"{}")
+        except urllib.error.HTTPError as failure:
+            raise Failure(f"bench/{path}: {failure.read().decode(errors='replace')}") from None
 
     def run_bench(self, *arguments) -> dict:
         """A command of the bench's own binary."""

@@ -20,8 +20,9 @@ fn answer(body: String) -> Response {
 }
 
 async fn alias(Path(alias): Path<String>) -> Response {
-    // As migrate names an index.
-    answer(format!(r#"{{"{alias}-0123456789abcdef":{{"aliases":{{"{alias}":{{}}}}}}}}"#))
+    // As migrate names the index of a first generation, which is written by an alias with its number.
+    let searched = alias.strip_suffix(".g1").unwrap_or(&alias);
+    answer(format!(r#"{{"{searched}-0123456789abcdef":{{"aliases":{{"{alias}":{{}}}}}}}}"#))
 }
 
 async fn bulk(body: Bytes) -> Response {
