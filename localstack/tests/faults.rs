@@ -11,6 +11,8 @@
 mod chaos;
 #[path = "faults/functions.rs"]
 mod functions;
+#[path = "faults/generations.rs"]
+mod generations;
 #[path = "faults/load.rs"]
 mod load;
 #[path = "faults/pipeline.rs"]

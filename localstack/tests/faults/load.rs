@@ -18,7 +18,7 @@ const ITEMS: u32 = 400;
 const PROJECTS: u32 = 300;
 const OWNERS: u32 = 15;
 /// Between two statements of a writer.
-const PAUSE: Duration = Duration::from_millis(8);
+pub const PAUSE: Duration = Duration::from_millis(8);
 
 /// The load's tables and streams: `$` stands for the schema, by which the streams' names begin.
 pub const TABLES: &str = r#"
@@ -40,6 +40,8 @@ pub const TABLES: &str = r#"
 
 /// Two writers, one for each stream, until they are told to stop.
 pub struct Load {
+    schema: String,
+    pause: Duration,
     shared: Arc<Shared>,
     writers: Vec<JoinHandle<Result<()>>>,
 }
@@ -52,17 +54,22 @@ struct Shared {
 }
 
 impl Load {
-    /// Begins, in the tables of this schema.
-    pub async fn start(schema: &str, seed: u64) -> Result<Self> {
+    /// Begins, in the tables of this schema; each writer pauses so long between two statements.
+    pub async fn start(schema: &str, seed: u64, pause: Duration) -> Result<Self> {
         let mut random = Rng::with_seed(seed);
-        let shared = Arc::new(Shared::default());
-        let mut writers = vec![];
+        let mut load = Self { schema: schema.to_owned(), pause, shared: Arc::default(), writers: vec![] };
         for change in [change_item, change_project] {
-            let client = writer(schema).await?;
-            let task = write(Arc::clone(&shared), schema.to_owned(), client, random.fork(), change);
-            writers.push(tokio::spawn(task));
+            load.add(random.fork(), change).await?;
         }
-        Ok(Self { shared, writers })
+        Ok(load)
+    }
+
+    /// Another writer, of these changes.
+    pub async fn add(&mut self, random: Rng, change: fn(&mut Rng) -> String) -> Result<()> {
+        let client = writer(&self.schema).await?;
+        let task = write(Arc::clone(&self.shared), self.schema.clone(), self.pause, client, random, change);
+        self.writers.push(tokio::spawn(task));
+        Ok(())
     }
 
     /// How many rows it has changed by now.
@@ -106,12 +113,13 @@ async fn writer(schema: &str) -> Result<Client> {
 async fn write(
     shared: Arc<Shared>,
     schema: String,
+    pause: Duration,
     client: Client,
     mut random: Rng,
     change: fn(&mut Rng) -> String,
 ) -> Result<()> {
     let mut client = Some(client);
-    let mut ticks = interval(PAUSE);
+    let mut ticks = interval(pause);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !shared.is_over.load(Ordering::Relaxed) {
         ticks.tick().await;

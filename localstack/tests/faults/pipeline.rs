@@ -19,7 +19,7 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
-use crate::load::{Load, TABLES};
+use crate::load::{Load, PAUSE, TABLES};
 use crate::stack::{Stack, attribute, aws, superuser};
 
 /// The servers are everybody's.
@@ -106,7 +106,12 @@ impl Pipeline {
 
     /// Begins the load.
     pub async fn load(&self) -> Result<Load> {
-        let load = Load::start(&self.stack.schema, self.seed).await?;
+        self.load_with(PAUSE).await
+    }
+
+    /// The same with another pause between two statements of a writer.
+    pub async fn load_with(&self, pause: Duration) -> Result<Load> {
+        let load = Load::start(&self.stack.schema, self.seed, pause).await?;
         load.goes_on(100).await;
         Ok(load)
     }

@@ -28,7 +28,7 @@ const WAITING: &str = r#"CREATE TABLE later (id bigint PRIMARY KEY);
     INSERT INTO later VALUES (1)"#;
 
 /// A round of a stream in Elasticsearch, from its beginning to its end.
-async fn compare(pipeline: &Pipeline, stream: &str) -> Result<Value> {
+pub async fn compare(pipeline: &Pipeline, stream: &str) -> Result<Value> {
     pipeline.stack.begin_round(stream, "elasticsearch").await?;
     Ok(pipeline.stack.finish_round(stream, "elasticsearch").await)
 }
