@@ -84,7 +84,11 @@ impl Account {
     pub fn strike_off(&mut self, body: &str, attribute: impl Fn(&str) -> String) -> Result<(), String> {
         let told = || format!("{} {}: {:.300}", attribute("error_type"), attribute("reason"), body);
         let expected = self.letters.get_mut(body).ok_or_else(|| format!("nobody expects {}", told()))?;
-        let is_it = |letter: &Letter| letter.attributes.iter().all(|(name, value)| attribute(name) == *value);
+        let said = |name: &str| match attribute(name) {
+            word if word == "mapper_parsing_exception" => "document_parsing_exception".to_owned(), // OpenSearch's
+            value => value,
+        };
+        let is_it = |letter: &Letter| letter.attributes.iter().all(|(name, value)| said(name) == *value);
         let position = expected.iter().position(is_it).ok_or_else(|| {
             let expected: Vec<_> = expected.iter().map(|letter| &letter.attributes).collect();
             format!("instead of {expected:.300?} came {}", told())

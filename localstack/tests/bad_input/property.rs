@@ -277,10 +277,7 @@ impl Run {
             for record in &event.records {
                 let attribute = |name: &str| {
                     let value = record.message_attributes.get(name).and_then(|value| value.string_value.clone());
-                    match value.unwrap_or_default() {
-                        word if word == "mapper_parsing_exception" => "document_parsing_exception".to_owned(), // OpenSearch's
-                        value => value,
-                    }
+                    value.unwrap_or_default()
                 };
                 let body = record.body.as_deref().unwrap_or_default();
                 self.account.lock().await.strike_off(body, attribute).map_err(anyhow::Error::msg)?;
