@@ -6,6 +6,7 @@ consumer.py BROKERS TOPIC…
 
 import json
 import sys
+import time
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 
@@ -18,9 +19,12 @@ def main(brokers: str, *topics: str) -> None:
         "enable.auto.commit": False,
         "enable.partition.eof": True,
     })
-    known = consumer.list_topics(timeout=30).topics
-    if missing := [topic for topic in topics if topic not in known]:
-        sys.exit(f"there is no topic {', '.join(missing)}")
+    known, until = consumer.list_topics(timeout=30).topics, time.monotonic() + 30
+    while missing := [topic for topic in topics if topic not in known]:
+        if time.monotonic() > until:
+            sys.exit(f"there is no topic {', '.join(missing)}")
+        time.sleep(0.2)  # one that was made just now is listed as soon as the broker has heard of it
+        known = consumer.list_topics(timeout=30).topics
     partitions = [TopicPartition(topic, number, OFFSET_BEGINNING) for topic in topics for number in known[topic].partitions]
     consumer.assign(partitions)
     left = {(one.topic, one.partition) for one in partitions}
