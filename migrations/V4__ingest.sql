@@ -4,15 +4,15 @@
 -- A source of other people's data, and the table that is kept in step with it. Made by define_ingest, which checks all of it.
 CREATE TABLE sluice.ingest (
     name text PRIMARY KEY CONSTRAINT ingest_name CHECK (name ~ '^[a-z][a-z0-9_-]{0,99}$'),
-    kind text NOT NULL CONSTRAINT ingest_kind CHECK (kind IN ('http')),
-    url text,                                   -- NULL: the ORIGIN_URL of whoever pulls it, with ORIGIN_SECRET_ARN
-    secret text,                                -- ARN of the secret with the header that the source asks for
+    kind text NOT NULL CONSTRAINT ingest_kind CHECK (kind IN ('http', 'mongodb')),
+    url text,                                   -- NULL: the ORIGIN_URL of whoever pulls it, with ORIGIN_SECRET_ARN; of a MongoDB it is in the secret
+    secret text,                                -- ARN of the secret with the header that the source asks for; of a MongoDB with its URL
     relation regclass NOT NULL,
     key text NOT NULL,                          -- the column
     newer text NOT NULL,                        -- the column: of two items of one key the one that is later by it counts
     fields jsonb NOT NULL,                      -- {"JSON pointer in an item": "column"}
     rules jsonb NOT NULL,                       -- {"column": ["required", {"one_of": […]}, …]}
-    options jsonb NOT NULL,                     -- of the kind: how to page, and how to ask for changes
+    options jsonb NOT NULL,                     -- of the kind: how to page, and how to ask for changes; which collection
     marks jsonb NOT NULL,                       -- columns that say whether the row is the newest: {"status": …, "message": …}
     deletes jsonb,                              -- what says that an item is gone: {"field": "JSON pointer", "is": […]}, or {"listing": "24 hours"},
                                                 -- a full listing so often, in which it is missing; NULL: nothing does
@@ -27,7 +27,7 @@ CREATE TABLE sluice.ingest_position (
     etag text,                                  -- of the answer to `since`, where it was one page
     next text,                                  -- the page to go on with, where a chain of them was not read to its end, in the
                                                 -- words of the source's kind; what of it is in the source's URL, too, may be secret
-                                                -- and is not written out
+                                                -- and is not written out. Of a MongoDB where its change stream goes on, and its copy
     is_anew boolean NOT NULL DEFAULT false,     -- an item as old as the stored row is stored, too, until a chain was read to its end
     is_listing boolean NOT NULL DEFAULT false,  -- the chain is a full listing, and what it does not have is gone
     listings integer NOT NULL DEFAULT 0,        -- full listings that were read to their end

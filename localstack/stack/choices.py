@@ -12,6 +12,7 @@ import docker
 import elasticsearch
 import kafka
 import machine
+import mongodb
 import opensearch
 import postgres
 import process
@@ -33,8 +34,8 @@ CHOICES = {
 }
 # What SEARCH may name: each stack has one of them.
 SEARCH = {server.NAME: server for server in (elasticsearch, opensearch)}
-# What TARGETS may name: servers beside those that every stack has.
-TARGETS = {server.NAME: server for server in (clickhouse, kafka, chdb)}
+# What TARGETS may name: servers beside those that every stack has; MongoDB is no target, but what the ingest reads.
+TARGETS = {server.NAME: server for server in (clickhouse, kafka, chdb, mongodb)}
 ALL = (clickhouse.NAME, kafka.NAME)  # those that streams go to, each with a function of its own
 # An existing server, by the fact that names it.
 GIVEN = {"use_database": postgres, "use_elasticsearch": elasticsearch, "use_clickhouse": clickhouse, "use_kafka": kafka}
@@ -137,6 +138,8 @@ def _check(stack: Stack) -> None:
             raise Failure(f"DOCKER=1 has servers of its own, so leave out {', '.join(given)}, or DOCKER=1")
         if chdb in targets(stack):
             raise Failure("TARGETS=chdb is for stacks without Docker; with it, TARGETS=clickhouse is the ClickHouse of today")
+        if mongodb in targets(stack):
+            raise Failure("TARGETS=mongodb is for stacks without Docker")
         if stack.run:
             raise Failure(f"RUN={stack.run} is for stacks without Docker")
         return docker.check()

@@ -54,6 +54,21 @@ def maven_artifact(subject: str, artifact: str, kind: str, digest: str, reposito
     return file
 
 
+def maven_folder(subject: str, listed: Path, home: Path, repository: str | None = None) -> Path:
+    """The jars that a file lists, in the folder `home`, once. A line is `group:name:version` and the SHA-512."""
+    with lock(home.parent / subject, f"installing {subject}"):
+        if not home.exists():
+            scratch = home.with_name(f"{home.name}.new")
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir()
+            wanted = [line.split() for line in listed.read_text().splitlines() if not line.startswith("#")]
+            say(subject, f"downloading {home.name}, {len(wanted)} jars")
+            for artifact, digest in wanted:
+                shutil.copy(maven_artifact(subject, artifact, "jar", digest, repository), scratch)
+            scratch.rename(home)
+    return home
+
+
 def _resume(subject: str, url: str, partial: Path) -> None:
     """Downloads to `partial`, going on where an earlier try ended; a lost connection is taken up again five times."""
     for attempt in range(6):

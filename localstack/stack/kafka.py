@@ -11,10 +11,10 @@ from pathlib import Path
 
 import certificate
 import process
-from console import Failure, say
-from download import maven_artifact
+from console import Failure
+from download import maven_folder
 from java import find_java
-from layout import KAFKA_CONTROLLER_PORT, KAFKA_PORT, KAFKA_SASL_PORT, KAFKA_TLS_PORT, SERVERS, Stack, lock
+from layout import KAFKA_CONTROLLER_PORT, KAFKA_PORT, KAFKA_SASL_PORT, KAFKA_TLS_PORT, SERVERS, Stack
 
 NAME = "kafka"
 PORTS = {"Kafka": KAFKA_PORT, "Kafka (SASL)": KAFKA_SASL_PORT, "Kafka (TLS)": KAFKA_TLS_PORT, "Kafka (controller)": KAFKA_CONTROLLER_PORT}
@@ -32,17 +32,7 @@ WITH_LOGIN = ("sasl_plaintext", "sasl_ssl")  # listeners
 
 def install(stack: Stack) -> Path:
     """The folder of the jars, downloaded if need be."""
-    with lock(SERVERS / NAME, "installing Kafka"):
-        if not HOME.exists():
-            scratch = HOME.with_name(HOME.name + ".new")
-            shutil.rmtree(scratch, ignore_errors=True)
-            scratch.mkdir()
-            listed = [line.split() for line in (HERE / "kafka.txt").read_text().splitlines() if not line.startswith("#")]
-            say(NAME, f"downloading {VERSION}, {len(listed)} jars of 43 MB")
-            for artifact, digest in listed:
-                shutil.copy(maven_artifact(NAME, artifact, "jar", digest, stack.facts.get("maven_repository")), scratch)
-            scratch.rename(HOME)
-    return HOME
+    return maven_folder(NAME, HERE / "kafka.txt", HOME, stack.facts.get("maven_repository"))
 
 
 def start(stack: Stack) -> subprocess.Popen | None:

@@ -46,7 +46,7 @@ def check(stack: Stack, search: Release) -> None:
     if not stack.facts.get("use_elasticsearch") and not search.find_java():
         package = "default-jre-headless" if search.java < 21 else "openjdk-21-jdk-headless"
         missing.append((search.java_in_words, f"{APT} {package}"))
-    elif "kafka" in targets and not find_java(kafka.JAVA):
+    elif {"kafka", "mongodb"} & set(targets) and not find_java(kafka.JAVA):
         missing.append((f"Java {kafka.JAVA} or newer", f"{APT} default-jre-headless"))
     if missing:
         sudo = "" if os.geteuid() == 0 else "sudo "

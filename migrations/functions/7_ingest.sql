@@ -202,6 +202,15 @@ DECLARE
     page CONSTANT jsonb := coalesce(ingest.options -> 'page', '{"by": "link"}');
     unknown text;
 BEGIN
+    IF ingest.kind = 'mongodb' THEN
+        IF ingest.options - '{database,collection}'::text[] <> '{}' OR NOT coalesce(ingest.options ->> 'database' ~ '^[^/\\. "$*<>:|?]{1,63}$' AND ingest.options ->> 'database' <> ALL ('{admin,config,local}')
+            AND ingest.options ->> 'collection' ~ '^[^$]{1,200}$' AND NOT starts_with(ingest.options ->> 'collection', 'system.'), false)
+        THEN
+            RAISE EXCEPTION 'ingest %: its options name no collection that has a change stream: %', ingest.name, ingest.options
+                USING HINT = 'They are {"database": "shop", "collection": "orders"}.';
+        END IF;
+        RETURN;
+    END IF;
     SELECT string_agg(k, ', ') INTO unknown FROM jsonb_object_keys(ingest.options) AS k WHERE k <> ALL ('{items,page,since,since_as}');
     IF unknown IS NOT NULL THEN
         RAISE EXCEPTION 'ingest %: http has no option %', ingest.name, unknown USING HINT = 'It has items, page, since and since_as.';
@@ -228,6 +237,57 @@ BEGIN
     END IF;
 END $$;
 
+-- Refuses what cannot be of a MongoDB.
+CREATE OR REPLACE FUNCTION sluice.check_ingest_mongodb(name text, url text, secret text, key text, newer text, fields jsonb, deletes jsonb) RETURNS void
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    -- Said without the URL, whose credentials are secret.
+    IF url !~* '^mongodb(\+srv)?://[^@\s]+$' THEN
+        RAISE EXCEPTION 'ingest %: its url is no connection string that begins with mongodb:// or mongodb+srv://, without credentials', name
+            USING HINT = 'With credentials it belongs into a secret, {"url": "mongodb+srv://user:password@host"}: secret => ''ARN''.';
+    END IF;
+    IF (url IS NULL) = (secret IS NULL) THEN
+        RAISE EXCEPTION 'ingest %: it needs either a url or a secret that has it', name
+            USING HINT = 'Where nobody is asked who he is, url => ''mongodb://host''; else secret => ''ARN'' of {"url": "mongodb+srv://user:password@host"}.';
+    END IF;
+    IF deletes IS NOT NULL THEN
+        RAISE EXCEPTION 'ingest %: deletes is given', name USING HINT = 'Leave it out: a change stream says itself what is gone.';
+    END IF;
+    IF fields ->> '/_id' IS DISTINCT FROM key THEN
+        RAISE EXCEPTION 'ingest %: the key % is not filled by /_id', name, key USING HINT = format('Have {"/_id": "%s"} in fields: what is deleted is known by its _id alone.', key);
+    END IF;
+    IF EXISTS (SELECT FROM jsonb_each_text(fields) AS f WHERE f.value = newer) THEN
+        RAISE EXCEPTION 'ingest %: a field fills %, which has the time of the change', name, newer USING HINT = 'Leave the field out, or name another column as newer.';
+    END IF;
+END $$;
+
+-- Refuses a table in which there is, or may be, what the collection has not: such rows are deleted when a copy has ended.
+CREATE OR REPLACE FUNCTION sluice.check_ingest_alone(ingest sluice.ingest, was regclass) RETURNS void
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    other text;
+    has_rows boolean;
+BEGIN
+    SELECT i.name INTO other FROM sluice.ingest AS i WHERE i.relation = ingest.relation AND i.name <> ingest.name AND 'mongodb' IN (i.kind, ingest.kind) LIMIT 1;
+    IF other IS NOT NULL THEN
+        RAISE EXCEPTION 'ingest %: the ingest % fills % already', ingest.name, other, ingest.relation USING HINT = 'A collection has a table of its own. Take another one.';
+    END IF;
+    IF ingest.kind = 'mongodb' AND was IS DISTINCT FROM ingest.relation THEN
+        EXECUTE format('SELECT EXISTS (SELECT FROM %s)', ingest.relation) INTO has_rows;
+        IF has_rows THEN
+            RAISE EXCEPTION 'ingest %: there are rows in % already, and those that the collection has not would be deleted', ingest.name, ingest.relation
+                USING HINT = format('Take another table, or TRUNCATE %s; if that is what you want.', ingest.relation);
+        END IF;
+    END IF;
+END $$;
+
+-- Where in what a MongoDB's change comes as the fields are: its time, whether its document is gone, and the document.
+CREATE OR REPLACE FUNCTION sluice.ingest_fields(newer text, fields jsonb) RETURNS jsonb
+LANGUAGE sql STABLE AS $$
+    SELECT jsonb_object_agg(CASE WHEN f.key = '' OR f.key LIKE '/%' THEN '/document' || f.key ELSE f.key END, f.value) || jsonb_build_object('/at', newer)
+    FROM jsonb_each(fields) AS f
+$$;
+
 -- Refuses what cannot say that an item is gone.
 CREATE OR REPLACE FUNCTION sluice.check_ingest_deletes(ingest sluice.ingest) RETURNS void
 LANGUAGE plpgsql STABLE AS $$
@@ -251,7 +311,7 @@ END $$;
 -- Defines a source of items, and the table that the ingest keeps in step with it; or changes it. What is changed of what is read
 -- or stored has everything read anew. The same again changes nothing.
 CREATE OR REPLACE FUNCTION sluice.define_ingest(
-    name text, to_table text, key text, newer text, fields jsonb, rules jsonb DEFAULT '{}', kind text DEFAULT 'http', url text DEFAULT NULL, options jsonb DEFAULT '{}',
+    name text, to_table text, key text DEFAULT NULL, newer text DEFAULT NULL, fields jsonb DEFAULT NULL, rules jsonb DEFAULT '{}', kind text DEFAULT 'http', url text DEFAULT NULL, options jsonb DEFAULT '{}',
     secret text DEFAULT NULL, marks jsonb DEFAULT '{}', deletes jsonb DEFAULT NULL, every interval DEFAULT NULL)
 RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
@@ -264,15 +324,24 @@ BEGIN
     IF coalesce(name !~ '^[a-z][a-z0-9_-]{0,99}$', true) THEN
         RAISE EXCEPTION 'an ingest cannot be named %', quote_nullable(name) USING HINT = 'Use lower-case letters, digits, _ and -, beginning with a letter, 100 at most.';
     END IF;
-    IF kind IS DISTINCT FROM 'http' THEN
-        RAISE EXCEPTION 'ingest %: there is no kind %', name, quote_nullable(kind) USING HINT = 'There is http.';
+    IF coalesce(kind <> ALL ('{http,mongodb}'), true) THEN
+        RAISE EXCEPTION 'ingest %: there is no kind %', name, quote_nullable(kind) USING HINT = 'There are http and mongodb.';
     END IF;
+    IF kind = 'mongodb' THEN
+        key := coalesce(key, 'id');
+        newer := coalesce(newer, 'at');
+        fields := coalesce(fields, jsonb_build_object('/_id', key, '', 'document'));
+    END IF;
+    FOR given IN SELECT * FROM (VALUES ('key', key), ('newer', newer)) AS g(what, value) WHERE g.value IS NULL LOOP
+        RAISE EXCEPTION 'ingest %: % is missing', name, given.what
+            USING HINT = 'key is the column by which an item is found again, newer the one that says how new it is: key => ''id'', newer => ''updated_at''.';
+    END LOOP;
     -- Said without the URL, whose query may be secret.
-    IF url !~* '^https?://[^/?#@\s]+([/?#]\S*)?$' THEN
+    IF kind = 'http' AND url !~* '^https?://[^/?#@\s]+([/?#]\S*)?$' THEN
         RAISE EXCEPTION 'ingest %: its url is no URL that begins with http:// or https://, without credentials', name
             USING HINT = 'Credentials belong into a secret, as a header: secret => ''ARN''.';
     END IF;
-    IF url IS NULL AND secret IS NOT NULL THEN
+    IF kind = 'http' AND url IS NULL AND secret IS NOT NULL THEN
         RAISE EXCEPTION 'ingest %: there is a secret, and no url that it is for', name
             USING HINT = 'Give the url, too; or neither, and set ORIGIN_URL and ORIGIN_SECRET_ARN where the ingest runs.';
     END IF;
@@ -292,6 +361,11 @@ BEGIN
     IF (SELECT count(*) FROM jsonb_object_keys(fields)) NOT BETWEEN 1 AND 200 THEN
         RAISE EXCEPTION 'ingest %: it has % fields', name, (SELECT count(*) FROM jsonb_object_keys(fields)) USING HINT = 'There may be 1 to 200.';
     END IF;
+    IF kind = 'mongodb' THEN
+        PERFORM sluice.check_ingest_mongodb(name, url, secret, key, newer, fields, deletes);
+        fields := sluice.ingest_fields(newer, fields);
+        deletes := '{"field": "/gone"}';
+    END IF;
     wanted := ROW(name, kind, url, secret, sluice.ingest_table(name, to_table), key, newer, fields, rules, options, marks, deletes, every);
     PERFORM sluice.check_ingest_table(wanted);
     PERFORM sluice.check_ingest_rules(wanted);
@@ -306,6 +380,7 @@ BEGIN
     IF known IS NOT DISTINCT FROM wanted THEN
         RETURN;
     END IF;
+    PERFORM sluice.check_ingest_alone(wanted, CASE known.kind WHEN 'mongodb' THEN known.relation END);
     DELETE FROM sluice.ingest AS i WHERE i.name = define_ingest.name;
     INSERT INTO sluice.ingest SELECT wanted.*;
     INSERT INTO sluice.ingest_position (source) VALUES (name) ON CONFLICT DO NOTHING;

@@ -4,6 +4,8 @@ use database::ConnectError;
 use secrets::SecretError;
 use thiserror::Error;
 
+use crate::mongo;
+
 /// What keeps a round from its end. What was stored before it stays, and the position is not past anything else.
 ///
 /// No text has a payload, a query or a credential in it.
@@ -48,6 +50,12 @@ pub enum Error {
         /// How often it was tried.
         tries: u32,
     },
+    /// Another invocation has stored what this one read, or an operator has the source read anew. It is no failure.
+    #[error("another invocation reads this source")]
+    Moved,
+    /// A collection cannot be read.
+    #[error(transparent)]
+    Mongo(#[from] mongo::Error),
     /// The origin's credentials cannot be had.
     #[error(transparent)]
     Secret(#[from] SecretError),

@@ -187,9 +187,6 @@ impl Http {
     /// The definition cannot be used, or there is no TLS.
     pub fn new(definition: &Definition, config: &Config, secrets: Secrets, patience: Patience) -> Result<Self, Error> {
         let unusable = |reason: &str| Error::Definition { reason: reason.to_owned() };
-        if definition.kind != "http" {
-            return Err(unusable("its kind is unknown"));
-        }
         let url = url(definition, config).ok_or_else(|| unusable("it has no url, and there is no ORIGIN_URL"))?;
         let is_own = definition.url.is_some();
         let secret_arn = if is_own { definition.secret.clone() } else { config.origin_secret_arn.clone() };

@@ -8,8 +8,8 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::shape::{KEY_BYTES, Shape};
 
-/// An item is some hundred bytes.
-const ITEM_BYTES: usize = 64 << 10;
+/// An item is some hundred bytes. What is kept of one that is not stored has no more in any case.
+pub(crate) const BYTES: usize = 64 << 10;
 
 /// An item of a source, as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +48,20 @@ impl<'a> Item<'a> {
     /// # Errors
     /// The first thing that is wrong with it, in the order of the columns.
     pub fn parse(element: &'a RawValue, shape: &'a Shape, now: OffsetDateTime) -> Result<Self, Reject<'a>> {
+        Self::judge(element, shape, now, element.get().len() > shape.item_bytes)
+    }
+
+    /// What is kept of an element that is too large: it has its key and its time, and little more.
+    pub fn too_large(element: &'a RawValue, shape: &'a Shape, now: OffsetDateTime) -> Option<Reject<'a>> {
+        Self::judge(element, shape, now, true).err()
+    }
+
+    fn judge(
+        element: &'a RawValue,
+        shape: &'a Shape,
+        now: OffsetDateTime,
+        is_too_large: bool,
+    ) -> Result<Self, Reject<'a>> {
         let payload = element.get();
         let mut fields = vec![None; shape.field_count()];
         let is_object = payload.starts_with('{') && shape.fields.find(element, &mut fields).is_ok();
@@ -66,8 +80,9 @@ impl<'a> Item<'a> {
             payload: kept(payload),
         };
 
-        if payload.len() > ITEM_BYTES {
-            return Err(reject("too_large", "the item has more than 64 KiB".into()));
+        if is_too_large {
+            let message = format!("the item has more than {} KiB", shape.item_bytes >> 10);
+            return Err(reject("too_large", message.into()));
         }
         if !is_object {
             return Err(reject("not_an_object", "this is no JSON object that has each field once".into()));
@@ -129,11 +144,11 @@ impl<'a> Item<'a> {
 
 /// A payload as it can be kept: what is larger, or nests deeper than anybody would read, becomes a text.
 fn kept(payload: &str) -> Cow<'_, str> {
-    let is_readable = payload.len() <= ITEM_BYTES && serde_json::from_str::<serde_json::Value>(payload).is_ok();
+    let is_readable = payload.len() <= BYTES && serde_json::from_str::<serde_json::Value>(payload).is_ok();
     if is_readable {
         return payload.into();
     }
-    let cut = &payload[..payload.floor_char_boundary(ITEM_BYTES)];
+    let cut = &payload[..payload.floor_char_boundary(BYTES)];
     serde_json::Value::from(cut).to_string().into()
 }
 

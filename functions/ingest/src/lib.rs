@@ -10,9 +10,11 @@ mod config;
 mod decision;
 mod elements;
 mod error;
+mod follow;
 mod http;
 mod item;
 mod link;
+mod mongo;
 mod pointer;
 mod round;
 mod sessions;
@@ -38,9 +40,10 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{error, info};
 
+use crate::follow::Following;
 use crate::round::Round;
 use crate::sessions::Sessions;
-use crate::source::Source;
+use crate::source::{Kind, Source};
 use crate::tally::ms;
 
 pub use config::Config;
@@ -189,7 +192,11 @@ impl Ingest {
         let mut tally = Tally::default();
         let read = async {
             let source = self.source(definition).await?;
-            Round { source: &source, sessions: &self.sessions, position, stop_at, tally: &mut tally }.run().await
+            let (sessions, tally) = (&self.sessions, &mut tally);
+            match &source.kind {
+                Kind::Http(http) => Round { source: &source, http, sessions, position, stop_at, tally }.run().await,
+                Kind::Mongo(mongo) => Following { source: &source, mongo, sessions, position, stop_at, tally }.run().await,
+            }
         };
         let outcome = finished(end_at, read).await;
         summary.tally.add(tally);
@@ -235,7 +242,7 @@ impl Ingest {
     async fn claim(&self, definition: &Definition, end_at: Instant) -> Result<Option<Position>, Error> {
         let time_left = (end_at + LAST_WORDS).saturating_duration_since(Instant::now());
         let every = definition.every().unwrap_or(self.config.sync_interval);
-        let origin = http::origin(definition, &self.config);
+        let origin = source::origin(definition, &self.config);
         let claim = async |client: &_| {
             Ok(position::claim(client, &definition.name, origin.as_deref(), every, definition.listing_s, time_left)
                 .await?)

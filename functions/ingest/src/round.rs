@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::batch::{Batch, split};
 use crate::elements;
-use crate::http::{Answer, Page};
+use crate::http::{Answer, Http, Page};
 use crate::item::{Item, Reject};
 use crate::source::Source;
 use crate::store::{How, Listing};
@@ -28,6 +28,7 @@ const OVERLAP: Duration = Duration::from_secs(60);
 /// A round under way.
 pub(crate) struct Round<'a> {
     pub source: &'a Source,
+    pub http: &'a Http,
     pub sessions: &'a Sessions,
     pub position: Position,
     pub stop_at: Instant,
@@ -37,7 +38,7 @@ pub(crate) struct Round<'a> {
 impl Round<'_> {
     /// Reads and stores until the chain's end, or until it is time to stop; the next round goes on from there.
     pub async fn run(mut self) -> Result<(), Error> {
-        let (name, http) = (self.source.name(), &self.source.http);
+        let (name, http) = (self.source.name(), self.http);
         // First: whatever the origin does, what is old goes.
         self.sessions.run(async |client| Ok(rejects::forget(client).await?)).await?;
         let is_resumed = self.position.next.is_some();
@@ -118,7 +119,7 @@ impl Round<'_> {
         let batches: Mutex<VecDeque<Batch<'_>>> = Mutex::new(split(judged, &shape.unique).into());
         let take = || batches.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let tally = Mutex::new(Tally::default());
-        let how = How { takes_equal: self.position.is_anew, retried: None, listing: self.listing() };
+        let how = How { takes_equal: self.position.is_anew, retried: None, listing: self.listing(), step: None };
         let mut writers = self.sessions.writers().await;
         let stored = try_join_all(writers.iter_mut().map(async |writer| {
             while let Some(batch) = take() {

@@ -32,6 +32,8 @@ pub struct Shape {
     pub(crate) fields: Pointers,
     /// The values that say so; `None`: nothing does.
     deletes: Option<Vec<Value>>,
+    /// An item with more is a reject.
+    pub(crate) item_bytes: usize,
     pub(crate) columns: Vec<Column>,
     /// Which of the columns is the key.
     pub(crate) key: usize,
@@ -124,7 +126,7 @@ impl Shape {
         let gone = deletes.map(|deletes| deletes.field.as_str());
         let fields = Pointers::new(table.columns.iter().map(|column| column.pointer.as_str()).chain(gone));
         let deletes = deletes.map(|deletes| deletes.is.clone());
-        Ok(Self { fields, deletes, columns, key, newer, unique })
+        Ok(Self { fields, deletes, item_bytes: crate::item::BYTES, columns, key, newer, unique })
     }
 }
 

@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use database::ingest::deletes::Swept;
+use database::ingest::position::{self, Move};
 use database::ingest::{DELETED, count, deletes, rejects};
 use futures_util::future::{try_join, try_join5};
 use secrets::Secrets;
@@ -64,6 +66,8 @@ enum Refused {
     Overtaken,
     /// The table does not take an item: a constraint or a trigger of it, or a type.
     Item(PgError),
+    /// Another ingest has read on, or the source is to be read anew.
+    Moved,
     Failed(PgError),
 }
 
@@ -146,7 +150,7 @@ impl Writer {
         let items = elements.filter_map(|element| Item::parse(element, &source.shape, now).ok()).collect();
         // All in one: whatever they want of each other, they may have.
         let batch = Batch { items, rejects: vec![] };
-        self.store_or_retry(source, batch, How { takes_equal: false, retried: Some(&ids), listing }).await
+        self.store_or_retry(source, batch, How { takes_equal: false, retried: Some(&ids), listing, step: None }).await
     }
 
     /// Deletes rows that full listings do not have any more, and says how many. One that the table does not let go stays, and is
@@ -187,6 +191,51 @@ impl Writer {
                     );
                     self.run(async |client| Ok(deletes::pass_over_missing(client, name).await?)).await?;
                 }
+            }
+        }
+    }
+
+    /// Deletes rows that a copy of a whole collection did not have, `limit` at most behind this key. One that the table does not let
+    /// go stays, and is told of; so does one whose item is a reject.
+    ///
+    /// # Errors
+    /// Those that are left are deleted the next time.
+    pub async fn sweep(
+        &mut self,
+        source: &Source,
+        before: OffsetDateTime,
+        after: Option<&str>,
+        limit: i64,
+    ) -> Result<Swept, Error> {
+        let (name, table) = (source.name(), &source.definition.table);
+        let sweep = async |client: &Client, before: Option<OffsetDateTime>, limit: i64| {
+            client.batch_execute(ALONE).await?;
+            let swept = try_join(
+                deletes::sweep(client, name, table, before, after, limit),
+                client.batch_execute(CHECK),
+            );
+            let swept = swept.await.map(|(swept, ())| swept);
+            if let Ok(swept) = &swept {
+                count(client, name, &[(DELETED, swept.deleted.cast_signed())]).await?;
+            }
+            client.batch_execute(if swept.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
+            Ok(swept)
+        };
+        let error = match self.run(async |client| sweep(client, Some(before), limit).await).await? {
+            Ok(swept) => return Ok(swept),
+            Err(error) if !is_about_an_item(&error) => return Err(error.into()),
+            Err(error) => error,
+        };
+        // One of them: the next one by itself.
+        match self.run(async |client| sweep(client, Some(before), 1).await).await? {
+            Ok(swept) => Ok(swept),
+            Err(_) => {
+                warn!(
+                    source = name,
+                    error = database::describe(&error),
+                    "a row that its collection does not have is not let go, and stays"
+                );
+                Ok(self.run(async |client| sweep(client, None, 1).await).await??)
             }
         }
     }
@@ -235,6 +284,7 @@ impl Writer {
                 .await?;
             match stored {
                 Ok(tally) => return Ok(tally),
+                Err(Refused::Moved) => return Err(Error::Moved),
                 Err(Refused::Failed(error)) => return Err(error.into()),
                 Err(Refused::Overtaken) => {
                     debug!(tries, source = source.name(), "a batch met others that store the same items");
@@ -303,6 +353,8 @@ pub struct How<'a> {
     pub retried: Option<&'a [i64]>,
     /// What is noted of full listings.
     pub listing: Listing,
+    /// The position is moved in the same transaction, if it is where it was when the batch was read.
+    pub step: Option<Move<'a>>,
 }
 
 /// A full listing.
@@ -326,7 +378,7 @@ async fn store(
     began: Instant,
 ) -> Result<Tally, Refused> {
     let Source { shape, table, rejects: kept, .. } = source;
-    let How { takes_equal, retried, listing } = how;
+    let How { takes_equal, retried, listing, step } = how;
     let name = source.name();
     let keys = batch.keys();
     let (_, mut stored) = try_join(client.batch_execute(begin), table.lock(client, shape, &batch.items)).await?;
@@ -385,6 +437,11 @@ async fn store(
     if let Some(retried) = retried {
         tally = Tally { synced: tally.synced, deleted: tally.deleted, ..Tally::default() };
         rejects::note_retry(client, retried).await?;
+    }
+    if let Some(step) = step
+        && !position::move_on(client, name, step).await?
+    {
+        return Err(Refused::Moved);
     }
     let measures = tally.measures(began.elapsed());
     try_join(count(client, name, &measures), client.batch_execute("COMMIT")).await?;

@@ -18,6 +18,8 @@ mod general;
 mod hostile;
 #[path = "main/idempotent.rs"]
 mod idempotent;
+#[path = "main/mongo.rs"]
+mod mongo;
 #[path = "main/position.rs"]
 mod position;
 #[path = "main/rejects.rs"]

@@ -101,3 +101,48 @@ pub async fn delete_missing(client: &Client, source: &str, table: &Table, limit:
     let rows = client.query_typed(&delete, &parameters).await?;
     Ok(rows.first().map_or((0, 0), |row| (row.get(0), row.get(1))))
 }
+
+/// What a sweep did.
+#[derive(Clone, Debug, Default)]
+pub struct Swept {
+    /// The last key that was looked at; `None`: there is none behind it.
+    pub last: Option<String>,
+    /// Rows that are deleted.
+    pub deleted: u64,
+}
+
+/// Deletes those of the next `limit` rows behind this key that are older than this, and whose items are no open rejects. Without a
+/// time none is.
+pub async fn sweep(
+    client: &Client,
+    source: &str,
+    table: &Table,
+    before: Option<OffsetDateTime>,
+    after: Option<&str>,
+    limit: i64,
+) -> Result<Swept, Error> {
+    let Table { relation, .. } = table;
+    let (key, newer, key_type) = (table.quoted_key(), table.quoted_newer(), table.key_type());
+    let behind = if after.is_some() { format!("WHERE t.{key} > $3::{key_type}") } else { "WHERE $3::text IS NULL".to_owned() };
+    let sweep = format!(
+        "WITH looked_at AS (
+            SELECT t.{key} AS key
+            FROM {relation} AS t
+            {behind}
+            ORDER BY t.{key}
+            LIMIT $4),
+        deleted AS (
+            DELETE FROM {relation} AS t
+            USING looked_at
+            WHERE t.{key} = looked_at.key AND coalesce(t.{newer} < $2, true) AND $2 IS NOT NULL
+              AND NOT EXISTS (
+                  SELECT FROM sluice.ingest_rejects AS r WHERE r.source = $1 AND r.key = t.{key}::text AND r.resolved_at IS NULL)
+            RETURNING 1)
+        SELECT (SELECT key::text FROM looked_at ORDER BY looked_at.key DESC LIMIT 1), (SELECT count(*) FROM deleted)"
+    );
+    let parameters: [(&(dyn ToSql + Sync), Type); 4] =
+        [(&source, Type::TEXT), (&before, Type::TIMESTAMPTZ), (&after, Type::TEXT), (&limit, Type::INT8)];
+    let row = client.query_typed(&sweep, &parameters).await?;
+    let row = row.first();
+    Ok(row.map_or_else(Swept::default, |row| Swept { last: row.get(0), deleted: row.get::<_, i64>(1).unsigned_abs() }))
+}

@@ -203,6 +203,36 @@ pub async fn go_on(client: &Client, source: &str, position: &Position) -> Result
     Ok(())
 }
 
+/// From one place in a source to the next.
+#[derive(Clone, Copy, Debug)]
+pub struct Move<'a> {
+    /// Where it was; `None`: nothing was read yet.
+    pub from: Option<&'a str>,
+    /// Where it goes on.
+    pub to: &'a str,
+    /// What changed until then is stored; `None`: no news.
+    pub since: Option<OffsetDateTime>,
+    /// Pages of what is read whole.
+    pub pages: i32,
+}
+
+/// Moves the position, in the transaction of what was read. False: it is not where it was, and stays.
+pub async fn move_on(client: &Client, source: &str, step: Move<'_>) -> Result<bool, Error> {
+    const MOVE_ON: &str = "
+        UPDATE sluice.ingest_position
+        SET next = $3, since = coalesce($4, since), chain_pages = $5, is_anew = false
+        WHERE source = $1 AND next IS NOT DISTINCT FROM $2";
+    let Move { from, to, since, pages } = step;
+    let parameters: [(&(dyn ToSql + Sync), Type); 5] = [
+        (&source, Type::TEXT),
+        (&from, Type::TEXT),
+        (&to, Type::TEXT),
+        (&since, Type::TIMESTAMPTZ),
+        (&pages, Type::INT4),
+    ];
+    Ok(client.execute_typed(MOVE_ON, &parameters).await? == 1)
+}
+
 /// Ends a chain that was read to its end: the position is `overlap` before the newest item of it, never later than now,
 /// and never goes back. A full listing is counted, unless it had nothing. The ETag is that of the answer to the position, if that stays where it was.
 pub async fn finish_chain(
