@@ -17,7 +17,7 @@ help: ## Show this
 	@echo "  POSTGRES_BIN=/usr/lib/postgresql/15/bin, USE_DATABASE=postgres://user:password@host/db, DOCKER=1,"
 	@echo "  USE_ELASTICSEARCH=http://host:9200 (or an OpenSearch),"
 	@echo "  RUN=direct|queue (one process in place of the deployed functions; direct: without LocalStack),"
-	@echo "  TARGETS=clickhouse,kafka,chdb (any of them, beside the other servers; all: the first two), or servers of yours:"
+	@echo "  TARGETS=clickhouse,kafka,chdb,mongodb (any of them, beside the other servers; all: the first two), or servers of yours:"
 	@echo "  USE_CLICKHOUSE=http://user:password@host:8123/db, USE_KAFKA=host:9092"
 ##
 demo: ## Show the main job on real data; with LATENCY=1 measure single changes, too, for a minute; with TARGETS=all go on to ClickHouse and Kafka; with DIRECT=1 without a queue

@@ -24,5 +24,7 @@ mod mongo;
 mod position;
 #[path = "main/rejects.rs"]
 mod rejects;
+#[path = "main/shop.rs"]
+mod shop;
 #[path = "main/wire.rs"]
 mod wire;

@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, ensure};
 use elasticsearch::http::{Method as Verb, StatusCode as Status};
 use localstack::{eventually_within, variable};
+use mongodb::Client;
+use mongodb::bson::{Document, doc};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
 use crate::client::Admin;
-use crate::stack::{ARRIVAL, Stack};
+use crate::stack::{ARRIVAL, Stack, mapping};
 
 /// The index's version of a profile, and the profile's own time.
 type Indexed = BTreeMap<String, (i64, String)>;
@@ -144,4 +146,43 @@ async fn a_round_that_is_asked_for_begins_and_is_on_record() -> Result<()> {
     let entry = audit.first().context("it is on record")?;
     assert_eq!((&entry["subject"], &entry["actor"]), (&requested["source"], &Value::from("operator")));
     Ok(())
+}
+
+#[tokio::test]
+async fn a_collection_of_mongodb_is_in_the_index_and_its_changes_follow() -> Result<()> {
+    let _admin = Admin::alone().await?;
+    let stack = Stack::connect("admin_ingest_mongodb").await?;
+    let url = variable("MONGODB_URL");
+    let shop = Client::with_uri_str(&url).await?.database(&format!("shop{}", fastrand::u64(..)));
+    let orders = shop.collection::<Document>("orders");
+    orders.insert_many((0..1200).map(|n| doc! { "_id": format!("o{n}"), "n": n })).await?;
+    stack
+        .execute(&format!(
+            "CREATE TABLE orders (id text PRIMARY KEY, n bigint, at timestamptz NOT NULL);
+             SELECT sluice.define_stream('admin_ingest_mongodb', source => 'admin_ingest_mongodb.orders', key => 'id', mapping => '{}');
+             SELECT sluice.track('orders', stream => 'admin_ingest_mongodb', key => 'id')",
+            mapping(&[("id", "keyword"), ("n", "long"), ("at", "date")])
+        ))
+        .await?;
+    stack.migrate().await?;
+    stack
+        .execute(&format!(
+            "SELECT sluice.define_ingest('admin-mongodb', kind => 'mongodb', to_table => 'admin_ingest_mongodb.orders', url => '{url}',
+                every => '1 second', fields => '{{\"/_id\": \"id\", \"/n\": \"n\"}}', options => '{{\"database\": \"{}\", \"collection\": \"orders\"}}')",
+            shop.name()
+        ))
+        .await?;
+    stack.start(&variable("INGEST_FUNCTION")).await?;
+    orders.delete_many(doc! { "n": { "$lt": 100 } }).await?;
+    orders.update_many(doc! { "n": { "$lt": 200 } }, doc! { "$inc": { "n": 10_000 } }).await?;
+    eventually_within(ARRIVAL, "the collection in its table", async || {
+        let stored = "SELECT count(*), coalesce(sum(n), 0)::bigint FROM orders";
+        let row = stack.owner.query_one(stored, &[]).await.map_err(|error| database::describe(&error))?;
+        let found: (i64, i64) = (row.get(0), row.get(1));
+        // 1,100 orders from 100 to 1,199, a hundred of them with 10,000 more.
+        if found == (1100, 714_450 + 1_000_000) { Ok(()) } else { Err(format!("{found:?}")) }
+    })
+    .await;
+    assert_eq!(stack.converges("admin_ingest_mongodb", "SELECT id FROM orders").await?, 1100);
+    stack.execute("SELECT sluice.drop_ingest('admin-mongodb')").await
 }

@@ -48,7 +48,7 @@ async fn a_definition_that_cannot_work_is_refused_by_name_with_what_to_do() {
     let with = |field: &str| format!(r#"{{"/id": "id", "/sku": "sku", "/updated_at": "updated_at", {field}}}"#);
     for (argument, value, expected) in [
         ("name", "Products", "an ingest cannot be named 'Products'"),
-        ("kind", "mongodb", "there is no kind 'mongodb' | There is http"),
+        ("kind", "soap", "there is no kind 'soap' | There are http and mongodb"),
         ("url", "ftp://example.com", "its url is no URL"),
         ("url", "https://me:s3cret@example.com/", "Credentials belong into a secret"),
         ("url", "nonsense", "its url is no URL"),
