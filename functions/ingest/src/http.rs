@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::warn;
 use url::Url;
 
+use crate::patience::Patience;
 use crate::pointer::Pointers;
 use crate::{Config, Error, link};
 
@@ -35,33 +36,6 @@ const REDIRECTS: usize = 5;
 const LONGEST_BREAK: Duration = Duration::from_secs(3600);
 /// A tag is some dozen bytes; a longer one is passed over.
 const ETAG_BYTES: usize = 1024;
-
-/// How long the origin is waited for.
-#[derive(Clone, Copy, Debug)]
-pub struct Patience {
-    /// Until it takes the connection.
-    pub connect: Duration,
-    /// For its next bytes.
-    pub silence: Duration,
-    /// For a whole answer.
-    pub answer: Duration,
-    /// How often it is asked for a page before the round fails.
-    pub tries: u32,
-    /// The first pause between two tries is of up to this time, each further one of up to twice as much.
-    pub pause: Duration,
-}
-
-impl Default for Patience {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(5),
-            silence: Duration::from_secs(10),
-            answer: Duration::from_secs(30),
-            tries: 4,
-            pause: Duration::from_secs(1),
-        }
-    }
-}
 
 /// What the origin says to a request for a page.
 #[derive(Debug)]

@@ -6,10 +6,7 @@ use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::shape::{KEY_BYTES, Shape};
-
-/// An item is some hundred bytes. What is kept of one that is not stored has no more in any case.
-pub(crate) const BYTES: usize = 64 << 10;
+use crate::shape::{ITEM_BYTES, KEY_BYTES, Shape};
 
 /// An item of a source, as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,11 +141,11 @@ impl<'a> Item<'a> {
 
 /// A payload as it can be kept: what is larger, or nests deeper than anybody would read, becomes a text.
 fn kept(payload: &str) -> Cow<'_, str> {
-    let is_readable = payload.len() <= BYTES && serde_json::from_str::<serde_json::Value>(payload).is_ok();
+    let is_readable = payload.len() <= ITEM_BYTES && serde_json::from_str::<serde_json::Value>(payload).is_ok();
     if is_readable {
         return payload.into();
     }
-    let cut = &payload[..payload.floor_char_boundary(BYTES)];
+    let cut = &payload[..payload.floor_char_boundary(ITEM_BYTES)];
     serde_json::Value::from(cut).to_string().into()
 }
 

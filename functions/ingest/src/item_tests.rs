@@ -160,7 +160,7 @@ fn what_is_too_large_or_too_deep_to_be_kept_is_kept_as_a_text() {
         let reject = item.unwrap_err();
         assert_eq!(reject.reason, "too_large");
         assert!(reject.key.is_some());
-        assert!(reject.payload.len() < 2 * BYTES && serde_json::from_str::<String>(&reject.payload).is_ok());
+        assert!(reject.payload.len() < 2 * ITEM_BYTES && serde_json::from_str::<String>(&reject.payload).is_ok());
     });
     let deep = format!("{}{}", "[".repeat(30_000), "]".repeat(30_000));
     judged(&deep, |item| assert_eq!(serde_json::from_str::<String>(&item.unwrap_err().payload).unwrap(), deep));

@@ -15,12 +15,14 @@ mod http;
 mod item;
 mod link;
 mod mongo;
+mod patience;
 mod pointer;
 mod round;
 mod sessions;
 mod shape;
 mod source;
 mod store;
+mod sweep;
 mod table;
 mod tally;
 
@@ -48,7 +50,7 @@ use crate::tally::ms;
 
 pub use config::Config;
 pub use error::Error;
-pub use http::Patience;
+pub use patience::Patience;
 pub use tally::Tally;
 
 /// Left for a batch that was begun in the last moment, and for the answer.
@@ -195,7 +197,9 @@ impl Ingest {
             let (sessions, tally) = (&self.sessions, &mut tally);
             match &source.kind {
                 Kind::Http(http) => Round { source: &source, http, sessions, position, stop_at, tally }.run().await,
-                Kind::Mongo(mongo) => Following { source: &source, mongo, sessions, position, stop_at, tally }.run().await,
+                Kind::Mongo(mongo) => {
+                    Following { source: &source, mongo, sessions, position, stop_at, tally }.run().await
+                }
             }
         };
         let outcome = finished(end_at, read).await;

@@ -7,13 +7,15 @@ mod json;
 mod page;
 mod place;
 
+use std::fs::File;
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use database::ingest::definition::Definition;
 use futures_util::TryStreamExt as _;
-use mongodb::bson::{Document, RawDocumentBuf, Timestamp, doc};
+use mongodb::bson::{Document, RawDocumentBuf, Timestamp, Uuid, doc};
 use mongodb::change_stream::ChangeStream;
 use mongodb::change_stream::event::ChangeStreamEvent;
 use mongodb::options::{ClientOptions, FullDocumentType, ServerAddress, Tls, TlsOptions};
@@ -24,7 +26,7 @@ use telemetry::call;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use crate::Patience;
+use crate::patience::Patience;
 
 pub use error::Error;
 pub use page::{ITEM_BYTES, Page, time};
@@ -62,7 +64,7 @@ pub struct Mongo {
     secret_arn: Option<String>,
     secrets: Secrets,
     patience: Patience,
-    client: Mutex<Option<Client>>,
+    client: Mutex<Option<(Client, Option<Authority>)>>,
     /// The server did not take the credentials: they may have been rotated.
     is_refused: AtomicBool,
 }
@@ -168,11 +170,7 @@ impl Mongo {
         self.within("documents", read).await
     }
 
-    async fn within<T>(
-        &self,
-        what: &'static str,
-        work: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Error> {
+    async fn within<T>(&self, what: &'static str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         let outcome = timeout(self.patience.answer, call(PEER, what, work)).await.unwrap_or(Err(Error::Silent));
         if matches!(outcome, Err(Error::Unauthorized)) {
             *self.client.lock().await = None;
@@ -187,7 +185,7 @@ impl Mongo {
 
     async fn client(&self) -> Result<Client, Error> {
         let mut client = self.client.lock().await;
-        if let Some(client) = &*client {
+        if let Some((client, _)) = &*client {
             return Ok(client.clone());
         }
         let Credentials { url, ca } = match (&self.secret_arn, &self.url) {
@@ -196,23 +194,24 @@ impl Mongo {
             (None, Some(url)) => Credentials { url: url.clone(), ca: None },
             (None, None) => return Err(Error::Url),
         };
-        let options = self.client_options(&url, ca.as_deref()).await?;
+        let authority = ca.as_deref().map(Authority::new).transpose()?;
+        let options = self.client_options(&url, authority.as_ref()).await?;
         let made = Client::with_options(options).map_err(|_| Error::Url)?;
-        Ok(client.insert(made).clone())
+        Ok(client.insert((made, authority)).0.clone())
     }
 
-    async fn client_options(&self, url: &str, ca: Option<&str>) -> Result<ClientOptions, Error> {
+    async fn client_options(&self, url: &str, authority: Option<&Authority>) -> Result<ClientOptions, Error> {
         // The driver's own words may have parts of it.
         let mut options = ClientOptions::parse(url).await.map_err(|error| Error::of_url(&error))?;
         if options.credential.is_some() && is_in_the_clear(&options) {
             return Err(Error::InTheClear);
         }
-        if let Some(ca) = ca {
+        if let Some(Authority(file)) = authority {
             let mut tls = match options.tls.take() {
                 Some(Tls::Enabled(tls)) => tls,
                 Some(Tls::Disabled) | None => TlsOptions::default(),
             };
-            tls.ca_file_path = Some(file_of(ca).map_err(|_| Error::Authority)?);
+            tls.ca_file_path = Some(file.clone());
             options.tls = Some(Tls::Enabled(tls));
         }
         options.app_name = Some("sluice ingest".to_owned());
@@ -244,10 +243,25 @@ fn is_in_the_clear(options: &ClientOptions) -> bool {
     !matches!(options.tls, Some(Tls::Enabled(_))) && !options.hosts.iter().all(is_local)
 }
 
-/// The driver reads an authority from a file alone. It has a name of its own for each authority.
-fn file_of(ca: &str) -> std::io::Result<std::path::PathBuf> {
-    let digest = mongodb::bson::uuid::Uuid::new();
-    let path = std::env::temp_dir().join(format!("sluice-mongodb-{digest}.pem"));
-    std::fs::File::create_new(&path)?.write_all(ca.as_bytes())?;
-    Ok(path)
+/// The driver reads an authority from a file alone, and with each server that it finds. It is there for as long as the client.
+#[derive(Debug)]
+struct Authority(PathBuf);
+
+impl Authority {
+    fn new(pem: &str) -> Result<Self, Error> {
+        // The driver passes over what is none, and then trusts nobody.
+        if !pem.contains("-----BEGIN CERTIFICATE-----") {
+            return Err(Error::Authority);
+        }
+        let path = std::env::temp_dir().join(format!("sluice-mongodb-{}.pem", Uuid::new()));
+        let written = File::create_new(&path).and_then(|mut file| file.write_all(pem.as_bytes()));
+        written.map(|()| Self(path)).map_err(|_| Error::Authority)
+    }
+}
+
+impl Drop for Authority {
+    fn drop(&mut self) {
+        // What is left there is public.
+        let _ = std::fs::remove_file(&self.0);
+    }
 }

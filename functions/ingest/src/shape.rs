@@ -22,6 +22,8 @@ const FAR_FUTURE: Duration = Duration::days(1);
 const MILLISECONDS: f64 = 1e11;
 /// What no index takes is no key.
 pub(crate) const KEY_BYTES: usize = 512;
+/// An item is some hundred bytes. What is kept of one that is not stored has no more in any case.
+pub(crate) const ITEM_BYTES: usize = 64 << 10;
 /// More digits than anybody means.
 const NUMBER_BYTES: usize = 200;
 
@@ -126,7 +128,7 @@ impl Shape {
         let gone = deletes.map(|deletes| deletes.field.as_str());
         let fields = Pointers::new(table.columns.iter().map(|column| column.pointer.as_str()).chain(gone));
         let deletes = deletes.map(|deletes| deletes.is.clone());
-        Ok(Self { fields, deletes, item_bytes: crate::item::BYTES, columns, key, newer, unique })
+        Ok(Self { fields, deletes, item_bytes: ITEM_BYTES, columns, key, newer, unique })
     }
 }
 

@@ -7,7 +7,7 @@ use secrets::Secrets;
 use crate::http::{self, Http};
 use crate::mongo::{self, Mongo};
 use crate::shape::Shape;
-use crate::{Config, Error, Patience, item, table};
+use crate::{Config, Error, Patience, shape, table};
 
 /// Kept for as long as the definition stays as it is.
 #[derive(Debug)]
@@ -34,7 +34,9 @@ impl Source {
     pub fn new(definition: Definition, config: &Config, secrets: &Secrets, patience: Patience) -> Result<Self, Error> {
         let unusable = |reason: &str| Error::Definition { reason: reason.to_owned() };
         let (kind, item_bytes) = match definition.kind.as_str() {
-            "http" => (Kind::Http(Box::new(Http::new(&definition, config, secrets.clone(), patience)?)), item::BYTES),
+            "http" => {
+                (Kind::Http(Box::new(Http::new(&definition, config, secrets.clone(), patience)?)), shape::ITEM_BYTES)
+            }
             "mongodb" => {
                 let mongo = Mongo::new(&definition, secrets.clone(), patience);
                 (Kind::Mongo(Box::new(mongo.ok_or_else(|| unusable("it names no collection"))?)), mongo::ITEM_BYTES)

@@ -3,9 +3,8 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use database::ingest::deletes::Swept;
 use database::ingest::position::{self, Move};
-use database::ingest::{DELETED, count, deletes, rejects};
+use database::ingest::{count, deletes, rejects};
 use futures_util::future::{try_join, try_join5};
 use secrets::Secrets;
 use serde_json::value::RawValue;
@@ -37,17 +36,15 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// PostgreSQL ends one after a second only, and of eight one after the other.
 const BESIDE_OTHERS: &str = "BEGIN; SELECT pg_advisory_xact_lock_shared(7003201); SET LOCAL lock_timeout = '200ms'";
 /// Then without other ingests, in turn.
-const ALONE: &str = "BEGIN; SELECT pg_advisory_xact_lock(7003201)";
+pub(crate) const ALONE: &str = "BEGIN; SELECT pg_advisory_xact_lock(7003201)";
 /// What was put off until the transaction's end, is looked at while it can be told whose fault it is.
-const CHECK: &str = "SET CONSTRAINTS ALL IMMEDIATE";
+pub(crate) const CHECK: &str = "SET CONSTRAINTS ALL IMMEDIATE";
 
 /// What is kept of rejects, of each source, so that none can fill the database.
 const REJECTS: i64 = 20_000;
 const REJECTS_BYTES: i64 = 64 << 20;
 /// Those that make room in one statement.
 const DROPPED_AT_ONCE: i64 = 5000;
-/// Rows that are deleted in one transaction.
-const DELETED_AT_ONCE: i64 = 500;
 /// Rejects that are tried again in one round. They are in memory at once.
 const RETRIED: i64 = 1000;
 const RETRIED_BYTES: i64 = 4 << 20;
@@ -93,7 +90,7 @@ impl From<PgError> for Refused {
 }
 
 /// Data that its column cannot hold, a constraint, a limit, an exception that a trigger raises.
-fn is_about_an_item(error: &PgError) -> bool {
+pub(crate) fn is_about_an_item(error: &PgError) -> bool {
     let Some(code) = error.code().filter(|code| **code != SqlState::UNIQUE_VIOLATION) else { return false };
     ["22", "23", "54", "P0"].iter().any(|class| code.code().starts_with(class))
 }
@@ -151,93 +148,6 @@ impl Writer {
         // All in one: whatever they want of each other, they may have.
         let batch = Batch { items, rejects: vec![] };
         self.store_or_retry(source, batch, How { takes_equal: false, retried: Some(&ids), listing, step: None }).await
-    }
-
-    /// Deletes rows that full listings do not have any more, and says how many. One that the table does not let go stays, and is
-    /// told of.
-    ///
-    /// # Errors
-    /// Those that are left are deleted the next time.
-    pub async fn delete_missing(&mut self, source: &Source) -> Result<u64, Error> {
-        let (name, table) = (source.name(), &source.definition.table);
-        let mut all = 0;
-        let mut limit = DELETED_AT_ONCE;
-        loop {
-            let delete = async |client: &Client| {
-                client.batch_execute(ALONE).await?;
-                let deleted =
-                    try_join(deletes::delete_missing(client, name, table, limit), client.batch_execute(CHECK)).await;
-                let end = match &deleted {
-                    Ok(((_, deleted), ())) => {
-                        count(client, name, &[(DELETED, *deleted)]).await?;
-                        "COMMIT"
-                    }
-                    Err(_) => "ROLLBACK",
-                };
-                client.batch_execute(end).await?;
-                Ok(deleted.map(|(deleted, ())| deleted))
-            };
-            match self.run(delete).await? {
-                Ok((0, _)) => return Ok(all),
-                Ok((_, deleted)) => all += deleted.unsigned_abs(),
-                Err(error) if !is_about_an_item(&error) => return Err(error.into()),
-                // One of them: each by itself.
-                Err(_) if limit > 1 => limit = 1,
-                Err(error) => {
-                    warn!(
-                        source = name,
-                        error = database::describe(&error),
-                        "a row that its source does not list any more is not let go, and stays"
-                    );
-                    self.run(async |client| Ok(deletes::pass_over_missing(client, name).await?)).await?;
-                }
-            }
-        }
-    }
-
-    /// Deletes rows that a copy of a whole collection did not have, `limit` at most behind this key. One that the table does not let
-    /// go stays, and is told of; so does one whose item is a reject.
-    ///
-    /// # Errors
-    /// Those that are left are deleted the next time.
-    pub async fn sweep(
-        &mut self,
-        source: &Source,
-        before: OffsetDateTime,
-        after: Option<&str>,
-        limit: i64,
-    ) -> Result<Swept, Error> {
-        let (name, table) = (source.name(), &source.definition.table);
-        let sweep = async |client: &Client, before: Option<OffsetDateTime>, limit: i64| {
-            client.batch_execute(ALONE).await?;
-            let swept = try_join(
-                deletes::sweep(client, name, table, before, after, limit),
-                client.batch_execute(CHECK),
-            );
-            let swept = swept.await.map(|(swept, ())| swept);
-            if let Ok(swept) = &swept {
-                count(client, name, &[(DELETED, swept.deleted.cast_signed())]).await?;
-            }
-            client.batch_execute(if swept.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
-            Ok(swept)
-        };
-        let error = match self.run(async |client| sweep(client, Some(before), limit).await).await? {
-            Ok(swept) => return Ok(swept),
-            Err(error) if !is_about_an_item(&error) => return Err(error.into()),
-            Err(error) => error,
-        };
-        // One of them: the next one by itself.
-        match self.run(async |client| sweep(client, Some(before), 1).await).await? {
-            Ok(swept) => Ok(swept),
-            Err(_) => {
-                warn!(
-                    source = name,
-                    error = database::describe(&error),
-                    "a row that its collection does not have is not let go, and stays"
-                );
-                Ok(self.run(async |client| sweep(client, None, 1).await).await??)
-            }
-        }
     }
 
     /// Deletes rejects where there are too many of a source, and says how many.

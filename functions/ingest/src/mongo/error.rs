@@ -35,19 +35,27 @@ pub enum Error {
     #[error("the authority of its secret cannot be used: ca must have certificates in PEM")]
     Authority,
     /// It does not let us in.
-    #[error("MongoDB refuses our credentials, or they may not read the collection: correct the secret of the definition, and give its user the role read on the database")]
+    #[error(
+        "MongoDB refuses our credentials, or they may not read the collection: correct the secret of the definition, and give its user the role read on the database"
+    )]
     Unauthorized,
     /// It has no change streams.
-    #[error("MongoDB has no change streams here, since it is no replica set and no sharded cluster: start it with --replSet, and initiate it")]
+    #[error(
+        "MongoDB has no change streams here, since it is no replica set and no sharded cluster: start it with --replSet, and initiate it"
+    )]
     Alone,
     /// Nobody answers.
-    #[error("no server of MongoDB answers ({reason}): check its url, its TLS, the name of its replica set and the network")]
+    #[error(
+        "no server of MongoDB answers ({reason}): check its url, its TLS, the name of its replica set and the network"
+    )]
     Away {
         /// In a word or two.
         reason: String,
     },
     /// It did not answer in time.
-    #[error("MongoDB gave no answer in time: see what it is busy with, and whether the collection has its index on _id")]
+    #[error(
+        "MongoDB gave no answer in time: see what it is busy with, and whether the collection has its index on _id"
+    )]
     Silent,
     /// What happened in the meantime is not known any more.
     #[error(
@@ -58,13 +66,17 @@ pub enum Error {
         code: i32,
     },
     /// The collection is not what it was.
-    #[error("the collection was {how}, and its rows stay as they are: SELECT sluice.resync_ingest(…) copies what is there now, and deletes the others; or define the ingest for another collection, or drop it")]
+    #[error(
+        "the collection was {how}, and its rows stay as they are: SELECT sluice.resync_ingest(…) copies what is there now, and deletes the others; or define the ingest for another collection, or drop it"
+    )]
     Ended {
         /// `dropped`, `renamed`, or `dropped with its database`.
         how: &'static str,
     },
     /// One document with what is said of it is too large for the server.
-    #[error("a change is larger than the 16 MiB that MongoDB sends: make its document smaller, then SELECT sluice.resync_ingest(…)")]
+    #[error(
+        "a change is larger than the 16 MiB that MongoDB sends: make its document smaller, then SELECT sluice.resync_ingest(…)"
+    )]
     TooLarge,
     /// Anything else that the server says.
     #[error("MongoDB refuses with code {code} ({name}): look it up in its list of errors, and in its log")]
@@ -75,7 +87,9 @@ pub enum Error {
         name: String,
     },
     /// The driver gives up.
-    #[error("the driver of MongoDB does not understand an answer: see the servers' version, which must be 4.4 or newer")]
+    #[error(
+        "the driver of MongoDB does not understand an answer: see the servers' version, which must be 4.4 or newer"
+    )]
     Answer,
 }
 

@@ -90,7 +90,8 @@ fn digits() -> impl Strategy<Value = String> {
 /// As PostgreSQL reads a `numeric`: its digits, and where the point is among them.
 fn exact(number: &str) -> (bool, String, i64) {
     let (number, exponent) = number.split_once(['E', 'e']).unwrap_or((number, "0"));
-    let (whole, fraction) = number.trim_start_matches('-').split_once('.').unwrap_or((number.trim_start_matches('-'), ""));
+    let (whole, fraction) =
+        number.trim_start_matches('-').split_once('.').unwrap_or((number.trim_start_matches('-'), ""));
     let scale = exponent.trim_start_matches('+').parse::<i64>().unwrap() - i64::try_from(fraction.len()).unwrap();
     let digits = format!("{whole}{fraction}");
     (number.starts_with('-'), digits.trim_start_matches('0').to_owned(), scale)
@@ -142,7 +143,8 @@ fn document() -> impl Strategy<Value = mongodb::bson::Document> {
     let value = leaf.prop_recursive(4, 32, 5, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..5).prop_map(Bson::Array),
-            prop::collection::btree_map("[^\0]{0,8}", inner, 0..5).prop_map(|members| Bson::Document(members.into_iter().collect())),
+            prop::collection::btree_map("[^\0]{0,8}", inner, 0..5)
+                .prop_map(|members| Bson::Document(members.into_iter().collect())),
         ]
     });
     prop::collection::btree_map("[^\0]{0,8}", value, 0..6).prop_map(|members| members.into_iter().collect())

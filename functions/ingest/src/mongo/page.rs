@@ -90,10 +90,12 @@ impl Page {
         if json::value(&mut key, id, 0).is_err() {
             key = "null".to_owned();
         }
-        let head = format!("{{\"at\":\"{}\",\"gone\":{is_gone},\"document\":", time(at).format(&Rfc3339).unwrap_or_default());
+        let head =
+            format!("{{\"at\":\"{}\",\"gone\":{is_gone},\"document\":", time(at).format(&Rfc3339).unwrap_or_default());
         let cut = || format!("{head}{{\"_id\":{key}}}}}");
         let mut item = head.clone();
-        let is_whole = document.as_bytes().len() <= ITEM_BYTES && !is_gone && json::document(&mut item, document, 0).is_ok();
+        let is_whole =
+            document.as_bytes().len() <= ITEM_BYTES && !is_gone && json::document(&mut item, document, 0).is_ok();
         let item = if is_whole { item + "}" } else { cut() };
         let Ok(json) = RawValue::from_string(item).or_else(|_| RawValue::from_string(cut())) else { return };
         self.bytes += json.get().len();

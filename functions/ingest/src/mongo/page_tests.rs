@@ -38,7 +38,8 @@ fn a_change_is_an_item_with_its_time() {
 
 #[test]
 fn of_changes_of_one_transaction_the_last_one_counts() {
-    let insert = |n: i32| event("insert", "01", doc! { "documentKey": { "_id": 1 }, "fullDocument": { "_id": 1, "n": n } });
+    let insert =
+        |n: i32| event("insert", "01", doc! { "documentKey": { "_id": 1 }, "fullDocument": { "_id": 1, "n": n } });
     let delete = || event("delete", "01", doc! { "documentKey": { "_id": 1 } });
     for (events, expected) in [
         (vec![insert(1), delete()], json!([true, null])),

@@ -81,7 +81,7 @@ impl Place {
 
 /// A value of MongoDB as hex of BSON: in JSON it would not have its type.
 mod hex {
-    use mongodb::bson::{Document, doc, deserialize_from_bson, serialize_to_bson, serialize_to_vec};
+    use mongodb::bson::{Document, deserialize_from_bson, doc, serialize_to_bson, serialize_to_vec};
     use serde::de::{DeserializeOwned, Error as _};
     use serde::ser::Error as _;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -113,7 +113,11 @@ pub fn filter(after: Option<&Id>) -> Document {
         Bson::Decimal128(number) if number.to_string() == "NaN" => doc! { "_id": { "$gte": f64::NEG_INFINITY } },
         _ => doc! { "_id": { "$gt": id } },
     };
-    if later.is_empty() { same } else { doc! { "$or": [same, { "_id": { "$type": later } }] } }
+    if later.is_empty() {
+        same
+    } else {
+        doc! { "$or": [same, { "_id": { "$type": later } }] }
+    }
 }
 
 fn bracket(id: &Bson) -> usize {
@@ -183,7 +187,10 @@ mod tests {
         assert_eq!(filter(Some(&Id(Bson::MaxKey))), doc! { "_id": { "$gt": Bson::MaxKey } });
         let later = vec!["timestamp", "maxKey"];
         let at = DateTime::from_millis(7);
-        assert_eq!(filter(Some(&Id(Bson::DateTime(at)))), doc! { "$or": [{ "_id": { "$gt": at } }, { "_id": { "$type": later } }] });
+        assert_eq!(
+            filter(Some(&Id(Bson::DateTime(at)))),
+            doc! { "$or": [{ "_id": { "$gt": at } }, { "_id": { "$type": later } }] }
+        );
         let found = filter(Some(&Id(Bson::Double(f64::NAN)))).to_string();
         assert!(found.contains(r#""$gte": -inf"#) && found.contains("string") && !found.contains("int"), "{found}");
     }

@@ -1,12 +1,12 @@
 use futures_util::future::{join_all, join3};
 use localstack::{parameter, variable};
+use mongodb::Collection;
 use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Binary, Bson, DateTime, Decimal128, Document, Timestamp, doc, serialize_to_vec};
-use mongodb::Collection;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::fixture::ORIGIN_SECRET;
+use crate::fixture::{Ingesting, ORIGIN_SECRET};
 use crate::shop::{SHOP, Shop};
 
 #[tokio::test]
@@ -15,14 +15,20 @@ async fn a_collection_is_copied_and_what_changes_in_it_follows() {
     let orders = shop.orders();
     orders.insert_many((0..3).map(|n| doc! { "_id": format!("o{n}"), "n": n })).await.unwrap();
     shop.round().await;
-    assert_eq!(shop.table().await, "o0 {\"n\": 0, \"_id\": \"o0\"}\no1 {\"n\": 1, \"_id\": \"o1\"}\no2 {\"n\": 2, \"_id\": \"o2\"}");
+    assert_eq!(
+        shop.table().await,
+        "o0 {\"n\": 0, \"_id\": \"o0\"}\no1 {\"n\": 1, \"_id\": \"o1\"}\no2 {\"n\": 2, \"_id\": \"o2\"}"
+    );
     orders.update_one(doc! { "_id": "o1" }, doc! { "$set": { "n": 10 } }).await.unwrap();
     orders.delete_one(doc! { "_id": "o0" }).await.unwrap();
     orders.replace_one(doc! { "_id": "o2" }, doc! { "m": 7 }).await.unwrap();
     orders.insert_one(doc! { "_id": "o3" }).await.unwrap();
     let tally = shop.round().await.tally;
     assert_eq!((tally.fetched, tally.synced, tally.deleted), (4, 3, 1));
-    assert_eq!(shop.table().await, "o1 {\"n\": 10, \"_id\": \"o1\"}\no2 {\"m\": 7, \"_id\": \"o2\"}\no3 {\"_id\": \"o3\"}");
+    assert_eq!(
+        shop.table().await,
+        "o1 {\"n\": 10, \"_id\": \"o1\"}\no2 {\"m\": 7, \"_id\": \"o2\"}\no3 {\"_id\": \"o3\"}"
+    );
     assert_eq!(shop.round().await.tally, ingest::Tally::default());
 }
 
@@ -38,7 +44,10 @@ async fn a_large_collection_is_copied_page_by_page_and_goes_on_where_it_was() {
         pages += 1;
         // What is in front of the copy, and behind it.
         for n in [0, 1199 - pages] {
-            shop.orders().update_one(doc! { "_id": format!("o{n:04}") }, doc! { "$set": { "n": pages } }).await.unwrap();
+            shop.orders()
+                .update_one(doc! { "_id": format!("o{n:04}") }, doc! { "$set": { "n": pages } })
+                .await
+                .unwrap();
         }
         shop.orders().delete_one(doc! { "_id": format!("o{:04}", 600 + pages) }).await.unwrap();
         if pages > 10 {
@@ -47,7 +56,11 @@ async fn a_large_collection_is_copied_page_by_page_and_goes_on_where_it_was() {
     }
     shop.round().await;
     shop.assert_equal().await;
-    assert!(shop.fixture.value::<bool>("SELECT chain_pages = 0 AND NOT is_anew AND since IS NOT NULL FROM sluice.ingest_position").await);
+    assert!(
+        shop.fixture
+            .value::<bool>("SELECT chain_pages = 0 AND NOT is_anew AND since IS NOT NULL FROM sluice.ingest_position")
+            .await
+    );
 }
 
 #[tokio::test]
@@ -68,7 +81,10 @@ async fn a_collection_that_was_dropped_or_renamed_is_told_and_is_read_anew_when_
         shop.orders().insert_one(doc! { "_id": "new" }).await.unwrap();
         for _ in 0..2 {
             let told = shop.failure().await;
-            assert!(told.contains(&format!("the collection was {how}")) && told.contains("sluice.resync_ingest"), "{told}");
+            assert!(
+                told.contains(&format!("the collection was {how}")) && told.contains("sluice.resync_ingest"),
+                "{told}"
+            );
         }
         assert_eq!(shop.fixture.value::<i64>("SELECT count(*) FROM shop.orders").await, 5, "its rows stay");
         let told: String = shop.fixture.value("SELECT last_error FROM sluice.ingest_status() WHERE failures = 2").await;
@@ -137,7 +153,8 @@ async fn ids_of_all_types_are_copied_in_pages_and_followed() {
     shop.orders().insert_many(documents).await.unwrap();
     shop.round().await;
     // Those that are no text in our JSON have no key in a column of text.
-    let counts = "SELECT (SELECT count(*) FROM shop.orders), (SELECT count(*) FROM sluice.ingest_rejects WHERE reason = 'id')";
+    let counts =
+        "SELECT (SELECT count(*) FROM shop.orders), (SELECT count(*) FROM sluice.ingest_rejects WHERE reason = 'id')";
     let row = shop.fixture.owner.query_one(counts, &[]).await.unwrap();
     assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (700 + 700 + 2, 700 + 3 + 3));
 }
@@ -215,7 +232,12 @@ async fn two_ingests_at_once_and_one_that_was_told_to_begin_anew_store_nothing_t
         }
     };
     join3(resync, shop.fixture.round_of(&others[0]), shop.fixture.round_of(&others[1])).await;
-    assert_eq!(shop.fixture.value::<i32>("SELECT failures FROM sluice.ingest_position").await, 0, "{}", shop.fixture.errors().await);
+    assert_eq!(
+        shop.fixture.value::<i32>("SELECT failures FROM sluice.ingest_position").await,
+        0,
+        "{}",
+        shop.fixture.errors().await
+    );
     shop.round().await;
     shop.assert_equal().await;
 }
@@ -228,7 +250,9 @@ async fn write(orders: Collection<Document>, operations: usize, seed: u64) {
         match random.u8(0..4) {
             // Another may have inserted it first.
             0 => drop(orders.insert_one(doc! { "_id": id, "v": value }).await),
-            1 => drop(orders.update_one(found, doc! { "$set": { "v": value, "n": random.i64(..) >> 12 } }).await.unwrap()),
+            1 => drop(
+                orders.update_one(found, doc! { "$set": { "v": value, "n": random.i64(..) >> 12 } }).await.unwrap(),
+            ),
             2 => drop(orders.replace_one(found, doc! { "r": value }).await.unwrap()),
             _ => drop(orders.delete_one(found).await.unwrap()),
         }
@@ -277,8 +301,8 @@ async fn four_writers_and_an_ingest_that_is_killed_at_random_leave_the_table_equ
 #[tokio::test]
 async fn a_definition_of_a_collection_that_cannot_work_is_refused_by_name_with_what_to_do() {
     let tables = format!(
-        "{SHOP} CREATE TABLE shop.full (id text PRIMARY KEY, document jsonb, at timestamptz);
-        INSERT INTO shop.full VALUES ('a', '{{}}', now());"
+        "{SHOP} CREATE TABLE shop.stale (id text PRIMARY KEY, document jsonb, at timestamptz);
+        INSERT INTO shop.stale VALUES ('a', '{{}}', now());"
     );
     let shop = Shop::with(&tables, &[("rules", "{}")]).await;
     for (argument, value, expected) in [
@@ -300,7 +324,7 @@ async fn a_definition_of_a_collection_that_cannot_work_is_refused_by_name_with_w
         ("fields", r#"{"/_id": "id", "": "documents"}"#, "shop.orders has no column documents"),
         ("newer", "document", "a field fills document"),
         ("key", "key", "has no column key"),
-        ("to_table", "shop.full", "there are rows in shop.full already"),
+        ("to_table", "shop.stale", "there are rows in shop.stale already"),
         ("name", "others", "the ingest orders fills shop.orders already | A collection has a table of its own"),
     ] {
         let error = shop.fixture.owner.batch_execute(&shop.define(&[(argument, value)])).await;
@@ -310,8 +334,16 @@ async fn a_definition_of_a_collection_that_cannot_work_is_refused_by_name_with_w
         assert!(told.contains(expected), "{argument} => {value}: {told}");
         assert!(!told.contains("s3cret"), "{told}");
     }
-    let http = crate::fixture::shop("web", "https://example.com", &[("to_table", "shop.orders"), ("newer", "at"),
-        ("fields", r#"{"/id": "id", "/at": "at", "/d": "document"}"#), ("rules", "{}")]);
+    let http = crate::fixture::shop(
+        "web",
+        "https://example.com",
+        &[
+            ("to_table", "shop.orders"),
+            ("newer", "at"),
+            ("fields", r#"{"/id": "id", "/at": "at", "/d": "document"}"#),
+            ("rules", "{}"),
+        ],
+    );
     let told = shop.fixture.owner.batch_execute(&http).await.unwrap_err();
     assert!(told.as_db_error().unwrap().message().contains("the ingest orders fills shop.orders already"));
     shop.fixture.owner.batch_execute(&shop.define(&[("rules", "{}")])).await.expect("the same again");
@@ -325,7 +357,7 @@ async fn a_collection_is_read_by_tls_with_the_authority_of_its_secret_and_no_err
     let (plain, tls) = (variable("MONGODB_URL"), variable("MONGODB_TLS_URL"));
     let with_user = |url: &str| url.replace("mongodb://", "mongodb://me:s3cret@");
     for (secret, expected) in [
-        (serde_json::json!({ "uri": plain }), "is not"),
+        (serde_json::json!({ "uri": plain }), ""),
         (serde_json::json!({ "url": "mongodb://me:s3cret@" }), "no connection string"),
         (serde_json::json!({ "url": "mongodb://me:s3cret@192.0.2.1/" }), "credentials and no TLS"),
         (serde_json::json!({ "url": tls }), "its certificate is not one that is trusted"),
@@ -334,11 +366,13 @@ async fn a_collection_is_read_by_tls_with_the_authority_of_its_secret_and_no_err
         (serde_json::json!({ "url": with_user(&plain) }), "credentials"),
     ] {
         shop.fixture.manager.put(ORIGIN_SECRET, &secret);
-        let another = shop.fixture.ingest_of_source("orders");
+        // Soon tired of a server that it does not trust.
+        let another = shop.fixture.impatient_ingest("http://127.0.0.1:1/");
+        let another = Ingesting { source: "orders".to_owned(), ..another };
         let summary = shop.fixture.round_of(&another).await;
         let told = shop.fixture.errors().await;
         assert_eq!(summary.failures, 1, "{told}");
-        assert!(told.contains(expected) || expected == "is not", "{told}");
+        assert!(told.contains(expected), "{told}");
         assert!(!told.contains("s3cret") && !told.contains("192.0.2.1"), "{told}");
     }
     shop.fixture.manager.put(ORIGIN_SECRET, &serde_json::json!({ "url": tls, "ca": ca }));

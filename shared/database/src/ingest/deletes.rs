@@ -123,7 +123,8 @@ pub async fn sweep(
 ) -> Result<Swept, Error> {
     let Table { relation, .. } = table;
     let (key, newer, key_type) = (table.quoted_key(), table.quoted_newer(), table.key_type());
-    let behind = if after.is_some() { format!("WHERE t.{key} > $3::{key_type}") } else { "WHERE $3::text IS NULL".to_owned() };
+    let behind =
+        if after.is_some() { format!("WHERE t.{key} > $3::{key_type}") } else { "WHERE $3::text IS NULL".to_owned() };
     let sweep = format!(
         "WITH looked_at AS (
             SELECT t.{key} AS key
