@@ -30,7 +30,7 @@ $$;
 -- The targets that are drained straight into, each by a subscription of its name.
 CREATE OR REPLACE FUNCTION sluice.direct_targets() RETURNS text[]
 LANGUAGE sql IMMUTABLE AS $$
-    SELECT '{clickhouse,kafka}'::text[]
+    SELECT '{clickhouse,kafka,sync}'::text[]
 $$;
 
 -- Which rows a subscription reads: `fan_out` those that are still to be expanded, each target all the others that are for

@@ -224,8 +224,9 @@ END $$;
 -- values of their type, never as text; `printed` is the text of the row's own key, where that is another than the one
 -- asked for. OFFSET 0 lets each document be made once. A document's line breaks are found by whoever reads it, where the
 -- search costs nothing: PostgreSQL's took a quarter of the time that a document of 1 KB takes. `f.*`: a column may be
--- named f. `texts`: fields whose value is their text, by the type's own output function.
-CREATE OR REPLACE FUNCTION sluice.documents_query(stream sluice.stream, fields text[], texts text[] DEFAULT '{}') RETURNS text
+-- named f. `texts`: fields whose value is their text, by the type's own output function. `buckets`: an expression for the names of
+-- those that the document is in (buckets_of); then each is {"buckets": […], "document": …}, of one moment.
+CREATE OR REPLACE FUNCTION sluice.documents_query(stream sluice.stream, fields text[], texts text[] DEFAULT '{}', buckets text DEFAULT NULL) RETURNS text
 LANGUAGE sql STABLE AS $$
     SELECT format(
         'SELECT (k.ord - 1)::integer AS index, d.found, CASE WHEN d.bytes <= $2 THEN d.document END AS document, d.bytes, '
@@ -233,17 +234,19 @@ LANGUAGE sql STABLE AS $$
         'FROM unnest($1::text[]) WITH ORDINALITY AS k(key, ord) '
         'LEFT JOIN LATERAL ('
             'SELECT true AS found, t.document, octet_length(t.document) AS bytes, t.printed FROM ('
-                'SELECT row_to_json(f.*)::text AS document, %s AS printed '
-                'FROM %s AS s CROSS JOIN LATERAL (SELECT %s) AS f WHERE %s OFFSET 0) AS t) AS d ON true',
+                'SELECT %s::text AS document, %s AS printed '
+                'FROM %s AS s%s CROSS JOIN LATERAL (SELECT %s) AS f WHERE %s OFFSET 0) AS t) AS d ON true',
+        coalesce('json_build_object(''buckets'', ' || buckets || ', ''document'', row_to_json(f.*))', 'row_to_json(f.*)'),
         sluice.key_expression('s', stream.key), stream.source,
+        CASE WHEN buckets IS NOT NULL THEN format(' CROSS JOIN LATERAL (SELECT (s.*)::%s AS image) AS "the row"', stream.source) END,
         (SELECT string_agg(format(CASE WHEN f.name = ANY (texts) THEN 'CASE WHEN s.%1$I IS DISTINCT FROM NULL THEN pg_catalog.concat(s.%1$I) END AS %1$I' ELSE 's.%I' END, f.name), ', ' ORDER BY f.ord) FROM unnest(fields) WITH ORDINALITY AS f(name, ord)),
         sluice.has_key(stream, 'k.key'))
 $$;
 
 -- The same with the reader's rights, for whoever streams the rows. NULL: nobody can read it, or there is nothing to read.
-CREATE OR REPLACE FUNCTION sluice.read_query(stream sluice.stream, fields text[], texts text[] DEFAULT '{}') RETURNS text
+CREATE OR REPLACE FUNCTION sluice.read_query(stream sluice.stream, fields text[], texts text[] DEFAULT '{}', buckets text DEFAULT NULL) RETURNS text
 LANGUAGE sql STABLE AS $$
-    SELECT sluice.as_reader(stream, sluice.documents_query(stream, fields, texts), 'index integer, found boolean, document text, bytes integer, printed text')
+    SELECT sluice.as_reader(stream, sluice.documents_query(stream, fields, texts, buckets), 'index integer, found boolean, document text, bytes integer, printed text')
     WHERE stream.source IS NOT NULL AND sluice.source_problem(stream, fields) IS NULL
 $$;
 
@@ -500,11 +503,13 @@ CREATE OR REPLACE FUNCTION sluice.answers_for_another(reader text, stream text, 
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     asked sluice.stream;
-    fields CONSTANT text[] := (SELECT sluice.fields_of(t) FROM sluice.target AS t WHERE t.subscription = reader AND t.stream = answers_for_another.stream);
+    target CONSTANT sluice.target := (SELECT t FROM sluice.target AS t WHERE t.subscription = reader AND t.stream = answers_for_another.stream);
+    query text;
     others text[];
     other text;
 BEGIN
     SELECT * INTO asked FROM sluice.stream AS s WHERE s.name = answers_for_another.stream;
+    query := sluice.documents_query(asked, sluice.fields_of(target), buckets => sluice.buckets_of(target));
     BEGIN
         SELECT a.texts INTO others FROM sluice.ask(asked, format('SELECT count(*), array_agg(k.key), NULL::text[] FROM (SELECT %s AS key FROM %s AS s LIMIT 10) AS k',
             sluice.key_expression('s', asked.key), asked.source), NULL) AS a;
@@ -519,7 +524,7 @@ BEGIN
     FOREACH other IN ARRAY coalesce(others, '{}') LOOP
         CONTINUE WHEN other IS NULL OR other = answers_for_another.key;
         BEGIN
-            IF (sluice.ask(asked, 'SELECT count(d.bytes), NULL::text[], NULL::text[] FROM (' || sluice.documents_query(asked, fields) || ') AS d', ARRAY[other])).n > 0 THEN
+            IF (sluice.ask(asked, 'SELECT count(d.bytes), NULL::text[], NULL::text[] FROM (' || query || ') AS d', ARRAY[other])).n > 0 THEN
                 RETURN true;
             END IF;
         EXCEPTION WHEN OTHERS THEN              -- neither does this one tell

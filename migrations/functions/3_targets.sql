@@ -5,7 +5,7 @@
 CREATE OR REPLACE FUNCTION sluice.check_settings(stream text, target text, settings jsonb) RETURNS void
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    known CONSTANT text[] := CASE target WHEN 'clickhouse' THEN '{fields,columns,key,table,history}' ELSE '{fields,topic,partitions,envelope}' END;
+    known CONSTANT text[] := CASE target WHEN 'clickhouse' THEN '{fields,columns,key,table,history}' WHEN 'kafka' THEN '{fields,topic,partitions,envelope}' ELSE '{fields,bucket,readers}' END;
     unknown text;
 BEGIN
     IF jsonb_typeof(settings) IS DISTINCT FROM 'object' THEN
@@ -142,7 +142,7 @@ BEGIN
 END $$;
 
 -- Has a stream go to a direct target, `clickhouse` or `kafka`, too, or changes what it has there; the same again changes
--- nothing. What changes from now on arrives as soon as migrate has made the table or the topic; `resync(stream, target => …)`
+-- nothing. To clients it goes by define_bucket. What changes from now on arrives as soon as migrate has made the table or the topic; `resync(stream, target => …)`
 -- brings what is there already.
 --
 -- Of ClickHouse: `fields`, the columns of the source (all); `columns`, types of ClickHouse for some, instead of those that follow
@@ -167,7 +167,10 @@ BEGIN
     IF known.source IS NOT NULL AND sluice.relation_of(known.source) IS NULL THEN
         RAISE EXCEPTION 'stream %: its source % does not exist', stream, known.source USING ERRCODE = 'undefined_table', HINT = 'Define the stream anew, with another source.';
     END IF;
-    definition := CASE target WHEN 'clickhouse' THEN sluice.clickhouse_definition(known, settings) ELSE sluice.kafka_definition(known, settings) END;
+    definition := CASE target
+        WHEN 'clickhouse' THEN sluice.clickhouse_definition(known, settings)
+        WHEN 'kafka' THEN sluice.kafka_definition(known, settings)
+        ELSE sluice.sync_definition(known, settings) END;
     IF EXISTS (SELECT FROM sluice.target AS t WHERE (t.subscription, t.stream, t.mapping, t.settings) = (deliver.target, deliver.stream, definition, deliver.settings)) THEN
         RETURN;
     END IF;
@@ -175,7 +178,7 @@ BEGIN
     IF EXISTS (
         SELECT FROM sluice.target AS t
         WHERE t.subscription = deliver.target AND t.stream <> deliver.stream
-          AND (t.mapping ->> 'table', t.mapping ->> 'topic') IS NOT DISTINCT FROM (definition ->> 'table', definition ->> 'topic'))
+          AND coalesce(t.mapping ->> 'table', t.mapping ->> 'topic') = coalesce(definition ->> 'table', definition ->> 'topic'))
     THEN
         RAISE EXCEPTION 'stream %: another one goes to % of %', stream, coalesce(definition ->> 'table', definition ->> 'topic'), target
             USING HINT = 'Give it another "table", or "topic".';
@@ -190,6 +193,9 @@ CREATE OR REPLACE FUNCTION sluice.withhold(stream text, target text) RETURNS voi
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     PERFORM sluice.lock_definitions();
+    IF target = 'sync' THEN
+        PERFORM sluice.forget_buckets(stream);
+    END IF;
     DELETE FROM sluice.target AS t WHERE t.stream = withhold.stream AND t.subscription = withhold.target;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'stream % does not go to %', quote_ident(stream), quote_ident(target)

@@ -94,7 +94,7 @@ BEGIN
         IF cardinality(image) = 0 THEN
             RAISE EXCEPTION 'track %: affects names no column of its row', relation USING HINT = 'The row is $1, as in $1.id.';
         END IF;
-        width := sluice.check_affects(relation, stream, affects);
+        width := sluice.check_row_query(format('track %s: affects', relation), relation, stream, affects);
     END IF;
     IF width <> cardinality(known.key) THEN
         RAISE EXCEPTION 'track %: stream % is keyed by % column(s), not %', relation, stream, cardinality(known.key), width
@@ -108,21 +108,21 @@ BEGIN
     RETURN wanted;
 END $$;
 
--- How many columns an `affects` query finds. As a view, so that PostgreSQL checks it and tells which tables it reads.
-CREATE OR REPLACE FUNCTION sluice.check_affects(relation regclass, stream text, affects text) RETURNS integer
+-- How many columns a query from a row, $1, finds; `what` it is for. As a view, so that PostgreSQL checks it and tells which tables it reads.
+CREATE OR REPLACE FUNCTION sluice.check_row_query(what text, relation regclass, stream text, query text) RETURNS integer
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     width integer;
     part record;
-    reader regrole := (SELECT sluice.reader_of(s) FROM sluice.stream AS s WHERE s.name = check_affects.stream);
+    reader regrole := (SELECT sluice.reader_of(s) FROM sluice.stream AS s WHERE s.name = check_row_query.stream);
     ungranted text[];
 BEGIN
     BEGIN
         EXECUTE format('CREATE TEMPORARY VIEW sluice_keys AS SELECT k.* FROM (SELECT NULL::%s AS image) AS "the changed row" CROSS JOIN LATERAL (%s) AS k',
-            relation, sluice.affects_query(affects, '"the changed row".image'));
+            relation, sluice.affects_query(query, '"the changed row".image'));
     EXCEPTION
         WHEN undefined_table OR undefined_function OR undefined_object THEN
-            RAISE EXCEPTION 'track %: affects: %', relation, SQLERRM
+            RAISE EXCEPTION '%: %', what, SQLERRM
                 USING ERRCODE = SQLSTATE, HINT = 'It runs in other sessions than yours: name tables, functions, types and operators with their schema.';
     END;
     SELECT count(*) INTO width FROM pg_attribute WHERE attrelid = 'pg_temp.sluice_keys'::regclass AND attnum > 0;
@@ -136,13 +136,13 @@ BEGIN
         WHERE r.ev_class = 'pg_temp.sluice_keys'::regclass AND c.oid <> r.ev_class
     LOOP
         IF part.relpersistence = 't' THEN
-            RAISE EXCEPTION 'track %: affects reads the temporary table %, which is of your session alone', check_affects.relation, part.relation
+            RAISE EXCEPTION '% reads the temporary table %, which is of your session alone', what, part.relation
                 USING ERRCODE = 'wrong_object_type', HINT = 'Name tables with their schema.';
         END IF;
         PERFORM sluice.grant_read(part.relation, ARRAY[reader]);
     END LOOP;
     DROP VIEW pg_temp.sluice_keys;
-    PERFORM sluice.refuse_ungranted(format('%s may not let %s run affects of %s', current_user, reader, relation), ungranted);
+    PERFORM sluice.refuse_ungranted(format('%s: %s may not let %s run it', what, current_user, reader), ungranted);
     RETURN width;
 END $$;
 
@@ -270,6 +270,7 @@ BEGIN
             USING ERRCODE = 'undefined_object', HINT = 'Those that there are: SELECT name FROM sluice.stream WHERE follows IS NULL.';
     END IF;
     PERFORM sluice.drop_all_triggers(ARRAY(SELECT t.id FROM sluice.tracked AS t WHERE t.stream = drop_stream.stream));
+    PERFORM sluice.forget_buckets(stream);
     DELETE FROM sluice.tracked AS t WHERE t.stream = drop_stream.stream;
     PERFORM sluice.forget_stream(s.name) FROM sluice.stream AS s WHERE coalesce(s.follows, s.name) = drop_stream.stream;
     DELETE FROM sluice.stream AS s WHERE s.name = drop_stream.stream;

@@ -470,7 +470,7 @@ BEGIN
         WHERE first.updated_at < now - interval '1 year');
     GET DIAGNOSTICS rows = ROW_COUNT;
     removed := removed + rows;
-    removed := removed + sluice.forget_rejects(500, now);
+    removed := removed + sluice.forget_rejects(500, now) + sluice.forget_synced(500, now);
     DELETE FROM sluice.stream_fault AS f WHERE f.at < now - keep;   -- its words may quote a value
     DELETE FROM sluice.dead_letter AS l
     WHERE l.id IN (

@@ -17,6 +17,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.lease, sluice.dead_letter, sluice
 -- What was done stays on record: the functions add to the audit by `audit` and `redrive`, and change nothing in it.
 GRANT SELECT ON sluice.audit TO sluice_app;
 GRANT SELECT, INSERT, UPDATE ON sluice.ingest_position, sluice.ingest_stats TO sluice_app;
+GRANT SELECT, UPDATE ON sluice.sync_head TO sluice_app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.bucket, sluice.bucket_item TO sluice_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.ingest_rejects, sluice.ingest_deleted, sluice.ingest_listed TO sluice_app;
 
 GRANT EXECUTE ON FUNCTION
@@ -28,8 +30,8 @@ GRANT EXECUTE ON FUNCTION
     sluice.checkpoint_problem(sluice.checkpoint, bigint, integer), sluice.replay(text, text, text, boolean), sluice.expand_replay(sluice.expansion, integer),
     sluice.page(text, bigint, integer), sluice.advance(text, bigint), sluice.finish(text),
     sluice.pause(text), sluice.resume(text),
-    sluice.column_types(regclass, text[]), sluice.key_expression(text, text[]), sluice.fields_of(sluice.target), sluice.mapped_fields(jsonb), sluice.copied_fields(jsonb), sluice.document_fields(jsonb, regclass), sluice.texts_of(sluice.target), sluice.read_query(sluice.stream, text[], text[]),
-    sluice.documents_query(sluice.stream, text[], text[]), sluice.reader_of(sluice.stream), sluice.reader_function(regrole), sluice.has_reader(regrole),
+    sluice.column_types(regclass, text[]), sluice.key_expression(text, text[]), sluice.fields_of(sluice.target), sluice.mapped_fields(jsonb), sluice.copied_fields(jsonb), sluice.document_fields(jsonb, regclass), sluice.texts_of(sluice.target), sluice.read_query(sluice.stream, text[], text[], text),
+    sluice.documents_query(sluice.stream, text[], text[], text), sluice.buckets_of(sluice.target), sluice.reader_of(sluice.stream), sluice.reader_function(regrole), sluice.has_reader(regrole),
     sluice.as_reader(sluice.stream, text, text), sluice.ask(sluice.stream, text, text[]),
     sluice.answers_for_another(text, text, text), sluice.wait(text, text, bigint[]), sluice.waited(text, integer), sluice.look_later(text, boolean, text[], text[], interval), sluice.note_fault(text, text, text),
     sluice.direct_targets(), sluice.rest(text, text, interval), sluice.forget_refusals(text, text, text[]),
@@ -66,6 +68,7 @@ GRANT EXECUTE ON FUNCTION
     sluice.confirm_differences(text, text, text), sluice.repair_differences(text, text, text, integer), sluice.is_repairable(text, bigint), sluice.is_to_be_repaired(sluice.difference, sluice.validation),
     sluice.end_validation(text, text, text), sluice.want_repair(text, text, text[], text, text), sluice.has_room(text, text, text), sluice.validation_status(),
     sluice.ingest_columns(regclass, jsonb, jsonb), sluice.ingests(), sluice.ingest_status(), sluice.count_ingest(text, text[], bigint[]), sluice.forget_rejects(integer, timestamptz),
+    sluice.take_store_over(interval), sluice.store_documents(bigint, text, text[], bigint[], text[]), sluice.forget_synced(integer, timestamptz),
     sluice.base_type(oid)
 TO sluice_app;
 

@@ -10,15 +10,16 @@ use crate::{
     error::{Error, query},
 };
 
-const MIGRATIONS: [(i32, &str, &str); 4] = [
+const MIGRATIONS: [(i32, &str, &str); 5] = [
     (1, "log", include_str!("../../../migrations/V1__log.sql")),
     (2, "streams", include_str!("../../../migrations/V2__streams.sql")),
     (3, "operations", include_str!("../../../migrations/V3__operations.sql")),
     (4, "ingest", include_str!("../../../migrations/V4__ingest.sql")),
+    (5, "sync", include_str!("../../../migrations/V5__sync.sql")),
 ];
 
 /// In the order in which one needs the other.
-static FUNCTIONS: [(&str, &str); 18] = [
+static FUNCTIONS: [(&str, &str); 19] = [
     ("1_log", include_str!("../../../migrations/functions/1_log.sql")),
     ("2_mappings", include_str!("../../../migrations/functions/2_mappings.sql")),
     ("2_sources", include_str!("../../../migrations/functions/2_sources.sql")),
@@ -33,6 +34,7 @@ static FUNCTIONS: [(&str, &str); 18] = [
     ("5_operations", include_str!("../../../migrations/functions/5_operations.sql")),
     ("6_admin", include_str!("../../../migrations/functions/6_admin.sql")),
     ("6_generations", include_str!("../../../migrations/functions/6_generations.sql")),
+    ("6_sync", include_str!("../../../migrations/functions/6_sync.sql")),
     ("6_validation", include_str!("../../../migrations/functions/6_validation.sql")),
     ("7_ingest", include_str!("../../../migrations/functions/7_ingest.sql")),
     ("8_grants", include_str!("../../../migrations/functions/8_grants.sql")),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-/// Keeps Elasticsearch, ClickHouse and Kafka in step with PostgreSQL.
+/// Keeps Elasticsearch, ClickHouse, Kafka and clients in step with PostgreSQL.
 ///
 /// Configuration comes from the environment, and from a file of variables beside it; docs/configuration.md lists them. PostgreSQL
 /// and Elasticsearch are all that is needed:
@@ -109,6 +109,8 @@ pub enum Part {
     Clickhouse,
     /// Drain the log into Kafka
     Kafka,
+    /// Drain the log into the store that clients pull from; where there is a SYNC_ISSUER
+    Sync,
     /// Compare all streams with their targets within VALIDATE_WITHIN, again and again
     Validate,
     /// Pull from the sources that sluice.define_ingest names; where there is an ORIGIN_URL, or by this name

@@ -27,18 +27,20 @@ pub enum Planned {
     Indexer(indexer::Config, usize),
     Clickhouse(sluice_clickhouse::Config),
     Kafka(kafka::Config),
+    Sync(sluice_sync::Config),
     Validate(validate::Config),
     Ingest(ingest::Config),
     /// ADMIN_ADDRESS: where the dashboard and the API are.
     Admin(SocketAddr),
 }
 
-const ALL: [Part; 8] = [
+const ALL: [Part; 9] = [
     Part::Elasticsearch,
     Part::Trigger,
     Part::Indexer,
     Part::Clickhouse,
     Part::Kafka,
+    Part::Sync,
     Part::Validate,
     Part::Ingest,
     Part::Admin,
@@ -56,6 +58,7 @@ impl Plan {
             Part::Trigger | Part::Indexer => is_queued,
             Part::Clickhouse => environment.has("CLICKHOUSE_SECRET_ARN"),
             Part::Kafka => environment.has("KAFKA_BROKERS"),
+            Part::Sync => environment.has("SYNC_ISSUER"),
             Part::Validate => true,
             Part::Ingest => environment.has("ORIGIN_URL"),
             Part::Admin => environment.has("ADMIN_SECRET_ARN"),
@@ -80,6 +83,7 @@ impl Plan {
                 wrong.note(sluice_clickhouse::Config::from_env(environment.env())).map(Planned::Clickhouse)
             }
             Part::Kafka => wrong.note(kafka::Config::from_env(environment.env())).map(Planned::Kafka),
+            Part::Sync => wrong.note(sluice_sync::Config::from_env(environment.env())).map(Planned::Sync),
             Part::Validate => wrong.note(validate::Config::from_env(environment.env())).map(Planned::Validate),
             Part::Ingest => wrong.note(ingest::Config::from_env(environment.env())).map(Planned::Ingest),
             Part::Admin => {
@@ -140,10 +144,14 @@ mod tests {
         let targets = [
             ("CLICKHOUSE_URL", "http://host:8123"),
             ("KAFKA_BROKERS", "host:9092"),
+            ("SYNC_ISSUER", "https://issuer.example.com/"),
             ("ORIGIN_URL", "https://origin.example.com/"),
             ("ADMIN_TOKEN", "an operator's token"),
         ];
-        assert_eq!(names(&targets, &[]), ["Elasticsearch", "Clickhouse", "Kafka", "Validate", "Ingest", "Admin"]);
+        assert_eq!(
+            names(&targets, &[]),
+            ["Elasticsearch", "Clickhouse", "Kafka", "Sync", "Validate", "Ingest", "Admin"]
+        );
     }
 
     #[test]

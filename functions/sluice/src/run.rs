@@ -174,6 +174,7 @@ async fn work_on(part: Planned, aws: &SdkConfig, secrets: &Secrets, admin: Admin
         Planned::Trigger(config) => trigger::new(config, secrets, sqs()).run(&stop).await,
         Planned::Clickhouse(config) => sluice_clickhouse::new(config, secrets).run(&stop).await,
         Planned::Kafka(config) => kafka::new(config, secrets).run(&stop).await,
+        Planned::Sync(config) => sluice_sync::new(config, secrets).run(&stop).await,
         Planned::Indexer(config, batches) => {
             let indexer::Config { search, database, settings } = config;
             let queue_url = settings.queue_url.clone();

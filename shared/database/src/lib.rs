@@ -17,6 +17,7 @@ mod session;
 mod source;
 pub mod streams;
 pub mod subscriptions;
+pub mod sync;
 mod tls;
 pub mod validation;
 
@@ -27,7 +28,7 @@ pub use session::{Answers, Connect, Connection, Postgres, Session};
 pub use source::{Documents, Read, ReadError, Stream, flight_name, of_name, stream, streams};
 
 /// The newest migration that this code relies on. A function that finds an older schema says "run migrate".
-pub const REQUIRED_SCHEMA: i32 = 4;
+pub const REQUIRED_SCHEMA: i32 = 5;
 
 /// What PostgreSQL, or the way to it, said, in one line.
 ///

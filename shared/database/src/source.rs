@@ -170,7 +170,7 @@ pub async fn stream(client: &Client, subscription: &str, name: &str) -> Result<O
 
 async fn list(client: &Client, subscription: &str, name: Option<&str>) -> Result<Vec<Stream>, tokio_postgres::Error> {
     let query = "SELECT s.name, s.source, t.stream IS NOT NULL AND g.state IS DISTINCT FROM 'dropped', t.live_index,
-             CASE WHEN t.stream IS NOT NULL THEN sluice.read_query(s, sluice.fields_of(t), sluice.texts_of(t)) END,
+             CASE WHEN t.stream IS NOT NULL THEN sluice.read_query(s, sluice.fields_of(t), sluice.texts_of(t), sluice.buckets_of(t)) END,
              CASE WHEN t.stream IS NOT NULL THEN sluice.source_problem(s, sluice.fields_of(t)) END,
              EXISTS (SELECT FROM sluice.stream_fault AS f WHERE f.subscription = t.subscription AND f.stream = s.name),
              CASE WHEN t.subscription <> 'elasticsearch' THEN t.live_mapping END,

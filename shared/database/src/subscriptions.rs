@@ -10,6 +10,8 @@ pub const ELASTICSEARCH: &str = "elasticsearch";
 pub const CLICKHOUSE: &str = "clickhouse";
 /// The one whose changes go straight to Kafka.
 pub const KAFKA: &str = "kafka";
+/// The one whose changes go to clients, by way of tables of PostgreSQL.
+pub const SYNC: &str = "sync";
 
 /// A reader of the log, and how far it is.
 #[derive(Clone, Debug)]

@@ -5,6 +5,7 @@ export const TARGETS: Record<Target, string> = {
   elasticsearch: 'Elasticsearch',
   clickhouse: 'ClickHouse',
   kafka: 'Kafka',
+  sync: 'Live sync',
 };
 
 export function isTarget(name: string): name is Target {
@@ -22,5 +23,5 @@ export function streamIn(stream: string, target: string): string {
 
 /** What a stream has there. */
 export function placeAt(target: string): string {
-  return target === 'clickhouse' ? 'table' : target === 'kafka' ? 'topic' : 'index';
+  return target === 'clickhouse' ? 'table' : target === 'kafka' ? 'topic' : target === 'sync' ? 'store' : 'index';
 }

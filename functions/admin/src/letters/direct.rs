@@ -23,7 +23,7 @@ impl Name {
     /// `None`: it is called otherwise, and is the queue's.
     pub fn parse(text: &str) -> Option<Self> {
         let (target, id) = text.split_once('-')?;
-        let target = [Target::Elasticsearch, Target::Clickhouse, Target::Kafka]
+        let target = [Target::Elasticsearch, Target::Clickhouse, Target::Kafka, Target::Sync]
             .into_iter()
             .find(|known| known.name() == target)?;
         // As it is written, and in no other way.

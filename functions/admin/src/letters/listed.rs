@@ -1,7 +1,7 @@
 //! What a list of letters has in it: the queue's, and those of direct targets.
 
 use database::refusals;
-use database::subscriptions::{CLICKHOUSE, ELASTICSEARCH, KAFKA};
+use database::subscriptions::{CLICKHOUSE, ELASTICSEARCH, KAFKA, SYNC};
 use message::Op;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -25,6 +25,7 @@ pub enum Target {
     /// Directly, as all that follow: its letters are in PostgreSQL.
     Clickhouse,
     Kafka,
+    Sync,
 }
 
 impl Target {
@@ -34,6 +35,7 @@ impl Target {
             Self::Elasticsearch => ELASTICSEARCH,
             Self::Clickhouse => CLICKHOUSE,
             Self::Kafka => KAFKA,
+            Self::Sync => SYNC,
         }
     }
 }
@@ -43,7 +45,7 @@ impl Target {
 pub struct DeadLetter {
     /// By which it is redriven or discarded: SQS's id, or of a direct target's letter the target and a number, `clickhouse-7`.
     pub message_id: String,
-    /// Where the change could not be delivered: elasticsearch, clickhouse or kafka.
+    /// Where the change could not be delivered: elasticsearch, clickhouse, kafka or sync.
     pub target: String,
     /// The stream; none where the message could not be read.
     pub stream: Option<String>,

@@ -76,6 +76,12 @@ const ROWS: &str = "
     INSERT INTO sluice.ingest SELECT 'items', 'http', 'https://example.org', NULL, 'demo.item', 'id', 'value', '{\"/id\": \"id\"}', '{}', '{}', '{}';
     INSERT INTO sluice.delivery_history (subscription, at, pending_rows, totals)
         SELECT 'elasticsearch', now() - interval '1 day' + n * interval '1 ms', 1, '{}' FROM generate_series(1, 50000) AS n;
+    INSERT INTO sluice.target (subscription, stream, mapping, live_mapping, live_index) SELECT 'sync', 'items', m, m, 'sluice.bucket_item' FROM CAST('{\"properties\": {\"id\": {}}, \"bucket\": \"SELECT $1.id\"}' AS jsonb) AS m;
+    INSERT INTO sluice.bucket (stream, name, seq, count, checksum) SELECT 'items', 'b' || n, 50000, 1, 7 FROM generate_series(0, 999) AS n;
+    INSERT INTO sluice.bucket_item (stream, bucket, key, seq, version, deleted_at, document, checksum)
+        SELECT 'items', 'b' || n % 1000, n, n, 7, CASE WHEN n % 2 = 0 THEN now() - interval '40 days' END, CASE WHEN n % 2 = 1 THEN '{}' END, CASE WHEN n % 2 = 1 THEN 7 END
+        FROM generate_series(1, 50000) AS n;
+    UPDATE sluice.sync_head SET seq = 50000;
     INSERT INTO sluice.outbox (stream, key, op) SELECT 'items', n, 'upsert' FROM generate_series(1, 50000) AS n;
     INSERT INTO sluice.outbox (stream, op, tracked, payload)
         SELECT 'items', 'fan_out', (SELECT min(id) FROM sluice.tracked WHERE affects IS NOT NULL), format('{\"id\": %s, \"item_id\": %s}', n, n)::json
@@ -83,7 +89,7 @@ const ROWS: &str = "
     INSERT INTO sluice.outbox (stream, key, op) SELECT 'unborn', n, 'upsert' FROM generate_series(1, 2000) AS n";
 
 /// How each function is called as its caller calls it, or in a harder way. One that has no line here fails the test.
-const CALLS: [(&str, &str); 168] = [
+const CALLS: [(&str, &str); 172] = [
     ("abort_generation", "SELECT sluice.abort_generation('items', 'operator', NULL)"),
     ("advance", "SELECT sluice.advance('elasticsearch', 1)"),
     ("answers_for_another", "SELECT sluice.answers_for_another('elasticsearch', 'items', '7')"),
@@ -99,6 +105,7 @@ const CALLS: [(&str, &str); 168] = [
     ("beat", "SELECT sluice.beat()"),
     ("behind", "SELECT sluice.behind('demo.item')"),
     ("begin_interval", "SELECT sluice.begin_interval(s) FROM sluice.subscription AS s"),
+    ("buckets_of", "SELECT sluice.buckets_of(t) FROM sluice.target AS t"),
     ("can_be_copied", "SELECT sluice.can_be_copied(g) FROM sluice.generation AS g"),
     ("change_places", "SELECT sluice.change_places('items.g2', '1 day', 'takeover', 'operator', NULL)"),
     ("check_generation", "SELECT sluice.check_generation('items.g3')"),
@@ -189,6 +196,12 @@ const CALLS: [(&str, &str); 168] = [
     ),
     ("forget_old", "SELECT sluice.forget_old()"),
     ("forget_rejects", "SELECT sluice.forget_rejects()"),
+    ("forget_synced", "SELECT sluice.forget_synced()"),
+    ("take_store_over", "SELECT sluice.take_store_over('30 days')"),
+    (
+        "store_documents",
+        "SELECT sluice.store_documents(0, 'items', ARRAY(SELECT n::text FROM generate_series(49001, 51000) AS n), array_fill(8::bigint, '{2000}'), array_fill('{\"buckets\": [\"b1\", \"b2\"], \"document\": {\"id\": 1}}'::text, '{2000}'))",
+    ),
     ("frontier", "SELECT sluice.frontier('elasticsearch')"),
     ("has_arrived", "SELECT sluice.has_arrived('elasticsearch', pg_current_snapshot(), 'items', true, NULL)"),
     ("has_arrived", "SELECT sluice.has_arrived('elasticsearch', '1:1:', 'items', true, NULL)"),
