@@ -92,6 +92,37 @@ BEGIN
     END IF;
 END $$;
 
+-- The buckets that the bearer of these claims may read: those that each stream's `readers` gives, asked with the rights of the stream's
+-- reader; of all streams, or of one, and there the one bucket. SL004: such a function fails, or gives more than 1,000. What it said may
+-- quote the claims, and is not told.
+CREATE OR REPLACE FUNCTION sluice.readable_buckets(claims text, stream text DEFAULT NULL, bucket text DEFAULT NULL) RETURNS TABLE (of_stream text, name text)
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    known record;
+    asked record;
+BEGIN
+    FOR known IN
+        SELECT s AS stream, t.live_mapping ->> 'readers' AS readers
+        FROM sluice.target AS t JOIN sluice.stream AS s ON s.name = t.stream
+        WHERE t.subscription = 'sync' AND t.stream = coalesce(readable_buckets.stream, t.stream)
+        ORDER BY s.name
+    LOOP
+        of_stream := (known.stream).name;
+        BEGIN
+            SELECT * INTO asked FROM sluice.ask(known.stream,
+                format('SELECT count(*), array_agg(b.name), NULL::text[] FROM (SELECT DISTINCT r.name FROM %s($1[1]::jsonb) AS r(name) WHERE r.name IS NOT NULL LIMIT 1001) AS b', known.readers),
+                ARRAY[claims]);
+        EXCEPTION
+            WHEN OTHERS THEN                    -- a time-out is none of them
+                RAISE EXCEPTION 'stream %: % cannot say who may read what [%]', of_stream, known.readers, SQLSTATE USING ERRCODE = 'SL004';
+        END;
+        IF asked.n > 1000 THEN
+            RAISE EXCEPTION 'stream %: % gives more than 1000 buckets', of_stream, known.readers USING ERRCODE = 'SL004';
+        END IF;
+        RETURN QUERY SELECT of_stream, n FROM unnest(asked.texts) AS n WHERE n = coalesce(readable_buckets.bucket, n) ORDER BY n COLLATE "C";
+    END LOOP;
+END $$;
+
 -- An expression for the names of the buckets that a document is in; NULL: the target has none. It is of the row "the row".image.
 CREATE OR REPLACE FUNCTION sluice.buckets_of(target sluice.target) RETURNS text
 LANGUAGE sql STABLE AS $$

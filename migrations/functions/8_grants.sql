@@ -68,7 +68,7 @@ GRANT EXECUTE ON FUNCTION
     sluice.confirm_differences(text, text, text), sluice.repair_differences(text, text, text, integer), sluice.is_repairable(text, bigint), sluice.is_to_be_repaired(sluice.difference, sluice.validation),
     sluice.end_validation(text, text, text), sluice.want_repair(text, text, text[], text, text), sluice.has_room(text, text, text), sluice.validation_status(),
     sluice.ingest_columns(regclass, jsonb, jsonb), sluice.ingests(), sluice.ingest_status(), sluice.count_ingest(text, text[], bigint[]), sluice.forget_rejects(integer, timestamptz),
-    sluice.take_store_over(interval), sluice.store_documents(bigint, text, text[], bigint[], text[]), sluice.forget_synced(integer, timestamptz),
+    sluice.readable_buckets(text, text, text), sluice.take_store_over(interval), sluice.store_documents(bigint, text, text[], bigint[], text[]), sluice.forget_synced(integer, timestamptz),
     sluice.base_type(oid)
 TO sluice_app;
 

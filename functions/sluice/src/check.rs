@@ -207,7 +207,7 @@ async fn check_target(part: &Planned, aws: &SdkConfig, secrets: &Secrets, findin
         }
         Planned::Elasticsearch(_)
         | Planned::Trigger(_)
-        | Planned::Sync(_)
+        | Planned::Sync(..)
         | Planned::Validate(_)
         | Planned::Ingest(_)
         | Planned::Admin(_) => {}

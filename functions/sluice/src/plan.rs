@@ -27,7 +27,8 @@ pub enum Planned {
     Indexer(indexer::Config, usize),
     Clickhouse(sluice_clickhouse::Config),
     Kafka(kafka::Config),
-    Sync(sluice_sync::Config),
+    /// SYNC_ADDRESS: where clients ask.
+    Sync(sluice_sync::Config, SocketAddr),
     Validate(validate::Config),
     Ingest(ingest::Config),
     /// ADMIN_ADDRESS: where the dashboard and the API are.
@@ -70,6 +71,7 @@ impl Plan {
         let mut own = environment.env();
         let health_address = address(&mut own, "HEALTH_ADDRESS", SocketAddr::from(([0, 0, 0, 0], 8080)));
         let admin_address = address(&mut own, "ADMIN_ADDRESS", SocketAddr::from(([127, 0, 0, 1], 8081)));
+        let sync_address = address(&mut own, "SYNC_ADDRESS", SocketAddr::from(([127, 0, 0, 1], 8082)));
         let batches = own.parsed("INDEXER_BATCHES", 4, "a number of batches from 1 to 64", |n| (1..=64).contains(n));
         wrong.note(own.finish());
 
@@ -83,7 +85,9 @@ impl Plan {
                 wrong.note(sluice_clickhouse::Config::from_env(environment.env())).map(Planned::Clickhouse)
             }
             Part::Kafka => wrong.note(kafka::Config::from_env(environment.env())).map(Planned::Kafka),
-            Part::Sync => wrong.note(sluice_sync::Config::from_env(environment.env())).map(Planned::Sync),
+            Part::Sync => wrong
+                .note(sluice_sync::Config::from_env(environment.env()))
+                .map(|config| Planned::Sync(config, sync_address)),
             Part::Validate => wrong.note(validate::Config::from_env(environment.env())).map(Planned::Validate),
             Part::Ingest => wrong.note(ingest::Config::from_env(environment.env())).map(Planned::Ingest),
             Part::Admin => {
@@ -145,6 +149,7 @@ mod tests {
             ("CLICKHOUSE_URL", "http://host:8123"),
             ("KAFKA_BROKERS", "host:9092"),
             ("SYNC_ISSUER", "https://issuer.example.com/"),
+            ("SYNC_AUDIENCE", "app"),
             ("ORIGIN_URL", "https://origin.example.com/"),
             ("ADMIN_TOKEN", "an operator's token"),
         ];

@@ -53,7 +53,7 @@ pub async fn run(environment: &Environment, parts: &[Part]) -> Ended {
     let admin = Admin::with_clients(plan.admin.clone(), secrets.clone(), aws_sdk_sqs::Client::new(&aws));
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
-    match listen(&plan, &admin, &stop).await {
+    match listen(&plan, &secrets, &admin, &stop).await {
         Ok(servers) => servers.into_iter().for_each(|server| {
             tasks.spawn(server);
         }),
@@ -129,7 +129,7 @@ fn with_variables(mut loader: ConfigLoader, env: &Env) -> ConfigLoader {
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-async fn listen(plan: &Plan, admin: &Admin, stop: &CancellationToken) -> Result<Vec<Task>, String> {
+async fn listen(plan: &Plan, secrets: &Secrets, admin: &Admin, stop: &CancellationToken) -> Result<Vec<Task>, String> {
     let mut servers: Vec<Task> = vec![];
     let bind = async |address, what: &str| {
         let cannot = |error| format!("nobody can listen at {address}: {error}");
@@ -143,6 +143,12 @@ async fn listen(plan: &Plan, admin: &Admin, stop: &CancellationToken) -> Result<
         if let Planned::Admin(address) = part {
             let listener = bind(*address, "dashboard and API").await?;
             servers.push(Box::pin(serve::serve(listener, admin::router(admin.clone()), stop.clone())));
+        }
+        if let Planned::Sync(config, address) = part {
+            let router = sluice_sync::serve(config.clone(), secrets)
+                .map_err(|error| format!("nobody can ask SYNC_ISSUER for its keys: {error}"))?;
+            let listener = bind(*address, "live sync").await?;
+            servers.push(Box::pin(serve::serve(listener, router, stop.clone())));
         }
     }
     Ok(servers)
@@ -174,7 +180,7 @@ async fn work_on(part: Planned, aws: &SdkConfig, secrets: &Secrets, admin: Admin
         Planned::Trigger(config) => trigger::new(config, secrets, sqs()).run(&stop).await,
         Planned::Clickhouse(config) => sluice_clickhouse::new(config, secrets).run(&stop).await,
         Planned::Kafka(config) => kafka::new(config, secrets).run(&stop).await,
-        Planned::Sync(config) => sluice_sync::new(config, secrets).run(&stop).await,
+        Planned::Sync(config, _) => sluice_sync::new(config, secrets).run(&stop).await,
         Planned::Indexer(config, batches) => {
             let indexer::Config { search, database, settings } = config;
             let queue_url = settings.queue_url.clone();

@@ -1,8 +1,12 @@
 use std::time::Duration;
 
+use axum::http::HeaderValue;
 use config::{Env, Error};
 use database::subscriptions::SYNC;
 use telemetry::Metrics;
+use url::Url;
+
+use crate::token;
 
 /// What the environment says, checked.
 #[derive(Clone, Debug)]
@@ -15,6 +19,10 @@ pub struct Config {
     pub drain: drain::Settings,
     /// SYNC_RETENTION: how long deletes are kept. A client that was away for longer begins anew.
     pub keep: Duration,
+    /// Whose tokens are taken.
+    pub tokens: token::Settings,
+    /// SYNC_ORIGINS: whose pages may ask from a browser, `https://app.example.com`, with commas between them.
+    pub origins: Vec<HeaderValue>,
 }
 
 impl Config {
@@ -28,6 +36,8 @@ impl Config {
             metrics: Metrics::from_env(&mut env, "sync"),
             drain: drain::Settings::from_env(SYNC, &mut env),
             keep: env.duration("SYNC_RETENTION", Duration::from_hours(30 * 24)),
+            tokens: token::Settings::from_env(&mut env),
+            origins: origins(&mut env),
         };
         // A client pulls every 30 seconds, and may be asleep for a night.
         if config.keep < Duration::from_hours(1) {
@@ -38,17 +48,63 @@ impl Config {
     }
 }
 
+fn origins(env: &mut Env) -> Vec<HeaderValue> {
+    let given = env.optional("SYNC_ORIGINS").unwrap_or_default();
+    let mut origins = vec![];
+    for origin in given.split(',').map(str::trim).filter(|origin| !origin.is_empty()) {
+        let is_right = Url::parse(origin).is_ok_and(|url| url.origin().ascii_serialization() == origin);
+        match HeaderValue::from_str(origin) {
+            Ok(value) if is_right => origins.push(value),
+            _ => {
+                env.problem("SYNC_ORIGINS must be origins, as in https://app.example.com, with commas between them");
+                return vec![];
+            }
+        }
+    }
+    origins
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn all_that_is_wrong_is_told_at_once() {
-        let error =
-            Config::from_env(Env::from_pairs([("DRAIN", "twice"), ("SYNC_RETENTION", "5m")])).unwrap_err().problems;
-        let text = error.join("\n");
-        for name in ["DATABASE_SECRET_ARN", "DRAIN", "SYNC_RETENTION must be 1h or more"] {
+        let pairs = [
+            ("DRAIN", "twice"),
+            ("SYNC_RETENTION", "5m"),
+            ("SYNC_ISSUER", "http://issuer.example.com"),
+            ("SYNC_ORIGINS", "https://s3cret.example.com/"),
+        ];
+        let text = Config::from_env(Env::from_pairs(pairs)).unwrap_err().problems.join("\n");
+        for name in [
+            "DATABASE_SECRET_ARN",
+            "DRAIN",
+            "SYNC_RETENTION must be 1h or more",
+            "SYNC_ISSUER must",
+            "SYNC_AUDIENCE is missing",
+            "SYNC_ORIGINS must",
+        ] {
             assert!(text.contains(name), "{name} is not named in:\n{text}");
+        }
+        assert!(!text.contains("s3cret"), "{text}");
+    }
+
+    #[test]
+    fn an_issuer_is_asked_by_tls_alone_but_on_this_machine() {
+        for (issuer, is_right) in [
+            ("https://issuer.example.com", true),
+            ("https://issuer.example.com/realms/a", true),
+            ("http://127.0.0.1:8080/realms/a", true),
+            ("http://localhost:8080", true),
+            ("http://[::1]:8080", true),
+            ("http://localhost.example.com", false),
+            ("http://10.0.0.1", false),
+            ("issuer.example.com", false),
+            ("file:///etc/passwd", false),
+        ] {
+            let pairs = [("DATABASE_SECRET_ARN", "arn"), ("SYNC_AUDIENCE", "app"), ("SYNC_ISSUER", issuer)];
+            assert_eq!(Config::from_env(Env::from_pairs(pairs)).is_ok(), is_right, "{issuer}");
         }
     }
 }

@@ -2,9 +2,17 @@
 
 #[path = "main/definition.rs"]
 mod definition;
+#[path = "main/issuer.rs"]
+mod issuer;
+#[path = "main/pulls.rs"]
+mod pulls;
 #[path = "main/retention.rs"]
 mod retention;
+#[path = "main/site.rs"]
+mod site;
 #[path = "main/store.rs"]
 mod store;
+#[path = "main/tokens.rs"]
+mod tokens;
 #[path = "main/world.rs"]
 mod world;

@@ -1,15 +1,17 @@
-//! The store of the direct target `sync`: which documents are in which buckets.
+//! The store of the direct target `sync`: which documents are in which buckets, who may read those, and what clients pull.
 
 use std::time::Duration;
 
 use telemetry::call;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Error};
 
 use crate::source::PEER;
 
 /// What [`store`] fails with where another drainer has taken over.
 pub const OVERTAKEN: &str = "SL003";
+/// What [`list_readable`] fails with where the function that says who may read what fails, or gives too much.
+pub const READERS_FAIL: &str = "SL004";
 
 /// Documents of one stream, as a step of the drain has read them. Of each key one.
 #[derive(Debug, Default)]
@@ -20,6 +22,54 @@ pub struct Documents {
     pub versions: Vec<i64>,
     /// `{"buckets": […], "document": …}`; `None`: there is no such row.
     pub documents: Vec<Option<String>>,
+}
+
+/// A bucket's name, of one stream.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name {
+    /// The stream.
+    pub stream: String,
+    /// The bucket.
+    pub bucket: String,
+}
+
+/// What a bucket has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bucket {
+    /// Which one.
+    pub name: Name,
+    /// Of its last change; 0: it never had any.
+    pub seq: i64,
+    /// Documents that are in it.
+    pub count: i64,
+    /// The sum of theirs, modulo 2³².
+    pub checksum: i64,
+    /// Deletes up to this seq may be forgotten.
+    pub floor: i64,
+}
+
+/// A document in a bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// In which one.
+    pub name: Name,
+    /// The document's key as text.
+    pub key: String,
+    /// Of its last change.
+    pub seq: i64,
+    /// JSON; `None`: it was deleted, or is not in the bucket any more.
+    pub document: Option<String>,
+    /// Below 2³²; a delete has none.
+    pub checksum: Option<i64>,
+}
+
+/// How much of something is read at once, at most; but one item, at least.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit {
+    /// Items.
+    pub items: i64,
+    /// Bytes of their documents.
+    pub bytes: i64,
 }
 
 /// Makes the caller the only one that writes to the store, and says how long deletes are kept: the epoch of its writes.
@@ -37,4 +87,134 @@ pub async fn store(client: &Client, epoch: i64, stream: &str, documents: &Docume
     let statement = "SELECT sluice.store_documents($1, $2, $3, $4, $5)";
     let parameters: [&(dyn ToSql + Sync); 5] = [&epoch, &stream, keys, versions, documents];
     call(PEER, "store_documents", client.execute(statement, &parameters)).await.map(drop)
+}
+
+/// Begins a transaction of one moment, in which each statement may take so long and nothing is written.
+pub async fn begin_reading(client: &Client, patience: Duration) -> Result<(), Error> {
+    let begin = format!(
+        "START TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = {}",
+        patience.as_millis()
+    );
+    call(PEER, "begin", client.batch_execute(&begin)).await
+}
+
+/// Lists the buckets that the bearer of these claims may read: of all streams, of one, or the one bucket.
+///
+/// # Errors
+/// [`READERS_FAIL`], with a message that says whose; it quotes nothing of the claims.
+pub async fn list_readable(
+    client: &Client,
+    claims: &str,
+    stream: Option<&str>,
+    bucket: Option<&str>,
+) -> Result<Vec<Name>, Error> {
+    let query = "SELECT of_stream, name FROM sluice.readable_buckets($1, $2, $3)";
+    let parameters: [(&(dyn ToSql + Sync), Type); 3] =
+        [(&claims, Type::TEXT), (&stream, Type::TEXT), (&bucket, Type::TEXT)];
+    let rows = call(PEER, "readable_buckets", client.query_typed(query, &parameters)).await?;
+    Ok(rows.iter().map(|row| Name { stream: row.get(0), bucket: row.get(1) }).collect())
+}
+
+/// The last seq that was drawn.
+pub async fn read_head(client: &Client) -> Result<i64, Error> {
+    let row = call(PEER, "read_head", client.query_typed("SELECT seq FROM sluice.sync_head", &[])).await?;
+    Ok(row.first().map_or(0, |row| row.get(0)))
+}
+
+/// What these buckets have, in the same order. One that never had anything is empty.
+pub async fn list_buckets(client: &Client, names: &[Name]) -> Result<Vec<Bucket>, Error> {
+    let query = "SELECT n.stream, n.name, coalesce(b.seq, 0), coalesce(b.count, 0), coalesce(b.checksum, 0), coalesce(b.floor, 0)
+         FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS n(stream, name, position)
+         LEFT JOIN sluice.bucket AS b ON b.stream = n.stream AND b.name = n.name
+         ORDER BY n.position";
+    let (streams, buckets) = unzipped(names);
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&streams, Type::TEXT_ARRAY), (&buckets, Type::TEXT_ARRAY)];
+    let rows = call(PEER, "list_buckets", client.query_typed(query, &parameters)).await?;
+    let bucket = |row: &tokio_postgres::Row| Bucket {
+        name: Name { stream: row.get(0), bucket: row.get(1) },
+        seq: row.get(2),
+        count: row.get(3),
+        checksum: row.get(4),
+        floor: row.get(5),
+    };
+    Ok(rows.iter().map(bucket).collect())
+}
+
+/// What changed in these buckets after a seq, in order of seq.
+pub async fn list_changes(client: &Client, names: &[Name], after: i64, limit: Limit) -> Result<Vec<Item>, Error> {
+    // Of each bucket by its index, and documents of those alone that are in the page.
+    let query = "SELECT i.stream, i.bucket, i.key, i.seq, i.document, i.checksum
+         FROM (
+             SELECT c.stream, c.bucket, c.seq, sum(c.bytes) OVER (ORDER BY c.seq) - c.bytes AS before
+             FROM (
+                 SELECT x.stream, x.bucket, x.seq, x.bytes
+                 FROM unnest($1::text[], $2::text[]) AS n(stream, name)
+                 CROSS JOIN LATERAL (
+                     SELECT y.stream, y.bucket, y.seq, coalesce(octet_length(y.document), 0) AS bytes
+                     FROM sluice.bucket_item AS y
+                     WHERE y.stream = n.stream AND y.bucket = n.name AND y.seq > $3
+                     ORDER BY y.seq LIMIT $4) AS x
+                 ORDER BY x.seq LIMIT $4) AS c) AS p
+         JOIN sluice.bucket_item AS i ON i.stream = p.stream AND i.bucket = p.bucket AND i.seq = p.seq
+         WHERE p.before < $5
+         ORDER BY i.seq";
+    let (streams, buckets) = unzipped(names);
+    let parameters: [(&(dyn ToSql + Sync), Type); 5] = [
+        (&streams, Type::TEXT_ARRAY),
+        (&buckets, Type::TEXT_ARRAY),
+        (&after, Type::INT8),
+        (&limit.items, Type::INT8),
+        (&limit.bytes, Type::INT8),
+    ];
+    items(call(PEER, "list_changes", client.query_typed(query, &parameters)).await?)
+}
+
+/// What is in a bucket behind a key, in order of the keys' bytes.
+pub async fn list_items(client: &Client, name: &Name, after: Option<&str>, limit: Limit) -> Result<Vec<Item>, Error> {
+    let query = "SELECT i.stream, i.bucket, i.key, i.seq, i.document, i.checksum
+         FROM (
+             SELECT y.*, sum(octet_length(y.document)) OVER (ORDER BY y.key) - octet_length(y.document) AS before
+             FROM (
+                 SELECT * FROM sluice.bucket_item AS x
+                 WHERE x.stream = $1 AND x.bucket = $2 AND ($3 IS NULL OR x.key > $3) AND x.deleted_at IS NULL
+                 ORDER BY x.key LIMIT $4) AS y) AS i
+         WHERE i.before < $5
+         ORDER BY i.key";
+    let parameters: [(&(dyn ToSql + Sync), Type); 5] = [
+        (&name.stream, Type::TEXT),
+        (&name.bucket, Type::TEXT),
+        (&after, Type::TEXT),
+        (&limit.items, Type::INT8),
+        (&limit.bytes, Type::INT8),
+    ];
+    items(call(PEER, "list_items", client.query_typed(query, &parameters)).await?)
+}
+
+/// Whether clients can pull all that a snapshot sees, of one stream or of all; `None`: there is no such stream of theirs.
+///
+/// # Errors
+/// `invalid_text_representation`: it is no snapshot.
+pub async fn is_readable(client: &Client, snapshot: &str, stream: Option<&str>) -> Result<Option<bool>, Error> {
+    let query = "SELECT CASE WHEN EXISTS (SELECT FROM sluice.target AS t WHERE t.subscription = 'sync' AND t.stream = coalesce($2, t.stream))
+             THEN sluice.settled('sync', $1::pg_snapshot, $2) END";
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&snapshot, Type::TEXT), (&stream, Type::TEXT)];
+    let rows = call(PEER, "is_readable", client.query_typed(query, &parameters)).await?;
+    Ok(rows.first().and_then(|row| row.get(0)))
+}
+
+fn unzipped(names: &[Name]) -> (Vec<&str>, Vec<&str>) {
+    names.iter().map(|name| (name.stream.as_str(), name.bucket.as_str())).unzip()
+}
+
+fn items(rows: Vec<tokio_postgres::Row>) -> Result<Vec<Item>, Error> {
+    let item = |row: &tokio_postgres::Row| {
+        Ok(Item {
+            name: Name { stream: row.try_get(0)?, bucket: row.try_get(1)? },
+            key: row.try_get(2)?,
+            seq: row.try_get(3)?,
+            document: row.try_get(4)?,
+            checksum: row.try_get(5)?,
+        })
+    };
+    rows.iter().map(item).collect()
 }

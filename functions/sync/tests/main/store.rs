@@ -13,11 +13,10 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use crate::world::World;
+use crate::world::{TENANTS_NAMED, World, change};
 
 const KEEP: Duration = Duration::from_hours(24);
 const KEYS: i32 = 12;
-const TENANTS: [&str; 4] = ["a", "b", "c", "ü \"'\\"];
 
 fn one(key: &str, version: i64, document: Option<(&[&str], &str)>) -> Documents {
     let document = document.map(|(buckets, text)| json!({"buckets": buckets, "document": {"text": text}}).to_string());
@@ -28,22 +27,6 @@ fn one(key: &str, version: i64, document: Option<(&[&str], &str)>) -> Documents 
 async fn items(client: &Client, key: &str) -> Result<Vec<String>> {
     let query = "SELECT format('%s %s %s', bucket, coalesce(document::json ->> 'text', 'deleted'), seq) FROM sluice.bucket_item WHERE key = $1 ORDER BY bucket";
     Ok(client.query(query, &[&key]).await?.iter().map(|row| row.get(0)).collect())
-}
-
-/// A random change of the source.
-fn change(random: &mut Rng) -> String {
-    let (key, tenant) = (random.i32(1..=KEYS), random.choice(TENANTS).unwrap_or_default().replace('\'', "''"));
-    let tenant = if random.u8(..5) == 0 { "NULL".to_owned() } else { format!("'{tenant}'") };
-    match random.u8(..6) {
-        0 | 1 => format!(
-            "INSERT INTO note VALUES ({key}, {tenant}, '{}') ON CONFLICT (id) DO UPDATE SET tenant = excluded.tenant, text = excluded.text",
-            random.u8(..3)
-        ),
-        2 => format!("UPDATE note SET tenant = {tenant} WHERE id = {key}"),
-        3 => format!("DELETE FROM note WHERE id = {key}"),
-        4 => format!("INSERT INTO share VALUES ({key}, {tenant})"),
-        _ => format!("DELETE FROM share WHERE note = {key}"),
-    }
 }
 
 /// Moves, deletes and repeats, in pages of any size, by drainers that fail and take over; a resync among them repeats all of it.
@@ -99,8 +82,11 @@ async fn writes_in_any_order_and_how_often_leave_what_the_newest_says() -> Resul
             // Each key begins in some bucket, so that there is a row of it.
             let version = if round == 0 { 1 } else { random.i64(2..200) };
             let mut rng = Rng::with_seed(seed ^ (version as u64 * 1000 + key as u64));
-            let buckets: Vec<&str> =
-                if version == 1 { TENANTS[..1].to_vec() } else { TENANTS.into_iter().filter(|_| rng.bool()).collect() };
+            let buckets: Vec<&str> = if version == 1 {
+                TENANTS_NAMED[..1].to_vec()
+            } else {
+                TENANTS_NAMED.into_iter().filter(|_| rng.bool()).collect()
+            };
             let (is_there, text) = (version == 1 || rng.u8(..4) > 0, rng.u8(..3).to_string());
             let (key, document) = (key.to_string(), json!({"buckets": buckets, "document": {"text": text}}));
             page.keys.push(key.clone());

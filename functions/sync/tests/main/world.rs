@@ -5,6 +5,7 @@ use anyhow::{Result, ensure};
 use config::Env;
 use database::Postgres;
 use drain::{Drain, Drained, Expanded, FanOut};
+use fastrand::Rng;
 use localstack::Database;
 use secrets::Secrets;
 use secrets::fake::SecretsManager;
@@ -26,6 +27,9 @@ const NOTES: &str = "
     SELECT sluice.track('share', stream => 'note', key => 'note')";
 /// Which tenants have a note, by the query of its buckets.
 pub const TENANTS: &str = "SELECT $1.tenant UNION SELECT s.tenant FROM public.share AS s WHERE s.note = $1.id";
+
+/// Some of them.
+pub const TENANTS_NAMED: [&str; 4] = ["a", "b", "c", "ü \"'\\"];
 
 /// What a bucket has: of each key the document.
 pub type Buckets = BTreeMap<String, BTreeMap<String, String>>;
@@ -155,5 +159,21 @@ impl World {
         let seqs: Vec<i64> = self.owner.query_one(items, &[]).await?.get::<_, Option<_>>(0).unwrap_or_default();
         ensure!(seqs.iter().collect::<BTreeSet<_>>().len() == seqs.len(), "a seq was drawn twice");
         Ok(())
+    }
+}
+
+/// A random change of the source.
+pub fn change(random: &mut Rng) -> String {
+    let (key, tenant) = (random.i32(1..=12), random.choice(TENANTS_NAMED).unwrap_or_default().replace('\'', "''"));
+    let tenant = if random.u8(..5) == 0 { "NULL".to_owned() } else { format!("'{tenant}'") };
+    match random.u8(..6) {
+        0 | 1 => format!(
+            "INSERT INTO note VALUES ({key}, {tenant}, '{}') ON CONFLICT (id) DO UPDATE SET tenant = excluded.tenant, text = excluded.text",
+            random.u8(..3)
+        ),
+        2 => format!("UPDATE note SET tenant = {tenant} WHERE id = {key}"),
+        3 => format!("DELETE FROM note WHERE id = {key}"),
+        4 => format!("INSERT INTO share VALUES ({key}, {tenant})"),
+        _ => format!("DELETE FROM share WHERE note = {key}"),
     }
 }

@@ -25,7 +25,8 @@ const WORLD: &str = "
     SELECT sluice.define_stream('items', source => 'demo.item', key => 'id', mapping => '{\"properties\": {\"id\": {}}}');
     SELECT sluice.track('demo.item', stream => 'items', key => 'id');
     SELECT sluice.track('demo.part', stream => 'items', affects => 'SELECT id FROM demo.item WHERE id = $1.item_id');
-    SELECT sluice.define_stream('letters', mapping => '{\"properties\": {}}')";
+    SELECT sluice.define_stream('letters', mapping => '{\"properties\": {}}');
+    CREATE FUNCTION demo.readers(claims jsonb) RETURNS SETOF text LANGUAGE sql AS 'SELECT n::text FROM generate_series(1, 1000) AS n'";
 const UNBORN: &str = "
     SELECT sluice.define_stream('unborn', source => 'demo.item', key => 'id', mapping => '{\"properties\": {\"id\": {}}}');
     SELECT sluice.subscribe('other');
@@ -76,7 +77,7 @@ const ROWS: &str = "
     INSERT INTO sluice.ingest SELECT 'items', 'http', 'https://example.org', NULL, 'demo.item', 'id', 'value', '{\"/id\": \"id\"}', '{}', '{}', '{}';
     INSERT INTO sluice.delivery_history (subscription, at, pending_rows, totals)
         SELECT 'elasticsearch', now() - interval '1 day' + n * interval '1 ms', 1, '{}' FROM generate_series(1, 50000) AS n;
-    INSERT INTO sluice.target (subscription, stream, mapping, live_mapping, live_index) SELECT 'sync', 'items', m, m, 'sluice.bucket_item' FROM CAST('{\"properties\": {\"id\": {}}, \"bucket\": \"SELECT $1.id\"}' AS jsonb) AS m;
+    INSERT INTO sluice.target (subscription, stream, mapping, live_mapping, live_index) SELECT 'sync', 'items', m, m, 'sluice.bucket_item' FROM CAST('{\"properties\": {\"id\": {}}, \"bucket\": \"SELECT $1.id\", \"readers\": \"demo.readers\"}' AS jsonb) AS m;
     INSERT INTO sluice.bucket (stream, name, seq, count, checksum) SELECT 'items', 'b' || n, 50000, 1, 7 FROM generate_series(0, 999) AS n;
     INSERT INTO sluice.bucket_item (stream, bucket, key, seq, version, deleted_at, document, checksum)
         SELECT 'items', 'b' || n % 1000, n, n, 7, CASE WHEN n % 2 = 0 THEN now() - interval '40 days' END, CASE WHEN n % 2 = 1 THEN '{}' END, CASE WHEN n % 2 = 1 THEN 7 END
@@ -89,7 +90,7 @@ const ROWS: &str = "
     INSERT INTO sluice.outbox (stream, key, op) SELECT 'unborn', n, 'upsert' FROM generate_series(1, 2000) AS n";
 
 /// How each function is called as its caller calls it, or in a harder way. One that has no line here fails the test.
-const CALLS: [(&str, &str); 172] = [
+const CALLS: [(&str, &str); 173] = [
     ("abort_generation", "SELECT sluice.abort_generation('items', 'operator', NULL)"),
     ("advance", "SELECT sluice.advance('elasticsearch', 1)"),
     ("answers_for_another", "SELECT sluice.answers_for_another('elasticsearch', 'items', '7')"),
@@ -197,6 +198,7 @@ const CALLS: [(&str, &str); 172] = [
     ("forget_old", "SELECT sluice.forget_old()"),
     ("forget_rejects", "SELECT sluice.forget_rejects()"),
     ("forget_synced", "SELECT sluice.forget_synced()"),
+    ("readable_buckets", "SELECT sluice.readable_buckets('{}')"),
     ("take_store_over", "SELECT sluice.take_store_over('30 days')"),
     (
         "store_documents",

@@ -1,0 +1,96 @@
+//! Sessions of PostgreSQL that requests share: some at once, each for one request at a time.
+
+use std::borrow::Borrow as _;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use database::{Connect as _, ConnectError, Connection, Postgres, Session as _, describe, sync};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout};
+use tokio_postgres::Client;
+
+/// So many requests ask at once, at most; others wait.
+const SESSIONS: usize = 8;
+/// A session that was left alone for longer may have been forgotten on the way.
+const TRUSTED_FOR: Duration = Duration::from_secs(20);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a request waits for its turn.
+const TURN: Duration = Duration::from_secs(10);
+/// What one statement may take: a client waits for the answer.
+const STATEMENT: Duration = Duration::from_secs(5);
+
+/// Why a request has no session.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no way to the database.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The session was lost.
+    #[error("{}", describe(.0))]
+    Query(#[from] tokio_postgres::Error),
+    /// Too many ask at once.
+    #[error("all sessions are in use")]
+    Busy,
+}
+
+/// The sessions.
+pub struct Sessions {
+    database: Postgres,
+    room: Semaphore,
+    idle: Mutex<Vec<(Connection, Instant)>>,
+}
+
+/// A transaction of one moment that writes nothing. Where it is dropped without [`end`](Self::end), its session ends: nobody knows what
+/// that is in the middle of.
+pub struct Reading<'a> {
+    sessions: &'a Sessions,
+    session: Connection,
+    _place: SemaphorePermit<'a>,
+}
+
+impl Sessions {
+    /// Connects to nothing yet.
+    pub fn new(database: Postgres) -> Self {
+        Self { database, room: Semaphore::new(SESSIONS), idle: Mutex::default() }
+    }
+
+    /// Begins to read, within a session that nobody else has.
+    pub async fn read(&self) -> Result<Reading<'_>, Error> {
+        let place = timeout(TURN, self.room.acquire()).await.map_err(|_| Error::Busy)?.map_err(|_| Error::Busy)?;
+        let session = match self.open().await {
+            Some(session) => session,
+            None => self.database.connect("sluice sync").await?,
+        };
+        sync::begin_reading(session.borrow(), STATEMENT).await?;
+        Ok(Reading { sessions: self, session, _place: place })
+    }
+
+    /// One that is open still.
+    async fn open(&self) -> Option<Connection> {
+        loop {
+            let (session, used_at) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+            let client: &Client = session.borrow();
+            let is_alive = !client.is_closed()
+                && (used_at.elapsed() < TRUSTED_FOR
+                    || matches!(timeout(PROBE_TIMEOUT, client.batch_execute("")).await, Ok(Ok(()))));
+            if is_alive {
+                return Some(session);
+            }
+        }
+    }
+}
+
+impl Reading<'_> {
+    /// For its statements.
+    pub fn client(&self) -> &Client {
+        self.session.borrow()
+    }
+
+    /// Ends it. Whatever functions of users have set in the session is undone.
+    pub async fn end(self) -> Result<(), Error> {
+        self.session.rollback().await?;
+        let mut idle = self.sessions.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.push((self.session, Instant::now()));
+        Ok(())
+    }
+}
