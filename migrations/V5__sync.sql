@@ -19,7 +19,8 @@ CREATE TABLE sluice.bucket (
     checksum bigint NOT NULL,                   -- the sum of theirs, modulo 2^32
     floor bigint NOT NULL DEFAULT 0,            -- deletes up to this seq may be forgotten
     PRIMARY KEY (stream, name)
-) WITH (fillfactor = 50);
+);
+CREATE INDEX bucket_seq ON sluice.bucket (seq);  -- what changed since
 
 -- A row for each document in each bucket, and for each that was deleted or left it, until that is forgotten.
 CREATE TABLE sluice.bucket_item (

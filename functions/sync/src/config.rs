@@ -21,6 +21,8 @@ pub struct Config {
     pub keep: Duration,
     /// Whose tokens are taken.
     pub tokens: token::Settings,
+    /// SYNC_CLIENTS: how many may be connected at once, to be told when to pull.
+    pub clients: usize,
     /// SYNC_ORIGINS: whose pages may ask from a browser, `https://app.example.com`, with commas between them.
     pub origins: Vec<HeaderValue>,
 }
@@ -37,6 +39,8 @@ impl Config {
             drain: drain::Settings::from_env(SYNC, &mut env),
             keep: env.duration("SYNC_RETENTION", Duration::from_hours(30 * 24)),
             tokens: token::Settings::from_env(&mut env),
+            clients: env
+                .parsed("SYNC_CLIENTS", 10_000, "a number of clients from 1 to 100000", |n| (1..=100_000).contains(n)),
             origins: origins(&mut env),
         };
         // A client pulls every 30 seconds, and may be asleep for a night.

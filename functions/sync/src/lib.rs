@@ -2,6 +2,8 @@
 //! into, as [`drain`] says. Clients pull from it by [`router`], as `docs/live-sync.md` says.
 
 mod config;
+mod hub;
+mod live;
 mod problem;
 mod pull;
 mod router;
@@ -14,6 +16,7 @@ use axum::Router;
 use database::Postgres;
 use drain::Drainer;
 use secrets::Secrets;
+use tokio_util::sync::CancellationToken;
 
 pub use crate::config::Config;
 pub use crate::router::router;
@@ -31,11 +34,12 @@ pub fn new(config: Config, secrets: &Secrets) -> Sync {
     Drainer::new(config.drain, config.metrics, database, store)
 }
 
-/// What answers clients. It connects to nothing yet.
+/// What answers clients, until `stop` says so to those that stay connected. It connects to nothing yet.
 ///
 /// # Errors
 /// There is no client of HTTP to ask the issuer with.
-pub fn serve(config: Config, secrets: &Secrets) -> Result<Router, reqwest::Error> {
+pub fn serve(config: Config, secrets: &Secrets, stop: CancellationToken) -> Result<Router, reqwest::Error> {
     let verifier = Verifier::new(config.tokens, Patience::default())?;
-    Ok(router(Server::new(Postgres::new(config.database, secrets.clone()), verifier), config.origins))
+    let database = Postgres::new(config.database, secrets.clone());
+    Ok(router(Server::new(database, verifier, Some((config.clients, stop))), config.origins))
 }

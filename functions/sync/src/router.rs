@@ -16,8 +16,8 @@ use tower_http::compression::CompressionLayer;
 use tower_http::cors::CorsLayer;
 
 use crate::problem::Problem;
-use crate::pull;
 use crate::server::Server;
+use crate::{live, pull};
 
 /// For whatever does not say otherwise. A client keeps its own copy, and asks with the ETag of it.
 const HEADERS: [(HeaderName, &str); 4] = [
@@ -31,6 +31,7 @@ const HEADERS: [(HeaderName, &str); 4] = [
 pub fn router(server: Server, origins: Vec<HeaderValue>) -> Router {
     let router = Router::new()
         .route("/sync", get(pull::changes))
+        .route("/sync/live", get(live::live))
         .route("/sync/snapshot", get(pull::snapshot))
         .route("/sync/status", get(pull::status))
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "there is nothing of this name: see docs/live-sync.md"))

@@ -3,33 +3,34 @@ use std::sync::Arc;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use database::Postgres;
+use tokio_util::sync::CancellationToken;
 
+use crate::hub::Hub;
 use crate::problem::Problem;
 use crate::sessions::Sessions;
 use crate::token::{Claims, Verifier};
 
 /// What answers clients.
 #[derive(Clone)]
-pub struct Server(Arc<Parts>);
-
-/// What it is made of.
-pub struct Parts {
-    pub(crate) sessions: Sessions,
-    verifier: Verifier,
+pub struct Server {
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) verifier: Arc<Verifier>,
+    /// For those that stay connected; `None`: nobody can.
+    pub(crate) live: Option<Live>,
 }
 
-impl std::ops::Deref for Server {
-    type Target = Parts;
-
-    fn deref(&self) -> &Parts {
-        &self.0
-    }
+/// Who is connected, until they are told to go.
+#[derive(Clone)]
+pub(crate) struct Live {
+    pub hub: Arc<Hub>,
+    pub stop: CancellationToken,
 }
 
 impl Server {
-    /// Connects to nothing yet.
-    pub fn new(database: Postgres, verifier: Verifier) -> Self {
-        Self(Arc::new(Parts { sessions: Sessions::new(database), verifier }))
+    /// Connects to nothing yet. Without `live` nobody stays connected; with it so many may, until it is cancelled.
+    pub fn new(database: Postgres, verifier: Verifier, live: Option<(usize, CancellationToken)>) -> Self {
+        let live = live.map(|(most, stop)| Live { hub: Arc::new(Hub::new(database.clone(), most)), stop });
+        Self { sessions: Arc::new(Sessions::new(database)), verifier: Arc::new(verifier), live }
     }
 
     /// What the bearer of the request's token claims.

@@ -4,6 +4,8 @@
 mod definition;
 #[path = "main/issuer.rs"]
 mod issuer;
+#[path = "main/pokes.rs"]
+mod pokes;
 #[path = "main/pulls.rs"]
 mod pulls;
 #[path = "main/retention.rs"]

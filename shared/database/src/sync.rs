@@ -169,6 +169,25 @@ pub async fn list_changes(client: &Client, names: &[Name], after: i64, limit: Li
     items(call(PEER, "list_changes", client.query_typed(query, &parameters)).await?)
 }
 
+/// Buckets that changed after a seq, each with that of its last change: the first `most` of them, and the seq to ask from next.
+pub async fn list_changed(client: &Client, after: i64, most: i64) -> Result<(i64, Vec<(Name, i64)>), Error> {
+    let query = "SELECT h.seq, b.stream, b.name, b.seq
+         FROM sluice.sync_head AS h
+         LEFT JOIN LATERAL (SELECT * FROM sluice.bucket AS x WHERE x.seq > $1 ORDER BY x.seq LIMIT $2) AS b ON true
+         ORDER BY b.seq";
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&after, Type::INT8), (&most, Type::INT8)];
+    let rows = call(PEER, "list_changed", client.query_typed(query, &parameters)).await?;
+    let changed = |row: &tokio_postgres::Row| {
+        let stream: Option<String> = row.get(1);
+        stream.map(|stream| (Name { stream, bucket: row.get(2) }, row.get(3)))
+    };
+    let head = rows.first().map_or(after, |row| row.get(0));
+    let changed: Vec<(Name, i64)> = rows.iter().filter_map(changed).collect();
+    let is_all = i64::try_from(changed.len()).is_ok_and(|found| found < most);
+    let upto = changed.last().map_or(head, |(_, seq)| if is_all { head } else { *seq });
+    Ok((upto, changed))
+}
+
 /// What is in a bucket behind a key, in order of the keys' bytes.
 pub async fn list_items(client: &Client, name: &Name, after: Option<&str>, limit: Limit) -> Result<Vec<Item>, Error> {
     let query = "SELECT i.stream, i.bucket, i.key, i.seq, i.document, i.checksum

@@ -135,6 +135,45 @@ async fn clients_have_exactly_what_they_may_read_however_they_pull() -> Result<(
     Ok(())
 }
 
+/// Page, and what the buckets have, are of one moment: else a sum would differ where nothing is wrong.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_sum_ever_differs_beside_a_drainer_that_writes() -> Result<()> {
+    let site = Site::start().await?;
+    let members = "INSERT INTO note SELECT n, 'a', 'x' FROM generate_series(1, 200) AS n; INSERT INTO member VALUES ('ada', 'a'), ('ada', 'b')";
+    site.world.owner.batch_execute(members).await?;
+    site.world.drain().await?;
+    let (token, mut replica, mut pulls) = (site.token("ada"), Replica::default(), 0);
+    replica.sync(&site, &token, || 500, || false).await?;
+    let writes = async {
+        let mut drainer = site.world.drainer()?;
+        for n in 0..60 {
+            let moved = format!(
+                "UPDATE note SET tenant = CASE tenant WHEN 'a' THEN 'b' ELSE 'a' END, text = 'n{n}' WHERE id % 10 = {n} % 10"
+            );
+            site.world.owner.batch_execute(&moved).await?;
+            site.world.drain_by(&mut drainer).await?;
+        }
+        Ok::<_, anyhow::Error>(())
+    };
+    let pulling = async {
+        loop {
+            if let Err(error) = replica.sync(&site, &token, || 7, || false).await {
+                return error;
+            }
+            pulls += 1;
+        }
+    };
+    tokio::select! {
+        done = writes => done?,
+        failed = pulling => return Err(failed),
+    }
+    assert!(pulls > 5, "{pulls}");
+    replica.sync(&site, &token, || 500, || false).await?;
+    ensure!(replica.documents() == site.wanted("ada").await?, "it has other documents");
+    assert_eq!(replica.snapshots, 2, "one of each bucket");
+    Ok(())
+}
+
 /// A membership that was taken away ends with the next request: of a pull, and in the middle of a snapshot.
 #[tokio::test]
 async fn a_membership_that_was_taken_away_ends_with_the_next_request() -> Result<()> {

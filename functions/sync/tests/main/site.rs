@@ -9,6 +9,7 @@ use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use sluice_sync::{Patience, Server, Settings, Verifier, router};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::issuer::{AUDIENCE, Issuer, Signer};
 use crate::world::{Buckets, World};
@@ -47,12 +48,26 @@ impl Site {
 
     /// Another process of it: where it is.
     pub async fn serve(world: &World, issuer: &Issuer, patience: Patience) -> Result<String> {
-        let settings = Settings { issuer: issuer.url.clone(), audience: AUDIENCE.to_owned() };
-        let server = Server::new(world.settings()?.1, Verifier::new(settings, patience)?);
         let listener = TcpListener::bind("127.0.0.1:0").await?;
+        Self::serve_at(listener, world, issuer, patience, 2000, &CancellationToken::new())
+    }
+
+    /// The same for so many clients, until it is cancelled.
+    pub fn serve_at(
+        listener: TcpListener,
+        world: &World,
+        issuer: &Issuer,
+        patience: Patience,
+        most: usize,
+        stop: &CancellationToken,
+    ) -> Result<String> {
+        let settings = Settings { issuer: issuer.url.clone(), audience: AUDIENCE.to_owned() };
+        let live = Some((most, stop.clone()));
+        let server = Server::new(world.settings()?.1, Verifier::new(settings, patience)?, live);
         let url = format!("http://{}/sync", listener.local_addr()?);
-        let origins = vec!["https://app.example.com".parse()?];
-        tokio::spawn(async move { axum::serve(listener, router(server, origins)).await });
+        let router = router(server, vec!["https://app.example.com".parse()?]);
+        let ended = stop.clone().cancelled_owned();
+        tokio::spawn(async move { axum::serve(listener, router).with_graceful_shutdown(ended).await });
         Ok(url)
     }
 
