@@ -387,6 +387,11 @@ BEGIN
     DELETE FROM sluice.look AS l WHERE sluice.base_of(l.stream) = forget.stream AND l.key = forget.key;
     GET DIAGNOSTICS rows = ROW_COUNT;
     removed := removed + rows;
+    -- Whoever writes to the store just now is not waited for: the chores remove them a moment later.
+    UPDATE sluice.bucket_item AS i SET deleted_at = '-infinity' WHERE i.stream = forget.stream AND i.key = forget.key AND i.deleted_at IS NOT NULL;
+    GET DIAGNOSTICS rows = ROW_COUNT;
+    removed := removed + rows;
+    PERFORM sluice.forget_synced();
     DELETE FROM sluice.dead_letter AS l
     WHERE sluice.base_of(l.stream) = forget.stream AND l.key = forget.key
        OR l.payload IS NOT NULL AND sluice.mentions(l.payload::text, CASE sluice.base_of(l.stream) WHEN forget.stream THEN texts ELSE others END)

@@ -38,6 +38,19 @@ async fn deletes_go_in_bounded_steps_when_their_time_is_over_and_raise_the_floor
     world.is_whole().await
 }
 
+/// Of somebody who has a right to be forgotten nothing stays in the store, not even a key.
+#[tokio::test]
+async fn forget_removes_the_delete_of_a_key_at_once() -> Result<()> {
+    let world = World::with_buckets().await?;
+    world.owner.batch_execute("INSERT INTO note VALUES (1, 'a', 'x'), (2, 'a', 'y')").await?;
+    world.drain().await?;
+    world.owner.batch_execute("DELETE FROM note").await?;
+    world.drain().await?;
+    world.owner.batch_execute("SELECT sluice.forget('note', '1')").await?;
+    assert_eq!(world.text(STATE).await?, "1 items, 1 deleted, floor 3");
+    world.is_whole().await
+}
+
 #[tokio::test]
 async fn nothing_is_forgotten_while_somebody_writes_and_nobody_waits_for_it() -> Result<()> {
     let world = World::with_buckets().await?;
