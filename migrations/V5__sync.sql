@@ -42,3 +42,38 @@ CREATE INDEX bucket_item_deleted ON sluice.bucket_item (deleted_at) WHERE delete
 -- Both have an argument more.
 DROP FUNCTION IF EXISTS sluice.read_query(sluice.stream, text[], text[]);
 DROP FUNCTION IF EXISTS sluice.documents_query(sluice.stream, text[], text[]);
+
+-- Streams whose documents clients may write to, and how.
+CREATE TABLE sluice.writable (
+    stream text PRIMARY KEY REFERENCES sluice.stream ON DELETE CASCADE,
+    applied_by text NOT NULL,                   -- the function, quoted
+    role regrole NOT NULL,                      -- with whose rights
+    on_conflict text NOT NULL CONSTRAINT writable_on_conflict CHECK (on_conflict IN ('last_wins', 'reject'))
+);
+
+-- Changes of clients that were answered: the same again does nothing.
+CREATE TABLE sluice.sync_write (
+    subject text COLLATE "C" NOT NULL,          -- of the token: another client's ids are none of its own
+    id uuid NOT NULL,
+    is_applied boolean NOT NULL,
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (subject, id)
+);
+CREATE INDEX sync_write_at ON sluice.sync_write (at);
+
+-- Changes of clients that had another document than there was: both sides.
+CREATE TABLE sluice.conflict (
+    number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, -- rises in the order of commits
+    subject text NOT NULL,
+    id uuid NOT NULL,
+    stream text NOT NULL,
+    key text NOT NULL,
+    buckets text[] NOT NULL,                    -- that the document was in: whoever may read one of them may read this
+    op text NOT NULL,
+    fields text,                                -- what the client sent, JSON; NULL: a delete
+    document text,                              -- what there was, JSON; NULL: nothing
+    is_applied boolean NOT NULL,
+    at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX conflict_at ON sluice.conflict (at);
+CREATE INDEX conflict_key ON sluice.conflict (stream, key);

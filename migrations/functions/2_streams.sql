@@ -361,7 +361,7 @@ BEGIN
         WHERE s.name = define_stream.name;
         UPDATE sluice.stream AS s SET reader = define_stream.reader WHERE s.follows = define_stream.name;
         IF known.reader IS DISTINCT FROM reader THEN        -- who asks `affects`, too
-            PERFORM sluice.grant_read(t.relation, ARRAY[sluice.reader_of(s)]), CASE WHEN t.affects IS NOT NULL THEN sluice.check_affects(t.relation, t.stream, t.affects) END
+            PERFORM sluice.grant_read(t.relation, ARRAY[sluice.reader_of(s)]), CASE WHEN t.affects IS NOT NULL THEN sluice.check_row_query(format('track %s: affects', t.relation), t.relation, t.stream, t.affects) END
             FROM sluice.tracked AS t JOIN sluice.stream AS s ON s.name = t.stream WHERE s.name = define_stream.name;
         END IF;
     END IF;

@@ -392,6 +392,11 @@ BEGIN
     GET DIAGNOSTICS rows = ROW_COUNT;
     removed := removed + rows;
     PERFORM sluice.forget_synced();
+    DELETE FROM sluice.conflict AS c
+    WHERE c.stream = forget.stream AND c.key = forget.key
+       OR EXISTS (SELECT FROM unnest(CASE c.stream WHEN forget.stream THEN texts ELSE others END) AS t WHERE t = c.subject OR strpos(concat(c.fields, c.document), t) > 0);
+    GET DIAGNOSTICS rows = ROW_COUNT;
+    removed := removed + rows;
     DELETE FROM sluice.dead_letter AS l
     WHERE sluice.base_of(l.stream) = forget.stream AND l.key = forget.key
        OR l.payload IS NOT NULL AND sluice.mentions(l.payload::text, CASE sluice.base_of(l.stream) WHEN forget.stream THEN texts ELSE others END)
@@ -475,7 +480,7 @@ BEGIN
         WHERE first.updated_at < now - interval '1 year');
     GET DIAGNOSTICS rows = ROW_COUNT;
     removed := removed + rows;
-    removed := removed + sluice.forget_rejects(500, now) + sluice.forget_synced(500, now);
+    removed := removed + sluice.forget_rejects(500, now) + sluice.forget_synced(500, now) + sluice.forget_writes(500, now);
     DELETE FROM sluice.stream_fault AS f WHERE f.at < now - keep;   -- its words may quote a value
     DELETE FROM sluice.dead_letter AS l
     WHERE l.id IN (

@@ -238,5 +238,7 @@ BEGIN
         PERFORM FROM sluice.sync_head FOR UPDATE;
         DELETE FROM sluice.bucket_item AS i WHERE i.stream = forget_buckets.stream;
         DELETE FROM sluice.bucket AS b WHERE b.stream = forget_buckets.stream;
+        DELETE FROM sluice.conflict AS c WHERE c.stream = forget_buckets.stream;
+        PERFORM sluice.forget_writer(stream);
     END IF;
 END $$;

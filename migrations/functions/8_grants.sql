@@ -18,7 +18,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.lease, sluice.dead_letter, sluice
 GRANT SELECT ON sluice.audit TO sluice_app;
 GRANT SELECT, INSERT, UPDATE ON sluice.ingest_position, sluice.ingest_stats TO sluice_app;
 GRANT SELECT, UPDATE ON sluice.sync_head TO sluice_app;
-GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.bucket, sluice.bucket_item TO sluice_app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.bucket, sluice.bucket_item, sluice.sync_write, sluice.conflict TO sluice_app;
+GRANT SELECT ON sluice.writable TO sluice_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.ingest_rejects, sluice.ingest_deleted, sluice.ingest_listed TO sluice_app;
 
 GRANT EXECUTE ON FUNCTION
@@ -68,7 +69,8 @@ GRANT EXECUTE ON FUNCTION
     sluice.confirm_differences(text, text, text), sluice.repair_differences(text, text, text, integer), sluice.is_repairable(text, bigint), sluice.is_to_be_repaired(sluice.difference, sluice.validation),
     sluice.end_validation(text, text, text), sluice.want_repair(text, text, text[], text, text), sluice.has_room(text, text, text), sluice.validation_status(),
     sluice.ingest_columns(regclass, jsonb, jsonb), sluice.ingests(), sluice.ingest_status(), sluice.count_ingest(text, text[], bigint[]), sluice.forget_rejects(integer, timestamptz),
-    sluice.readable_buckets(text, text, text), sluice.take_store_over(interval), sluice.store_documents(bigint, text, text[], bigint[], text[]), sluice.forget_synced(integer, timestamptz),
+    sluice.readable_buckets(text, text, text), sluice.writer_function(text), sluice.document_now(text, text), sluice.accept_change(text, text[], uuid, text, text, text, text, bigint), sluice.forget_writes(integer, timestamptz),
+    sluice.take_store_over(interval), sluice.store_documents(bigint, text, text[], bigint[], text[]), sluice.forget_synced(integer, timestamptz),
     sluice.base_type(oid)
 TO sluice_app;
 

@@ -19,7 +19,7 @@ const MIGRATIONS: [(i32, &str, &str); 5] = [
 ];
 
 /// In the order in which one needs the other.
-static FUNCTIONS: [(&str, &str); 19] = [
+static FUNCTIONS: [(&str, &str); 20] = [
     ("1_log", include_str!("../../../migrations/functions/1_log.sql")),
     ("2_mappings", include_str!("../../../migrations/functions/2_mappings.sql")),
     ("2_sources", include_str!("../../../migrations/functions/2_sources.sql")),
@@ -37,6 +37,7 @@ static FUNCTIONS: [(&str, &str); 19] = [
     ("6_sync", include_str!("../../../migrations/functions/6_sync.sql")),
     ("6_validation", include_str!("../../../migrations/functions/6_validation.sql")),
     ("7_ingest", include_str!("../../../migrations/functions/7_ingest.sql")),
+    ("7_writes", include_str!("../../../migrations/functions/7_writes.sql")),
     ("8_grants", include_str!("../../../migrations/functions/8_grants.sql")),
     ("9_built_in", include_str!("../../../migrations/functions/9_built_in.sql")),
 ];

@@ -11,6 +11,7 @@ mod server;
 mod sessions;
 mod sink;
 mod token;
+mod writes;
 
 use axum::Router;
 use database::Postgres;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, IF_NONE_MATCH, RETRY_AFTER,
     STRICT_TRANSPORT_SECURITY, VARY, X_CONTENT_TYPE_OPTIONS,
@@ -11,14 +11,16 @@ use axum::http::header::{
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use tower_http::compression::CompressionLayer;
 use tower_http::cors::CorsLayer;
 
 use crate::problem::Problem;
 use crate::server::Server;
-use crate::{live, pull};
+use crate::{live, pull, writes};
 
+/// Of changes.
+const BODY_BYTES: usize = 1 << 20;
 /// For whatever does not say otherwise. A client keeps its own copy, and asks with the ETag of it.
 const HEADERS: [(HeaderName, &str); 4] = [
     (CACHE_CONTROL, "no-store"),
@@ -31,6 +33,8 @@ const HEADERS: [(HeaderName, &str); 4] = [
 pub fn router(server: Server, origins: Vec<HeaderValue>) -> Router {
     let router = Router::new()
         .route("/sync", get(pull::changes))
+        .route("/sync/changes", post(writes::changes))
+        .route("/sync/conflicts", get(writes::conflicts))
         .route("/sync/live", get(live::live))
         .route("/sync/snapshot", get(pull::snapshot))
         .route("/sync/status", get(pull::status))
@@ -38,6 +42,7 @@ pub fn router(server: Server, origins: Vec<HeaderValue>) -> Router {
         .method_not_allowed_fallback(async || {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method: see docs/live-sync.md")
         })
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(CompressionLayer::new())
         .layer(from_fn(with_headers))
         .with_state(server);

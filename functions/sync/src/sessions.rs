@@ -4,13 +4,15 @@ use std::borrow::Borrow as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use database::{Connect as _, ConnectError, Connection, Postgres, Session as _, describe, sync};
+use database::sync::{self, Outcome, Write};
+use database::{Connect as _, ConnectError, Connection, Postgres, Session as _, describe};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout};
 use tokio_postgres::Client;
 
-/// So many requests ask at once, at most; others wait.
-const SESSIONS: usize = 8;
+/// So many requests read at once, at most, and so many write; others wait.
+const READERS: usize = 8;
+const WRITERS: usize = 4;
 /// A session that was left alone for longer may have been forgotten on the way.
 const TRUSTED_FOR: Duration = Duration::from_secs(20);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -36,7 +38,8 @@ pub enum Error {
 /// The sessions.
 pub struct Sessions {
     database: Postgres,
-    room: Semaphore,
+    readers: Semaphore,
+    writers: Semaphore,
     idle: Mutex<Vec<(Connection, Instant)>>,
 }
 
@@ -48,21 +51,38 @@ pub struct Reading<'a> {
     _place: SemaphorePermit<'a>,
 }
 
+/// A session that writes for one request, and ends with it: what functions of users have set in it is in force for nobody else.
+pub struct Writing<'a> {
+    session: Connection,
+    _place: SemaphorePermit<'a>,
+}
+
 impl Sessions {
     /// Connects to nothing yet.
     pub fn new(database: Postgres) -> Self {
-        Self { database, room: Semaphore::new(SESSIONS), idle: Mutex::default() }
+        let (readers, writers) = (Semaphore::new(READERS), Semaphore::new(WRITERS));
+        Self { database, readers, writers, idle: Mutex::default() }
     }
 
     /// Begins to read, within a session that nobody else has.
     pub async fn read(&self) -> Result<Reading<'_>, Error> {
-        let place = timeout(TURN, self.room.acquire()).await.map_err(|_| Error::Busy)?.map_err(|_| Error::Busy)?;
+        let place = turn(&self.readers).await?;
         let session = match self.open().await {
             Some(session) => session,
-            None => self.database.connect("sluice sync").await?,
+            None => self.connect().await?,
         };
         sync::begin_reading(session.borrow(), STATEMENT).await?;
         Ok(Reading { sessions: self, session, _place: place })
+    }
+
+    /// A session to write by.
+    pub async fn write(&self) -> Result<Writing<'_>, Error> {
+        let place = turn(&self.writers).await?;
+        Ok(Writing { session: self.connect().await?, _place: place })
+    }
+
+    async fn connect(&self) -> Result<Connection, Error> {
+        Ok(self.database.connect("sluice sync").await?)
     }
 
     /// One that is open still.
@@ -93,4 +113,23 @@ impl Reading<'_> {
         idle.push((self.session, Instant::now()));
         Ok(())
     }
+}
+
+impl Writing<'_> {
+    /// Applies a change, in a transaction of its own. After an error it is of no more use.
+    pub async fn apply(
+        &self,
+        claims: &str,
+        readable: &[&str],
+        write: &Write,
+    ) -> Result<Outcome, tokio_postgres::Error> {
+        sync::begin_writing(self.session.borrow(), STATEMENT).await?;
+        let outcome = sync::accept(self.session.borrow(), claims, readable, write).await?;
+        self.session.commit().await?;
+        Ok(outcome)
+    }
+}
+
+async fn turn(room: &Semaphore) -> Result<SemaphorePermit<'_>, Error> {
+    timeout(TURN, room.acquire()).await.map_err(|_| Error::Busy)?.map_err(|_| Error::Busy)
 }

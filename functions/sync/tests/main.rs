@@ -18,3 +18,5 @@ mod store;
 mod tokens;
 #[path = "main/world.rs"]
 mod world;
+#[path = "main/writes.rs"]
+mod writes;

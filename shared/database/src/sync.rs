@@ -5,6 +5,7 @@ use std::time::Duration;
 use telemetry::call;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Error};
+use uuid::Uuid;
 
 use crate::source::PEER;
 
@@ -219,6 +220,133 @@ pub async fn is_readable(client: &Client, snapshot: &str, stream: Option<&str>) 
     let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&snapshot, Type::TEXT), (&stream, Type::TEXT)];
     let rows = call(PEER, "is_readable", client.query_typed(query, &parameters)).await?;
     Ok(rows.first().and_then(|row| row.get(0)))
+}
+
+/// What a client wants to be done to a document.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// The client's, of this change for ever: a UUID.
+    pub id: Uuid,
+    /// The document's stream.
+    pub stream: String,
+    /// Its key as text.
+    pub key: String,
+    /// `insert`, `update` or `delete`.
+    pub op: &'static str,
+    /// The fields that change, as JSON.
+    pub fields: Option<String>,
+    /// The seq of the item that the client had.
+    pub base: Option<i64>,
+}
+
+/// What became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// `applied`, `conflict`, `rejected` or `repeated`.
+    pub result: String,
+    /// Whether it is written.
+    pub is_applied: bool,
+    /// Why not, for the client.
+    pub reason: Option<String>,
+}
+
+/// Both sides of a change whose client had another document than there was.
+#[derive(Clone, Debug)]
+pub struct Conflict {
+    /// They rise in the order of commits.
+    pub number: i64,
+    /// The change's.
+    pub id: Uuid,
+    /// The document's stream.
+    pub stream: String,
+    /// Its key.
+    pub key: String,
+    /// In UTC, by RFC 3339.
+    pub at: String,
+    /// Whether the change was written.
+    pub is_applied: bool,
+    /// What the client sent, as JSON.
+    pub fields: Option<String>,
+    /// What there was, as JSON.
+    pub document: Option<String>,
+}
+
+/// Begins a transaction for one change, in which each statement may take so long.
+pub async fn begin_writing(client: &Client, patience: Duration) -> Result<(), Error> {
+    let begin = format!("BEGIN; SET LOCAL statement_timeout = {}", patience.as_millis());
+    call(PEER, "begin", client.batch_execute(&begin)).await
+}
+
+/// Applies a change under these claims, within the transaction of its own that was begun for it. `readable` are the buckets of its stream
+/// that the claims give.
+///
+/// # Errors
+/// It is none of the change's fault: it may be sent again.
+pub async fn accept(client: &Client, claims: &str, readable: &[&str], write: &Write) -> Result<Outcome, Error> {
+    let query = "SELECT outcome, applied, reason FROM sluice.accept_change($1, $2, $3, $4, $5, $6, $7, $8)";
+    let Write { id, stream, key, op, fields, base } = write;
+    let parameters: [(&(dyn ToSql + Sync), Type); 8] = [
+        (&claims, Type::TEXT),
+        (&readable, Type::TEXT_ARRAY),
+        (id, Type::UUID),
+        (stream, Type::TEXT),
+        (key, Type::TEXT),
+        (op, Type::TEXT),
+        (fields, Type::TEXT),
+        (base, Type::INT8),
+    ];
+    let rows = call(PEER, "accept_change", client.query_typed(query, &parameters)).await?;
+    let outcome =
+        |row: &tokio_postgres::Row| Outcome { result: row.get(0), is_applied: row.get(1), reason: row.get(2) };
+    // It gives one row.
+    Ok(rows.first().map_or_else(|| Outcome { result: String::new(), is_applied: false, reason: None }, outcome))
+}
+
+/// What sees all that was committed so far: see [`is_readable`].
+pub async fn read_snapshot(client: &Client) -> Result<String, Error> {
+    let query = "SELECT pg_current_snapshot()::text";
+    Ok(call(PEER, "read_snapshot", client.query_one(query, &[])).await?.get(0))
+}
+
+/// Conflicts after a number whose documents were in one of these buckets, `most` at most, and the number to ask from next; `None` there:
+/// these are all.
+pub async fn list_conflicts(
+    client: &Client,
+    names: &[Name],
+    after: i64,
+    most: i64,
+) -> Result<(Vec<Conflict>, Option<i64>), Error> {
+    /// Others' are looked at, too: so many at once.
+    const LOOKED_AT: i64 = 5000;
+    let query = "SELECT c.number, c.id, c.stream, c.key, sluice.rfc3339(c.at), c.is_applied, c.fields, c.document, c.is_readable
+         FROM (
+             SELECT x.*, EXISTS (
+                 SELECT FROM unnest($1::text[], $2::text[]) AS n(stream, name) WHERE n.stream = x.stream AND n.name = ANY (x.buckets)) AS is_readable
+             FROM (SELECT * FROM sluice.conflict AS y WHERE y.number > $3 ORDER BY y.number LIMIT $4) AS x) AS c
+         ORDER BY c.number";
+    let (streams, buckets) = unzipped(names);
+    let parameters: [(&(dyn ToSql + Sync), Type); 4] =
+        [(&streams, Type::TEXT_ARRAY), (&buckets, Type::TEXT_ARRAY), (&after, Type::INT8), (&LOOKED_AT, Type::INT8)];
+    let rows = call(PEER, "list_conflicts", client.query_typed(query, &parameters)).await?;
+    let mut conflicts = vec![];
+    let mut next = (rows.len() as i64 == LOOKED_AT).then(|| rows.last().map(|row| row.get(0))).flatten();
+    for row in rows.iter().filter(|row| row.get(8)) {
+        if conflicts.len() as i64 == most {
+            next = conflicts.last().map(|conflict: &Conflict| conflict.number);
+            break;
+        }
+        conflicts.push(Conflict {
+            number: row.get(0),
+            id: row.get(1),
+            stream: row.get(2),
+            key: row.get(3),
+            at: row.get(4),
+            is_applied: row.get(5),
+            fields: row.get(6),
+            document: row.get(7),
+        });
+    }
+    Ok((conflicts, next))
 }
 
 fn unzipped(names: &[Name]) -> (Vec<&str>, Vec<&str>) {

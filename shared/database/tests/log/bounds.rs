@@ -26,7 +26,8 @@ const WORLD: &str = "
     SELECT sluice.track('demo.item', stream => 'items', key => 'id');
     SELECT sluice.track('demo.part', stream => 'items', affects => 'SELECT id FROM demo.item WHERE id = $1.item_id');
     SELECT sluice.define_stream('letters', mapping => '{\"properties\": {}}');
-    CREATE FUNCTION demo.readers(claims jsonb) RETURNS SETOF text LANGUAGE sql AS 'SELECT n::text FROM generate_series(1, 1000) AS n'";
+    CREATE FUNCTION demo.readers(claims jsonb) RETURNS SETOF text LANGUAGE sql AS 'SELECT n::text FROM generate_series(1, 1000) AS n';
+    CREATE FUNCTION demo.write(op text, key text, fields jsonb) RETURNS void LANGUAGE sql AS ''";
 const UNBORN: &str = "
     SELECT sluice.define_stream('unborn', source => 'demo.item', key => 'id', mapping => '{\"properties\": {\"id\": {}}}');
     SELECT sluice.subscribe('other');
@@ -83,14 +84,18 @@ const ROWS: &str = "
         SELECT 'items', 'b' || n % 1000, n, n, 7, CASE WHEN n % 2 = 0 THEN now() - interval '40 days' END, CASE WHEN n % 2 = 1 THEN '{}' END, CASE WHEN n % 2 = 1 THEN 7 END
         FROM generate_series(1, 50000) AS n;
     UPDATE sluice.sync_head SET seq = 50000;
+    INSERT INTO sluice.sync_write (subject, id, is_applied, at) SELECT n, '00000000-0000-0000-0000-000000000000', true, now() - interval '40 days' FROM generate_series(1, 50000) AS n;
+    INSERT INTO sluice.conflict (subject, id, stream, key, buckets, op, is_applied, at)
+        SELECT n, '00000000-0000-0000-0000-000000000000', 'items', n, '{b1}', 'delete', true, now() - interval '2 years' FROM generate_series(1, 50000) AS n;
     INSERT INTO sluice.outbox (stream, key, op) SELECT 'items', n, 'upsert' FROM generate_series(1, 50000) AS n;
     INSERT INTO sluice.outbox (stream, op, tracked, payload)
         SELECT 'items', 'fan_out', (SELECT min(id) FROM sluice.tracked WHERE affects IS NOT NULL), format('{\"id\": %s, \"item_id\": %s}', n, n)::json
         FROM generate_series(1, 50000) AS n;
-    INSERT INTO sluice.outbox (stream, key, op) SELECT 'unborn', n, 'upsert' FROM generate_series(1, 2000) AS n";
+    INSERT INTO sluice.outbox (stream, key, op) SELECT 'unborn', n, 'upsert' FROM generate_series(1, 2000) AS n;
+    SELECT sluice.accept_writes('items', by => 'demo.write', role => 'test_app')";
 
 /// How each function is called as its caller calls it, or in a harder way. One that has no line here fails the test.
-const CALLS: [(&str, &str); 173] = [
+const CALLS: [(&str, &str); 178] = [
     ("abort_generation", "SELECT sluice.abort_generation('items', 'operator', NULL)"),
     ("advance", "SELECT sluice.advance('elasticsearch', 1)"),
     ("answers_for_another", "SELECT sluice.answers_for_another('elasticsearch', 'items', '7')"),
@@ -197,6 +202,14 @@ const CALLS: [(&str, &str); 173] = [
     ),
     ("forget_old", "SELECT sluice.forget_old()"),
     ("forget_rejects", "SELECT sluice.forget_rejects()"),
+    (
+        "accept_change",
+        "SELECT sluice.accept_change('{\"sub\": \"7\"}', '{7,b7}', '00000000-0000-0000-0000-000000000007', 'items', '7', 'update', '{}', 7)",
+    ),
+    ("document_now", "SELECT sluice.document_now('items', '7')"),
+    ("forget_writes", "SELECT sluice.forget_writes()"),
+    ("writer_function", "SELECT sluice.writer_function('items')"),
+    ("write to items", "SELECT sluice.\"write to items\"('update', '7', '{}')"),
     ("forget_synced", "SELECT sluice.forget_synced()"),
     ("readable_buckets", "SELECT sluice.readable_buckets('{}')"),
     ("take_store_over", "SELECT sluice.take_store_over('30 days')"),
