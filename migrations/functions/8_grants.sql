@@ -71,6 +71,8 @@ GRANT EXECUTE ON FUNCTION
     sluice.ingest_columns(regclass, jsonb, jsonb), sluice.ingests(), sluice.ingest_status(), sluice.count_ingest(text, text[], bigint[]), sluice.forget_rejects(integer, timestamptz),
     sluice.readable_buckets(text, text, text), sluice.writer_function(text), sluice.document_now(text, text), sluice.accept_change(text, text[], uuid, text, text, text, text, bigint), sluice.forget_writes(integer, timestamptz),
     sluice.take_store_over(interval), sluice.store_documents(bigint, text, text[], bigint[], text[]), sluice.forget_synced(integer, timestamptz),
+    sluice.attempt(text, text, integer, interval), sluice.forget_attempts(text, text), sluice.register_account(text, text), sluice.account_of(text),
+    sluice.open_session(uuid, uuid, bytea, interval), sluice.refresh_session(uuid, bytea, bytea, interval, interval), sluice.close_session(uuid, bytea), sluice.remove_account(uuid),
     sluice.base_type(oid)
 TO sluice_app;
 

@@ -13,13 +13,14 @@ use serde_json::{Map, Value, json};
 use url::Url;
 
 /// What has credentials, with the variable that may hold all of it.
-const CREDENTIALS: [(&str, Option<&str>); 7] = [
+const CREDENTIALS: [(&str, Option<&str>); 8] = [
     ("DATABASE", Some("DATABASE_URL")),
     ("MIGRATE_DATABASE", Some("MIGRATE_DATABASE_URL")),
     ("ELASTICSEARCH", Some("ELASTICSEARCH_URL")),
     ("CLICKHOUSE", Some("CLICKHOUSE_URL")),
     ("KAFKA", None),
     ("ORIGIN", None),
+    ("ACCOUNTS", None),
     ("ADMIN", Some("ADMIN_TOKEN")),
 ];
 /// What a certificate's variable may be given as: a file.

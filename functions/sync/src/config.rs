@@ -21,6 +21,9 @@ pub struct Config {
     pub keep: Duration,
     /// Whose tokens are taken.
     pub tokens: token::Settings,
+    /// SYNC_AUTH `builtin`: accounts are our own. ACCOUNTS_SECRET_ARN: the secret with the keys of their tokens; and SYNC_PROXIES: how many
+    /// proxies are in front, each of which adds to X-Forwarded-For whom it was asked by.
+    pub accounts: Option<(String, usize)>,
     /// SYNC_CLIENTS: how many may be connected at once, to be told when to pull.
     pub clients: usize,
     /// SYNC_ORIGINS: whose pages may ask from a browser, `https://app.example.com`, with commas between them.
@@ -39,6 +42,7 @@ impl Config {
             drain: drain::Settings::from_env(SYNC, &mut env),
             keep: env.duration("SYNC_RETENTION", Duration::from_hours(30 * 24)),
             tokens: token::Settings::from_env(&mut env),
+            accounts: accounts(&mut env),
             clients: env
                 .parsed("SYNC_CLIENTS", 10_000, "a number of clients from 1 to 100000", |n| (1..=100_000).contains(n)),
             origins: origins(&mut env),
@@ -49,6 +53,21 @@ impl Config {
         }
         env.finish()?;
         Ok(config)
+    }
+}
+
+fn accounts(env: &mut Env) -> Option<(String, usize)> {
+    let auth = env.optional("SYNC_AUTH");
+    match auth.as_deref().unwrap_or("oidc") {
+        "oidc" => None,
+        "builtin" => {
+            let proxies = env.parsed("SYNC_PROXIES", 0, "a number of proxies from 0 to 10", |n| *n <= 10);
+            Some((env.required("ACCOUNTS_SECRET_ARN"), proxies))
+        }
+        _ => {
+            env.problem("SYNC_AUTH must be oidc or builtin");
+            None
+        }
     }
 }
 
@@ -78,6 +97,8 @@ mod tests {
             ("DRAIN", "twice"),
             ("SYNC_RETENTION", "5m"),
             ("SYNC_ISSUER", "http://issuer.example.com"),
+            ("SYNC_AUTH", "builtin"),
+            ("SYNC_PROXIES", "11"),
             ("SYNC_ORIGINS", "https://s3cret.example.com/"),
         ];
         let text = Config::from_env(Env::from_pairs(pairs)).unwrap_err().problems.join("\n");
@@ -86,6 +107,8 @@ mod tests {
             "DRAIN",
             "SYNC_RETENTION must be 1h or more",
             "SYNC_ISSUER must",
+            "ACCOUNTS_SECRET_ARN is missing",
+            "SYNC_PROXIES must",
             "SYNC_AUDIENCE is missing",
             "SYNC_ORIGINS must",
         ] {

@@ -1,6 +1,7 @@
 //! Live sync: clients keep a copy of what they may read. [`Store`] is a direct target whose tables stand in PostgreSQL: drained straight
 //! into, as [`drain`] says. Clients pull from it by [`router`], as `docs/live-sync.md` says.
 
+mod accounts;
 mod config;
 mod hub;
 mod live;
@@ -13,6 +14,9 @@ mod sink;
 mod token;
 mod writes;
 
+use std::sync::Arc;
+
+use ::accounts::Accounts;
 use axum::Router;
 use database::Postgres;
 use drain::Drainer;
@@ -40,7 +44,14 @@ pub fn new(config: Config, secrets: &Secrets) -> Sync {
 /// # Errors
 /// There is no client of HTTP to ask the issuer with.
 pub fn serve(config: Config, secrets: &Secrets, stop: CancellationToken) -> Result<Router, reqwest::Error> {
-    let verifier = Verifier::new(config.tokens, Patience::default())?;
+    let accounts = config.accounts.map(|(secret_arn, proxies)| {
+        let token::Settings { issuer, audience } = config.tokens.clone();
+        (Arc::new(Accounts::new(::accounts::Settings { secret_arn, issuer, audience }, secrets.clone())), proxies)
+    });
+    let verifier = match &accounts {
+        Some((accounts, _)) => Verifier::of(Arc::clone(accounts), config.tokens, Patience::default()),
+        None => Verifier::new(config.tokens, Patience::default())?,
+    };
     let database = Postgres::new(config.database, secrets.clone());
-    Ok(router(Server::new(database, verifier, Some((config.clients, stop))), config.origins))
+    Ok(router(Server::new(database, verifier, Some((config.clients, stop))), config.origins, accounts))
 }

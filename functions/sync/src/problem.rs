@@ -1,6 +1,7 @@
 //! Errors as RFC 9457 problem documents.
 
 use axum::Json;
+use axum::extract::rejection::JsonRejection;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -23,6 +24,9 @@ pub struct Problem {
     /// Of a cursor that is of no use: whose deletes it misses.
     #[serde(skip_serializing_if = "Option::is_none")]
     buckets: Option<Vec<Lost>>,
+    /// Seconds, after which it may be tried again.
+    #[serde(skip)]
+    retry_after: Option<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -34,7 +38,24 @@ struct Lost {
 impl Problem {
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         let title = status.canonical_reason().unwrap_or_default();
-        Self { kind: "about:blank", title, status: status.as_u16(), detail: detail.into(), buckets: None }
+        Self {
+            kind: "about:blank",
+            title,
+            status: status.as_u16(),
+            detail: detail.into(),
+            buckets: None,
+            retry_after: None,
+        }
+    }
+
+    /// It may be tried again after so many seconds.
+    pub fn after(self, seconds: u32) -> Self {
+        Self { retry_after: Some(seconds), ..self }
+    }
+
+    /// A body that is not what it should be.
+    pub fn of_body(rejection: JsonRejection) -> Self {
+        Self::new(client_error(rejection.status()), rejection.body_text())
     }
 
     pub fn bad_request(detail: impl Into<String>) -> Self {
@@ -46,7 +67,7 @@ impl Problem {
     }
 
     pub fn unavailable(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).after(5)
     }
 
     /// These buckets' deletes were forgotten since the cursor; none: it is of another database.
@@ -61,17 +82,22 @@ impl Problem {
     }
 }
 
+fn client_error(status: StatusCode) -> StatusCode {
+    if status == StatusCode::PAYLOAD_TOO_LARGE { status } else { StatusCode::BAD_REQUEST }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let retry_after = self.retry_after;
         let mut response = (status, Json(self)).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+        if let Some(seconds) = retry_after {
+            headers.insert(RETRY_AFTER, seconds.into());
         }
         response
     }

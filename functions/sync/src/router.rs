@@ -1,7 +1,9 @@
 //! What clients ask, over HTTP: `docs/live-sync.md` says what is answered.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use ::accounts::Accounts;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::header::{
@@ -15,9 +17,10 @@ use axum::routing::{get, post};
 use tower_http::compression::CompressionLayer;
 use tower_http::cors::CorsLayer;
 
+use crate::accounts::Desk;
 use crate::problem::Problem;
 use crate::server::Server;
-use crate::{live, pull, writes};
+use crate::{accounts, live, pull, writes};
 
 /// Of changes.
 const BODY_BYTES: usize = 1 << 20;
@@ -29,8 +32,10 @@ const HEADERS: [(HeaderName, &str); 4] = [
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
 ];
 
-/// All endpoints. Pages of these origins, `https://app.example.com`, may ask from a browser.
-pub fn router(server: Server, origins: Vec<HeaderValue>) -> Router {
+/// All endpoints. Pages of these origins, `https://app.example.com`, may ask from a browser. Where `accounts` are our own, whoever has one
+/// logs in here; so many proxies are in front.
+pub fn router(server: Server, origins: Vec<HeaderValue>, accounts: Option<(Arc<Accounts>, usize)>) -> Router {
+    let desk = accounts.map(|(accounts, proxies)| Desk { accounts, proxies, server: server.clone() });
     let router = Router::new()
         .route("/sync", get(pull::changes))
         .route("/sync/changes", post(writes::changes))
@@ -42,16 +47,17 @@ pub fn router(server: Server, origins: Vec<HeaderValue>) -> Router {
         .method_not_allowed_fallback(async || {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method: see docs/live-sync.md")
         })
+        .with_state(server)
+        .merge(desk.map(accounts::router).unwrap_or_default())
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(CompressionLayer::new())
-        .layer(from_fn(with_headers))
-        .with_state(server);
+        .layer(from_fn(with_headers));
     if origins.is_empty() {
         return router;
     }
     let cors = CorsLayer::new()
         .allow_origin(origins)
-        .allow_methods([Method::GET, Method::POST])
+        .allow_methods([Method::GET, Method::POST, Method::DELETE])
         .allow_headers([AUTHORIZATION, CONTENT_TYPE, IF_NONE_MATCH])
         .expose_headers([ETAG, RETRY_AFTER])
         .max_age(Duration::from_hours(1));

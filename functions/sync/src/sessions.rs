@@ -116,6 +116,11 @@ impl Reading<'_> {
 }
 
 impl Writing<'_> {
+    /// For statements that are a transaction each.
+    pub fn client(&self) -> &Client {
+        self.session.borrow()
+    }
+
     /// Applies a change, in a transaction of its own. After an error it is of no more use.
     pub async fn apply(
         &self,

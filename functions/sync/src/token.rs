@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
+use accounts::Accounts;
 use config::Env;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
@@ -92,14 +93,20 @@ pub enum Refusal {
     NoKeys(String),
 }
 
-/// Looks at tokens of one issuer, whose keys it finds by discovery and keeps.
+/// Looks at tokens of one issuer, whose keys it finds by discovery, or in the secret of accounts of our own, and keeps.
 pub struct Verifier {
     settings: Settings,
     patience: Patience,
-    client: reqwest::Client,
+    issuer: Issuer,
     known: RwLock<Arc<Known>>,
     /// When the issuer was asked last. Held over a request, so that one is under way.
     asked_at: Mutex<Option<Instant>>,
+}
+
+/// Who gives the keys.
+enum Issuer {
+    Discovered(reqwest::Client),
+    Own(Arc<Accounts>),
 }
 
 #[derive(Default)]
@@ -135,7 +142,16 @@ impl Verifier {
     /// There is no client of HTTP.
     pub fn new(settings: Settings, patience: Patience) -> Result<Self, reqwest::Error> {
         let client = reqwest::Client::builder().timeout(patience.answer).redirect(Policy::none()).build()?;
-        Ok(Self { settings, patience, client, known: RwLock::default(), asked_at: Mutex::default() })
+        Ok(Self::by(settings, patience, Issuer::Discovered(client)))
+    }
+
+    /// Of accounts of our own.
+    pub fn of(accounts: Arc<Accounts>, settings: Settings, patience: Patience) -> Self {
+        Self::by(settings, patience, Issuer::Own(accounts))
+    }
+
+    fn by(settings: Settings, patience: Patience, issuer: Issuer) -> Self {
+        Self { settings, patience, issuer, known: RwLock::default(), asked_at: Mutex::default() }
     }
 
     /// What a token claims, if it is one of the issuer's for this audience, now.
@@ -204,32 +220,39 @@ impl Verifier {
     }
 
     async fn ask(&self) -> Result<Vec<Key>, String> {
+        let client = match &self.issuer {
+            Issuer::Discovered(client) => client,
+            Issuer::Own(accounts) => {
+                let keys = accounts.jwks().await.map_err(|error| error.to_string())?.keys;
+                return Ok(keys.into_iter().filter_map(Key::of).collect());
+            }
+        };
         let discovery = format!("{}/.well-known/openid-configuration", self.settings.issuer.trim_end_matches('/'));
-        let Discovery { issuer, jwks_uri } = self.get(&discovery).await?;
+        let Discovery { issuer, jwks_uri } = get(client, &discovery).await?;
         if issuer != self.settings.issuer {
             return Err(format!("it calls itself {issuer:?}: set SYNC_ISSUER to exactly that, if it is the one"));
         }
         let Some(jwks_uri) = trusted(&jwks_uri) else {
             return Err(format!("its jwks_uri {jwks_uri:?} is no URL that begins with https://"));
         };
-        let Keys { keys } = self.get(jwks_uri.as_str()).await?;
-        let keys: Vec<Key> = keys.into_iter().take(KEYS).filter_map(Key::of).collect();
+        let Keys { keys } = get(client, jwks_uri.as_str()).await?;
+        let known = |key: Value| Key::of(serde_json::from_value(key).ok()?);
+        let keys: Vec<Key> = keys.into_iter().take(KEYS).filter_map(known).collect();
         if keys.is_empty() { Err("it has no key for ES256, RS256 or EdDSA".to_owned()) } else { Ok(keys) }
     }
+}
 
-    async fn get<T: DeserializeOwned>(&self, url: &str) -> Result<T, String> {
-        let failed = |error: reqwest::Error| format!("{url}: {error}");
-        let mut answer =
-            self.client.get(url).send().await.and_then(reqwest::Response::error_for_status).map_err(failed)?;
-        let mut body = vec![];
-        while let Some(chunk) = answer.chunk().await.map_err(failed)? {
-            body.extend_from_slice(&chunk);
-            if body.len() > ANSWER_BYTES {
-                return Err(format!("{url}: the answer has more than {ANSWER_BYTES} bytes"));
-            }
+async fn get<T: DeserializeOwned>(client: &reqwest::Client, url: &str) -> Result<T, String> {
+    let failed = |error: reqwest::Error| format!("{url}: {error}");
+    let mut answer = client.get(url).send().await.and_then(reqwest::Response::error_for_status).map_err(failed)?;
+    let mut body = vec![];
+    while let Some(chunk) = answer.chunk().await.map_err(failed)? {
+        body.extend_from_slice(&chunk);
+        if body.len() > ANSWER_BYTES {
+            return Err(format!("{url}: the answer has more than {ANSWER_BYTES} bytes"));
         }
-        serde_json::from_slice(&body).map_err(|error| format!("{url}: the answer is not what it should be: {error}"))
     }
+    serde_json::from_slice(&body).map_err(|error| format!("{url}: the answer is not what it should be: {error}"))
 }
 
 impl Known {
@@ -244,8 +267,7 @@ impl Known {
 impl Key {
     /// `None`: it is not for signatures, or for another algorithm than these three.
     #[allow(clippy::wildcard_enum_match_arm, reason = "the crate may know other kinds one day")]
-    fn of(value: Value) -> Option<Self> {
-        let jwk: Jwk = serde_json::from_value(value).ok()?;
+    fn of(jwk: Jwk) -> Option<Self> {
         let (algorithm, name) = match &jwk.algorithm {
             AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => {
                 (Algorithm::ES256, KeyAlgorithm::ES256)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::HeaderMap;
 use database::describe;
 use database::sync::{self, Outcome, Write};
 use serde::{Deserialize, Serialize};
@@ -73,8 +73,7 @@ pub async fn changes(
     given: Result<Json<Batch>, JsonRejection>,
 ) -> Result<Json<Answered>, Problem> {
     let claims = server.admit(&headers).await?;
-    let Json(Batch { changes }) =
-        given.map_err(|rejection| Problem::new(client_error(rejection.status()), rejection.body_text()))?;
+    let Json(Batch { changes }) = given.map_err(Problem::of_body)?;
     if changes.len() > CHANGES {
         return Err(Problem::bad_request(format!("{CHANGES} changes are the most: send the others behind them")));
     }
@@ -118,10 +117,6 @@ pub async fn changes(
     let snapshot = sync::read_snapshot(reading.client()).await?;
     reading.end().await?;
     Ok(Json(Answered { results, snapshot }))
-}
-
-fn client_error(status: StatusCode) -> StatusCode {
-    if status == StatusCode::PAYLOAD_TOO_LARGE { status } else { StatusCode::BAD_REQUEST }
 }
 
 fn checked(Given { id, stream, key, op, fields, base }: Given) -> Result<Write, Problem> {

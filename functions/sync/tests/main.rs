@@ -1,5 +1,7 @@
 //! The store that clients pull from, on a real PostgreSQL.
 
+#[path = "main/accounts.rs"]
+mod accounts;
 #[path = "main/definition.rs"]
 mod definition;
 #[path = "main/issuer.rs"]

@@ -1,5 +1,6 @@
 //! PostgreSQL as the functions see it.
 
+pub mod accounts;
 pub mod audit;
 pub mod checkpoints;
 mod connect;
@@ -28,7 +29,7 @@ pub use session::{Answers, Connect, Connection, Postgres, Session};
 pub use source::{Documents, Read, ReadError, Stream, flight_name, of_name, stream, streams};
 
 /// The newest migration that this code relies on. A function that finds an older schema says "run migrate".
-pub const REQUIRED_SCHEMA: i32 = 5;
+pub const REQUIRED_SCHEMA: i32 = 6;
 
 /// What PostgreSQL, or the way to it, said, in one line.
 ///

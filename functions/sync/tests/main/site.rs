@@ -65,7 +65,7 @@ impl Site {
         let live = Some((most, stop.clone()));
         let server = Server::new(world.settings()?.1, Verifier::new(settings, patience)?, live);
         let url = format!("http://{}/sync", listener.local_addr()?);
-        let router = router(server, vec!["https://app.example.com".parse()?]);
+        let router = router(server, vec!["https://app.example.com".parse()?], None);
         let ended = stop.clone().cancelled_owned();
         tokio::spawn(async move { axum::serve(listener, router).with_graceful_shutdown(ended).await });
         Ok(url)

@@ -95,7 +95,7 @@ const ROWS: &str = "
     SELECT sluice.accept_writes('items', by => 'demo.write', role => 'test_app')";
 
 /// How each function is called as its caller calls it, or in a harder way. One that has no line here fails the test.
-const CALLS: [(&str, &str); 178] = [
+const CALLS: [(&str, &str); 186] = [
     ("abort_generation", "SELECT sluice.abort_generation('items', 'operator', NULL)"),
     ("advance", "SELECT sluice.advance('elasticsearch', 1)"),
     ("answers_for_another", "SELECT sluice.answers_for_another('elasticsearch', 'items', '7')"),
@@ -229,6 +229,17 @@ const CALLS: [(&str, &str); 178] = [
     ("ingests", "SELECT sluice.ingests()"),
     ("ingest_columns", "SELECT sluice.ingest_columns('demo.item', '{\"/id\": \"id\", \"/value\": \"value\"}', '{}')"),
     ("ingest_status", "SELECT sluice.ingest_status()"),
+    ("attempt", "SELECT sluice.attempt('login', 'a@b', 10, interval '15 min')"),
+    ("forget_attempts", "SELECT sluice.forget_attempts('login', 'a@b')"),
+    ("register_account", "SELECT sluice.register_account('a@b', 'no hash')"),
+    ("account_of", "SELECT sluice.account_of('a@b')"),
+    ("open_session", "SELECT sluice.open_session(gen_random_uuid(), gen_random_uuid(), '\\x00', interval '1 day')"),
+    (
+        "refresh_session",
+        "SELECT sluice.refresh_session(gen_random_uuid(), '\\x00', '\\x01', interval '1 day', interval '10 s')",
+    ),
+    ("close_session", "SELECT sluice.close_session(gen_random_uuid(), '\\x00')"),
+    ("remove_account", "SELECT sluice.remove_account(gen_random_uuid())"),
     ("interval_rows", "SELECT sluice.interval_rows()"),
     ("is_complete", "SELECT sluice.is_complete(f, true) FROM sluice.flight AS f WHERE base = 7"),
     ("is_no_key", "SELECT sluice.is_no_key('items', 'x')"),
