@@ -224,6 +224,23 @@ async fn of_two_clients_that_were_away_the_last_wins_or_is_rejected_and_both_sid
     Ok(())
 }
 
+/// Neither sees what the other has not committed: whoever comes second waits, and then sees it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_changes_of_a_document_at_once_one_is_a_conflict() -> Result<()> {
+    let site = site("last_wins").await?;
+    for n in 1..=9 {
+        let key = format!("t{n}");
+        let base = site.seq(&key).await?;
+        let (one, other) =
+            (json!([update(&key, base, json!({"title": "1"}))]), json!([update(&key, base, json!({"title": "2"}))]));
+        let (one, other) = tokio::join!(site.results("ada", &one), site.results("bob", &other));
+        let mut results = [one?, other?].concat();
+        results.sort();
+        assert_eq!(results, ["applied", "conflict true"], "{key}");
+    }
+    Ok(())
+}
+
 /// Each with its reason, which quotes nobody else's rows; and those beside it are applied.
 #[tokio::test]
 async fn one_change_at_fault_stops_no_other_and_is_told_why() -> Result<()> {
