@@ -167,7 +167,7 @@ pub async fn list_changes(client: &Client, names: &[Name], after: i64, limit: Li
         (&limit.items, Type::INT8),
         (&limit.bytes, Type::INT8),
     ];
-    items(call(PEER, "list_changes", client.query_typed(query, &parameters)).await?)
+    items(&call(PEER, "list_changes", client.query_typed(query, &parameters)).await?)
 }
 
 /// Buckets that changed after a seq, each with that of its last change: the first `most` of them, and the seq to ask from next.
@@ -207,7 +207,7 @@ pub async fn list_items(client: &Client, name: &Name, after: Option<&str>, limit
         (&limit.items, Type::INT8),
         (&limit.bytes, Type::INT8),
     ];
-    items(call(PEER, "list_items", client.query_typed(query, &parameters)).await?)
+    items(&call(PEER, "list_items", client.query_typed(query, &parameters)).await?)
 }
 
 /// Whether clients can pull all that a snapshot sees, of one stream or of all; `None`: there is no such stream of theirs.
@@ -353,7 +353,7 @@ fn unzipped(names: &[Name]) -> (Vec<&str>, Vec<&str>) {
     names.iter().map(|name| (name.stream.as_str(), name.bucket.as_str())).unzip()
 }
 
-fn items(rows: Vec<tokio_postgres::Row>) -> Result<Vec<Item>, Error> {
+fn items(rows: &[tokio_postgres::Row]) -> Result<Vec<Item>, Error> {
     let item = |row: &tokio_postgres::Row| {
         Ok(Item {
             name: Name { stream: row.try_get(0)?, bucket: row.try_get(1)? },
