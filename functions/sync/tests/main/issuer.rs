@@ -1,5 +1,7 @@
 //! An issuer of tokens, as a server of its own on this machine.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails the test by its panic")]
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -138,6 +140,7 @@ impl Issuer {
     }
 
     /// Claims that are right for an hour.
+    #[allow(clippy::needless_pass_by_value, reason = "it is given as json! makes it")]
     pub fn claims(&self, more: Value) -> Value {
         let mut claims = json!({"iss": self.url, "aud": AUDIENCE, "exp": now() + 3600});
         for (name, value) in more.as_object().into_iter().flatten() {

@@ -97,6 +97,7 @@ fn id() -> String {
     Uuid::from_u128(fastrand::u128(..)).to_string()
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "it is given as json! makes it")]
 fn update(key: &str, base: i64, fields: Value) -> Value {
     json!({"id": id(), "stream": "task", "key": key, "op": "update", "base": base, "fields": fields})
 }
