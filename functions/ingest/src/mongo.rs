@@ -232,13 +232,12 @@ pub fn origin(definition: &Definition) -> Option<String> {
 
 /// Whether what is sent leaves this machine, and without TLS.
 fn is_in_the_clear(options: &ClientOptions) -> bool {
-    let is_local = |host: &ServerAddress| match host {
-        ServerAddress::Tcp { host, .. } => {
-            host == "localhost"
-                || host.ends_with(".localhost")
-                || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-        }
-        _ => true,
+    let is_local = |host: &ServerAddress| {
+        // What is no address of TCP is a socket of this machine.
+        let ServerAddress::Tcp { host, .. } = host else { return true };
+        host == "localhost"
+            || host.ends_with(".localhost")
+            || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
     };
     !matches!(options.tls, Some(Tls::Enabled(_))) && !options.hosts.iter().all(is_local)
 }

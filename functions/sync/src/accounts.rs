@@ -60,7 +60,7 @@ async fn register(
     headers: HeaderMap,
     given: Given<Credentials>,
 ) -> Result<StatusCode, Problem> {
-    let Json(Credentials { email, password }) = given.map_err(Problem::of_body)?;
+    let Json(Credentials { email, password }) = given.map_err(|rejection| Problem::of_body(&rejection))?;
     let session = desk.server.sessions.write().await?;
     desk.accounts.register(session.client(), desk.address(peer, &headers), &email, &password).await?;
     Ok(StatusCode::ACCEPTED)
@@ -72,7 +72,7 @@ async fn login(
     headers: HeaderMap,
     given: Given<Credentials>,
 ) -> Result<Json<Tokens>, Problem> {
-    let Json(Credentials { email, password }) = given.map_err(Problem::of_body)?;
+    let Json(Credentials { email, password }) = given.map_err(|rejection| Problem::of_body(&rejection))?;
     let session = desk.server.sessions.write().await?;
     let address = desk.address(peer, &headers);
     Ok(Json(desk.accounts.login(session.client(), address, &email, &password).await?))
@@ -84,14 +84,14 @@ async fn refresh(
     headers: HeaderMap,
     given: Given<Refresh>,
 ) -> Result<Json<Tokens>, Problem> {
-    let Json(Refresh { refresh_token }) = given.map_err(Problem::of_body)?;
+    let Json(Refresh { refresh_token }) = given.map_err(|rejection| Problem::of_body(&rejection))?;
     let session = desk.server.sessions.write().await?;
     let address = desk.address(peer, &headers);
     Ok(Json(desk.accounts.refresh(session.client(), address, &refresh_token).await?))
 }
 
 async fn logout(State(desk): State<Desk>, given: Given<Refresh>) -> Result<StatusCode, Problem> {
-    let Json(Refresh { refresh_token }) = given.map_err(Problem::of_body)?;
+    let Json(Refresh { refresh_token }) = given.map_err(|rejection| Problem::of_body(&rejection))?;
     let session = desk.server.sessions.write().await?;
     desk.accounts.logout(session.client(), &refresh_token).await?;
     Ok(StatusCode::NO_CONTENT)

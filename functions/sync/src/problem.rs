@@ -54,7 +54,7 @@ impl Problem {
     }
 
     /// A body that is not what it should be.
-    pub fn of_body(rejection: JsonRejection) -> Self {
+    pub fn of_body(rejection: &JsonRejection) -> Self {
         Self::new(client_error(rejection.status()), rejection.body_text())
     }
 

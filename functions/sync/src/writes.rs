@@ -73,7 +73,7 @@ pub async fn changes(
     given: Result<Json<Batch>, JsonRejection>,
 ) -> Result<Json<Answered>, Problem> {
     let claims = server.admit(&headers).await?;
-    let Json(Batch { changes }) = given.map_err(Problem::of_body)?;
+    let Json(Batch { changes }) = given.map_err(|rejection| Problem::of_body(&rejection))?;
     if changes.len() > CHANGES {
         return Err(Problem::bad_request(format!("{CHANGES} changes are the most: send the others behind them")));
     }

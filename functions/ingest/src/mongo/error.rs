@@ -94,6 +94,7 @@ pub enum Error {
 }
 
 impl From<mongodb::error::Error> for Error {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "what else there is, and will be, is told in one way")]
     fn from(error: mongodb::error::Error) -> Self {
         match &*error.kind {
             ErrorKind::Command(said) if LOST.contains(&said.code) => Self::Lost { code: said.code },

@@ -55,6 +55,7 @@ impl Page {
     }
 
     /// Adds a change. One that ends the stream is told of, and the token stays before it.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "there will be others, and none of them is asked for")]
     pub fn change(&mut self, event: ChangeStreamEvent<RawDocumentBuf>) {
         let is_gone = match event.operation_type {
             OperationType::Insert | OperationType::Update | OperationType::Replace => false,

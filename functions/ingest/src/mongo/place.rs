@@ -108,10 +108,12 @@ pub fn filter(after: Option<&Id>) -> Document {
     let bracket = bracket(id);
     let later: Vec<&str> = BRACKETS[bracket + 1..].concat();
     // Nothing compares with NaN, which is the first of the numbers.
-    let same = match id {
-        Bson::Double(number) if number.is_nan() => doc! { "_id": { "$gte": f64::NEG_INFINITY } },
-        Bson::Decimal128(number) if number.to_string() == "NaN" => doc! { "_id": { "$gte": f64::NEG_INFINITY } },
-        _ => doc! { "_id": { "$gt": id } },
+    let is_nan = matches!(id, Bson::Double(number) if number.is_nan())
+        || matches!(id, Bson::Decimal128(number) if number.to_string() == "NaN");
+    let same = if is_nan {
+        doc! { "_id": { "$gte": f64::NEG_INFINITY } }
+    } else {
+        doc! { "_id": { "$gt": id } }
     };
     if later.is_empty() {
         same
