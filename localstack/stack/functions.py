@@ -20,7 +20,8 @@ from console import Failure, run, say, timed, together
 from layout import CACHE, REPOSITORY, TARGET, Stack, lock
 
 # All but the binary that has the others' libraries, which is no function.
-NAMES = sorted(folder.name for folder in (REPOSITORY / "functions").iterdir() if (folder / "Cargo.toml").exists() and folder.name != image.BINARY)
+# Those that are a function of Lambda, too.
+NAMES = sorted(main.parts[-3] for main in (REPOSITORY / "functions").glob("*/src/main.rs") if main.parts[-3] != image.BINARY)
 PLACE = TARGET / "lambda"
 DEPLOY = REPOSITORY / "infra" / "deploy.py"
 # The migrations make the role; who is in it is the operator's to say.
