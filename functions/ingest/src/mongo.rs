@@ -201,6 +201,9 @@ impl Mongo {
     }
 
     async fn client_options(&self, url: &str, authority: Option<&Authority>) -> Result<ClientOptions, Error> {
+        if url.starts_with("mongodb+srv:") && !cfg!(feature = "srv") {
+            return Err(Error::Srv);
+        }
         // The driver's own words may have parts of it.
         let mut options = ClientOptions::parse(url).await.map_err(|error| Error::of_url(&error))?;
         if options.credential.is_some() && is_in_the_clear(&options) {

@@ -25,6 +25,11 @@ pub enum Error {
         "its url, or that of its secret, is no connection string: it must be like mongodb+srv://user:password@host, and the secret like {{\"url\": \"…\"}}"
     )]
     Url,
+    /// This function has nothing to find servers by SRV records with.
+    #[error(
+        "the function finds no servers by mongodb+srv://: give it the hosts, mongodb://user:password@host1,host2/?replicaSet=…&tls=true, as Atlas gives them for older drivers"
+    )]
+    Srv,
     /// No server was found by the URL's name.
     #[error("the name of its url has no servers in the DNS: check its url and the network")]
     Name,
