@@ -127,9 +127,10 @@ def stop_servers(stack: Stack) -> None:
 def clean(arguments: dict[str, str]) -> None:
     """The stack and its data; downloads and builds stay."""
     stack = Stack(arguments.get("STACK", "default"))
-    if stack.exists:
+    if stack.folder.exists():
         with lock(stack.folder, "this stack"):
-            stop_servers(stack)
+            if stack.exists:
+                stop_servers(stack)
             if stack.facts.get("docker"):
                 docker.compose(stack, "down", "--volumes")
             stack.remove()

@@ -95,8 +95,14 @@ class Stack:
         scratch.replace(self.file)
 
     def remove(self) -> None:
-        """Deletes the stack's folder: data, logs, certificates and passwords."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Deletes the stack's folder: data, logs, certificates and passwords. It is moved away first, so that an interruption
+        leaves no half of a stack in its place."""
+        gone = SHARED / "gone" / self.name
+        shutil.rmtree(gone, ignore_errors=True)
+        if self.folder.exists():
+            gone.parent.mkdir(exist_ok=True)
+            self.folder.rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
         self.facts = {}
 
     def _free_slot(self) -> int:

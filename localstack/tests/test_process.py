@@ -12,6 +12,7 @@ from signal import SIGKILL
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "stack"))
 
 import process  # noqa: E402
+from commands import clean  # noqa: E402
 from layout import Stack  # noqa: E402
 
 # A server as Elasticsearch is one: a launcher, and what it launches.
@@ -35,6 +36,15 @@ class Processes(unittest.TestCase):
                 self.assertTrue(process.wait_for_end(found, 60))
             finally:
                 process.kill_all(stack, "server")
+
+    def test_what_is_left_of_a_stack_is_removed_though_nothing_says_what_it_was(self) -> None:
+        """A machine that stops while a stack is made, or removed, leaves files without `stack.json`: a cluster of which half is
+        there would keep the next stack of that name from starting."""
+        stack = Stack(f"process-{os.getpid()}")
+        half = stack.folder / "postgres" / "data"
+        half.mkdir(parents=True)
+        clean({"STACK": stack.name})
+        self.assertFalse(stack.folder.exists())
 
     def wait_for_both(self, stack: Stack) -> list[process.Process]:
         deadline = time.monotonic() + 60
