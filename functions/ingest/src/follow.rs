@@ -2,7 +2,6 @@
 //! pages of changes, as long as there is a copy under way, the next page of that.
 
 use database::ingest::position::{Move, Position};
-use database::ingest::rejects;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 use tracing::info;
@@ -32,8 +31,6 @@ impl Following<'_> {
     /// Reads and stores until nothing is new, or until it is time to stop; the next round goes on from there. Where another
     /// one has moved the position in the meantime, or it was asked to begin anew, this one ends.
     pub async fn run(mut self) -> Result<(), Error> {
-        // First: whatever the source does, what is old goes.
-        self.sessions.run(async |client| Ok(rejects::forget(client).await?)).await?;
         match self.read().await {
             Err(Error::Moved) => return Ok(()),
             outcome => outcome?,

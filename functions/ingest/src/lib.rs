@@ -34,6 +34,7 @@ use std::time::{Duration, SystemTime};
 
 use database::ingest::definition::{self, Definition};
 use database::ingest::position::{self, Ended, Failure, Position};
+use database::ingest::rejects;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use secrets::Secrets;
@@ -195,6 +196,8 @@ impl Ingest {
         let read = async {
             let source = self.source(definition).await?;
             let (sessions, tally) = (&self.sessions, &mut tally);
+            // First: whatever the source does, what is old goes.
+            sessions.run(async |client| Ok(rejects::forget(client).await?)).await?;
             match &source.kind {
                 Kind::Http(http) => Round { source: &source, http, sessions, position, stop_at, tally }.run().await,
                 Kind::Mongo(mongo) => {

@@ -5,7 +5,6 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use database::ingest::position::{self, Position};
-use database::ingest::rejects;
 use futures_util::future::try_join_all;
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -39,8 +38,6 @@ impl Round<'_> {
     /// Reads and stores until the chain's end, or until it is time to stop; the next round goes on from there.
     pub async fn run(mut self) -> Result<(), Error> {
         let (name, http) = (self.source.name(), self.http);
-        // First: whatever the origin does, what is old goes.
-        self.sessions.run(async |client| Ok(rejects::forget(client).await?)).await?;
         let is_resumed = self.position.next.is_some();
         if !is_resumed {
             self.position.is_listing = self.position.is_listing_due;
