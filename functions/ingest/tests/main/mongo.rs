@@ -1,4 +1,4 @@
-use futures_util::future::{join_all, join3};
+use futures_util::future::{join, join_all, join3};
 use localstack::{eventually, parameter, variable};
 use mongodb::Collection;
 use mongodb::bson::oid::ObjectId;
@@ -238,6 +238,35 @@ async fn two_ingests_at_once_and_one_that_was_told_to_begin_anew_store_nothing_t
         "{}",
         shop.fixture.errors().await
     );
+    shop.round().await;
+    shop.assert_equal().await;
+}
+
+#[tokio::test]
+async fn a_page_that_was_read_before_all_is_to_be_read_anew_is_not_stored_and_moves_no_position() {
+    let shop = Shop::new().await;
+    shop.orders().insert_one(doc! { "_id": "o1" }).await.unwrap();
+    shop.round().await;
+    shop.orders().insert_one(doc! { "_id": "o2" }).await.unwrap();
+    for statements in ["UPDATE sluice.ingest_position SET requested_at = now()", "BEGIN; LOCK TABLE shop.orders"] {
+        shop.fixture.owner.batch_execute(statements).await.unwrap();
+    }
+    let round = async {
+        let end_at = Instant::now() + Duration::from_secs(60);
+        let mut summary = ingest::Summary::default();
+        Box::pin(shop.ingest.ingest.round("orders", end_at, end_at, &mut summary)).await.unwrap();
+        summary
+    };
+    let resync = async {
+        let waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'shop.orders'::regclass)";
+        while !shop.fixture.value::<bool>(waits).await {
+            sleep(Duration::from_millis(10)).await;
+        }
+        shop.fixture.owner.batch_execute("SELECT sluice.resync_ingest('orders'); COMMIT").await.unwrap();
+    };
+    let (summary, ()) = join(round, resync).await;
+    assert_eq!((summary.rounds, summary.tally.synced), (1, 0), "{}", shop.fixture.errors().await);
+    assert!(shop.fixture.value::<bool>("SELECT next IS NULL AND is_anew FROM sluice.ingest_position").await);
     shop.round().await;
     shop.assert_equal().await;
 }
