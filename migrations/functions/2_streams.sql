@@ -136,6 +136,18 @@ LANGUAGE sql STABLE AS $$
         ELSE format('SELECT * FROM sluice.%I(%L, $1, $2) AS r(%s)', sluice.reader_function(stream.reader), query, columns) END
 $$;
 
+-- Gives a function to a role, with whose rights it runs; the functions alone call it.
+CREATE OR REPLACE FUNCTION sluice.give_function(name text, owner regrole) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', name);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', name, (SELECT r.app FROM sluice.roles AS r));
+    -- Whom a function is given to must be allowed to make one there: for this moment.
+    EXECUTE format('GRANT CREATE ON SCHEMA sluice TO %s', owner);
+    EXECUTE format('ALTER FUNCTION %s OWNER TO %s', name, owner);
+    EXECUTE format('REVOKE CREATE ON SCHEMA sluice FROM %s', owner);
+END $$;
+
 -- Lets the functions run queries with a role's rights, by a function that belongs to it. SET ROLE would do no good: a
 -- function that a view calls sets it back, and has the rights of the functions; within this one PostgreSQL refuses that.
 CREATE OR REPLACE FUNCTION sluice.make_reader(reader regrole) RETURNS void
@@ -150,12 +162,7 @@ BEGIN
         'CREATE FUNCTION sluice.%I(query text, keys text[], size integer) RETURNS SETOF record '
             'LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp '
             'AS ''BEGIN RETURN QUERY EXECUTE query USING keys, size; END''', sluice.reader_function(reader));
-    EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', name);
-    EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', name, (SELECT r.app FROM sluice.roles AS r));
-    -- Whom a function is given to must be allowed to make one there: for this moment.
-    EXECUTE format('GRANT CREATE ON SCHEMA sluice TO %s', reader);
-    EXECUTE format('ALTER FUNCTION %s OWNER TO %s', name, reader);
-    EXECUTE format('REVOKE CREATE ON SCHEMA sluice FROM %s', reader);
+    PERFORM sluice.give_function(name, reader);
 EXCEPTION
     WHEN insufficient_privilege THEN
         RAISE EXCEPTION '% may not let the functions read as %', current_user, reader

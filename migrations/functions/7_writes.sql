@@ -59,11 +59,7 @@ BEGIN
         EXECUTE format(
             'CREATE FUNCTION %s RETURNS void LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = on '
                 'AS %L', format('sluice.%I(op text, key text, fields jsonb)', sluice.writer_function(stream)), format('BEGIN PERFORM %s(op, key, fields); END', called));
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', writer);
-        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', writer, (SELECT r.app FROM sluice.roles AS r));
-        EXECUTE format('GRANT CREATE ON SCHEMA sluice TO %s', role);
-        EXECUTE format('ALTER FUNCTION %s OWNER TO %s', writer, role);
-        EXECUTE format('REVOKE CREATE ON SCHEMA sluice FROM %s', role);
+        PERFORM sluice.give_function(writer, role);
     EXCEPTION
         WHEN insufficient_privilege THEN
             RAISE EXCEPTION '% may not let clients write as %', current_user, role
