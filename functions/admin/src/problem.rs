@@ -4,9 +4,8 @@ use axum::Json;
 use axum::http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use database::{ConnectError, describe};
+use database::{ConnectError, describe, is_unheld};
 use serde::Serialize;
-use tokio_postgres::error::SqlState;
 use tracing::{error, warn};
 use utoipa::ToSchema;
 
@@ -67,9 +66,7 @@ impl IntoResponse for Problem {
 /// The server's own words may quote what is in a row: they are for the log.
 impl From<tokio_postgres::Error> for Problem {
     fn from(failure: tokio_postgres::Error) -> Self {
-        // The text of a request, which may have a character that PostgreSQL cannot hold, as JSON or as text.
-        let unheld = [SqlState::CHARACTER_NOT_IN_REPERTOIRE, SqlState::UNTRANSLATABLE_CHARACTER];
-        if failure.code().is_some_and(|code| unheld.contains(code)) {
+        if is_unheld(&failure) {
             return Self::bad_request("a text of the request has the character U+0000, which PostgreSQL cannot hold");
         }
         error!(error = describe(&failure), "PostgreSQL refused a statement");

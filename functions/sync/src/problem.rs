@@ -5,10 +5,9 @@ use axum::extract::rejection::JsonRejection;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use database::describe;
 use database::sync::{Name, READERS_FAIL};
+use database::{describe, is_unheld};
 use serde::Serialize;
-use tokio_postgres::error::SqlState;
 use tracing::{error, warn};
 
 use crate::{sessions, token};
@@ -117,8 +116,7 @@ impl From<token::Refusal> for Problem {
 /// The server's own words may quote what is in a row: they are for the log, and those of users' functions for nobody.
 impl From<tokio_postgres::Error> for Problem {
     fn from(failure: tokio_postgres::Error) -> Self {
-        let unheld = [SqlState::CHARACTER_NOT_IN_REPERTOIRE, SqlState::UNTRANSLATABLE_CHARACTER];
-        if failure.code().is_some_and(|code| unheld.contains(code)) {
+        if is_unheld(&failure) {
             return Self::bad_request("a text of the request has the character U+0000, which PostgreSQL cannot hold");
         }
         error!(error = describe(&failure), "PostgreSQL refused a statement");

@@ -24,12 +24,20 @@ pub mod validation;
 
 use std::error::Error as _;
 
+use tokio_postgres::error::SqlState;
+
 pub use connect::{ConnectError, Settings, connect, connect_unchecked};
 pub use session::{Answers, Connect, Connection, Postgres, Session};
 pub use source::{Documents, Read, ReadError, Stream, flight_name, of_name, stream, streams};
 
 /// The newest migration that this code relies on. A function that finds an older schema says "run migrate".
 pub const REQUIRED_SCHEMA: i32 = 6;
+
+/// Whether a text of the statement, or of JSON in it, has the character that PostgreSQL cannot hold: U+0000.
+pub fn is_unheld(error: &tokio_postgres::Error) -> bool {
+    let codes = [SqlState::CHARACTER_NOT_IN_REPERTOIRE, SqlState::UNTRANSLATABLE_CHARACTER];
+    error.code().is_some_and(|code| codes.contains(code))
+}
 
 /// What PostgreSQL, or the way to it, said, in one line.
 ///
