@@ -15,6 +15,7 @@ use tracing::error;
 
 use crate::problem::Problem;
 use crate::server::Server;
+use crate::sessions::Sessions;
 
 /// Where proxies say who asks, each behind those before it.
 const FORWARDED: &str = "x-forwarded-for";
@@ -22,10 +23,12 @@ const FORWARDED: &str = "x-forwarded-for";
 /// What answers.
 #[derive(Clone)]
 pub struct Desk {
-    pub accounts: Arc<Accounts>,
+    accounts: Arc<Accounts>,
+    /// Of its own: passwords take their time, and whoever tries many keeps nobody from writing.
+    sessions: Arc<Sessions>,
     /// Proxies in front, each of which adds whom it was asked by.
-    pub proxies: usize,
-    pub server: Server,
+    proxies: usize,
+    server: Server,
 }
 
 #[derive(Deserialize)]
@@ -61,7 +64,7 @@ async fn register(
     given: Given<Credentials>,
 ) -> Result<StatusCode, Problem> {
     let Json(Credentials { email, password }) = given.map_err(|rejection| Problem::of_body(&rejection))?;
-    let session = desk.server.sessions.write().await?;
+    let session = desk.sessions.write().await?;
     desk.accounts.register(session.client(), desk.address(peer, &headers), &email, &password).await?;
     Ok(StatusCode::ACCEPTED)
 }
@@ -73,7 +76,7 @@ async fn login(
     given: Given<Credentials>,
 ) -> Result<Json<Tokens>, Problem> {
     let Json(Credentials { email, password }) = given.map_err(|rejection| Problem::of_body(&rejection))?;
-    let session = desk.server.sessions.write().await?;
+    let session = desk.sessions.write().await?;
     let address = desk.address(peer, &headers);
     Ok(Json(desk.accounts.login(session.client(), address, &email, &password).await?))
 }
@@ -85,14 +88,14 @@ async fn refresh(
     given: Given<Refresh>,
 ) -> Result<Json<Tokens>, Problem> {
     let Json(Refresh { refresh_token }) = given.map_err(|rejection| Problem::of_body(&rejection))?;
-    let session = desk.server.sessions.write().await?;
+    let session = desk.sessions.write().await?;
     let address = desk.address(peer, &headers);
     Ok(Json(desk.accounts.refresh(session.client(), address, &refresh_token).await?))
 }
 
 async fn logout(State(desk): State<Desk>, given: Given<Refresh>) -> Result<StatusCode, Problem> {
     let Json(Refresh { refresh_token }) = given.map_err(|rejection| Problem::of_body(&rejection))?;
-    let session = desk.server.sessions.write().await?;
+    let session = desk.sessions.write().await?;
     desk.accounts.logout(session.client(), &refresh_token).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -100,12 +103,17 @@ async fn logout(State(desk): State<Desk>, given: Given<Refresh>) -> Result<Statu
 /// Removes the account of the token.
 async fn remove(State(desk): State<Desk>, headers: HeaderMap) -> Result<StatusCode, Problem> {
     let claims: Value = serde_json::from_str(&desk.server.admit(&headers).await?.json).unwrap_or_default();
-    let session = desk.server.sessions.write().await?;
+    let session = desk.sessions.write().await?;
     desk.accounts.remove(session.client(), claims["sub"].as_str().unwrap_or_default()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 impl Desk {
+    /// Connects to nothing yet.
+    pub fn new(accounts: Arc<Accounts>, proxies: usize, server: Server) -> Self {
+        Self { accounts, sessions: Arc::new(server.sessions.others()), proxies, server }
+    }
+
     /// Who asks: of all that stands in the header, only what proxies of ours have written is true.
     fn address(&self, peer: SocketAddr, headers: &HeaderMap) -> IpAddr {
         let lines = headers.get_all(FORWARDED).iter().filter_map(|line| line.to_str().ok());

@@ -5,8 +5,7 @@ use std::time::SystemTime;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
@@ -20,7 +19,7 @@ use tokio_postgres::error::SqlState;
 use tracing::warn;
 
 use crate::problem::Problem;
-use crate::server::Server;
+use crate::server::{Asked, Server};
 use crate::token::Claims;
 
 /// Changes of a page, at most and if nobody says otherwise.
@@ -30,15 +29,6 @@ const USUAL: i64 = 500;
 const PAGE_BYTES: i64 = 4_000_000;
 /// What of a snapshot is read at once.
 const SNAPSHOT: Limit = Limit { items: 1000, bytes: 1_000_000 };
-
-type Asked<T> = Result<Query<T>, QueryRejection>;
-
-/// The bearer's claims, and the parameters.
-async fn admitted<T>(server: &Server, headers: &HeaderMap, asked: Asked<T>) -> Result<(Claims, T), Problem> {
-    let claims = server.admit(headers).await?;
-    let Query(asked) = asked.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
-    Ok((claims, asked))
-}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -86,7 +76,7 @@ pub async fn changes(
     headers: HeaderMap,
     asked: Asked<Pull>,
 ) -> Result<Response, Problem> {
-    let (claims, Pull { after, limit, stream, bucket }) = admitted(&server, &headers, asked).await?;
+    let (claims, Pull { after, limit, stream, bucket }) = server.admit_with(&headers, asked).await?;
     if bucket.is_some() && stream.is_none() {
         return Err(Problem::bad_request("`bucket` goes with `stream`, whose bucket it is"));
     }
@@ -184,7 +174,7 @@ pub async fn snapshot(
     headers: HeaderMap,
     asked: Asked<Whole>,
 ) -> Result<Response, Problem> {
-    let (claims, Whole { stream, bucket }) = admitted(&server, &headers, asked).await?;
+    let (claims, Whole { stream, bucket }) = server.admit_with(&headers, asked).await?;
     let mut copying = Copying { server, claims, name: Name { stream, bucket }, after: None, items: 0 };
     let (seq, lines, goes_on) = copying.next().await?;
     let first = format!("{{\"seq\":{seq}}}\n").into_bytes();
@@ -258,7 +248,7 @@ pub async fn status(
     headers: HeaderMap,
     asked: Asked<Status>,
 ) -> Result<Json<Readable>, Problem> {
-    let (_, Status { snapshot, stream }) = admitted(&server, &headers, asked).await?;
+    let (_, Status { snapshot, stream }) = server.admit_with(&headers, asked).await?;
     let reading = server.sessions.read().await?;
     match sync::is_readable(reading.client(), &snapshot, stream.as_deref()).await {
         Ok(Some(readable)) => {

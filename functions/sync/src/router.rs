@@ -35,7 +35,7 @@ const HEADERS: [(HeaderName, &str); 4] = [
 /// All endpoints. Pages of these origins, `https://app.example.com`, may ask from a browser. Where `accounts` are our own, whoever has one
 /// logs in here; so many proxies are in front.
 pub fn router(server: Server, origins: Vec<HeaderValue>, accounts: Option<(Arc<Accounts>, usize)>) -> Router {
-    let desk = accounts.map(|(accounts, proxies)| Desk { accounts, proxies, server: server.clone() });
+    let desk = accounts.map(|(accounts, proxies)| Desk::new(accounts, proxies, server.clone()));
     let router = Router::new()
         .route("/sync", get(pull::changes))
         .route("/sync/changes", post(writes::changes))

@@ -1,5 +1,7 @@
 use std::sync::Arc;
 
+use axum::extract::Query;
+use axum::extract::rejection::QueryRejection;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use database::Postgres;
@@ -9,6 +11,9 @@ use crate::hub::Hub;
 use crate::problem::Problem;
 use crate::sessions::Sessions;
 use crate::token::{Claims, Verifier};
+
+/// The parameters of a request.
+pub(crate) type Asked<T> = Result<Query<T>, QueryRejection>;
 
 /// What answers clients.
 #[derive(Clone)]
@@ -43,5 +48,12 @@ impl Server {
         let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
         let token = token.ok_or_else(|| Problem::unauthorized("the header Authorization is not Bearer TOKEN"))?;
         Ok(self.verifier.verify(token).await?)
+    }
+
+    /// The same, and the parameters.
+    pub(crate) async fn admit_with<T>(&self, headers: &HeaderMap, asked: Asked<T>) -> Result<(Claims, T), Problem> {
+        let claims = self.admit(headers).await?;
+        let Query(asked) = asked.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+        Ok((claims, asked))
     }
 }

@@ -64,6 +64,11 @@ impl Sessions {
         Self { database, readers, writers, idle: Mutex::default() }
     }
 
+    /// Others of the same database: whoever waits for those keeps nobody from these.
+    pub fn others(&self) -> Self {
+        Self::new(self.database.clone())
+    }
+
     /// Begins to read, within a session that nobody else has.
     pub async fn read(&self) -> Result<Reading<'_>, Error> {
         let place = turn(&self.readers).await?;

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{Query, State};
+use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
 use axum::http::HeaderMap;
 use database::describe;
 use database::sync::{self, Outcome, Write};
@@ -16,7 +16,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 use crate::problem::Problem;
-use crate::server::Server;
+use crate::server::{Asked, Server};
 
 /// Of one request.
 const CHANGES: usize = 500;
@@ -164,10 +164,9 @@ struct Conflict {
 pub async fn conflicts(
     State(server): State<Server>,
     headers: HeaderMap,
-    asked: Result<Query<After>, QueryRejection>,
+    asked: Asked<After>,
 ) -> Result<Json<Listed>, Problem> {
-    let claims = server.admit(&headers).await?;
-    let Query(After { after }) = asked.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+    let (claims, After { after }) = server.admit_with(&headers, asked).await?;
     let reading = server.sessions.read().await?;
     let names = sync::list_readable(reading.client(), &claims.json, None, None).await?;
     let (found, next) = sync::list_conflicts(reading.client(), &names, after, CONFLICTS).await?;
