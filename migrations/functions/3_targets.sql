@@ -5,7 +5,7 @@
 CREATE OR REPLACE FUNCTION sluice.check_settings(stream text, target text, settings jsonb) RETURNS void
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    known CONSTANT text[] := CASE target WHEN 'clickhouse' THEN '{fields,columns,key,table,history}' WHEN 'kafka' THEN '{fields,topic,partitions,envelope}' ELSE '{fields,bucket,readers}' END;
+    known CONSTANT text[] := CASE target WHEN 'clickhouse' THEN '{fields,columns,key,table,history}' WHEN 'kafka' THEN '{fields,topic,partitions,envelope,cleanup}' ELSE '{fields,bucket,readers}' END;
     unknown text;
 BEGIN
     IF jsonb_typeof(settings) IS DISTINCT FROM 'object' THEN
@@ -126,6 +126,7 @@ DECLARE
     topic CONSTANT text := coalesce(settings ->> 'topic', stream.name);
     partitions CONSTANT jsonb := settings -> 'partitions';
     envelope CONSTANT text := coalesce(settings ->> 'envelope', 'cloudevents');
+    cleanup CONSTANT text := settings ->> 'cleanup';
 BEGIN
     IF topic !~ '^[A-Za-z0-9._-]{1,249}$' OR topic IN ('.', '..') THEN
         RAISE EXCEPTION 'stream %: a topic cannot be named %', stream.name, quote_literal(topic)
@@ -137,7 +138,11 @@ BEGIN
     IF envelope NOT IN ('cloudevents', 'debezium') THEN
         RAISE EXCEPTION 'stream %: there is no envelope %', stream.name, quote_literal(envelope) USING HINT = 'cloudevents or debezium.';
     END IF;
-    RETURN jsonb_strip_nulls(jsonb_build_object('topic', topic, 'partitions', partitions, 'envelope', envelope,
+    IF cleanup NOT IN ('compact', 'delete') THEN
+        RAISE EXCEPTION 'stream %: there is no cleanup %', stream.name, quote_literal(cleanup)
+            USING HINT = 'compact, which keeps the last message of each key, or delete, which keeps all for a while.';
+    END IF;
+    RETURN jsonb_strip_nulls(jsonb_build_object('topic', topic, 'partitions', partitions, 'envelope', envelope, 'cleanup', cleanup,
         'properties', (SELECT coalesce(jsonb_object_agg(c, '{}'::jsonb), '{}') FROM unnest(CASE WHEN stream.source IS NOT NULL THEN sluice.wanted_columns(stream, settings) END) AS c)));
 END $$;
 
@@ -148,7 +153,8 @@ END $$;
 -- Of ClickHouse: `fields`, the columns of the source (all); `columns`, types of ClickHouse for some, instead of those that follow
 -- from PostgreSQL's; `table` (the stream's name); `history`, whether to keep every version that was delivered; `key`, a column of
 -- `columns`, for a stream that is fed by emit. Of Kafka: `fields`; `topic` (the stream's name); `partitions`, where the topic is
--- to be made (the broker's default); `envelope`, cloudevents or debezium.
+-- to be made (the broker's default); `envelope`, cloudevents or debezium; `cleanup`, delete for a topic of events, of which none takes
+-- another one's place, and compact (which is the default) else.
 CREATE OR REPLACE FUNCTION sluice.deliver(stream text, target text, settings jsonb DEFAULT '{}') RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE

@@ -24,6 +24,7 @@ BEGIN
     INSERT INTO sluice.checkpoint (subscription, name, seen, system_identifier, timeline)
     SELECT s.name, checkpoint.name, sluice.snapshot(), c.system_identifier, p.timeline_id
     FROM sluice.subscription AS s, pg_control_system() AS c, pg_control_checkpoint() AS p WHERE s.name <> 'fan_out';
+    PERFORM sluice.note_event('checkpoint-created', jsonb_build_object('name', name));
 EXCEPTION
     WHEN unique_violation THEN
         RAISE EXCEPTION 'there is a checkpoint % already', quote_ident(name) USING ERRCODE = 'duplicate_object', HINT = 'Give this one another name.';

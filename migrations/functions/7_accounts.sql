@@ -24,7 +24,9 @@ $$;
 -- Makes an account. Whether there was one of this address already is told to nobody.
 CREATE OR REPLACE FUNCTION sluice.register_account(email text, password text) RETURNS void
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    INSERT INTO sluice.account (email, password) VALUES (register_account.email, register_account.password) ON CONFLICT (lower(email)) DO NOTHING
+    WITH made AS (
+        INSERT INTO sluice.account (email, password) VALUES (register_account.email, register_account.password) ON CONFLICT (lower(email)) DO NOTHING RETURNING id)
+    SELECT sluice.note_event('user-created', jsonb_build_object('id', m.id)) FROM made AS m
 $$;
 
 -- The account of an address, and the digest of its password.

@@ -91,11 +91,8 @@ EXCEPTION
         RETURN NULL;
 END $$;
 
--- Applies one change of a client, in a transaction of its own. `readable`: the buckets of the stream that its claims give. `base`: the seq
--- of the item that it had. `outcome` is applied, conflict, rejected or repeated; `applied`: whether it is written. What is there is compared
--- with the document that the client had, so that nothing depends on how far the drain is. An error is none of the change's fault: it may be
--- sent again.
-CREATE OR REPLACE FUNCTION sluice.accept_change(claims text, readable text[], id uuid, stream text, key text, op text, fields text, base bigint)
+-- As accept_change, which tells of it.
+CREATE OR REPLACE FUNCTION sluice.apply_change(claims text, readable text[], id uuid, stream text, key text, op text, fields text, base bigint)
 RETURNS TABLE (outcome text, applied boolean, reason text)
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
@@ -105,25 +102,25 @@ DECLARE
     within text[];
     is_current boolean;
 BEGIN
-    SELECT * INTO writable FROM sluice.writable AS w WHERE w.stream = accept_change.stream;
+    SELECT * INTO writable FROM sluice.writable AS w WHERE w.stream = apply_change.stream;
     IF NOT FOUND THEN
         RETURN QUERY SELECT 'rejected', false, 'clients write no documents of this kind';
         RETURN;
     END IF;
     -- The same id in another session is waited for.
-    INSERT INTO sluice.sync_write AS w (subject, id, is_applied) VALUES (asker, accept_change.id, true) ON CONFLICT ON CONSTRAINT sync_write_pkey DO NOTHING;
+    INSERT INTO sluice.sync_write AS w (subject, id, is_applied) VALUES (asker, apply_change.id, true) ON CONFLICT ON CONSTRAINT sync_write_pkey DO NOTHING;
     IF NOT FOUND THEN
-        RETURN QUERY SELECT 'repeated', w.is_applied, NULL::text FROM sluice.sync_write AS w WHERE w.subject = asker AND w.id = accept_change.id;
+        RETURN QUERY SELECT 'repeated', w.is_applied, NULL::text FROM sluice.sync_write AS w WHERE w.subject = asker AND w.id = apply_change.id;
         RETURN;
     END IF;
     -- And whoever changes the same document; so what is read behind this is what the change is applied to.
-    PERFORM FROM sluice.bucket_item AS i WHERE i.stream = accept_change.stream AND i.key = accept_change.key ORDER BY i.bucket FOR UPDATE;
+    PERFORM FROM sluice.bucket_item AS i WHERE i.stream = apply_change.stream AND i.key = apply_change.key ORDER BY i.bucket FOR UPDATE;
     there := sluice.document_now(stream, key);
     within := CASE WHEN there IS NULL
-        THEN ARRAY(SELECT i.bucket FROM sluice.bucket_item AS i WHERE i.stream = accept_change.stream AND i.key = accept_change.key)
+        THEN ARRAY(SELECT i.bucket FROM sluice.bucket_item AS i WHERE i.stream = apply_change.stream AND i.key = apply_change.key)
         ELSE ARRAY(SELECT json_array_elements_text(there -> 'buckets')) END;
     IF op <> 'insert' AND NOT within && readable THEN
-        DELETE FROM sluice.sync_write AS w WHERE w.subject = asker AND w.id = accept_change.id;
+        DELETE FROM sluice.sync_write AS w WHERE w.subject = asker AND w.id = apply_change.id;
         RETURN QUERY SELECT 'rejected', false, 'there is no such document that you may read';
         RETURN;
     END IF;
@@ -132,7 +129,7 @@ BEGIN
         WHEN 'insert' THEN there IS NULL OR NOT within && readable     -- its key is refused where it is applied
         ELSE coalesce((there -> 'document')::text = (
             SELECT i.document FROM sluice.bucket_item AS i
-            WHERE i.stream = accept_change.stream AND i.key = accept_change.key AND i.seq = base AND i.bucket = ANY (readable)), false) END;
+            WHERE i.stream = apply_change.stream AND i.key = apply_change.key AND i.seq = base AND i.bucket = ANY (readable)), false) END;
     IF NOT applied AND (is_current OR writable.on_conflict = 'last_wins') THEN
         BEGIN
             PERFORM set_config('request.jwt.claims', claims, true);
@@ -156,14 +153,37 @@ BEGIN
         outcome := 'conflict';
         LOCK TABLE sluice.conflict IN SHARE ROW EXCLUSIVE MODE;         -- so that numbers rise in the order of commits
         INSERT INTO sluice.conflict (subject, id, stream, key, buckets, op, fields, document, is_applied)
-        VALUES (asker, accept_change.id, accept_change.stream, accept_change.key, within, accept_change.op, accept_change.fields, there -> 'document', applied);
-        UPDATE sluice.sync_write AS w SET is_applied = applied WHERE w.subject = asker AND w.id = accept_change.id;
+        VALUES (asker, apply_change.id, apply_change.stream, apply_change.key, within, apply_change.op, apply_change.fields, there -> 'document', applied);
+        UPDATE sluice.sync_write AS w SET is_applied = applied WHERE w.subject = asker AND w.id = apply_change.id;
     ELSIF applied THEN
         outcome := 'applied';
     ELSE
         outcome := 'rejected';                  -- it may be sent again, when it is allowed
-        DELETE FROM sluice.sync_write AS w WHERE w.subject = asker AND w.id = accept_change.id;
+        DELETE FROM sluice.sync_write AS w WHERE w.subject = asker AND w.id = apply_change.id;
     END IF;
+    RETURN NEXT;
+END $$;
+
+-- Applies one change of a client, in a transaction of its own. `readable`: the buckets of the stream that its claims give. `base`: the seq
+-- of the item that it had. `outcome` is applied, conflict, rejected or repeated; `applied`: whether it is written. What is there is compared
+-- with the document that the client had, so that nothing depends on how far the drain is. An error is none of the change's fault: it may be
+-- sent again.
+CREATE OR REPLACE FUNCTION sluice.accept_change(claims text, readable text[], id uuid, stream text, key text, op text, fields text, base bigint)
+RETURNS TABLE (outcome text, applied boolean, reason text)
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    event jsonb := jsonb_build_object('subject', claims::jsonb ->> 'sub', 'id', id, 'stream', stream, 'key', key, 'op', op);
+BEGIN
+    SELECT c.outcome, c.applied, c.reason INTO outcome, applied, reason
+    FROM sluice.apply_change(claims, readable, id, stream, key, op, fields, base) AS c;
+    IF outcome IN ('applied', 'conflict') AND applied THEN
+        PERFORM sluice.note_event('data-changed', event);
+    END IF;
+    event := event || jsonb_build_object('applied', applied);
+    IF outcome = 'conflict' THEN
+        PERFORM sluice.note_event('conflict-detected', event);
+    END IF;
+    PERFORM sluice.note_event('sync-events', event || jsonb_build_object('outcome', outcome));
     RETURN NEXT;
 END $$;
 

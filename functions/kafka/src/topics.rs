@@ -9,9 +9,9 @@ use thiserror::Error;
 
 use crate::connection::{ConnectError, Connection, REQUEST_TIMEOUT};
 
-/// By which the last message of each key is kept for good.
 const CLEANUP: &str = "cleanup.policy";
-const COMPACT: &str = "compact";
+/// By which the last message of each key is kept for good: what a topic has unless its stream says otherwise.
+pub const COMPACT: &str = "compact";
 /// What the brokers decide.
 const DEFAULT: i32 = -1;
 
@@ -34,12 +34,14 @@ pub struct Ensured {
 pub enum TopicError {
     /// It is to be made by somebody else.
     #[error(
-        "there is no topic {topic}, and this user may not make it: make it with cleanup.policy=compact, or grant the user CREATE \
+        "there is no topic {topic}, and this user may not make it: make it with cleanup.policy={cleanup}, or grant the user CREATE \
          on it"
     )]
     Forbidden {
         /// Its name.
         topic: String,
+        /// What is to become of its messages.
+        cleanup: String,
     },
     /// Kafka does not say whether it is there, or does not make it.
     #[error("the topic {topic} could not be {doing}: {source}")]
@@ -64,19 +66,19 @@ impl Topics {
         Ok(Self { admin: kafka.admin().default_api_timeout(3 * REQUEST_TIMEOUT).metrics_push(false) })
     }
 
-    /// Makes a topic that is missing: compacted, with so many partitions (the brokers' default), replicated as the brokers
-    /// have it by default. One that is there is never changed.
+    /// Makes a topic that is missing: with this `cleanup.policy`, so many partitions (the brokers' default), and replicated as the
+    /// brokers have it by default. One that is there is never changed.
     ///
     /// # Errors
     /// It is missing, and stays so.
-    pub async fn ensure(&self, topic: &str, partitions: Option<i32>) -> Result<Ensured, TopicError> {
+    pub async fn ensure(&self, topic: &str, partitions: Option<i32>, cleanup: &str) -> Result<Ensured, TopicError> {
         let failed =
             |doing| move |source| TopicError::Failed { topic: topic.to_owned(), doing, source: Box::new(source) };
         let mut found =
             self.admin.describe_topics([topic], DescribeTopicsOptions::default()).await.map_err(failed("found"))?;
         match found.remove(topic) {
             Some(Ok(description)) => {
-                let warning = self.warning(topic, description.partitions.len(), partitions).await;
+                let warning = self.warning(topic, description.partitions.len(), partitions, cleanup).await;
                 return Ok(Ensured { is_made: false, warning });
             }
             Some(Err(KrafkaError::Broker { code: ErrorCode::UnknownTopicOrPartition, .. })) | None => {}
@@ -84,13 +86,13 @@ impl Topics {
         }
         let wanted = NewTopic::new(topic, partitions.unwrap_or(DEFAULT), DEFAULT as i16)
             .map_err(failed("made"))?
-            .with_config(CLEANUP, COMPACT);
+            .with_config(CLEANUP, cleanup);
         let mut made =
             self.admin.create_topics([wanted], CreateTopicsOptions::default()).await.map_err(failed("made"))?;
         match made.remove(topic) {
             Some(Ok(())) | None => Ok(Ensured { is_made: true, warning: None }),
             Some(Err(KrafkaError::Broker { code, .. })) if is_forbidden(code) => {
-                Err(TopicError::Forbidden { topic: topic.to_owned() })
+                Err(TopicError::Forbidden { topic: topic.to_owned(), cleanup: cleanup.to_owned() })
             }
             // Somebody else has just made it, and the next run looks at its settings.
             Some(Err(KrafkaError::Broker { code: ErrorCode::TopicAlreadyExists, .. })) => Ok(Ensured::default()),
@@ -98,14 +100,19 @@ impl Topics {
         }
     }
 
-    async fn warning(&self, topic: &str, has: usize, wanted: Option<i32>) -> Option<String> {
+    async fn warning(&self, topic: &str, has: usize, wanted: Option<i32>, cleanup: &str) -> Option<String> {
         let mut told = Vec::new();
         match self.cleanup(topic).await {
-            Some(policy) if policy.split(',').any(|word| word.trim() == COMPACT) => {}
-            Some(policy) => told.push(format!(
+            Some(policy) if policy.split(',').any(|word| word.trim() == cleanup) => {}
+            Some(policy) if cleanup == COMPACT => told.push(format!(
                 "it has cleanup.policy={policy}, by which documents leave it that nobody changes: give it compact"
             )),
-            None => told.push("its cleanup.policy may not be read by this user, and is to be compact".to_owned()),
+            Some(policy) => {
+                told.push(format!(
+                    "it has cleanup.policy={policy}, by which its messages stay for good: give it {cleanup}"
+                ));
+            }
+            None => told.push(format!("its cleanup.policy may not be read by this user, and is to be {cleanup}")),
         }
         if let Some(wanted) = wanted.and_then(|wanted| usize::try_from(wanted).ok()).filter(|wanted| *wanted != has) {
             told.push(format!("it has {has} partitions, not {wanted}: more would send keys to others than before"));

@@ -20,7 +20,7 @@ const MIGRATIONS: [(i32, &str, &str); 6] = [
 ];
 
 /// In the order in which one needs the other.
-static FUNCTIONS: [(&str, &str); 21] = [
+static FUNCTIONS: [(&str, &str); 22] = [
     ("1_log", include_str!("../../../migrations/functions/1_log.sql")),
     ("2_mappings", include_str!("../../../migrations/functions/2_mappings.sql")),
     ("2_sources", include_str!("../../../migrations/functions/2_sources.sql")),
@@ -34,6 +34,7 @@ static FUNCTIONS: [(&str, &str); 21] = [
     ("4_replay", include_str!("../../../migrations/functions/4_replay.sql")),
     ("5_operations", include_str!("../../../migrations/functions/5_operations.sql")),
     ("6_admin", include_str!("../../../migrations/functions/6_admin.sql")),
+    ("6_events", include_str!("../../../migrations/functions/6_events.sql")),
     ("6_generations", include_str!("../../../migrations/functions/6_generations.sql")),
     ("6_sync", include_str!("../../../migrations/functions/6_sync.sql")),
     ("6_validation", include_str!("../../../migrations/functions/6_validation.sql")),

@@ -2,7 +2,7 @@
 
 use database::streams::{Definition, list_definitions};
 use database::subscriptions::KAFKA;
-use kafka::topics::Topics;
+use kafka::topics::{COMPACT, Topics};
 use kafka::{Connection, Settings};
 use secrets::Secrets;
 use tokio_postgres::Client;
@@ -55,7 +55,8 @@ async fn bring(
 ) -> Result<Option<String>, String> {
     let topic = stream.mapping["topic"].as_str().unwrap_or(&stream.name);
     let partitions = stream.mapping["partitions"].as_i64().and_then(|partitions| i32::try_from(partitions).ok());
-    let ensured = topics.ensure(topic, partitions).await.map_err(|error| error.to_string())?;
+    let cleanup = stream.mapping["cleanup"].as_str().unwrap_or(COMPACT);
+    let ensured = topics.ensure(topic, partitions, cleanup).await.map_err(|error| error.to_string())?;
     if let Some(warning) = ensured.warning {
         report.say(format!("stream {}: {warning}", stream.name));
     }

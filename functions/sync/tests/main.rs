@@ -4,6 +4,8 @@
 mod accounts;
 #[path = "main/definition.rs"]
 mod definition;
+#[path = "main/events.rs"]
+mod events;
 #[path = "main/issuer.rs"]
 mod issuer;
 #[path = "main/pokes.rs"]

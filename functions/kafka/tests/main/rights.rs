@@ -1,7 +1,7 @@
 //! What this user may not do, by ACLs of the broker.
 
 use anyhow::Result;
-use kafka::topics::Topics;
+use kafka::topics::{COMPACT, Topics};
 use krafka::admin::{
     AclBinding, AclFilter, AclOperation, AclPatternType, AclPermissionType, AclResourceType, CreateAclsOptions,
     DeleteAclsOptions, DescribeAclsOptions,
@@ -113,14 +113,14 @@ async fn a_topic_that_may_not_be_made_or_looked_into_is_told_by_name() -> Result
     let cluster = (AclResourceType::Cluster, "kafka-cluster");
     let forbidden = forbid(&world, &user, cluster, AclOperation::Create).await?;
     let also_forbidden = forbid(&world, &user, (AclResourceType::Topic, &name), AclOperation::Create).await?;
-    let told = topics.ensure(&name, None).await.map_err(|error| error.to_string());
+    let told = topics.ensure(&name, None, COMPACT).await.map_err(|error| error.to_string());
     allow(&world, forbidden).await?;
     allow(&world, also_forbidden).await?;
     let told = told.unwrap_err();
     assert!(told.contains(&name) && told.contains("CREATE"), "{told}");
-    assert!(topics.ensure(&name, None).await?.is_made);
+    assert!(topics.ensure(&name, None, COMPACT).await?.is_made);
     let forbidden = forbid(&world, &user, (AclResourceType::Topic, &name), AclOperation::DescribeConfigs).await?;
-    let told = topics.ensure(&name, None).await?.warning.unwrap_or_default();
+    let told = topics.ensure(&name, None, COMPACT).await?.warning.unwrap_or_default();
     assert!(told.contains("may not be read"), "{told}");
     allow(&world, forbidden).await
 }

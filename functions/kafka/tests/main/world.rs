@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result, ensure};
 use config::Env;
 use database::{Postgres, streams};
 use drain::{Drain, Drained, Expanded, FanOut, Sink};
-use kafka::topics::Topics;
+use kafka::topics::{COMPACT, Topics};
 use kafka::{Connection, KafkaSink, Krafka, Settings};
 use krafka::ConsumerRecord;
 use krafka::admin::{
@@ -85,7 +85,7 @@ impl World {
         let topics = Topics::connect(&self.connection(&[])?).await?;
         for stream in streams::list_definitions(&self.owner, "kafka").await? {
             let topic = stream.mapping["topic"].as_str().context("a topic")?;
-            let ensured = topics.ensure(topic, Some(3)).await?;
+            let ensured = topics.ensure(topic, Some(3), COMPACT).await?;
             ensure!(ensured.warning.is_none(), "{ensured:?}");
             let set = "SELECT sluice.set_live('kafka', $1, $2, $3)";
             self.owner.execute(set, &[&stream.name, &topic, &stream.mapping]).await?;

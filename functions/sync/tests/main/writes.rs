@@ -44,7 +44,8 @@ const TASKS: &str = r#"
     INSERT INTO member VALUES ('ada', 'a'), ('bob', 'a'), ('eve', 'e');
     INSERT INTO task (id, tenant, title) SELECT 't' || n, 'a', 'first' FROM generate_series(1, 9) AS n"#;
 
-async fn site(on_conflict: &str) -> Result<Site> {
+/// Tasks t1 to t9 of tenant a, whose members are ada and bob.
+pub async fn site(on_conflict: &str) -> Result<Site> {
     let site = Site::start().await?;
     let (reader, clients) =
         (format!("reader_{}", site.world.database.name), format!("clients_{}", site.world.database.name));
@@ -68,7 +69,7 @@ impl Site {
     }
 
     /// The results, as `applied`, `conflict true`, `rejected: why` and so on.
-    async fn results(&self, person: &str, changes: &Value) -> Result<Vec<String>> {
+    pub async fn results(&self, person: &str, changes: &Value) -> Result<Vec<String>> {
         let (status, answer) = self.send(person, changes).await?;
         ensure!(status == StatusCode::OK, "{status} {answer}");
         let told = |result: &Value| {
@@ -83,7 +84,7 @@ impl Site {
     }
 
     /// The seq of a document that a person has.
-    async fn seq(&self, key: &str) -> Result<i64> {
+    pub async fn seq(&self, key: &str) -> Result<i64> {
         let query = "SELECT seq FROM sluice.bucket_item WHERE stream = 'task' AND key = $1 AND deleted_at IS NULL";
         Ok(self.world.owner.query_one(query, &[&key]).await?.get(0))
     }
@@ -98,7 +99,7 @@ fn id() -> String {
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "it is given as json! makes it")]
-fn update(key: &str, base: i64, fields: Value) -> Value {
+pub fn update(key: &str, base: i64, fields: Value) -> Value {
     json!({"id": id(), "stream": "task", "key": key, "op": "update", "base": base, "fields": fields})
 }
 

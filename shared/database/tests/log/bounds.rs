@@ -95,7 +95,7 @@ const ROWS: &str = "
     SELECT sluice.accept_writes('items', by => 'demo.write', role => 'test_app')";
 
 /// How each function is called as its caller calls it, or in a harder way. One that has no line here fails the test.
-const CALLS: [(&str, &str); 186] = [
+const CALLS: [(&str, &str); 189] = [
     ("abort_generation", "SELECT sluice.abort_generation('items', 'operator', NULL)"),
     ("advance", "SELECT sluice.advance('elasticsearch', 1)"),
     ("answers_for_another", "SELECT sluice.answers_for_another('elasticsearch', 'items', '7')"),
@@ -206,7 +206,13 @@ const CALLS: [(&str, &str); 186] = [
         "accept_change",
         "SELECT sluice.accept_change('{\"sub\": \"7\"}', '{7,b7}', '00000000-0000-0000-0000-000000000007', 'items', '7', 'update', '{}', 7)",
     ),
+    (
+        "apply_change",
+        "SELECT sluice.apply_change('{\"sub\": \"7\"}', '{7,b7}', '00000000-0000-0000-0000-000000000008', 'items', '7', 'update', '{}', 7)",
+    ),
     ("document_now", "SELECT sluice.document_now('items', '7')"),
+    ("events", "SELECT sluice.events()"),
+    ("note_event", "SELECT sluice.note_event('sync-events', '{}')"),
     ("forget_writes", "SELECT sluice.forget_writes()"),
     ("writer_function", "SELECT sluice.writer_function('items')"),
     ("write to items", "SELECT sluice.\"write to items\"('update', '7', '{}')"),

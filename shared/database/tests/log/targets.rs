@@ -215,6 +215,7 @@ async fn a_stream_goes_where_deliver_says_until_it_is_withheld() -> Result<()> {
         ("deliver('items', target => 'kafka', settings => '{\"topic\": \"a b\"}')", "a topic cannot be named 'a b'"),
         ("deliver('items', target => 'kafka', settings => '{\"partitions\": 0}')", "partitions is a number"),
         ("deliver('items', target => 'kafka', settings => '{\"envelope\": \"xml\"}')", "there is no envelope 'xml'"),
+        ("deliver('items', target => 'kafka', settings => '{\"cleanup\": \"never\"}')", "there is no cleanup 'never'"),
         ("deliver('items', target => 'kafka', settings => '{\"table\": \"t\"}')", "kafka has no setting \"table\""),
         ("withhold('items', 'kafka')", "stream items does not go to kafka"),
         ("define_stream('items', source => 'demo.item', key => 'id')", "its mapping is missing"),
