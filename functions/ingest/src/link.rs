@@ -1,7 +1,8 @@
 //! Where URLs lead: to the next page by the header `Link` of RFC 8288, and out of this machine; and how they are stored.
 
+use config::is_this_machine;
 use reqwest::header::{HeaderMap, LINK};
-use url::{Host, Url};
+use url::Url;
 
 use crate::Error;
 
@@ -61,13 +62,7 @@ fn is_next(parameter: &str) -> bool {
 
 /// Whether what is sent there leaves this machine, and without TLS.
 pub fn is_in_the_clear(url: &Url) -> bool {
-    let is_local = match url.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    };
-    url.scheme() == "http" && !is_local
+    url.scheme() == "http" && !url.host_str().is_some_and(is_this_machine)
 }
 
 /// The page's URL without what its query has from the origin's own, which may be secret: that is written as its number.

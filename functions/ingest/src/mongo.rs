@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use config::is_this_machine;
 use database::ingest::definition::Definition;
 use futures_util::TryStreamExt as _;
 use mongodb::bson::{Document, RawDocumentBuf, Timestamp, Uuid, doc};
@@ -238,9 +239,7 @@ fn is_in_the_clear(options: &ClientOptions) -> bool {
     let is_local = |host: &ServerAddress| {
         // What is no address of TCP is a socket of this machine.
         let ServerAddress::Tcp { host, .. } = host else { return true };
-        host == "localhost"
-            || host.ends_with(".localhost")
-            || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        is_this_machine(host)
     };
     !matches!(options.tls, Some(Tls::Enabled(_))) && !options.hosts.iter().all(is_local)
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use accounts::Accounts;
-use config::Env;
+use config::{Env, is_this_machine};
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use reqwest::redirect::Policy;
@@ -15,7 +15,7 @@ use telemetry::call;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::{info, warn};
-use url::{Host, Url};
+use url::Url;
 
 /// In the spans of calls.
 const PEER: &str = "issuer";
@@ -48,11 +48,7 @@ impl Settings {
 /// A URL whose answers can be trusted: of TLS, or of this machine.
 fn trusted(url: &str) -> Option<Url> {
     let url = Url::parse(url).ok()?;
-    let is_here = match url.host()? {
-        Host::Domain(name) => name == "localhost",
-        Host::Ipv4(address) => address.is_loopback(),
-        Host::Ipv6(address) => address.is_loopback(),
-    };
+    let is_here = is_this_machine(url.host_str()?);
     (url.scheme() == "https" || url.scheme() == "http" && is_here).then_some(url)
 }
 

@@ -1,6 +1,6 @@
 //! The configuration of a function: its environment, read once and nowhere else, with all problems reported at once.
 
-use std::{collections::HashMap, str::FromStr, time::Duration};
+use std::{collections::HashMap, net::IpAddr, str::FromStr, time::Duration};
 
 /// A source of configuration that remembers every problem instead of stopping at the first.
 ///
@@ -19,6 +19,12 @@ pub struct Env {
 pub struct Error {
     /// One sentence for each problem, each with the name of its variable.
     pub problems: Vec<String>,
+}
+
+/// Whether a host, as a URL has it, is this machine: what is sent there needs no TLS.
+pub fn is_this_machine(host: &str) -> bool {
+    let is_loopback = |address: IpAddr| address.is_loopback();
+    host == "localhost" || host.ends_with(".localhost") || host.trim_matches(['[', ']']).parse().is_ok_and(is_loopback)
 }
 
 impl Env {
