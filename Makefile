@@ -26,7 +26,7 @@ test: ## Run every test, in stacks of their own
 	$(stack)
 soak: ## Run the alarms, the faults, the simulation and the property tests for longer: make soak SECONDS=600
 	$(stack)
-bench: ## Measure speed: all of it, or make bench-drain, -held, -index, -ingest, -validate, -replay, -generations, -end-to-end, -targets, -beside, -capture, -cold; QUICK=1 for seconds
+bench: ## Measure speed: all of it, or make bench-drain, -held, -index, -ingest, -validate, -replay, -generations, -end-to-end, -targets, -beside, -live, -capture, -cold; QUICK=1 for seconds
 	$(stack)
 bench-%:
 	@localstack/stack/run bench NAME=$* $(given)

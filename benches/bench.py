@@ -24,6 +24,7 @@ import goals  # noqa: E402
 import held  # noqa: E402
 import index  # noqa: E402
 import ingest  # noqa: E402
+import live  # noqa: E402
 import replay  # noqa: E402
 import targets  # noqa: E402
 import validate  # noqa: E402
@@ -31,7 +32,7 @@ from peers import NotRun  # noqa: E402
 from plot import bars, figure  # noqa: E402
 from world import World  # noqa: E402
 
-BENCHES = {"cold": cold.benches, "capture": capture.benches, "drain": drain.benches, "held": held.benches, "index": index.benches, "ingest": ingest.benches, "validate": validate.benches, "replay": replay.benches, "generations": generations.benches, "end-to-end": end_to_end.benches, "targets": targets.benches, "beside": beside.benches}
+BENCHES = {"cold": cold.benches, "capture": capture.benches, "drain": drain.benches, "held": held.benches, "index": index.benches, "ingest": ingest.benches, "validate": validate.benches, "replay": replay.benches, "generations": generations.benches, "end-to-end": end_to_end.benches, "targets": targets.benches, "beside": beside.benches, "live": live.benches}
 RESULTS = HERE / "results"
 
 

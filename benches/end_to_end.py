@@ -70,9 +70,9 @@ def queued(world: World) -> Iterator[Running]:
 
 
 @contextmanager
-def one_process(world: World, *parts: str) -> Iterator[subprocess.Popen]:
+def one_process(world: World, *parts: str, **more: str) -> Iterator[subprocess.Popen]:
     """`sluice run` with these parts."""
-    env = world.environment(HEALTH_ADDRESS="127.0.0.1:0")
+    env = world.environment(HEALTH_ADDRESS="127.0.0.1:0", **more)
     if "trigger" not in parts:
         del env["QUEUE_URL"], env["DEAD_LETTER_QUEUE_URL"]
     process = subprocess.Popen([world.sluice, "run", *parts], env=env, stdout=subprocess.DEVNULL)

@@ -10,6 +10,12 @@
 //!                           documents by their ids from Elasticsearch, counted: the limit of who reads the sink
 //! bench latency STATEMENT INDEX FIRST RATE SECONDS
 //!                           writes at a steady rate: the time from commit to found by id
+//! bench live URL KEY CLIENTS RATE SECONDS
+//!                           the same to clients of live sync, each of which has a row of its own
+//! bench connections URL KEY CLIENTS
+//!                           clients that stay connected, until its input ends
+//! bench pull URL KEY PERSON snapshot|pages
+//!                           a client that has nothing yet
 //! ```
 
 mod aws;
@@ -18,6 +24,7 @@ mod copy;
 mod deliver;
 mod instant;
 mod latency;
+mod live;
 mod mget;
 mod runtime;
 
@@ -40,6 +47,17 @@ async fn main() -> Result<()> {
             latency::run(statement, index, first, rate.parse().context("RATE")?, seconds.parse().context("SECONDS")?)
                 .await
         }
-        _ => bail!("the commands are serve, copy, bulk, mget and latency; src/main.rs tells their arguments"),
+        ["live", url, key, clients, rate, seconds] => {
+            let clients = clients.parse().context("CLIENTS")?;
+            let (rate, seconds) = (rate.parse().context("RATE")?, seconds.parse().context("SECONDS")?);
+            live::latency(live::Place::new(url, key)?, clients, rate, seconds).await
+        }
+        ["connections", url, key, clients] => {
+            live::connections(live::Place::new(url, key)?, clients.parse().context("CLIENTS")?).await
+        }
+        ["pull", url, key, person, by] => live::copy(live::Place::new(url, key)?, person, by).await,
+        _ => bail!(
+            "the commands are serve, copy, bulk, mget, latency, live, connections and pull; src/main.rs tells their arguments"
+        ),
     }
 }

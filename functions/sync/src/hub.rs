@@ -14,7 +14,7 @@ use tracing::warn;
 use crate::sessions;
 
 /// Between two looks. LISTEN would not survive a pooler.
-const LOOKS: Duration = Duration::from_millis(250);
+const LOOKS: Duration = Duration::from_millis(100);
 /// After a look that failed.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Buckets that are told of at once. Others are told of by the next look.

@@ -32,6 +32,7 @@ const LOOKS: Duration = Duration::from_mins(1);
 const SEND: Duration = Duration::from_secs(10);
 /// Of a message. What is longer than that by far is not read at all.
 const MESSAGE_BYTES: usize = 128 << 10;
+const BUFFER_BYTES: usize = 1 << 10;
 /// That a message names.
 const NAMED: usize = 1000;
 
@@ -80,6 +81,8 @@ pub async fn live(
     let upgrade = upgrade.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
     // Its token is in the first message, since a page can set no header here.
     let upgrade = upgrade.max_message_size(4 * MESSAGE_BYTES).max_frame_size(4 * MESSAGE_BYTES);
+    // A connection has both for as long as it lives, and what goes over it is short.
+    let upgrade = upgrade.read_buffer_size(BUFFER_BYTES).write_buffer_size(BUFFER_BYTES);
     Ok(upgrade.on_upgrade(async move |mut socket| {
         let Err(end) = Box::pin(attend(&mut socket, &server)).await;
         if let Some((code, reason)) = end {
