@@ -1,6 +1,12 @@
 -- What the ingest pulls: definitions, checked when they are made. And what it counts, and for how long it keeps what it could
 -- not store.
 
+-- Whether a text is a JSON pointer (RFC 6901) to something in a document.
+CREATE OR REPLACE FUNCTION sluice.is_pointer(pointer text) RETURNS boolean
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT pointer ~ '^(/([^~/]|~[01])*)+$'
+$$;
+
 -- What the ingest knows of each column that a definition fills, in the table's order. The type is that below domains.
 CREATE OR REPLACE FUNCTION sluice.ingest_columns(relation regclass, fields jsonb, rules jsonb)
 RETURNS TABLE (pointer text, name text, attnum smallint, type text, base text, modifier integer, labels text[], is_required boolean, rules jsonb)
@@ -108,7 +114,7 @@ DECLARE
     missing text;
 BEGIN
     FOR col IN SELECT c.* FROM sluice.ingest_columns(ingest.relation, ingest.fields, ingest.rules) AS c LOOP
-        IF col.pointer !~ '^(/([^~/]|~[01])*)+$' THEN
+        IF NOT sluice.is_pointer(col.pointer) THEN
             RAISE EXCEPTION 'ingest %: the field % is no JSON pointer', ingest.name, quote_literal(col.pointer) USING HINT = 'It looks like /id, or /address/city where one is in another.';
         END IF;
         PERFORM sluice.check_column(ingest.name, ingest.relation, col.name, format('for the field %s', col.pointer));
@@ -215,7 +221,7 @@ BEGIN
     IF unknown IS NOT NULL THEN
         RAISE EXCEPTION 'ingest %: http has no option %', ingest.name, unknown USING HINT = 'It has items, page, since and since_as.';
     END IF;
-    IF ingest.options ? 'items' AND coalesce(ingest.options ->> 'items' !~ '^(/([^~/]|~[01])*)*$', true) THEN
+    IF ingest.options ? 'items' AND NOT coalesce(ingest.options ->> 'items' = '' OR sluice.is_pointer(ingest.options ->> 'items'), false) THEN
         RAISE EXCEPTION 'ingest %: items is no JSON pointer', ingest.name USING HINT = 'It says where in an answer the array is, as in /data/items; leave it out where the answer is the array.';
     END IF;
     IF ingest.options ? 'since' AND (jsonb_typeof(ingest.options -> 'since') <> 'string' OR ingest.options ->> 'since' = '') THEN
@@ -226,9 +232,9 @@ BEGIN
     END IF;
     IF NOT coalesce(CASE page ->> 'by'
         WHEN 'link' THEN page = '{"by": "link"}'
-        WHEN 'url' THEN page - '{by,at}'::text[] = '{}' AND page ->> 'at' ~ '^(/([^~/]|~[01])*)+$'
+        WHEN 'url' THEN page - '{by,at}'::text[] = '{}' AND sluice.is_pointer(page ->> 'at')
         WHEN 'cursor' THEN page - '{by,at,header,parameter}'::text[] = '{}' AND (page ? 'at') <> (page ? 'header') AND page ->> 'parameter' <> ''
-            AND (page ->> 'at' ~ '^(/([^~/]|~[01])*)+$' OR page ->> 'header' ~ '^[A-Za-z0-9-]+$')
+            AND (sluice.is_pointer(page ->> 'at') OR page ->> 'header' ~ '^[A-Za-z0-9-]+$')
         WHEN 'number' THEN page - '{by,parameter,first}'::text[] = '{}' AND page ->> 'parameter' <> '' AND coalesce(page ->> 'first', '1') ~ '^[0-9]{1,9}$'
         END, false)
     THEN
@@ -295,7 +301,7 @@ DECLARE
     deletes CONSTANT jsonb := coalesce(ingest.deletes, '{"listing": "1 day"}');
 BEGIN
     IF NOT coalesce(CASE
-        WHEN deletes ? 'field' THEN deletes - '{field,is}'::text[] = '{}' AND deletes ->> 'field' ~ '^(/([^~/]|~[01])*)+$'
+        WHEN deletes ? 'field' THEN deletes - '{field,is}'::text[] = '{}' AND sluice.is_pointer(deletes ->> 'field')
             AND jsonb_typeof(coalesce(deletes -> 'is', '[]')) = 'array'
         WHEN deletes ? 'listing' THEN deletes - 'listing' = '{}' AND (deletes ->> 'listing')::interval >= interval '1 s'
         END, false)

@@ -23,7 +23,7 @@ fn shape() -> Shape {
     let table = json!({
         "relation": "profiles.users", "key": "id", "newer": "last_updated_at", "status": null, "message": null, "columns": columns,
     });
-    Shape::new(&serde_json::from_value(table).unwrap(), None).unwrap()
+    Shape::new(&serde_json::from_value(table).unwrap(), None, ITEM_BYTES).unwrap()
 }
 
 /// What becomes of it, in the words of `told`.

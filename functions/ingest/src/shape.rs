@@ -100,7 +100,7 @@ impl Shape {
     ///
     /// # Errors
     /// A column is gone, or this code does not know its type or a rule.
-    pub fn new(table: &Table, deletes: Option<&Deletes>) -> Result<Self, Error> {
+    pub fn new(table: &Table, deletes: Option<&Deletes>, item_bytes: usize) -> Result<Self, Error> {
         let unusable = |reason: String| Error::Definition { reason };
         let columns = table.columns.iter().map(|column| {
             let takes = takes(column)
@@ -128,7 +128,7 @@ impl Shape {
         let gone = deletes.map(|deletes| deletes.field.as_str());
         let fields = Pointers::new(table.columns.iter().map(|column| column.pointer.as_str()).chain(gone));
         let deletes = deletes.map(|deletes| deletes.is.clone());
-        Ok(Self { fields, deletes, item_bytes: ITEM_BYTES, columns, key, newer, unique })
+        Ok(Self { fields, deletes, item_bytes, columns, key, newer, unique })
     }
 }
 

@@ -43,8 +43,7 @@ impl Source {
             }
             _ => return Err(unusable("its kind is unknown")),
         };
-        let mut shape = Shape::new(&definition.table, definition.deletes.as_ref())?;
-        shape.item_bytes = item_bytes;
+        let shape = Shape::new(&definition.table, definition.deletes.as_ref(), item_bytes)?;
         Ok(Self {
             kind,
             table: table::Statements::new(&definition.table, &shape),
