@@ -67,20 +67,23 @@ async fn another_mapping_takes_over_and_goes_back_among_kills_and_outages_and_no
         };
         let searcher = Searcher::start(vec![sought(STREAMS[0], "n"), sought(STREAMS[1], "owner")], Measure::Arrived)?;
 
+        let is_lost = loses_the_first_move(&proxy);
         pipeline.stack.execute(ANOTHER).await?;
         let told = pipeline.stack.migrate().await?;
         ensure!(told.matches("began generation 2").count() == STREAMS.len(), "{told}");
         fails(pipeline, &load, &searcher, &mut random).await?;
-        changes_places(pipeline, &proxy, &searcher, &mut random, 2).await?;
+        changes_places(pipeline, &is_lost, &searcher, &mut random, 2).await?;
         is_equal(pipeline).await?;
 
+        let is_lost = loses_the_first_move(&proxy);
         pipeline.stack.execute(BACK).await?;
         fails(pipeline, &load, &searcher, &mut random).await?;
-        changes_places(pipeline, &proxy, &searcher, &mut random, 1).await?;
+        changes_places(pipeline, &is_lost, &searcher, &mut random, 1).await?;
         is_equal(pipeline).await?;
 
+        let is_lost = loses_the_first_move(&proxy);
         pipeline.stack.execute(BACK).await?;
-        changes_places(pipeline, &proxy, &searcher, &mut random, 2).await?;
+        changes_places(pipeline, &is_lost, &searcher, &mut random, 2).await?;
         let searches = searcher.stop().await?;
         ensure!(searches > 100, "{searches} searches are too few");
         pipeline.say(&format!("{searches} searches"));
@@ -125,21 +128,25 @@ async fn kill_some(pipeline: &Pipeline, random: &mut Rng, kills: u32) -> Result<
     Ok(())
 }
 
-/// Waits until these generations are live. The first time that an alias moves nobody hears of it, and some of those who lead them there
-/// are killed.
-async fn changes_places(
-    pipeline: &Pipeline,
-    proxy: &Proxy,
-    searcher: &Searcher,
-    random: &mut Rng,
-    number: i32,
-) -> Result<()> {
+/// The next time that an alias moves nobody hears of it; then it is true. In one process it may move at any time.
+fn loses_the_first_move(proxy: &Proxy) -> Arc<AtomicBool> {
     let is_lost = Arc::new(AtomicBool::new(false));
     let loses = Arc::clone(&is_lost);
     proxy.decide(move |request| {
         let moves = request.starts_with("POST /_aliases") && !loses.swap(true, Ordering::Relaxed);
         if moves { Fate::CutAnswer(0) } else { Fate::Pass }
     });
+    is_lost
+}
+
+/// Waits until these generations are live. Some of those who lead them there are killed.
+async fn changes_places(
+    pipeline: &Pipeline,
+    is_lost: &AtomicBool,
+    searcher: &Searcher,
+    random: &mut Rng,
+    number: i32,
+) -> Result<()> {
     let until = Instant::now() + PATIENCE;
     let mut kills = 0;
     let mut written = numbers(pipeline).await?;
