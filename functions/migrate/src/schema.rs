@@ -10,13 +10,14 @@ use crate::{
     error::{Error, query},
 };
 
-const MIGRATIONS: [(i32, &str, &str); 6] = [
+const MIGRATIONS: [(i32, &str, &str); 7] = [
     (1, "log", include_str!("../../../migrations/V1__log.sql")),
     (2, "streams", include_str!("../../../migrations/V2__streams.sql")),
     (3, "operations", include_str!("../../../migrations/V3__operations.sql")),
     (4, "ingest", include_str!("../../../migrations/V4__ingest.sql")),
     (5, "sync", include_str!("../../../migrations/V5__sync.sql")),
     (6, "accounts", include_str!("../../../migrations/V6__accounts.sql")),
+    (7, "connections", include_str!("../../../migrations/V7__connections.sql")),
 ];
 
 /// In the order in which one needs the other.
@@ -39,6 +40,7 @@ static FUNCTIONS: [(&str, &str); 22] = [
     ("6_sync", include_str!("../../../migrations/functions/6_sync.sql")),
     ("6_validation", include_str!("../../../migrations/functions/6_validation.sql")),
     ("7_accounts", include_str!("../../../migrations/functions/7_accounts.sql")),
+    ("7_connections", include_str!("../../../migrations/functions/7_connections.sql")),
     ("7_ingest", include_str!("../../../migrations/functions/7_ingest.sql")),
     ("7_writes", include_str!("../../../migrations/functions/7_writes.sql")),
     ("8_grants", include_str!("../../../migrations/functions/8_grants.sql")),

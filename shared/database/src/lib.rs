@@ -4,6 +4,7 @@ pub mod accounts;
 pub mod audit;
 pub mod checkpoints;
 mod connect;
+pub mod connections;
 pub mod delivery;
 pub mod generations;
 pub mod ingest;
@@ -31,7 +32,7 @@ pub use session::{Answers, Connect, Connection, Postgres, Session};
 pub use source::{Documents, Read, ReadError, Stream, flight_name, of_name, stream, streams};
 
 /// The newest migration that this code relies on. A function that finds an older schema says "run migrate".
-pub const REQUIRED_SCHEMA: i32 = 6;
+pub const REQUIRED_SCHEMA: i32 = 7;
 
 /// Whether a text of the statement, or of JSON in it, has the character that PostgreSQL cannot hold: U+0000.
 pub fn is_unheld(error: &tokio_postgres::Error) -> bool {

@@ -349,7 +349,7 @@ pub async fn list_conflicts(
     Ok((conflicts, next))
 }
 
-fn unzipped(names: &[Name]) -> (Vec<&str>, Vec<&str>) {
+pub(crate) fn unzipped(names: &[Name]) -> (Vec<&str>, Vec<&str>) {
     names.iter().map(|name| (name.stream.as_str(), name.bucket.as_str())).unzip()
 }
 

@@ -84,6 +84,8 @@ const ROWS: &str = "
         SELECT 'items', 'b' || n % 1000, n, n, 7, CASE WHEN n % 2 = 0 THEN now() - interval '40 days' END, CASE WHEN n % 2 = 1 THEN '{}' END, CASE WHEN n % 2 = 1 THEN 7 END
         FROM generate_series(1, 50000) AS n;
     UPDATE sluice.sync_head SET seq = 50000;
+    INSERT INTO sluice.connection SELECT 'c' || n, '{}', NULL, NULL, now() + interval '1 hour', now() + n % 2 * interval '1 hour', now() FROM generate_series(1, 10000) AS n;
+    INSERT INTO sluice.connection_bucket SELECT 'c' || n, 'items', 'b' || (n + m) % 1000, -1 FROM generate_series(1, 10000) AS n, generate_series(1, 10) AS m;
     INSERT INTO sluice.sync_write (subject, id, is_applied, at) SELECT n, '00000000-0000-0000-0000-000000000000', true, now() - interval '40 days' FROM generate_series(1, 50000) AS n;
     INSERT INTO sluice.conflict (subject, id, stream, key, buckets, op, is_applied, at)
         SELECT n, '00000000-0000-0000-0000-000000000000', 'items', n, '{b1}', 'delete', true, now() - interval '2 years' FROM generate_series(1, 50000) AS n;
@@ -95,7 +97,24 @@ const ROWS: &str = "
     SELECT sluice.accept_writes('items', by => 'demo.write', role => 'test_app')";
 
 /// How each function is called as its caller calls it, or in a harder way. One that has no line here fails the test.
-const CALLS: [(&str, &str); 189] = [
+const CALLS: [(&str, &str); 194] = [
+    (
+        "admit_connection",
+        "SELECT sluice.admit_connection('new', '{}', '{items}', '{b1}', now() + interval '1 hour', 100000)",
+    ),
+    (
+        "wake_connections",
+        "SELECT sluice.wake_connections(array_fill('items'::text, '{1000}'), ARRAY(SELECT 'b' || n FROM generate_series(0, 999) AS n))",
+    ),
+    ("take_connections", "SELECT sluice.take_connections(64, '30 seconds')"),
+    (
+        "pokes_of",
+        "SELECT sluice.pokes_of('c1', array_fill('items'::text, '{1000}'), ARRAY(SELECT 'b' || n FROM generate_series(0, 999) AS n), 100)",
+    ),
+    (
+        "note_poked",
+        "SELECT sluice.note_poked('c1', array_fill('items'::text, '{100}'), ARRAY(SELECT 'b' || n FROM generate_series(0, 99) AS n), array_fill(50000::bigint, '{100}'), '1 second', true)",
+    ),
     ("abort_generation", "SELECT sluice.abort_generation('items', 'operator', NULL)"),
     ("advance", "SELECT sluice.advance('elasticsearch', 1)"),
     ("answers_for_another", "SELECT sluice.answers_for_another('elasticsearch', 'items', '7')"),
