@@ -1,10 +1,13 @@
 //! The process of a function: what each of them needs once, then one invocation after the other.
 
+use std::fmt::Debug;
 use std::time::SystemTime;
 
 use aws_config::SdkConfig;
+use bytes::Bytes;
 use config::Env;
-use lambda_runtime::{LambdaEvent, service_fn};
+use futures_util::Stream;
+use lambda_runtime::{IntoFunctionResponse, LambdaEvent, service_fn};
 use secrets::Secrets;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -54,15 +57,22 @@ fn log(name: &'static str, env: &mut Env) {
     exporter.map(|exporter| tokio::spawn(exporter.run()));
 }
 
-/// Handles invocations, each in its span: `handle` is given the event, the trace that it is in, and its deadline.
+/// Handles invocations, each in its span: `handle` is given the event, the trace that it is in, and its deadline. What it gives is JSON,
+/// or a stream.
 ///
 /// # Errors
 /// The runtime ends.
-pub async fn serve<E, R, F>(handle: impl AsyncFn(E, &Trace, SystemTime) -> Result<R, F>) -> Result<(), Error>
+pub async fn serve<E, R, F, B, S, D, X>(
+    handle: impl AsyncFn(E, &Trace, SystemTime) -> Result<R, F>,
+) -> Result<(), Error>
 where
     E: DeserializeOwned,
-    R: Serialize,
+    R: IntoFunctionResponse<B, S>,
     F: Into<Error>,
+    B: Serialize,
+    S: Stream<Item = Result<D, X>> + Unpin + Send + 'static,
+    D: Into<Bytes> + Send,
+    X: Into<Error> + Send + Debug,
 {
     lambda_runtime::run(service_fn(|LambdaEvent { payload, context }: LambdaEvent<E>| {
         let handle = &handle;

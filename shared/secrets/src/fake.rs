@@ -42,6 +42,11 @@ impl SecretsManager {
         Ok(Self { url, state })
     }
 
+    /// Where it is, for a process of its own.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Sets a secret; set again, it is rotated.
     pub fn put(&self, arn: &str, value: &(impl ToString + ?Sized)) {
         self.with_state(|state| state.values.insert(arn.to_owned(), value.to_string()));
