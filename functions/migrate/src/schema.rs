@@ -21,7 +21,7 @@ const MIGRATIONS: [(i32, &str, &str); 7] = [
 ];
 
 /// In the order in which one needs the other.
-static FUNCTIONS: [(&str, &str); 22] = [
+static FUNCTIONS: [(&str, &str); 23] = [
     ("1_log", include_str!("../../../migrations/functions/1_log.sql")),
     ("2_mappings", include_str!("../../../migrations/functions/2_mappings.sql")),
     ("2_sources", include_str!("../../../migrations/functions/2_sources.sql")),

@@ -26,6 +26,8 @@ pub struct Config {
     pub accounts: Option<(String, usize)>,
     /// SYNC_CLIENTS: how many may be connected at once, to be told when to pull.
     pub clients: usize,
+    /// SYNC_CONNECTIONS_URL: where API Gateway takes what is said to those whose connections it holds; `None`: it holds none.
+    pub connections_url: Option<String>,
     /// SYNC_ORIGINS: whose pages may ask from a browser, `https://app.example.com`, with commas between them.
     pub origins: Vec<HeaderValue>,
 }
@@ -45,6 +47,7 @@ impl Config {
             accounts: accounts(&mut env),
             clients: env
                 .parsed("SYNC_CLIENTS", 10_000, "a number of clients from 1 to 100000", |n| (1..=100_000).contains(n)),
+            connections_url: connections_url(&mut env),
             origins: origins(&mut env),
         };
         // A client pulls every 30 seconds, and may be asleep for a night.
@@ -69,6 +72,14 @@ fn accounts(env: &mut Env) -> Option<(String, usize)> {
             None
         }
     }
+}
+
+fn connections_url(env: &mut Env) -> Option<String> {
+    let url = env.optional("SYNC_CONNECTIONS_URL")?;
+    if token::trusted(&url).is_none() {
+        env.problem("SYNC_CONNECTIONS_URL must be a URL that begins with https:// (http:// on this machine alone)");
+    }
+    Some(url)
 }
 
 fn origins(env: &mut Env) -> Vec<HeaderValue> {
@@ -99,6 +110,7 @@ mod tests {
             ("SYNC_ISSUER", "http://issuer.example.com"),
             ("SYNC_AUTH", "builtin"),
             ("SYNC_PROXIES", "11"),
+            ("SYNC_CONNECTIONS_URL", "http://s3cret.example.com/live"),
             ("SYNC_ORIGINS", "https://s3cret.example.com/"),
         ];
         let text = Config::from_env(Env::from_pairs(pairs)).unwrap_err().problems.join("\n");
@@ -110,6 +122,7 @@ mod tests {
             "ACCOUNTS_SECRET_ARN is missing",
             "SYNC_PROXIES must",
             "SYNC_AUDIENCE is missing",
+            "SYNC_CONNECTIONS_URL must",
             "SYNC_ORIGINS must",
         ] {
             assert!(text.contains(name), "{name} is not named in:\n{text}");

@@ -3,8 +3,10 @@
 
 mod accounts;
 mod config;
+mod function;
 mod hub;
 mod live;
+mod messages;
 mod problem;
 mod pull;
 mod router;
@@ -24,6 +26,7 @@ use secrets::Secrets;
 use tokio_util::sync::CancellationToken;
 
 pub use crate::config::Config;
+pub use crate::function::{Answer, Function};
 pub use crate::router::router;
 pub use crate::server::Server;
 pub use crate::token::{Claims, Patience, Refusal, Settings, Verifier};
@@ -44,6 +47,19 @@ pub fn new(config: Config, secrets: &Secrets) -> Sync {
 /// # Errors
 /// There is no client of HTTP to ask the issuer with.
 pub fn serve(config: Config, secrets: &Secrets, stop: CancellationToken) -> Result<Router, reqwest::Error> {
+    let (clients, origins) = (config.clients, config.origins.clone());
+    let (server, accounts) = server(config, secrets, Some((clients, stop)))?;
+    Ok(router(server, origins, accounts))
+}
+
+/// Accounts of our own, and how many proxies are in front.
+type Own = Option<(Arc<Accounts>, usize)>;
+
+fn server(
+    config: Config,
+    secrets: &Secrets,
+    live: Option<(usize, CancellationToken)>,
+) -> Result<(Server, Own), reqwest::Error> {
     let accounts = config.accounts.map(|(secret_arn, proxies)| {
         let token::Settings { issuer, audience } = config.tokens.clone();
         (Arc::new(Accounts::new(::accounts::Settings { secret_arn, issuer, audience }, secrets.clone())), proxies)
@@ -53,5 +69,5 @@ pub fn serve(config: Config, secrets: &Secrets, stop: CancellationToken) -> Resu
         None => Verifier::new(config.tokens, Patience::default())?,
     };
     let database = Postgres::new(config.database, secrets.clone());
-    Ok(router(Server::new(database, verifier, Some((config.clients, stop))), config.origins, accounts))
+    Ok((Server::new(database, verifier, live), accounts))
 }

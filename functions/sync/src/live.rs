@@ -10,15 +10,15 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::http::StatusCode;
 use axum::response::Response;
 use database::sync::{self, Name};
-use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
 use crate::hub::Changed;
+use crate::messages::{Hello, Poke, Unheard};
 use crate::problem::Problem;
 use crate::server::{Live, Server};
-use crate::token::{Claims, Refusal};
+use crate::token::Claims;
 
 /// Between two pokes of a bucket.
 const PACE: Duration = Duration::from_secs(1);
@@ -33,8 +33,6 @@ const SEND: Duration = Duration::from_secs(10);
 /// Of a message. What is longer than that by far is not read at all.
 const MESSAGE_BYTES: usize = 128 << 10;
 const BUFFER_BYTES: usize = 1 << 10;
-/// That a message names.
-const NAMED: usize = 1000;
 
 /// Why a connection ends: a code and a reason. `None`: nobody is there to be told.
 type End = Option<(u16, &'static str)>;
@@ -46,29 +44,6 @@ const MALFORMED: End = Some((4400, "the message is not as it should be"));
 const REFUSED: End = Some((4401, "the token is refused, or has ended"));
 const SILENT: End = Some((4408, "no token was sent in time"));
 const GONE: End = None;
-
-/// What a client says.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Hello {
-    token: String,
-    buckets: Option<Vec<Named>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Named {
-    stream: String,
-    bucket: String,
-}
-
-/// What it is told.
-#[derive(Serialize)]
-struct Poke<'a> {
-    stream: &'a str,
-    bucket: &'a str,
-    seq: i64,
-}
 
 /// `GET /sync/live`
 pub async fn live(
@@ -184,18 +159,12 @@ struct Client<'a> {
 
 impl<'a> Client<'a> {
     async fn admit(server: &'a Server, text: &str) -> Result<Self, End> {
-        let Hello { token, buckets } = serde_json::from_str(text).map_err(|_| MALFORMED)?;
-        if buckets.as_ref().is_some_and(|named| named.len() > NAMED) {
-            return Err(MALFORMED);
-        }
-        let claims = match server.verifier.verify(&token).await {
-            Ok(claims) => claims,
-            Err(Refusal::Token(_)) => return Err(REFUSED),
-            Err(Refusal::NoKeys(_)) => return Err(LATER),
-        };
+        let Hello { claims, wanted } = Hello::read(&server.verifier, text).await.map_err(|unheard| match unheard {
+            Unheard::Malformed => MALFORMED,
+            Unheard::Refused => REFUSED,
+            Unheard::Later => LATER,
+        })?;
         let left = claims.ends_at.duration_since(SystemTime::now()).unwrap_or_default();
-        let name = |Named { stream, bucket }| Name { stream, bucket };
-        let wanted = buckets.map(|named| named.into_iter().map(name).collect());
         let ends_at = Instant::now() + left.min(Duration::from_hours(24 * 365));
         let (names, pending) = Default::default();
         Ok(Self { server, claims, ends_at, wanted, names, pending })
@@ -229,9 +198,8 @@ impl<'a> Client<'a> {
     }
 
     async fn tell(&mut self, socket: &mut WebSocket) -> Result<(), End> {
-        for (Name { stream, bucket }, seq) in self.pending.drain() {
-            let poke = Poke { stream: &stream, bucket: &bucket, seq };
-            let text = serde_json::to_string(&poke).map_err(|_| LATER)?;
+        for (name, seq) in self.pending.drain() {
+            let text = serde_json::to_string(&Poke::of(&name, seq)).map_err(|_| LATER)?;
             send(socket, Message::Text(text.into())).await?;
         }
         Ok(())

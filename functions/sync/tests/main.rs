@@ -2,10 +2,16 @@
 
 #[path = "main/accounts.rs"]
 mod accounts;
+#[path = "main/api_gateway.rs"]
+mod api_gateway;
 #[path = "main/definition.rs"]
 mod definition;
 #[path = "main/events.rs"]
 mod events;
+#[path = "main/function.rs"]
+mod function;
+#[path = "main/function_http.rs"]
+mod function_http;
 #[path = "main/issuer.rs"]
 mod issuer;
 #[path = "main/pokes.rs"]

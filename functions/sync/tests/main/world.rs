@@ -39,7 +39,7 @@ pub struct World {
     pub database: Database,
     pub owner: Client,
     secrets: Secrets,
-    _manager: SecretsManager,
+    manager: SecretsManager,
 }
 
 impl World {
@@ -53,7 +53,7 @@ impl World {
         let manager = SecretsManager::start().await?;
         manager.put(SECRET, &database.secret("functions"));
         let secrets = Secrets::new(manager.client());
-        Ok(Self { database, owner, secrets, _manager: manager })
+        Ok(Self { database, owner, secrets, manager })
     }
 
     /// Notes are in the buckets of their tenants.
@@ -62,6 +62,12 @@ impl World {
         let define = "SELECT sluice.define_bucket('note', bucket => $1, readers => 'public.tenants_of')";
         world.owner.execute(define, &[&TENANTS]).await?;
         Ok(world)
+    }
+
+    /// What a function of its own has in its environment, and where its secrets are.
+    pub fn environment(&self) -> (Vec<(&'static str, String)>, &Secrets, &SecretsManager) {
+        let pairs = [("DATABASE_SECRET_ARN", SECRET), ("DATABASE_SSLMODE", "disable")];
+        (pairs.map(|(name, value)| (name, value.to_owned())).to_vec(), &self.secrets, &self.manager)
     }
 
     /// The functions' login, as the store knows it.
