@@ -33,6 +33,8 @@ PRICES = {
     "secret": (0.40, "Secrets Manager", "secret and month", "aws.amazon.com/secrets-manager/pricing"),
     "secret_request": (0.05e-4, "Secrets Manager", "request", "aws.amazon.com/secrets-manager/pricing"),
     "schedule": (0.0, "EventBridge, rule with a schedule", "event", "aws.amazon.com/eventbridge/pricing"),
+    "socket_message": (1e-6, "API Gateway, WebSocket", "message, each begun 32 KB of it", "aws.amazon.com/api-gateway/pricing"),
+    "socket_minute": (0.25e-6, "API Gateway, WebSocket", "minute of a connection", "aws.amazon.com/api-gateway/pricing"),
     "trace": (5e-6, "X-Ray", "trace that is recorded", "aws.amazon.com/xray/pricing"),
     "nat_hour": (0.045, "NAT gateway", "hour", "aws.amazon.com/vpc/pricing"),
     "nat_gb": (0.045, "NAT gateway", "GB", "aws.amazon.com/vpc/pricing"),
@@ -90,6 +92,11 @@ INGEST_METRICS = ("ProfilesFetched", "ProfilesSynced", "ProfilesSkipped", "Profi
 TARGET_METRICS = ("Drained", "Backlog", "Lag", "WaitingRows", "StreamProblems")
 OTHER_TARGET_METRICS = ("Published", "PublishedBytes", "Refused", "SourceErrors", "SampleFailures", "SecretRefreshes")
 
+# Of live sync, by docs/live-sync.md: a client pulls so often by itself, and once for each poke; and says something so often that API
+# Gateway does not end its connection. A pull without news asks PostgreSQL as little as a tick of the others.
+PULL_EVERY_S, KEEP_ALIVE_S = 30, 9 * 60
+CLIENTS = (10, 100, 1_000, 10_000)
+
 ZONES = 2  # of a private network
 DISK_GB = 20
 
@@ -112,7 +119,7 @@ def validate_rate() -> float:
 def alarms(condition: str = "") -> tuple[int, int]:
     """How many there are where it holds, and of how many metrics; without one, those that are always there, or with the dashboard's URL."""
     found = re.findall(r"^  \w+:\n    Type: AWS::CloudWatch::Alarm\n(?:    .*\n)+", TEMPLATE, re.M)
-    apart = {f"Condition: {one}\n" for one in ("HasIngest", "HasClickhouse", "HasKafka")}
+    apart = {f"Condition: {one}\n" for one in ("HasIngest", "HasClickhouse", "HasKafka", "HasSync")}
     wanted = {f"Condition: {condition}\n"} & apart
     found = [text for text in found if {one for one in apart if one in text} == wanted]
     return len(found), sum(text.count("MetricName: ") for text in found)
@@ -217,9 +224,23 @@ def apart() -> list[tuple[str, float]]:
         (f"its {targets} alarms, of {target_metrics} metrics", target_metrics * PRICE["alarm"]),
         (f"its {len(TARGET_METRICS)} custom metrics, told apart by the service: {told(TARGET_METRICS)}", len(TARGET_METRICS) * PRICE["metric"]),
         (f"{len(OTHER_TARGET_METRICS)} more, if every hour has all of them: {told(OTHER_TARGET_METRICS)}", len(OTHER_TARGET_METRICS) * PRICE["metric"]),
+        (f"live sync: the same as a direct target, and {alarms('HasSync')[0] - targets} alarm more", (alarms("HasSync")[1] - target_metrics) * PRICE["alarm"]),
         ("X-Ray, if `Tracing` is `Active`: four invocations of each minute", 4 * MINUTES * PRICE["trace"]),
         ("and one of each second, which is what X-Ray takes of a busy function, besides one in twenty", SECONDS * PRICE["trace"]),
     ]
+
+
+def clients(count: int, pokes_a_minute: float) -> dict[str, float]:
+    """Dollars a month of so many clients of live sync that are always connected, by what they are for."""
+    invocation = TICK_S * memory("Sync") * PRICE["lambda_gb_s"] + PRICE["lambda_request"]
+    pokes, kept_alive = MINUTES * pokes_a_minute, SECONDS / KEEP_ALIVE_S
+    each = {
+        "connections": MINUTES * PRICE["socket_minute"],
+        "pokes": pokes * PRICE["socket_message"],
+        "messages that keep them alive": kept_alive * (PRICE["socket_message"] + invocation),
+        "pulls": (SECONDS / PULL_EVERY_S + pokes) * invocation,
+    }
+    return {name: count * dollars for name, dollars in each.items()}
 
 
 def private() -> list[tuple[str, float, float]]:
@@ -263,6 +284,10 @@ def page() -> dict[str, str]:
             ["idle, a month", *heads[:2]], [*idle, ["**together**", f"**{cents(once.total())}**", f"**{cents(polling.total())}**"]]
         ),
         "apart": blocks.table(["besides, a month", "price"], [[what, cents(dollars)] for what, dollars in apart()]),
+        "clients": blocks.table(
+            ["clients", *clients(1, 1), "together", "t4g.small"],
+            [[f"{n:,}", *map(cents, parts.values()), cents(sum(parts.values())), cents(server())] for n in CLIENTS for parts in [clients(n, 1)]],
+        ),
         "memory": blocks.table(
             ["idle, `DRAIN=stay`", "`STAY=65s`", "`STAY=60s`", "`STAY=55s`"],
             [[f"{mb} MB", *(cents(replace(polling, trigger_gb=mb / 1024, stay_s=s).total()) for s in (65, 60, 55))] for mb in (128, 192, 256, 512)],

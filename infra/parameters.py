@@ -13,6 +13,7 @@ VALUE_BYTES = 4096  # CloudFormation's on one parameter
 # Of what is made only while a deploy goes on, the longest that AWS may give: a queue's URL, and that of a function.
 QUEUE_URL = len("https://sqs..amazonaws.com.cn//") + len("ap-southeast-99") + 12 + 80
 FUNCTION_URL = len("https://.lambda-url..on.aws/") + 32 + len("ap-southeast-99")
+WEBSOCKET_URL = len("https://.execute-api..amazonaws.com.cn/live") + 10 + len("ap-southeast-99")
 STACK_NAME = 128
 # AWS has no function URLs there, as of June 2026: Lambda's developer guide, "Creating and managing Lambda function URLs".
 WITHOUT_FUNCTION_URLS = {
@@ -71,6 +72,8 @@ def problems(whole: dict, given: dict[str, str], region: str) -> list[str]:
         where = f"AWS has no function URLs in {region}"
         if values["AdminUrl"] != "none":
             found.append(f"{where}, so there is no dashboard: set ADMIN_URL=none")
+        if values["Sync"]:
+            found.append(f"{where}, so clients cannot pull: leave SYNC empty")
         if values["Demo"] == "true" and not values["OriginUrl"]:
             found.append(f"{where}, so the demo's own origin cannot be there: set DEMO=false, or ORIGIN_URL")
     return found
@@ -111,6 +114,8 @@ def _size(value: object, sizes: dict[str, int], resources: dict) -> int:
             return max(_size(yes, sizes, resources), _size(no, sizes, resources))
         case {"Fn::Sub": str(text)} if re.findall(r"\$\{(.+?)\}", text) == ["OriginFunctionUrl.FunctionUrl"]:
             return FUNCTION_URL + len(text)
+        case {"Fn::Sub": str(text)} if re.findall(r"\$\{(.+?)\}", text) == ["SyncApi", "AWS::Region", "AWS::URLSuffix"]:
+            return WEBSOCKET_URL
         case str() | int() | float():
             return len(str(value))
     raise ValueError(f"parameters: how long {value} may be is not known; teach parameters.py")

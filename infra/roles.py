@@ -31,6 +31,9 @@ def in_words(resource: object) -> str:
         # What is below one thing, such as a domain of OpenSearch: its paths.
         case {"Fn::Sub": str() as path} if below := re.fullmatch(r"\$\{(\w+)\}/\*", path):
             return f"`{below[1]}/*`"
+        # One method of API Gateway's way to its connections.
+        case {"Fn::Sub": str() as path} if of := re.search(r":\$\{(\w+)\}/(\w+)/(POST|DELETE)/@connections/\*$", path):
+            return f"`{of[3]}` of the connections of `{of[1]}`, stage `{of[2]}`"
         case str() if "*" not in resource:
             return f"`{resource}`"
     sys.exit(f"roles: {resource} is not one resource; name it")

@@ -1,5 +1,6 @@
 """template.yaml as plain values: `!Ref Queue` is {"Ref": "Queue"}, `!GetAtt Queue.Arn` is {"Fn::GetAtt": ["Queue", "Arn"]}."""
 
+import json
 import re
 from pathlib import Path
 
@@ -56,15 +57,26 @@ def holds(condition: object, template: dict, given: dict[str, str]) -> bool:
 
 
 def without_idle_functions(text: str, given: dict[str, str]) -> str:
-    """The template's text without the functions that a condition leaves out and nothing else names, and their outputs.
-    CloudFormation passes over them; LocalStack reads their roles, which are not there, and refuses each further change of the
-    stack."""
+    """The template's text without the functions that a condition leaves out, and what else it leaves out that names them or that they
+    name; one that anything else names stays. CloudFormation passes over them; LocalStack reads the functions' roles, which are not
+    there, and refuses each further change of the stack, and the first one for a type that it does not know."""
     whole = load(text)
-    for name, resource in whole["Resources"].items():
-        if resource["Type"] == "AWS::Serverless::Function" and "Condition" in resource and not holds(resource["Condition"], whole, given):
-            rest = _without(name, text)
-            text = text if re.search(rf"\b{name}\b", rest) else rest
+    resources = whole["Resources"]
+    idle = {name: one for name, one in (whole["Outputs"] | resources).items() if "Condition" in one and not holds(one["Condition"], whole, given)}
+    texts = {name: json.dumps(one) for name, one in idle.items()}
+    for function in (name for name in idle if name in resources and resources[name]["Type"] == "AWS::Serverless::Function"):
+        gone = {function}
+        while more := {name for name in idle.keys() - gone if any(_names({name}, texts[one]) or _names({one}, texts[name]) for one in gone)}:
+            gone |= more
+        rest = text
+        for name in gone:  # and from the dashboard's list of alarms
+            rest = re.sub(rf', "\$\{{{name}\.Arn\}}"', "", _without(name, rest))
+        text = text if _names(gone, rest) else rest
     return text
+
+
+def _names(names: set[str], text: str) -> bool:
+    return bool(re.search(rf"\b({'|'.join(names)})\b", text))
 
 
 def _without(name: str, text: str) -> str:

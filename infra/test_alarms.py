@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 ALARMS = alarms.load()
 MINUTE = 60
 KEPT = "as it was"
-TARGETS = ("Clickhouse", "Kafka")  # direct targets, as the template's names begin with them
+TARGETS = ("Clickhouse", "Kafka", "Sync")  # direct targets, as the template's names begin with them
 
 # For each alarm, a period's values just past the threshold and just below it; after how many minutes past it it fires; and
 # its state where nothing is printed. A name with a `/` is of a function or queue of the template, or of a service.
@@ -57,6 +57,7 @@ CASES = {
         {"DeadLetterQueue/ApproximateNumberOfMessagesVisible": 1}, {"DeadLetterQueue/ApproximateNumberOfMessagesVisible": 0}, 7 * 24 * 60, KEPT,
     ),
     "UnauthorizedAlarm": ({"Unauthorized": 1_001}, {"Unauthorized": 1_000}, 5, OK),
+    "LiveSyncErrorsAlarm": ({"SyncFunction/Url5xxCount": 11}, {"SyncFunction/Url5xxCount": 10}, 15, OK),
     "RefusedTokensAlarm": ({"RefusedTokens": 11}, {"RefusedTokens": 10}, 5, OK),
 }  # fmt: skip
 for target in TARGETS:

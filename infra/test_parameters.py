@@ -91,9 +91,12 @@ class Problems(unittest.TestCase):
         text = template.FILE.read_text()
         whole = template.load(text)
         none = template.load(template.without_idle_functions(text, {"Demo": "true"}))
-        self.assertEqual(whole["Resources"].keys() - none["Resources"].keys(), {"ClickhouseFunction", "KafkaFunction"})
-        self.assertEqual(whole["Outputs"].keys() - none["Outputs"].keys(), {"ClickhouseFunction", "KafkaFunction"})
-        given = {"Demo": "true", "ClickHouseSecretArn": ARN, "KafkaBrokers": "broker:9092"}
+        functions, logs = ({f"{target}{part}" for target in ("Clickhouse", "Kafka", "Sync")} for part in ("Function", "Logs"))
+        url = {"SyncFunctionUrl", "SyncUrlIsPublic", "SyncIsInvokedByItsUrl", "LiveSyncErrorsAlarm"}
+        api = {"SyncApi", "SyncStage", "SyncIntegration", "SyncMessageRoute", "SyncDisconnectRoute", "SyncIsInvokedByItsApi"}
+        self.assertEqual(whole["Resources"].keys() - none["Resources"].keys(), functions | logs | url | api)
+        self.assertEqual(whole["Outputs"].keys() - none["Outputs"].keys(), functions | {"SyncUrl", "SyncLiveUrl"})
+        given = {"Demo": "true", "ClickHouseSecretArn": ARN, "KafkaBrokers": "broker:9092", "Sync": "oidc"}
         self.assertEqual(template.without_idle_functions(text, given), text)
 
     def test_a_name_is_the_parameters_and_back(self):

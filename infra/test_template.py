@@ -25,8 +25,11 @@ VALUES = {
     "AdminSecretArn": OPTIONAL_SECRET, "OriginSecretArn": OPTIONAL_SECRET,
     "ClickHouseSecretArn": OPTIONAL_SECRET, "KafkaSecretArn": OPTIONAL_SECRET, "PagerTopicArn": TOPIC, "NoticeTopicArn": TOPIC,
     "IngestSecretArns": (["", "arn:aws:secretsmanager:eu-central-1:123456789012:secret:ingest/*"], ["ingest", "*", "arn:aws:secretsmanager:*:*:secret:*", TOPIC[0][1]]),
+    "AccountsSecretArn": OPTIONAL_SECRET,
+    "SyncIssuer": (["", "https://issuer.example.com/realms/a"], ["http://issuer.example.com", "issuer", "https://a b"]),
+    "SyncOrigins": (["", "https://app.example.com", "http://localhost:5173, https://app.example.com"], ["app.example.com", "https://app.example.com/", "https://a,"]),
     "Stay": DURATION, "PollInterval": DURATION, "Retention": DURATION, "ReReadAfter": DURATION, "SecondLookAfter": DURATION, "SyncInterval": DURATION,
-    "ValidateWithin": DURATION, "KeepPrevious": DURATION,
+    "SyncRetention": DURATION, "ValidateWithin": DURATION, "KeepPrevious": DURATION,
     "KafkaBrokers": (["", "b-1:9092", "b-1.example.com:9098,b-2.example.com:9098", "[::1]:9092, b:1"], ["b-1", "b-1:", "b-1:9092,", "https://b-1:9092", "u@b-1:9092"]),
     "ElasticsearchDomainArn": (["", DOMAIN, "arn:aws-cn:es:cn-north-1:123456789012:domain/a-1"], ["search", f"{DOMAIN}/*", "arn:aws:aoss:eu-central-1:123456789012:collection/x"]),
     "DatabasePort": (["", "5432"], ["postgres", "-1"]),
@@ -138,11 +141,20 @@ class Told(unittest.TestCase):
         self.assertEqual(refusals(AdminSecretArn=ARN), [])
 
 
+    def test_tokens_of_clients_need_an_issuer_and_accounts_their_secret(self):
+        here = {"AdminUrl": "none", "SyncIssuer": "https://issuer.example.com", "SyncAudience": "app"}
+        self.assertEqual(refusals(**here, Sync="oidc"), [])
+        for missing in ("SyncIssuer", "SyncAudience"):
+            self.assertRegex("".join(refusals(**here | {missing: ""}, Sync="oidc")), "Sync needs SyncIssuer and SyncAudience")
+        self.assertRegex("".join(refusals(**here, Sync="builtin")), "AccountsSecretArn is needed")
+        self.assertEqual(refusals(**here, Sync="builtin", AccountsSecretArn=ARN), [])
+
+
 class Targets(unittest.TestCase):
     """What stands in the template once for each direct target."""
 
     def test_all_of_a_target_is_there_with_it_alone(self):
-        for target in ("Clickhouse", "Kafka"):
+        for target in ("Clickhouse", "Kafka", "Sync"):
             for kind in ("Resources", "Outputs"):
                 own = {name: one.get("Condition") for name, one in WHOLE[kind].items() if name.startswith(target)}
                 self.assertEqual(set(own.values()), {f"Has{target}"})
@@ -161,6 +173,29 @@ class Targets(unittest.TestCase):
         clickhouse, kafka = ([line for line in part if not line.strip().startswith(("#", "TARGET_", "MemorySize", "Resource:"))] for part in parts)
         self.assertGreater(len(clickhouse), 80)
         self.assertEqual(clickhouse, kafka)
+
+
+    def test_the_alarms_of_live_sync_are_those_of_any_target(self):
+        for kind in ("Silent", "Lag", "Streams", "Letters"):
+            kafka, sync = (dict(RESOURCES[f"{target}{kind}Alarm"]["Properties"]) for target in ("Kafka", "Sync"))
+            (told,), (own,) = kafka.pop("AlarmDescription").values(), sync.pop("AlarmDescription").values()
+            self.assertEqual(told.partition(". What")[2], own.partition(". What")[2])
+            self.assertEqual([dimension["Value"] for dimension in sync["Dimensions"] if dimension["Name"] == "service"], ["sync"])
+            self.assertEqual(kafka | {"Dimensions": sync["Dimensions"]}, sync)
+
+
+class LiveSync(unittest.TestCase):
+    def test_the_function_pokes_and_ends_connections_of_its_own_stage_alone(self):
+        own = RESOURCES["SyncFunction"]["Properties"]
+        stage = RESOURCES["SyncStage"]["Properties"]["StageName"]
+        self.assertTrue(own["Environment"]["Variables"]["SYNC_CONNECTIONS_URL"]["Fn::Sub"].endswith(f"/{stage}"))
+        [manage] = [one for policy in own["Policies"] for one in policy.get("Statement", []) if one["Action"] == "execute-api:ManageConnections"]
+        paths = [resource["Fn::Sub"].partition("${SyncApi}")[2] for resource in manage["Resource"]]
+        self.assertEqual(paths, [f"/{stage}/POST/@connections/*", f"/{stage}/DELETE/@connections/*"])
+        self.assertTrue(RESOURCES["SyncIsInvokedByItsApi"]["Properties"]["SourceArn"]["Fn::Sub"].endswith(f"/{stage}/*"))
+
+    def test_an_answer_of_its_url_is_a_stream_as_the_code_gives_it(self):
+        self.assertEqual(RESOURCES["SyncFunctionUrl"]["Properties"]["InvokeMode"], "RESPONSE_STREAM")
 
 
 class Domain(unittest.TestCase):
