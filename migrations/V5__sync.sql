@@ -77,3 +77,11 @@ CREATE TABLE sluice.conflict (
 );
 CREATE INDEX conflict_at ON sluice.conflict (at);
 CREATE INDEX conflict_key ON sluice.conflict (stream, key);
+CREATE INDEX conflict_stream ON sluice.conflict (stream, number);
+
+-- Processes that clients are connected to. One that has not said so for two minutes is gone.
+CREATE TABLE sluice.sync_process (
+    id uuid PRIMARY KEY,
+    clients integer NOT NULL,
+    seen_at timestamptz NOT NULL
+);

@@ -481,6 +481,10 @@ BEGIN
     GET DIAGNOSTICS rows = ROW_COUNT;
     removed := removed + rows;
     removed := removed + sluice.forget_rejects(500, now) + sluice.forget_synced(500, now) + sluice.forget_writes(500, now);
+    DELETE FROM sluice.sync_process AS p
+    WHERE p.id IN (SELECT x.id FROM sluice.sync_process AS x WHERE x.seen_at < now - interval '2 minutes' LIMIT 500 FOR UPDATE SKIP LOCKED);
+    GET DIAGNOSTICS rows = ROW_COUNT;
+    removed := removed + rows;
     DELETE FROM sluice.stream_fault AS f WHERE f.at < now - keep;   -- its words may quote a value
     DELETE FROM sluice.dead_letter AS l
     WHERE l.id IN (

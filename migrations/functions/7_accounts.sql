@@ -35,6 +35,12 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT a.id, a.password FROM sluice.account AS a WHERE lower(a.email) = lower(account_of.email)
 $$;
 
+-- How many accounts there are; `most` of them are counted.
+CREATE OR REPLACE FUNCTION sluice.count_accounts(most bigint) RETURNS bigint
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT count(*) FROM (SELECT FROM sluice.account LIMIT most) AS a
+$$;
+
 -- Logs an account in: what its tokens say. Of one that has more than 20 sessions the oldest ends. No row: there is no such account any more.
 CREATE OR REPLACE FUNCTION sluice.open_session(session uuid, account uuid, token bytea, lifetime interval) RETURNS TABLE (id uuid, email text, claims jsonb)
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

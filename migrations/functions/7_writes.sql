@@ -155,6 +155,7 @@ BEGIN
         INSERT INTO sluice.conflict (subject, id, stream, key, buckets, op, fields, document, is_applied)
         VALUES (asker, apply_change.id, apply_change.stream, apply_change.key, within, apply_change.op, apply_change.fields, there -> 'document', applied);
         UPDATE sluice.sync_write AS w SET is_applied = applied WHERE w.subject = asker AND w.id = apply_change.id;
+        PERFORM sluice.count_deliveries('sync', ARRAY[apply_change.stream], '{conflict}', '{1}');
     ELSIF applied THEN
         outcome := 'applied';
     ELSE

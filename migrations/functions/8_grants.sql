@@ -18,7 +18,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.lease, sluice.dead_letter, sluice
 GRANT SELECT ON sluice.audit TO sluice_app;
 GRANT SELECT, INSERT, UPDATE ON sluice.ingest_position, sluice.ingest_stats TO sluice_app;
 GRANT SELECT, UPDATE ON sluice.sync_head TO sluice_app;
-GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.bucket, sluice.bucket_item, sluice.sync_write, sluice.conflict TO sluice_app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.bucket, sluice.bucket_item, sluice.sync_write, sluice.conflict, sluice.sync_process TO sluice_app;
 GRANT SELECT ON sluice.writable TO sluice_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.connection, sluice.connection_bucket TO sluice_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON sluice.ingest_rejects, sluice.ingest_deleted, sluice.ingest_listed TO sluice_app;
@@ -75,7 +75,7 @@ GRANT EXECUTE ON FUNCTION
     sluice.take_store_over(interval), sluice.store_documents(bigint, text, text[], bigint[], text[]), sluice.forget_synced(integer, timestamptz),
     sluice.admit_connection(text, text, text[], text[], timestamptz, integer), sluice.wake_connections(text[], text[]), sluice.take_connections(integer, interval),
     sluice.pokes_of(text, text[], text[], integer), sluice.note_poked(text, text[], text[], bigint[], interval, boolean),
-    sluice.attempt(text, text, integer, interval), sluice.forget_attempts(text, text), sluice.register_account(text, text), sluice.account_of(text),
+    sluice.attempt(text, text, integer, interval), sluice.forget_attempts(text, text), sluice.register_account(text, text), sluice.account_of(text), sluice.count_accounts(bigint),
     sluice.open_session(uuid, uuid, bytea, interval), sluice.refresh_session(uuid, bytea, bytea, interval, interval), sluice.close_session(uuid, bytea), sluice.remove_account(uuid),
     sluice.base_type(oid)
 TO sluice_app;

@@ -145,10 +145,11 @@ async fn listen(plan: &Plan, secrets: &Secrets, admin: &Admin, stop: &Cancellati
             servers.push(Box::pin(serve::serve(listener, admin::router(admin.clone()), stop.clone())));
         }
         if let Planned::Sync(config, address) = part {
-            let router = sluice_sync::serve(config.clone(), secrets, stop.clone())
+            let (router, telling) = sluice_sync::serve(config.clone(), secrets, stop.clone())
                 .map_err(|error| format!("nobody can ask SYNC_ISSUER for its keys: {error}"))?;
             let listener = bind(*address, "live sync").await?;
             servers.push(Box::pin(serve::serve(listener, router, stop.clone())));
+            servers.push(Box::pin(telling));
         }
     }
     Ok(servers)

@@ -27,7 +27,7 @@ pub type Changed = Arc<Vec<(Name, i64)>>;
 
 /// All that are connected.
 pub struct Hub {
-    database: Postgres,
+    pub database: Postgres,
     places: Arc<Semaphore>,
     /// Held while somebody joins, so that one begins to look.
     joining: tokio::sync::Mutex<()>,
@@ -60,6 +60,11 @@ impl Hub {
     pub fn new(database: Postgres, most: usize) -> Self {
         let (joining, state) = Default::default();
         Self { database, places: Arc::new(Semaphore::new(most)), joining, state, changes: broadcast::channel(BEHIND).0 }
+    }
+
+    /// How many are connected.
+    pub fn connected(&self) -> usize {
+        self.state().connected
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -3,6 +3,7 @@
 
 mod accounts;
 mod config;
+mod connected;
 mod function;
 mod hub;
 mod live;
@@ -26,6 +27,7 @@ use secrets::Secrets;
 use tokio_util::sync::CancellationToken;
 
 pub use crate::config::Config;
+pub use crate::connected::Pace;
 pub use crate::function::{Answer, Function};
 pub use crate::router::router;
 pub use crate::server::Server;
@@ -42,14 +44,20 @@ pub fn new(config: Config, secrets: &Secrets) -> Sync {
     Drainer::new(config.drain, config.metrics, database, store)
 }
 
-/// What answers clients, until `stop` says so to those that stay connected. It connects to nothing yet.
+/// What answers clients, until `stop` says so to those that stay connected; and what tells operators how many those are, until then, too.
+/// It connects to nothing yet.
 ///
 /// # Errors
 /// There is no client of HTTP to ask the issuer with.
-pub fn serve(config: Config, secrets: &Secrets, stop: CancellationToken) -> Result<Router, reqwest::Error> {
+pub fn serve(
+    config: Config,
+    secrets: &Secrets,
+    stop: CancellationToken,
+) -> Result<(Router, impl Future<Output = ()> + Send + use<>), reqwest::Error> {
     let (clients, origins) = (config.clients, config.origins.clone());
     let (server, accounts) = server(config, secrets, Some((clients, stop)))?;
-    Ok(router(server, origins, accounts))
+    let telling = server.tell(Pace::default());
+    Ok((router(server, origins, accounts), telling))
 }
 
 /// Accounts of our own, and how many proxies are in front.

@@ -7,6 +7,7 @@ use axum::http::header::AUTHORIZATION;
 use database::Postgres;
 use tokio_util::sync::CancellationToken;
 
+use crate::connected::{Pace, tell};
 use crate::hub::Hub;
 use crate::problem::Problem;
 use crate::sessions::Sessions;
@@ -36,6 +37,16 @@ impl Server {
     pub fn new(database: Postgres, verifier: Verifier, live: Option<(usize, CancellationToken)>) -> Self {
         let live = live.map(|(most, stop)| Live { hub: Arc::new(Hub::new(database.clone(), most)), stop });
         Self { sessions: Arc::new(Sessions::new(database)), verifier: Arc::new(verifier), live }
+    }
+
+    /// Tells operators how many are connected, until these are told to go. Where nobody can be it ends at once.
+    pub fn tell(&self, pace: Pace) -> impl Future<Output = ()> + Send + use<> {
+        let live = self.live.clone();
+        async move {
+            if let Some(Live { hub, stop }) = live {
+                tell(&hub, pace, &stop).await;
+            }
+        }
     }
 
     /// What the bearer of the request's token claims.

@@ -4,6 +4,8 @@
 mod accounts;
 #[path = "main/api_gateway.rs"]
 mod api_gateway;
+#[path = "main/connected.rs"]
+mod connected;
 #[path = "main/definition.rs"]
 mod definition;
 #[path = "main/events.rs"]

@@ -34,6 +34,8 @@ pub const LOST: &str = "lost";
 pub const VALIDATED: &str = "validated";
 /// Documents that differed and were put right; counted by the database itself.
 pub const REPAIRED: &str = "repaired";
+/// Changes of clients that had another document than there was; counted by the database itself.
+pub const CONFLICT: &str = "conflict";
 /// Milliseconds from log to index, added up over all written changes.
 pub const LATENCY_SUM_MS: &str = "latency_sum_ms";
 /// A histogram of the time from log to index: the longest time of each bucket in milliseconds, and its measure.

@@ -3,6 +3,7 @@
 pub mod accounts;
 pub mod audit;
 pub mod checkpoints;
+pub mod clients;
 mod connect;
 pub mod connections;
 pub mod delivery;

@@ -20,18 +20,18 @@ use crate::site::{Replica, Site};
 
 /// Only what never comes is waited for so long.
 const PATIENCE: Duration = Duration::from_mins(5);
-const AT_ONCE: Patience =
+pub const AT_ONCE: Patience =
     Patience { fresh: Duration::from_hours(1), pause: Duration::ZERO, answer: Duration::from_secs(30) };
 
 /// A client that is connected.
-struct Connected(WebSocketStream<MaybeTlsStream<TcpStream>>);
+pub struct Connected(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Connected {
     async fn to(url: &str) -> Result<Self> {
         Ok(Self(connect_async(format!("{}/live", url.replace("http://", "ws://"))).await?.0))
     }
 
-    async fn hello(url: &str, hello: Value) -> Result<Self> {
+    pub async fn hello(url: &str, hello: Value) -> Result<Self> {
         let mut connected = Self::to(url).await?;
         connected.say(&hello.to_string()).await?;
         Ok(connected)

@@ -61,14 +61,24 @@ impl Site {
         most: usize,
         stop: &CancellationToken,
     ) -> Result<String> {
-        let settings = Settings { issuer: issuer.url.clone(), audience: AUDIENCE.to_owned() };
-        let live = Some((most, stop.clone()));
-        let server = Server::new(world.settings()?.1, Verifier::new(settings, patience)?, live);
+        let server = Self::server(world, issuer, patience, most, stop)?;
         let url = format!("http://{}/sync", listener.local_addr()?);
         let router = router(server, vec!["https://app.example.com".parse()?], None);
         let ended = stop.clone().cancelled_owned();
         tokio::spawn(async move { axum::serve(listener, router).with_graceful_shutdown(ended).await });
         Ok(url)
+    }
+
+    pub fn server(
+        world: &World,
+        issuer: &Issuer,
+        patience: Patience,
+        most: usize,
+        stop: &CancellationToken,
+    ) -> Result<Server> {
+        let settings = Settings { issuer: issuer.url.clone(), audience: AUDIENCE.to_owned() };
+        let live = Some((most, stop.clone()));
+        Ok(Server::new(world.settings()?.1, Verifier::new(settings, patience)?, live))
     }
 
     pub fn token(&self, person: &str) -> String {

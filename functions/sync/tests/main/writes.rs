@@ -211,6 +211,8 @@ async fn of_two_clients_that_were_away_the_last_wins_or_is_rejected_and_both_sid
         let none = site.get(&site.token("ada"), &format!("/conflicts?after={}", listed["upto"])).await?;
         assert_eq!(none, json!({"conflicts": [], "upto": listed["upto"], "more": false}));
         assert_eq!(site.get(&site.token("eve"), "/conflicts").await?["conflicts"], json!([]));
+        let counted = "SELECT string_agg(value::text, '') FROM sluice.delivery_stats WHERE (subscription, stream, measure) = ('sync', 'task', 'conflict')";
+        assert_eq!(site.world.text(counted).await?, "2", "each once, whatever was repeated");
 
         // One that was deleted meanwhile: there is nothing to apply it to, and what was sent is kept.
         site.world.owner.batch_execute("DELETE FROM task WHERE id = 't2'").await?;

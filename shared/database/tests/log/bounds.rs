@@ -89,6 +89,8 @@ const ROWS: &str = "
     INSERT INTO sluice.sync_write (subject, id, is_applied, at) SELECT n, '00000000-0000-0000-0000-000000000000', true, now() - interval '40 days' FROM generate_series(1, 50000) AS n;
     INSERT INTO sluice.conflict (subject, id, stream, key, buckets, op, is_applied, at)
         SELECT n, '00000000-0000-0000-0000-000000000000', 'items', n, '{b1}', 'delete', true, now() - interval '2 years' FROM generate_series(1, 50000) AS n;
+    INSERT INTO sluice.sync_process (id, clients, seen_at) SELECT gen_random_uuid(), 1, now() - interval '1 hour' FROM generate_series(1, 50000);
+    INSERT INTO sluice.account (email, password) SELECT n || '@example.org', 'no hash' FROM generate_series(1, 50000) AS n;
     INSERT INTO sluice.outbox (stream, key, op) SELECT 'items', n, 'upsert' FROM generate_series(1, 50000) AS n;
     INSERT INTO sluice.outbox (stream, op, tracked, payload)
         SELECT 'items', 'fan_out', (SELECT min(id) FROM sluice.tracked WHERE affects IS NOT NULL), format('{\"id\": %s, \"item_id\": %s}', n, n)::json
@@ -97,7 +99,7 @@ const ROWS: &str = "
     SELECT sluice.accept_writes('items', by => 'demo.write', role => 'test_app')";
 
 /// How each function is called as its caller calls it, or in a harder way. One that has no line here fails the test.
-const CALLS: [(&str, &str); 194] = [
+const CALLS: [(&str, &str); 195] = [
     (
         "admit_connection",
         "SELECT sluice.admit_connection('new', '{}', '{items}', '{b1}', now() + interval '1 hour', 100000)",
@@ -258,6 +260,7 @@ const CALLS: [(&str, &str); 194] = [
     ("forget_attempts", "SELECT sluice.forget_attempts('login', 'a@b')"),
     ("register_account", "SELECT sluice.register_account('a@b', 'no hash')"),
     ("account_of", "SELECT sluice.account_of('a@b')"),
+    ("count_accounts", "SELECT sluice.count_accounts(100000)"),
     ("open_session", "SELECT sluice.open_session(gen_random_uuid(), gen_random_uuid(), '\\x00', interval '1 day')"),
     (
         "refresh_session",
