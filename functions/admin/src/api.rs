@@ -12,7 +12,7 @@ use crate::metrics::history;
 use crate::pipeline::{checkpoints, generations, outbox, streams, subscriptions};
 use crate::services::Admin;
 use crate::validation::differences;
-use crate::{access, audit, data_sync, demo, health, ingest, metrics, validation};
+use crate::{access, audit, clients, data_sync, demo, health, ingest, metrics, validation};
 
 /// In OpenAPI. The dashboard's build makes its types of it, too.
 pub const DESCRIPTION: &str = include_str!("../dashboard/openapi.json");
@@ -57,6 +57,9 @@ endpoints! {
     get "/api/validation" validation::list;
     post "/api/validation" validation::ask;
     get "/api/validation/{stream}" differences::list;
+    get "/api/sync" clients::summary;
+    get "/api/sync/buckets" clients::buckets;
+    get "/api/sync/conflicts" clients::conflicts;
     get "/api/ingest" ingest::status;
     post "/api/ingest/run" ingest::run;
     get "/api/ingest/rejects" rejects::list;

@@ -6,6 +6,7 @@
 mod access;
 mod api;
 mod audit;
+mod clients;
 mod config;
 mod data_sync;
 mod demo;

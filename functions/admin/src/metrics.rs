@@ -14,16 +14,16 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use database::delivery::{
-    self, CONFIGURATION, DEAD_LETTERED, DRAINED, GONE, LATENCY_BUCKETS, LATENCY_SUM_MS, LOST, PUBLISHED,
+    self, CONFIGURATION, CONFLICT, DEAD_LETTERED, DRAINED, GONE, LATENCY_BUCKETS, LATENCY_SUM_MS, LOST, PUBLISHED,
     PUBLISHED_BYTES, RE_READ, REPAIRED, RETRIED, STALE, VALIDATED, WRITTEN,
 };
 use database::ingest::{
     self, DELETED, DURATION_BUCKETS, DURATION_SUM_MS, FETCHED, REJECTED_CONFLICT, REJECTED_INVALID, SKIPPED_DUPLICATE,
     SKIPPED_OUTDATED, SYNCED,
 };
-use database::subscriptions::{self, ELASTICSEARCH, Subscription};
+use database::subscriptions::{self, ELASTICSEARCH, SYNC, Subscription};
 use database::validation::{self, Status};
-use database::{outbox, refusals, streams};
+use database::{clients, outbox, refusals, streams};
 use queue::Queue as _;
 
 use crate::metrics::stats::Totals;
@@ -86,6 +86,7 @@ pub async fn metrics(State(admin): State<Admin>) -> Result<impl IntoResponse, Pr
     let problems = streams::list_problems(&database).await?;
     let validations = validation::list(&database).await?;
     let log_bytes = outbox::bytes(&database).await?;
+    let connected = clients::count_connected(&database).await?;
     let sources =
         ingest::read_totals(&database).await?.into_iter().map(|(name, all)| (name, Totals::new(all))).collect();
     let mut letters = refusals::count(&database).await?;
@@ -117,6 +118,7 @@ pub async fn metrics(State(admin): State<Admin>) -> Result<impl IntoResponse, Pr
     text.family("sluice_log_bytes", "gauge", "What the log takes on disk, with its indexes.");
     text.sample("sluice_log_bytes", &[], log_bytes);
     differences(&mut text, &validations);
+    live_sync(&mut text, &targets, connected);
     if let Some(queued) = queued {
         text.family("sluice_queue_messages", "gauge", "Messages in the queue: visible, delayed and in flight.");
         text.sample("sluice_queue_messages", &[], queued);
@@ -178,6 +180,16 @@ fn differences(text: &mut Exposition, validations: &[Status]) {
         if let Some(age_ms) = one.verdict_age_ms {
             text.sample("sluice_verdict_age_seconds", &labels(&one.subscription, &one.stream), seconds(age_ms.max(0)));
         }
+    }
+}
+
+/// Who is connected, and of each stream that goes to clients how often these had another document than there was.
+fn live_sync(text: &mut Exposition, targets: &BTreeMap<(String, String), Totals>, connected: i64) {
+    text.family("sync_clients", "gauge", "Clients that are connected by a WebSocket, of all processes.");
+    text.sample("sync_clients", &[], connected);
+    text.family("sync_conflicts_total", "counter", "Changes of clients that had another document than there was.");
+    for ((_, stream), totals) in targets.iter().filter(|((subscription, _), _)| subscription == SYNC) {
+        text.sample("sync_conflicts_total", &[("stream", stream)], totals.get(CONFLICT));
     }
 }
 

@@ -7,6 +7,8 @@
 mod access;
 #[path = "main/audit.rs"]
 mod audit;
+#[path = "main/clients.rs"]
+mod clients;
 #[path = "main/compared_targets.rs"]
 mod compared_targets;
 #[path = "main/data_sync.rs"]

@@ -82,7 +82,7 @@ pub async fn forget_process(client: &Client, id: Uuid) -> Result<(), Error> {
 
 /// How many clients are connected, to all processes that have said so within two minutes.
 pub async fn count_connected(client: &Client) -> Result<i64, Error> {
-    let query = "SELECT coalesce(sum(p.clients), 0)::bigint FROM sluice.sync_process AS p WHERE p.seen_at > clock_timestamp() - interval '2 minutes'";
+    let query = "SELECT coalesce(sum(p.clients), 0)::bigint FROM sluice.sync_process AS p WHERE p.seen_at > now() - interval '2 minutes'";
     Ok(client.query_one(query, &[]).await?.get(0))
 }
 
@@ -93,7 +93,7 @@ pub async fn read_totals(client: &Client, most: i64) -> Result<Totals, Error> {
              CASE WHEN b.is_cut THEN greatest(b.items, item_class.reltuples::bigint) ELSE b.items END,
              b.is_cut, sluice.count_accounts($1),
              (SELECT coalesce(sum(s.value), 0)::bigint FROM sluice.delivery_stats AS s WHERE s.subscription = 'sync' AND s.measure = $2),
-             (SELECT count(*) FROM (SELECT FROM sluice.conflict AS c WHERE c.at > clock_timestamp() - interval '1 day' LIMIT $1) AS c)
+             (SELECT count(*) FROM (SELECT FROM sluice.conflict AS c WHERE c.at > now() - interval '1 day' LIMIT $1) AS c)
          FROM (
              SELECT count(*), coalesce(sum(x.count), 0)::bigint AS items, count(*) >= $1 AS is_cut
              FROM (SELECT y.count FROM sluice.bucket AS y LIMIT $1) AS x) AS b,

@@ -8,7 +8,7 @@ use database::delivery::{
     CONFIGURATION, DEAD_LETTERED, LATENCY_BUCKETS, LATENCY_SUM_MS, RETRIED, WRITTEN, failed, succeeded,
 };
 use database::streams::Pending;
-use database::subscriptions::{CLICKHOUSE, ELASTICSEARCH, KAFKA};
+use database::subscriptions::{CLICKHOUSE, ELASTICSEARCH, KAFKA, SYNC};
 use message::Operation;
 
 use super::stats::Totals;
@@ -62,6 +62,7 @@ pub(super) fn write(text: &mut Exposition, targets: &BTreeMap<(String, String), 
         ("cdc_elasticsearch_writes_total", ELASTICSEARCH, "Documents written to Elasticsearch, or deleted there."),
         ("cdc_clickhouse_writes_total", CLICKHOUSE, "Rows written to ClickHouse, those of deletes among them."),
         ("cdc_kafka_messages_published_total", KAFKA, "Changes published to Kafka, deletes among them."),
+        ("cdc_live_sync_writes_total", SYNC, "Documents written to what clients pull, or deleted there."),
     ] {
         text.family(name, "counter", help);
         for ((_, table), totals) in targets.iter().filter(|((target, _), _)| target == of) {
@@ -93,7 +94,7 @@ mod tests {
             lag_ms: 1500,
         };
         let mut text = Exposition::default();
-        write(&mut text, &BTreeMap::from([of("elasticsearch"), of("clickhouse"), of("kafka")]), &[pending]);
+        write(&mut text, &BTreeMap::from([of("elasticsearch"), of("clickhouse"), of("kafka"), of("sync")]), &[pending]);
         for line in [
             r#"cdc_sync_events_total{table="books",target="kafka",operation="INSERT",status="success"} 2"#,
             r#"cdc_sync_events_total{table="books",target="kafka",operation="UPDATE",status="error"} 1"#,
@@ -105,6 +106,7 @@ mod tests {
             r#"cdc_elasticsearch_writes_total{table="books"} 2"#,
             r#"cdc_clickhouse_writes_total{table="books"} 2"#,
             r#"cdc_kafka_messages_published_total{table="books"} 2"#,
+            r#"cdc_live_sync_writes_total{table="books"} 2"#,
         ] {
             assert!(text.0.lines().any(|it| it == line), "{line} is not in\n{}", text.0);
         }
