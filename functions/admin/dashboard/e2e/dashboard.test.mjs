@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { barriers, launch, open, openTab, required, screenshot, signIn } from './browser.mjs';
+import { clients } from './clients.mjs';
 import { differences } from './differences.mjs';
 import { generations } from './generations.mjs';
 import { mend, poison, reject } from './poison.mjs';
 
-const TABS = ['Overview', 'Outbox', 'Dead letters', 'Validation', 'Ingest', 'Audit'];
+const TABS = ['Overview', 'Outbox', 'Dead letters', 'Validation', 'Clients', 'Ingest', 'Audit'];
 
 /** @type {import('playwright-core').Browser} */
 let browser;
@@ -298,6 +299,56 @@ test('a generation takes over, goes back or is given up by the page', async () =
   assert.deepEqual(faults, []);
 });
 
+test('who is connected, each bucket, and both sides of a conflict are shown where a stream goes to clients', async () => {
+  const { page, faults } = await open(browser);
+  const told = await clients(page);
+  await signIn(page, required('ADMIN_TOKEN'));
+  await openTab(page, 'Clients');
+  for (const [name, value] of Object.entries({ Connected: /^1.204$/, Buckets: /^3/, 'Behind by': /^1.5.s/, Conflicts: /^17/ })) {
+    await page.locator('.tiles > div').filter({ has: page.locator('dt', { hasText: name }) }).locator('dd').first().getByText(value).waitFor();
+  }
+  const buckets = page.getByRole('region', { name: 'Buckets', exact: true }).last();
+  await buckets.getByText('tenant-2').waitFor();
+  await page.getByText('2 buckets', { exact: true }).waitFor();
+  await page.getByRole('button', { name: 'Load more' }).click();
+  await buckets.getByText('a "b" [c]').waitFor();
+  await page.getByText('All 3 buckets').waitFor();
+
+  await page.getByRole('region', { name: 'Conflicts, newest first' }).getByRole('button', { name: '42', exact: true }).click();
+  const drawer = page.getByRole('dialog');
+  await drawer.getByText('2 fields differ.').waitFor();
+  const marked = await drawer.locator('mark').allTextContents();
+  assert.deepEqual(marked, ['"Solaris, again"', '"Solaris"', '9007199254740993', '9007199254740992']);
+  await drawer.getByRole('row', { name: /^language/ }).getByText('same').waitFor();
+  await drawer.getByRole('row', { name: /^id/ }).getByText('not sent').waitFor();
+  assert.deepEqual(await barriers(page), []);
+  await screenshot(page, 'conflict');
+  await page.keyboard.press('Escape');
+  await drawer.waitFor({ state: 'detached' });
+
+  await page.getByLabel('Stream').selectOption('notes');
+  await page.getByText('There was no conflict').waitFor();
+  assert.ok(page.url().endsWith('#/clients?stream=notes'));
+  assert.ok(told.asked.includes('/api/sync/buckets?limit=50&stream=notes'), told.asked.join(' '));
+  assert.deepEqual(faults, []);
+});
+
+test('there is no tab of clients where no stream goes to them', async () => {
+  const { page, faults } = await open(browser);
+  await clients(page, []);
+  const answered = page.waitForResponse((response) => new URL(response.url()).pathname === '/api/sync');
+  await signIn(page, required('ADMIN_TOKEN'));
+  await (await answered).finished();
+  const tabs = page.getByRole('navigation', { name: 'Main' }).getByRole('link');
+  assert.deepEqual(
+    (await tabs.allTextContents()).filter((name) => name.startsWith('Clients')),
+    [],
+  );
+  await page.evaluate(() => window.location.assign('#/clients'));
+  await page.getByText('No stream goes to clients').waitFor();
+  assert.deepEqual(faults, []);
+});
+
 test('a round of the ingest is asked for, and that is in the audit', async () => {
   const { page, faults } = await open(browser);
   await signIn(page, required('ADMIN_TOKEN'));
@@ -368,6 +419,8 @@ for (const [name, look] of Object.entries({
     const { page, faults } = await open(browser, look);
     assert.deepEqual(await barriers(page), []);
     await screenshot(page, `sign-in-${name}`);
+    // The stack that is looked at may have none.
+    await clients(page);
     await signIn(page, required('ADMIN_TOKEN'));
     for (const tab of TABS) {
       await openTab(page, tab);

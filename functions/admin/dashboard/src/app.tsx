@@ -1,6 +1,7 @@
 import { SWRConfig, type SWRConfiguration } from 'swr';
 import { RETRY_MS } from './api/live';
 import { Audit } from './audit/audit';
+import { Clients } from './clients/clients';
 import { Ingest } from './ingest/ingest';
 import { DeadLetters } from './letters/dead-letters';
 import { RedriveProvider } from './letters/redrive-provider';
@@ -17,6 +18,7 @@ const PAGES: Record<Tab, () => React.ReactNode> = {
   outbox: Outbox,
   'dead-letters': DeadLetters,
   validation: Validation,
+  clients: Clients,
   ingest: Ingest,
   audit: Audit,
 };

@@ -11,6 +11,7 @@ import './styles/toasts.css';
 import './styles/overview.css';
 import './styles/dialog.css';
 import './styles/validation.css';
+import './styles/clients.css';
 
 applyTheme();
 

@@ -5,6 +5,7 @@ export const TABS = {
   outbox: 'Outbox',
   'dead-letters': 'Dead letters',
   validation: 'Validation',
+  clients: 'Clients',
   ingest: 'Ingest',
   audit: 'Audit',
 } as const;

@@ -3,8 +3,9 @@ import { type Api, Problem } from './client';
 import { readHealth, readPages } from './live';
 
 type Page = { rows: number[]; next_before: number | null };
+type Ordered = { rows: string[]; next_after: string | null };
 
-function apiOf(answers: Record<string, Page>): Api & { asked: string[] } {
+function apiOf(answers: Record<string, Page | Ordered>): Api & { asked: string[] } {
   const asked: string[] = [];
   return {
     asked,
@@ -28,8 +29,18 @@ describe('pages', () => {
     });
 
   it('are read one after another, with the filters, also past one without rows', async () => {
-    expect(await readPages(api(), '/log?stream=users', rowsOf, 2)).toEqual({ rows: [9, 8], before: 5, pages: 2 });
-    expect(await readPages(api(), '/log?stream=users', rowsOf, 3)).toEqual({ rows: [9, 8, 2], before: null, pages: 3 });
+    expect(await readPages(api(), '/log?stream=users', rowsOf, 2)).toEqual({ rows: [9, 8], next: 5, pages: 2 });
+    expect(await readPages(api(), '/log?stream=users', rowsOf, 3)).toEqual({ rows: [9, 8, 2], next: null, pages: 3 });
+  });
+
+  it('go on behind a key where the list is one of keys', async () => {
+    const buckets = apiOf({
+      '/buckets': { rows: ['a&b'], next_after: '["books","a&b"]' },
+      '/buckets?after=%5B%22books%22%2C%22a%26b%22%5D': { rows: ['c'], next_after: null },
+    });
+    const rows = (page: Ordered) => page.rows;
+    expect(await readPages(buckets, '/buckets', rows, 1)).toEqual({ rows: ['a&b'], next: '["books","a&b"]', pages: 1 });
+    expect(await readPages(buckets, '/buckets', rows, 3)).toEqual({ rows: ['a&b', 'c'], next: null, pages: 3 });
   });
 
   it('are not asked for past the last', async () => {

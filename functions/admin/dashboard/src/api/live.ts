@@ -40,24 +40,27 @@ function isHealth(body: unknown): body is Health {
   return typeof body === 'object' && body !== null && 'parts' in body && Array.isArray(body.parts);
 }
 
+/** A page of a list, and where it goes on; null where it does not. */
+type Page = { next_before: number | null } | { next_after: string | null };
+
 export interface Rows<Row> {
   rows: Row[];
-  /** Where older rows go on; null when there are none. */
-  before: number | null;
+  /** Where it goes on; null when there are no more. */
+  next: number | string | null;
   /** How many were asked for; there may have been fewer. */
   pages: number;
 }
 
 export interface Pages<Row> extends Live<Rows<Row>> {
-  loadOlder: () => void;
-  isLoadingOlder: boolean;
+  loadMore: () => void;
+  isLoadingMore: boolean;
 }
 
-/** The newest rows of a list, and as many older pages as were asked for. All of them are read anew each time, so that
+/** The first rows of a list, and as many pages behind them as were asked for. All of them are read anew each time, so that
  *  no row shows a state that it had, and less often the more they are. */
-export function usePages<Page extends { next_before: number | null }, Row>(
+export function usePages<P extends Page, Row>(
   path: string,
-  rowsOf: (page: Page) => Row[],
+  rowsOf: (page: P) => Row[],
   every: number,
 ): Pages<Row> {
   const api = useApi();
@@ -70,29 +73,31 @@ export function usePages<Page extends { next_before: number | null }, Row>(
   );
   return {
     ...live(swr),
-    loadOlder: () => setAsked({ path, pages: pages + 1 }),
-    isLoadingOlder: swr.isLoading && pages > 1,
+    loadMore: () => setAsked({ path, pages: pages + 1 }),
+    isLoadingMore: swr.isLoading && pages > 1,
   };
 }
 
-export async function readPages<Page extends { next_before: number | null }, Row>(
+export async function readPages<P extends Page, Row>(
   api: Api,
   path: string,
-  rowsOf: (page: Page) => Row[],
+  rowsOf: (page: P) => Row[],
   pages: number,
 ): Promise<Rows<Row>> {
   const rows: Row[] = [];
-  let before: number | null = null;
+  let next: Rows<Row>['next'] = null;
+  let where = {};
   for (let read = 0; read < pages; read++) {
     const [base = path, query] = path.split('?');
-    const page: Page = await api.get(url(base, { ...Object.fromEntries(new URLSearchParams(query)), before }));
+    const page: P = await api.get(url(base, { ...Object.fromEntries(new URLSearchParams(query)), ...where }));
     rows.push(...rowsOf(page));
-    before = page.next_before;
-    if (before === null) {
+    next = 'next_after' in page ? page.next_after : page.next_before;
+    if (next === null) {
       break;
     }
+    where = 'next_after' in page ? { after: next } : { before: next };
   }
-  return { rows, before, pages };
+  return { rows, next, pages };
 }
 
 function refresh(every: number): SWRConfiguration {

@@ -36,11 +36,11 @@ export function Outbox() {
         )}
       </div>
       <Loaded of={pages} lines={12}>
-        {({ rows, before }) => (
+        {({ rows, next }) => (
           <>
             {rows.length > 0 ? (
               <OutboxTable rows={rows} />
-            ) : before !== null ? (
+            ) : next !== null ? (
               <Empty title="None among the newest rows">Older rows were not looked at yet.</Empty>
             ) : isFiltered ? (
               <Empty title="No row matches">

@@ -1,4 +1,5 @@
-import { useHealth } from '../api/live';
+import { useHealth, useLive } from '../api/live';
+import type { LiveSync } from '../api/types';
 import { count, plural } from '../format';
 import { formatRoute, TABS, type Tab } from '../route';
 import { useSession } from '../session';
@@ -7,13 +8,16 @@ import { Icon, Mark } from '../ui/icons';
 
 export function Header({ tab }: { tab: Tab }) {
   const { role, actor, version, demo, signOut } = useSession();
+  // Where nothing goes to clients, nobody asks about them.
+  const goesToClients = (useLive<LiveSync>('/api/sync', 60_000).data?.streams.length ?? 0) > 0;
+  const tabs = (Object.keys(TABS) as Tab[]).filter((name) => name !== 'clients' || goesToClients || tab === name);
   return (
     <header className="header">
       <a className="brand" href={formatRoute('overview')}>
         <Mark /> Sluice <span className="meta">{version}</span>
       </a>
       <nav aria-label="Main">
-        {(Object.keys(TABS) as Tab[]).map((name) => (
+        {tabs.map((name) => (
           <a key={name} href={formatRoute(name)} aria-current={name === tab ? 'page' : undefined}>
             {TABS[name]}
             {name === 'dead-letters' && <DeadLetterCount />}

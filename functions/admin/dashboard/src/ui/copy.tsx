@@ -1,7 +1,9 @@
 import { useState } from 'react';
 
-export function CopyButton({ text }: { text: string }) {
-  const [said, setSaid] = useState('Copy');
+/** `of`: what it is, where that cannot be seen. */
+export function CopyButton({ text, of }: { text: string; of?: string }) {
+  const name = of ? `Copy ${of}` : 'Copy';
+  const [said, setSaid] = useState(name);
 
   async function copy() {
     try {
@@ -11,7 +13,7 @@ export function CopyButton({ text }: { text: string }) {
       // A page without TLS has no clipboard.
       setSaid('Cannot copy here');
     }
-    setTimeout(() => setSaid('Copy'), 2_000);
+    setTimeout(() => setSaid(name), 2_000);
   }
 
   return (

@@ -66,9 +66,19 @@ export function TextFilter({ label, value, placeholder, isWide, suggestions, onC
 
 export function StreamFilter({ value, onChange }: { value: string; onChange: (value: string) => void }) {
   const streams = useLive<Streams>('/api/streams', 0).data?.streams ?? [];
-  const known = [...new Set(streams.map(({ name }) => name))];
+  return <StreamSelect value={value} streams={[...new Set(streams.map(({ name }) => name))]} onChange={onChange} />;
+}
+
+interface SelectProps {
+  value: string;
+  streams: string[];
+  onChange: (value: string) => void;
+}
+
+/** Of these streams one, or all. */
+export function StreamSelect({ value, streams, onChange }: SelectProps) {
   // A link may name a stream that is not defined any more.
-  const names = value && !known.includes(value) ? [...known, value] : known;
+  const names = value && !streams.includes(value) ? [...streams, value] : streams;
   return (
     <label className="field">
       <span>Stream</span>

@@ -5,19 +5,21 @@ interface Props<Row> {
   count: number;
   noun: string;
   plural?: string;
+  /** What the button says. */
+  more?: string;
   pages: Pages<Row>;
 }
 
-export function Older<Row>({ count, noun, plural, pages: { data, loadOlder, isLoadingOlder } }: Props<Row>) {
-  const isEnd = data?.before === null;
+export function Older<Row>({ count, noun, plural, more = 'Load older', pages: { data, loadMore, isLoadingMore } }: Props<Row>) {
+  const isEnd = data?.next === null;
   return (
     <div className="table-foot">
       <span role="status">
         {isEnd && count > 0 ? `All ${counted(count, noun, plural)}` : counted(count, noun, plural)}
       </span>
       {!isEnd && (
-        <button type="button" className="button" disabled={isLoadingOlder} onClick={loadOlder}>
-          {isLoadingOlder ? 'Loading…' : 'Load older'}
+        <button type="button" className="button" disabled={isLoadingMore} onClick={loadMore}>
+          {isLoadingMore ? 'Loading…' : more}
         </button>
       )}
     </div>
