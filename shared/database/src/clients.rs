@@ -80,9 +80,10 @@ pub async fn forget_process(client: &Client, id: Uuid) -> Result<(), Error> {
     client.execute_typed("DELETE FROM sluice.sync_process WHERE id = $1", &[(&id, Type::UUID)]).await.map(drop)
 }
 
-/// How many clients are connected, to all processes that have said so within two minutes.
+/// How many clients are connected: to all processes that have said so within two minutes, and by API Gateway.
 pub async fn count_connected(client: &Client) -> Result<i64, Error> {
-    let query = "SELECT coalesce(sum(p.clients), 0)::bigint FROM sluice.sync_process AS p WHERE p.seen_at > now() - interval '2 minutes'";
+    let query = "SELECT (SELECT coalesce(sum(p.clients), 0)::bigint FROM sluice.sync_process AS p WHERE p.seen_at > now() - interval '2 minutes')
+             + (SELECT count(*) FROM sluice.connection AS c WHERE c.ends_at > now())";
     Ok(client.query_one(query, &[]).await?.get(0))
 }
 

@@ -40,6 +40,7 @@ async fn whether_clients_pull_how_many_are_connected_and_how_far_it_is_behind_is
         .batch_execute(
             "INSERT INTO sluice.bucket (stream, name, seq, count, checksum) VALUES ('item', '1', 5, 2, 7), ('item', '2', 9, 3, 8);
              INSERT INTO sluice.sync_process VALUES (gen_random_uuid(), 2, clock_timestamp()), (gen_random_uuid(), 3, clock_timestamp()), (gen_random_uuid(), 90, '-infinity');
+             INSERT INTO sluice.connection VALUES ('c', '{}', NULL, NULL, now() + interval '1 hour', now(), now()), ('d', '{}', NULL, NULL, now() - interval '1 hour', now(), now());
              INSERT INTO sluice.account (email, password) VALUES ('ada@example.org', 'x');
              INSERT INTO sluice.conflict (subject, id, stream, key, buckets, op, is_applied, at) SELECT 'ada', gen_random_uuid(), 'item', '1', '{a}', 'delete', true, at
              FROM (VALUES (clock_timestamp()), (clock_timestamp() - interval '25 hours')) AS t (at);
@@ -52,7 +53,7 @@ async fn whether_clients_pull_how_many_are_connected_and_how_far_it_is_behind_is
     let told = fixture.get("/api/sync").await;
     for (name, value) in [
         ("streams", json!(["item"])),
-        ("connected", json!(5)),
+        ("connected", json!(6)),
         ("buckets", json!(2)),
         ("items", json!(5)),
         ("is_estimate", json!(false)),
@@ -70,7 +71,7 @@ async fn whether_clients_pull_how_many_are_connected_and_how_far_it_is_behind_is
     let metrics = fixture.send(Method::GET, "/metrics", Some(METRICS), None).await.1;
     let metrics = metrics.as_str().unwrap();
     for line in
-        ["sync_clients 5", "sync_conflicts_total{stream=\"item\"} 4", "cdc_live_sync_writes_total{table=\"item\"} 11"]
+        ["sync_clients 6", "sync_conflicts_total{stream=\"item\"} 4", "cdc_live_sync_writes_total{table=\"item\"} 11"]
     {
         assert!(metrics.lines().any(|it| it == line), "{line} is not in\n{metrics}");
     }
