@@ -113,7 +113,8 @@ BEGIN
         RETURN QUERY SELECT 'repeated', w.is_applied, NULL::text FROM sluice.sync_write AS w WHERE w.subject = asker AND w.id = apply_change.id;
         RETURN;
     END IF;
-    -- And whoever changes the same document; so what is read behind this is what the change is applied to.
+    -- And another client that changes the same document. An application is not locked out: where it changes the row behind what is read here,
+    -- the transaction, which is of one moment, fails with serialization_failure, and is tried again.
     PERFORM FROM sluice.bucket_item AS i WHERE i.stream = apply_change.stream AND i.key = apply_change.key ORDER BY i.bucket FOR UPDATE;
     there := sluice.document_now(stream, key);
     within := CASE WHEN there IS NULL

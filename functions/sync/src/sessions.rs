@@ -9,6 +9,7 @@ use database::{Connect as _, ConnectError, Connection, Postgres, Session as _, d
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout};
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 /// So many requests read at once, at most, and so many write; others wait.
 const READERS: usize = 8;
@@ -18,6 +19,8 @@ const TRUSTED_FOR: Duration = Duration::from_secs(20);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a request waits for its turn.
 const TURN: Duration = Duration::from_secs(10);
+/// Of a change whose document others change at the same time; each time one of them was done.
+const ATTEMPTS: u32 = 10;
 /// What one statement may take: a client waits for the answer.
 const STATEMENT: Duration = Duration::from_secs(5);
 
@@ -133,10 +136,22 @@ impl Writing<'_> {
         readable: &[&str],
         write: &Write,
     ) -> Result<Outcome, tokio_postgres::Error> {
-        sync::begin_writing(self.session.borrow(), STATEMENT).await?;
-        let outcome = sync::accept(self.session.borrow(), claims, readable, write).await?;
-        self.session.commit().await?;
-        Ok(outcome)
+        let mut attempts = 1;
+        loop {
+            sync::begin_writing(self.session.borrow(), STATEMENT).await?;
+            match sync::accept(self.session.borrow(), claims, readable, write).await {
+                Ok(outcome) => {
+                    self.session.commit().await?;
+                    return Ok(outcome);
+                }
+                // It is compared anew with what is there by now.
+                Err(error) if attempts < ATTEMPTS && error.code() == Some(&SqlState::T_R_SERIALIZATION_FAILURE) => {
+                    attempts += 1;
+                    self.session.rollback().await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 }
 

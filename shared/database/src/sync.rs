@@ -271,9 +271,11 @@ pub struct Conflict {
     pub document: Option<String>,
 }
 
-/// Begins a transaction for one change, in which each statement may take so long.
+/// Begins a transaction for one change, in which each statement may take so long. It is of one moment: a row that somebody else has changed
+/// since, whoever it was, is not overwritten, and the change fails.
 pub async fn begin_writing(client: &Client, patience: Duration) -> Result<(), Error> {
-    let begin = format!("BEGIN; SET LOCAL statement_timeout = {}", patience.as_millis());
+    let begin =
+        format!("BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL statement_timeout = {}", patience.as_millis());
     call(PEER, "begin", client.batch_execute(&begin)).await
 }
 
@@ -281,7 +283,7 @@ pub async fn begin_writing(client: &Client, patience: Duration) -> Result<(), Er
 /// that the claims give.
 ///
 /// # Errors
-/// It is none of the change's fault: it may be sent again.
+/// It is none of the change's fault: it may be sent again. `serialization_failure`: what it was compared with has changed meanwhile.
 pub async fn accept(client: &Client, claims: &str, readable: &[&str], write: &Write) -> Result<Outcome, Error> {
     let query = "SELECT outcome, applied, reason FROM sluice.accept_change($1, $2, $3, $4, $5, $6, $7, $8)";
     let Write { id, stream, key, op, fields, base } = write;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use fastrand::Rng;
-use localstack::parameter;
+use localstack::{eventually, parameter};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -241,6 +241,37 @@ async fn of_two_changes_of_a_document_at_once_one_is_a_conflict() -> Result<()> 
         let mut results = [one?, other?].concat();
         results.sort();
         assert_eq!(results, ["applied", "conflict true"], "{key}");
+    }
+    Ok(())
+}
+
+/// An application had the row locked when the change was compared with it: what it has written is not overwritten unseen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_application_commits_while_a_change_waits_for_it_is_a_conflict() -> Result<()> {
+    for (on_conflict, is_applied, task) in [("last_wins", true, "client's 1"), ("reject", false, "application's 0")] {
+        let site = site(on_conflict).await?;
+        let change = json!([update("t1", site.seq("t1").await?, json!({"title": "client's"}))]);
+        let application = site.world.database.owner().await?;
+        application.batch_execute("BEGIN; UPDATE public.task SET title = 'application''s' WHERE id = 't1'").await?;
+        let superuser = site.world.database.superuser().await?;
+        let commit = async {
+            eventually("the change to wait", async || {
+                let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')";
+                let waits = superuser.query_one(waits, &[]).await.map_err(|error| error.to_string())?;
+                if waits.get(0) { Ok(()) } else { Err("nobody waits".to_owned()) }
+            })
+            .await;
+            application.batch_execute("COMMIT").await
+        };
+        let (results, committed) = tokio::join!(site.results("ada", &change), commit);
+        committed?;
+        assert_eq!(results?, [format!("conflict {is_applied}")]);
+        assert_eq!(site.task("t1").await?, task);
+        let conflict = site.get(&site.token("ada"), "/conflicts").await?["conflicts"][0].clone();
+        assert_eq!(
+            (&conflict["fields"], &conflict["document"]["title"]),
+            (&json!({"title": "client's"}), &json!("application's"))
+        );
     }
     Ok(())
 }
