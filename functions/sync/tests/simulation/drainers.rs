@@ -93,13 +93,14 @@ impl Step for GatedStep {
     }
 }
 
-type Draining = Drain<Postgres, Gated>;
+type Draining = Box<Drain<Postgres, Gated>>;
+type Stepped = (Draining, Result<bool, drain::Error>);
 
 /// A drainer, and the step that it has under way.
 pub struct Drainer {
     gate: Arc<Gate>,
-    idle: Option<Box<Draining>>,
-    under_way: Option<JoinHandle<(Box<Draining>, Result<bool, drain::Error>)>>,
+    idle: Option<Draining>,
+    under_way: Option<JoinHandle<Stepped>>,
 }
 
 impl Drainer {

@@ -222,7 +222,7 @@ impl Run<'_> {
                 }
                 match outcome {
                     Ok(has_more) => {
-                        self.tell(format!("drainer {index}: a step is done, there may be more: {has_more}"))
+                        self.tell(format!("drainer {index}: a step is done, there may be more: {has_more}"));
                     }
                     Err(failure) => {
                         self.told.note("step failed");
