@@ -9,7 +9,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use reqwest::Client;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, BufReader, stdin};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -179,7 +179,7 @@ pub async fn connections(place: Place, clients: usize) -> Result<()> {
     let began = Instant::now();
     let connected = Arc::new(place).connect_all(clients, 1000.min(clients)).await?;
     print(&json!({"connected": connected.len(), "seconds": began.elapsed().as_secs_f64()}));
-    BufReader::new(stdin()).lines().next_line().await?;
+    tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new())).await??;
     Ok(())
 }
 
