@@ -176,8 +176,8 @@ def soak(arguments: dict[str, str]) -> None:
     in one process; then SECONDS for the simulation and for each property test."""
     seconds = int(arguments.get("SECONDS", "600"))
     env = tests_environment(arguments)
-    # About a hundred seeds a second, on a busy machine.
-    long = {"PROPERTY_SECONDS": str(seconds), "SEEDS": str(100 * seconds), "MESSAGES": "10000", "OPERATIONS": "20000"}
+    # About a hundred seeds a second, on a busy machine; of those that have a database one.
+    long = {"PROPERTY_SECONDS": str(seconds), "SEEDS": str(100 * seconds), "SYNC_SEEDS": str(seconds), "MESSAGES": "10000", "OPERATIONS": "20000"}
     image.make(artifacts.own_architecture(), image.name())
     run_tests([str(packages.PYTHON), "-B", "infra/container/test_image.py"], env)
     run_tests(WATCH, env | {"HEALTHY_SECONDS": "1200"})  # three periods of five minutes lie in it, wherever it begins
