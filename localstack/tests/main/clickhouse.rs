@@ -30,8 +30,7 @@ async fn clickhouse_and_elasticsearch_both_get_a_stream() -> Result<()> {
             mapping(&[("id", "integer"), ("name", "keyword"), ("price", "double")])
         ))
         .await?;
-    let told = stack.migrate().await?;
-    ensure!(told.contains("_sluice_e2e_clickhouse"), "{told}");
+    stack.migrate().await?;
     stack.execute("SELECT sluice.resync('e2e_clickhouse')").await?;
     stack.execute("INSERT INTO item SELECT i, NULL, i / 100.0 FROM generate_series(101, 3000) AS i").await?;
     stack.execute("UPDATE item SET name = 'a\u{1F680}' WHERE id % 7 = 0; DELETE FROM item WHERE id % 5 = 0").await?;
