@@ -15,13 +15,11 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
 use crate::hub::Changed;
-use crate::messages::{Hello, Poke, Unheard};
+use crate::messages::{Hello, PACE, Poke, Unheard};
 use crate::problem::Problem;
 use crate::server::{Live, Server};
 use crate::token::Claims;
 
-/// Between two pokes of a bucket.
-const PACE: Duration = Duration::from_secs(1);
 /// Until the first message.
 const FIRST: Duration = Duration::from_secs(10);
 /// Between two pings; whoever has not answered by the next is gone.

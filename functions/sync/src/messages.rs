@@ -1,12 +1,15 @@
 //! What a client says that stays connected, and what it is told, whoever holds its connection.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use database::sync::Name;
 use serde::{Deserialize, Serialize};
 
 use crate::token::{Claims, Refusal, Verifier};
 
+/// Between two pokes of a bucket.
+pub const PACE: Duration = Duration::from_secs(1);
 /// That a message names.
 pub const NAMED: usize = 1000;
 

@@ -128,14 +128,7 @@ pub async fn list_buckets(
     let parameters: [(&(dyn ToSql + Sync), Type); 4] =
         [(&after_stream, Type::TEXT), (&after_name, Type::TEXT), (&stream, Type::TEXT), (&limit, Type::INT8)];
     let rows = client.query_typed(query, &parameters).await?;
-    let bucket = |row: &tokio_postgres::Row| Bucket {
-        name: Name { stream: row.get(0), bucket: row.get(1) },
-        seq: row.get(2),
-        count: row.get(3),
-        checksum: row.get(4),
-        floor: row.get(5),
-    };
-    Ok(rows.iter().map(bucket).collect())
+    Ok(rows.iter().map(Bucket::of).collect())
 }
 
 /// Lists conflicts, the newest first.

@@ -49,6 +49,19 @@ pub struct Bucket {
     pub floor: i64,
 }
 
+impl Bucket {
+    /// A row of stream, name, seq, count, checksum and floor.
+    pub(crate) fn of(row: &tokio_postgres::Row) -> Self {
+        Self {
+            name: Name { stream: row.get(0), bucket: row.get(1) },
+            seq: row.get(2),
+            count: row.get(3),
+            checksum: row.get(4),
+            floor: row.get(5),
+        }
+    }
+}
+
 /// A document in a bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
@@ -131,14 +144,7 @@ pub async fn list_buckets(client: &Client, names: &[Name]) -> Result<Vec<Bucket>
     let (streams, buckets) = unzipped(names);
     let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&streams, Type::TEXT_ARRAY), (&buckets, Type::TEXT_ARRAY)];
     let rows = call(PEER, "list_buckets", client.query_typed(query, &parameters)).await?;
-    let bucket = |row: &tokio_postgres::Row| Bucket {
-        name: Name { stream: row.get(0), bucket: row.get(1) },
-        seq: row.get(2),
-        count: row.get(3),
-        checksum: row.get(4),
-        floor: row.get(5),
-    };
-    Ok(rows.iter().map(bucket).collect())
+    Ok(rows.iter().map(Bucket::of).collect())
 }
 
 /// What changed in these buckets after a seq, in order of seq.

@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use super::gateway::{Gateway, Outcome};
 use crate::config::Config;
-use crate::messages::{NAMED, Poke};
+use crate::messages::{NAMED, PACE, Poke};
 use crate::problem::Problem;
 use crate::server::Server;
 use crate::sessions::Sessions;
@@ -38,8 +38,6 @@ const HANDS: usize = 64;
 const HOLD: Duration = Duration::from_secs(30);
 const PORTION: usize = 100;
 const TURN: Duration = Duration::from_secs(10);
-/// Between two pokes of a bucket.
-const PACE: Duration = Duration::from_secs(1);
 /// Where API Gateway takes no more just now, and where it fails.
 const THROTTLED: Duration = Duration::from_secs(2);
 const FAILED: Duration = Duration::from_secs(10);
