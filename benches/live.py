@@ -10,7 +10,8 @@ from pathlib import Path
 from socket import create_server
 from tempfile import TemporaryDirectory
 
-from end_to_end import one_process, percentiles
+from console import Failure
+from end_to_end import PATIENCE_S, one_process, percentiles
 from world import World, peak_mb
 
 NOTES = """
@@ -40,7 +41,10 @@ class Live:
         world.sql(NOTES + ROWS.format(person="'p' || n", first=1, last=persons))
         world.sql(ROWS.format(person=f"'{MANY}'", first=persons + 1, last=persons + rows))
         with self.running():  # all of it is stored once
-            while int(world.sql("SELECT coalesce(sum(count), 0) FROM sluice.bucket")) < rows + persons:
+            deadline = time.monotonic() + PATIENCE_S
+            while (stored := int(world.sql("SELECT coalesce(sum(count), 0) FROM sluice.bucket"))) < rows + persons:
+                if time.monotonic() > deadline:
+                    raise Failure(f"{stored} of {rows + persons} documents were stored within {PATIENCE_S} s")
                 time.sleep(0.1)
 
     @contextmanager
