@@ -154,7 +154,8 @@ class Watched:
     def of_aws(self) -> list[Point]:
         """What LocalStack measured itself, second by second."""
         found = []
-        for metric, statistic in {(one.metric, one.name) for alarm in ALARMS.values() for one in alarm.statistics.values()}:
+        watched = [alarm for name, alarm in ALARMS.items() if name in self.names]
+        for metric, statistic in {(one.metric, one.name) for alarm in watched for one in alarm.statistics.values()}:
             if metric.namespace == "Sluice":
                 continue
             dimensions = [{"Name": name, "Value": self.names[value]} for name, value in metric.dimensions]
