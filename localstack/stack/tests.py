@@ -34,8 +34,8 @@ LONG_FAULTS = {"OUTAGE_SECONDS": "120", "FREEZE_SECONDS": "60", "KILL_CHANGES": 
 ON_OPENSEARCH = {
     "search main": [], "indexer main": ["refusals::"], "migrate main": ["indexes::"], "localstack main": ["changes::", "refused::"],
 }  # fmt: skip
-# What wants a target's server, beside the end-to-end tests.
-NEAR_TARGETS = ("clickhouse main", "kafka main", "kafka faults", "migrate main")
+# What wants the server of a target, or MongoDB, beside the end-to-end tests.
+NEAR_TARGETS = ("clickhouse main", "kafka main", "kafka faults", "migrate main", "ingest main")
 # For the browser's tests: a date that PostgreSQL knows and Elasticsearch does not makes a hackathon a dead letter.
 POISON = "UPDATE demo.hackathons SET ends_at = 'infinity'"
 MEND = "UPDATE demo.hackathons SET ends_at = starts_at + interval '2 days'"
@@ -74,7 +74,7 @@ def test(arguments: dict[str, str]) -> None:
     faults, simulation, log = (rust.pop(name) for name in ("localstack faults", "localstack simulation", "database log"))
     end_to_end = rust["localstack main"]
     on_opensearch = [replace(rust[name], command=[*rust[name].command, *chosen]) for name, chosen in ON_OPENSEARCH.items()]
-    # What is deployed, and what wants a target: the first stack alone has one.
+    # What is deployed, and what wants such a server: the first stack alone has one.
     deployed = [rust.pop(name) for name in list(rust) if name.startswith("localstack ") or name in NEAR_TARGETS]
     failed: list[str] = []
 
