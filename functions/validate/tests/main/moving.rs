@@ -293,9 +293,8 @@ async fn what_another_stream_waits_for_holds_up_no_round() {
     let validator = fixture.validator(&[]);
     let begin = json!({"command": "begin", "stream": "items", "actor": "a test"});
     fixture.handle(&validator, begin, A_MINUTE).await.unwrap();
-    let go_on = json!({"command": "go_on", "streams": ["items"]});
-    let answer = fixture.handle(&validator, go_on, Duration::from_secs(6)).await.unwrap();
-    assert_eq!(answer["streams"][0]["problem"], "it waits until what is on its way has arrived", "{answer}");
+    let waits = "it waits until what is on its way has arrived";
+    fixture.go_on_until(&validator, "items", |row| row["problem"] == waits).await;
     fixture.remove().await;
 }
 
