@@ -31,6 +31,7 @@ CHOICES = {
     "POSTGRES_BIN": ("postgres_bin", ""),
     "DOCKER": ("docker", ""),
     "RUN": ("run", ""),
+    "LIVE": ("live", ""),
 }
 # What SEARCH may name: each stack has one of them.
 SEARCH = {server.NAME: server for server in (elasticsearch, opensearch)}

@@ -16,7 +16,7 @@ import kafka
 import postgres
 import process
 from console import Failure, timed
-from layout import SLUICE_HEALTH_PORT, SLUICE_PORT, TARGET, Stack
+from layout import BOARD_PORT, SLUICE_HEALTH_PORT, SLUICE_PORT, SLUICE_SYNC_PORT, TARGET, Stack
 
 NAME = image.BINARY
 PORTS = {"Sluice": SLUICE_PORT, "Sluice (health)": SLUICE_HEALTH_PORT}
@@ -135,9 +135,31 @@ def _write(stack: Stack) -> None:
         variables |= clickhouse.client_env(stack)
     if kafka.NAME in stack.targets:
         variables["KAFKA_BROKERS"] = kafka.client_env(stack)["KAFKA_BROKERS"]
+    if stack.facts.get("live"):
+        variables |= _live_sync(stack)
     if stack.run == QUEUE:
         variables |= cloud.client_env(stack) | _queue_urls(stack)
     _write_privately(_variables_file(stack), "".join(f"{name}='{value}'\n" for name, value in variables.items()))
+
+
+def sync_url(stack: Stack) -> str:
+    """Where clients of live sync ask, which have accounts of its own."""
+    return f"http://127.0.0.1:{stack.port(SLUICE_SYNC_PORT)}"
+
+
+def _live_sync(stack: Stack) -> dict[str, str]:
+    if not (file := _secret_file(stack, "Accounts")).exists():
+        command = ["openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"]
+        key = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        _write_privately(file, json.dumps({"private_key": key}))
+    return {
+        "SYNC_AUTH": "builtin",
+        "SYNC_ISSUER": sync_url(stack),
+        "SYNC_AUDIENCE": "board",
+        "SYNC_ADDRESS": f"127.0.0.1:{stack.port(SLUICE_SYNC_PORT)}",
+        "SYNC_ORIGINS": f"http://127.0.0.1:{stack.port(BOARD_PORT)}",
+        "ACCOUNTS_SECRET_FILE": file,
+    }
 
 
 def _queue_urls(stack: Stack) -> dict[str, str]:
