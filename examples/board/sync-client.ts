@@ -1,111 +1,103 @@
-/** A client of live sync: keeps a copy of the caller's buckets, and sends changes, offline too. docs/live-sync.md is the protocol. */
+/**
+ * A client of live sync, as docs/live-sync.md describes it: it keeps a copy of what the caller may read, and sends what is changed here,
+ * made offline or not. It needs `fetch` and, to hear of changes at once, `WebSocket`: a browser, or Node.
+ */
 
-export type Fields = Record<string, unknown>;
-
-export type Bucket = { stream: string; bucket: string };
-
-/** A document in one bucket, as it was pulled. */
-export type Item = Bucket & { key: string; seq: number; checksum: number; document: Fields };
-
-/** A write of this client, from when it was made until it was pulled. */
-export interface Change {
-  id: string;
-  stream: string;
-  key: string;
-  op: "insert" | "update" | "delete";
-  fields?: Fields | undefined;
-  /** The seq of the item that whoever made it saw. */
-  base?: number | undefined;
-  /** That item's document. */
-  seen?: Fields | undefined;
-  /** Set when it was answered: when this snapshot is readable, so is what was written. */
-  snapshot?: string | undefined;
-}
-
-/** What is kept between two starts. */
-export type Stored = { cursor: number | undefined; buckets: Bucket[]; items: Item[]; changes: Change[] };
-
-/** What is written in one transaction, in this order. */
-export type Batch = { drop?: Bucket[]; remove?: Item[]; put?: Item[]; meta: Omit<Stored, "items"> };
-
-export type Store = { load(): Promise<Stored>; save(batch: Batch): Promise<void> };
+import { type Answer, NoAnswer, Refused, ask, parse } from './sync-http.js';
+import { type Batch, type Bucket, type Change, type Fields, type Item, MemoryStore, type Store, type Stored } from './sync-store.js';
 
 export interface Options {
   /** Where the paths of the protocol begin: `https://sync.example.com`. */
   url: string;
-  /** A token of the caller; a new one where the last was refused. */
+  /** A token of the caller; another one than before, if that was refused. */
   token(isRefused: boolean): Promise<string>;
-  store: Store;
-  /** Documents, or the state, are other ones than before. */
+  /** Without it, all is in memory. */
+  store?: Store;
+  /** Documents, changes or the state are other ones than before. */
   onChange?(): void;
-  /** Somebody else had changed the document; `applied`: it was written all the same. */
-  onConflict?(change: Change, applied: boolean): void;
-  /** It will not be written. */
+  /** Somebody else had changed the document, too. `isApplied`: it was written all the same; else `reason` may say why not. */
+  onConflict?(change: Change, isApplied: boolean, reason?: string): void;
+  /** It will not be written, and is dropped. */
   onRejected?(change: Change, reason: string): void;
-  /** For the log: a bucket whose checksum differs although it was fetched anew, an answer that is none of the protocol's. */
+  /** For the log: what the server refused, what could not be stored, a bucket that differs although it was fetched anew. */
   onError?(error: Error): void;
+  fetch?: typeof fetch;
+  WebSocket?: typeof WebSocket;
 }
 
 type Listed = Bucket & { count: number; checksum: number };
-type Page = { changes: (Item & { op: "upsert" | "delete" })[]; upto: number; more: boolean; buckets?: Listed[] };
-type Result = { id: string; result: "applied" | "conflict" | "rejected" | "repeated"; applied?: boolean; reason?: string };
+type Page = { changes: (Item & { op: 'upsert' | 'delete' })[]; upto: number; more: boolean; buckets?: Listed[] };
+type Result = { id: string; result: 'applied' | 'conflict' | 'rejected' | 'repeated'; applied?: boolean; reason?: string };
 
 const PULL_EVERY_MS = 30_000;
+const LOOK_EVERY_MS = 1_000; // for what was written here
 const LONGEST_PAUSE_MS = 30_000;
 const TIMEOUT_MS = 30_000;
+const SNAPSHOT_TIMEOUT_MS = 600_000;
 const CHANGES_AT_ONCE = 500;
+const FAULTS_OF_THE_CLIENT = [1009, 4400]; // to connect again would not help
 
 const nameOf = ({ stream, bucket }: Bucket) => JSON.stringify([stream, bucket]);
-const isOf = (change: Change, { stream, key }: { stream: string; key: string }) => change.stream === stream && change.key === key;
+const documentOf = ({ stream, key }: { stream: string; key: string }) => JSON.stringify([stream, key]);
 
-/** Milliseconds before another try: twice as long each time, and never in step with other clients. */
+/** Milliseconds until another try: twice as long each time, and never in step with other clients. */
 const pauseAfter = (failures: number) => Math.min(1000 * 2 ** failures, LONGEST_PAUSE_MS) * (0.5 + Math.random() / 2);
 
-class Refused extends Error {
-  constructor(readonly status: number, message: string) {
-    super(message);
-  }
-}
-
 export class SyncClient {
-  /** `live`: pokes come. `polling`: pulls work, pokes do not come. `offline`: nothing does. */
-  state: "offline" | "polling" | "live" = "offline";
+  /** `live`: what others change comes at once. `polling`: within half a minute. `offline`: not now. */
+  state: 'offline' | 'polling' | 'live' = 'offline';
   /** What was changed here and is not pulled yet, the oldest first. */
-  changes: Change[] = [];
+  changes: readonly Change[];
 
   private readonly copies = new Map<string, { of: Bucket; items: Map<string, Item> }>();
   /** How often in a row a bucket was found to differ. */
-  private readonly fetchedAnew = new Map<string, number>();
+  private readonly differed = new Map<string, number>();
   private cursor: number | undefined;
-  private socket: WebSocket | undefined;
-  private timer: ReturnType<typeof setTimeout> | undefined;
+  /** The last page of a pull, which is not sent again while it is the same. */
+  private known: { path: string; etag: string | null } | undefined;
   private round: Promise<void> | undefined;
   private isWanted = false;
-  private isStopped = false;
+  private isStopped = true;
   private failures = 0;
-  private lost = 0;
+  private timer: ReturnType<typeof setTimeout> | undefined;
+  private socket: WebSocket | undefined;
+  private socketToken: string | undefined;
+  private disconnects = 0;
+  private reconnect: ReturnType<typeof setTimeout> | undefined;
 
-  constructor(private readonly options: Options) {}
+  private constructor(private readonly options: Options, private readonly store: Store, stored: Stored) {
+    this.cursor = stored.cursor;
+    this.changes = stored.changes;
+    for (const of of stored.buckets) this.copies.set(nameOf(of), { of, items: new Map() });
+    for (const item of stored.items) this.copies.get(nameOf(item))?.items.set(item.key, item);
+  }
 
-  /** Shows what is stored, then begins to sync. */
-  async start(): Promise<void> {
-    const { cursor, buckets, items, changes } = await this.options.store.load();
-    this.cursor = cursor;
-    this.changes = changes;
-    for (const bucket of buckets) this.copies.set(nameOf(bucket), { of: bucket, items: new Map() });
-    for (const item of items) this.copies.get(nameOf(item))?.items.set(item.key, item);
-    this.options.onChange?.();
-    this.connect();
+  /** With what the store has. It is offline until it is started. */
+  static async open(options: Options): Promise<SyncClient> {
+    const store = options.store ?? new MemoryStore();
+    return new SyncClient(options, store, await store.load());
+  }
+
+  /** Goes online; or, if it is, tries again at once what has failed. */
+  start(): void {
+    this.isStopped = false;
+    this.failures = this.disconnects = 0;
+    if (!this.socket) this.connect(false);
     this.sync();
   }
 
-  stop(): void {
+  /** Goes offline, when what is under way is done. */
+  async stop(): Promise<void> {
     this.isStopped = true;
     clearTimeout(this.timer);
+    clearTimeout(this.reconnect);
     this.socket?.close();
+    this.socket = undefined;
+    this.tell('offline');
+    await this.round;
   }
 
-  /** The documents of a stream by their keys, with what this client has changed and not yet pulled. */
+  /** The documents of a stream by their keys, with what was changed here on top. */
   documents(stream: string): Map<string, Fields> {
     const newest = new Map<string, Item>();
     for (const { of, items } of this.copies.values()) {
@@ -113,185 +105,214 @@ export class SyncClient {
       for (const item of items.values()) if ((newest.get(item.key)?.seq ?? 0) < item.seq) newest.set(item.key, item);
     }
     const documents = new Map([...newest].map(([key, item]) => [key, item.document]));
-    for (const change of this.changes) {
-      if (change.stream !== stream) continue;
-      if (change.op === "delete") documents.delete(change.key);
-      else if (change.op === "insert" || documents.has(change.key)) documents.set(change.key, { ...documents.get(change.key), ...change.fields });
+    for (const { key, op, fields } of this.changes.filter((change) => change.stream === stream)) {
+      if (op === 'delete') documents.delete(key);
+      else if (op === 'insert' || documents.has(key)) documents.set(key, { ...documents.get(key), ...fields });
     }
     return documents;
   }
 
-  /** Changes a document. It shows at once, and is sent as soon as that can be. */
-  async change(stream: string, key: string, op: Change["op"], fields?: Fields): Promise<void> {
-    const seen = this.find(stream, key);
-    this.changes.push({ id: crypto.randomUUID(), stream, key, op, fields, base: seen?.seq, seen: seen?.document });
+  /** Changes a document: it shows at once, is stored when this returns, and is sent as soon as that can be. */
+  async change(stream: string, key: string, op: Change['op'], fields?: Fields): Promise<void> {
+    const last = this.changes.findLast((other) => other.stream === stream && other.key === key);
+    const isOpen = last && !last.isSent && last.op !== 'delete';
+    if (isOpen && op === 'update') {
+      last.fields = { ...last.fields, ...fields };
+    } else if (isOpen && op === 'delete' && last.op === 'insert') {
+      this.remove(last);
+    } else {
+      const item = op === 'insert' ? undefined : this.find(stream, key);
+      const change = { id: crypto.randomUUID(), stream, key, op, fields, base: item?.seq, seen: item?.document };
+      this.changes = [...this.changes, change];
+    }
     this.options.onChange?.();
-    await this.save({});
+    await this.save();
     this.sync();
   }
 
-  /** Sends and pulls as soon as what is under way is done. */
+  /** Sends and pulls; if that is under way, once more. What has failed is not tried again before its pause is over. */
   sync(): void {
-    if (this.isStopped) return;
-    clearTimeout(this.timer);
     this.isWanted = true;
-    this.round ??= this.run().finally(() => (this.round = undefined));
+    if (!this.isStopped && this.failures === 0) this.begin();
+  }
+
+  private begin(): void {
+    clearTimeout(this.timer);
+    this.round ??= this.run();
   }
 
   private async run(): Promise<void> {
     let pause = 0;
-    while (this.isWanted && !this.isStopped) {
+    do {
       this.isWanted = false;
       try {
         await this.push();
-        const arrived = await this.arrived();
+        const arrived = await this.listArrived();
         await this.pull();
         await this.forget(arrived);
+        await this.renewSocket();
         this.failures = 0;
-        this.tell(this.socket?.readyState === WebSocket.OPEN ? "live" : "polling");
-        pause = this.changes.length > 0 ? 1000 : PULL_EVERY_MS;
+        pause = this.changes.length > 0 ? LOOK_EVERY_MS : PULL_EVERY_MS;
+        if (!this.isStopped) this.tell(this.socketToken === undefined ? 'polling' : 'live');
       } catch (error) {
-        pause = pauseAfter(this.failures++);
-        if (error instanceof Refused) this.options.onError?.(error);
-        else this.tell("offline"); // no answer came
+        pause = Math.max(pauseAfter(this.failures++), error instanceof Refused ? error.retryAfterMs : 0);
+        this.tell('offline');
+        if (!(error instanceof NoAnswer)) this.options.onError?.(error as Error);
       }
-    }
-    if (!this.isStopped) this.timer = setTimeout(() => this.sync(), pause);
+    } while (this.isWanted && !this.isStopped && this.failures === 0);
+    this.round = undefined;
+    if (!this.isStopped) this.timer = setTimeout(() => this.begin(), pause);
   }
 
-  /** Sends the first change of each document: the next one is based on what comes of it. */
+  /** Sends the first change of each document. Those behind it are based on what becomes of it, and wait until it is pulled. */
   private async push(): Promise<void> {
     for (let most = CHANGES_AT_ONCE; ; ) {
-      const first = this.changes.filter((change, at) => this.changes.findIndex((other) => isOf(other, change)) === at);
-      const batch = first.filter((change) => change.snapshot === undefined).slice(0, most);
+      const firsts = new Map(this.changes.toReversed().map((change) => [documentOf(change), change]));
+      const batch = this.changes.filter((change) => firsts.get(documentOf(change)) === change && !change.snapshot).slice(0, most);
       if (batch.length === 0) return;
-      const body = JSON.stringify({ changes: batch.map(({ seen: _, snapshot: __, ...change }) => change) });
-      let answer: { results: Result[]; snapshot: string };
+      for (const change of batch) change.isSent = true;
+      await this.save();
+      const changes = batch.map(({ id, stream, key, op, fields, base }) => ({ id, stream, key, op, fields, base }));
+      const headers = { 'Content-Type': 'application/json' };
       try {
-        answer = (await (await this.ask("/sync/changes", { method: "POST", body, headers: { "Content-Type": "application/json" } })).json()) as typeof answer;
+        const { text } = await this.ask('/sync/changes', { method: 'POST', headers, body: JSON.stringify({ changes }) });
+        await this.take(batch, parse(text));
+        most = CHANGES_AT_ONCE;
       } catch (error) {
-        if (!(error instanceof Refused) || ![400, 413].includes(error.status)) throw error;
-        // One of them is at fault: it stops no other.
+        if (!(error instanceof Refused && [400, 413].includes(error.status))) throw error;
+        // One of them is at fault, and is to stop no other: it is found by halves.
         if (batch.length > 1) most = Math.ceil(batch.length / 2);
-        else await this.reject(batch[0]!, error.message);
-        continue;
+        else await this.take(batch, { results: [{ id: batch[0]!.id, result: 'rejected', reason: error.message }], snapshot: '' });
       }
-      for (const result of answer.results) {
-        const change = batch.find(({ id }) => id === result.id);
-        if (!change) continue;
-        if (result.result === "rejected") {
-          await this.reject(change, result.reason ?? "");
-          continue;
-        }
-        if (result.result === "conflict") this.options.onConflict?.(change, result.applied ?? false);
-        change.snapshot = answer.snapshot;
-      }
-      await this.save({});
-      most = CHANGES_AT_ONCE;
     }
   }
 
-  private async reject(change: Change, reason: string): Promise<void> {
-    this.changes.splice(this.changes.indexOf(change), 1);
-    await this.save({});
-    this.options.onRejected?.(change, reason);
+  /** What became of changes. One that is not written is dropped, one that is written stays until it is pulled. */
+  private async take(batch: Change[], { results, snapshot }: { results: Result[]; snapshot: string }): Promise<void> {
+    const became = new Map(results.map((result) => [result.id, result]));
+    if (!batch.every(({ id }) => became.has(id))) throw new NoAnswer('the answer does not tell of each change');
+    for (const change of batch) {
+      const { result, applied = result === 'applied', reason } = became.get(change.id)!;
+      if (applied) change.snapshot = snapshot;
+      else this.remove(change);
+      // Before it is stored: told twice is better than not at all.
+      if (result === 'rejected') this.options.onRejected?.(change, reason ?? '');
+      else if (result === 'conflict' || !applied) this.options.onConflict?.(change, applied, reason);
+    }
+    await this.save();
     this.options.onChange?.();
   }
 
-  /** The changes that the next pull has, or something newer. */
-  private async arrived(): Promise<Change[]> {
+  /** The changes that are in the next pull. */
+  private async listArrived(): Promise<Change[]> {
     const arrived: Change[] = [];
-    for (const snapshot of new Set(this.changes.map((change) => change.snapshot))) {
-      if (snapshot === undefined) continue;
-      const status = (await (await this.ask(`/sync/status?snapshot=${encodeURIComponent(snapshot)}`)).json()) as { readable: boolean };
-      if (status.readable) arrived.push(...this.changes.filter((change) => change.snapshot === snapshot));
+    for (const snapshot of new Set(this.changes.flatMap((change) => change.snapshot ?? []))) {
+      const { text } = await this.ask(`/sync/status?${new URLSearchParams({ snapshot })}`);
+      if (!parse<{ readable: boolean }>(text).readable) break; // and what came after it is not, either
+      arrived.push(...this.changes.filter((change) => change.snapshot === snapshot));
     }
     return arrived;
   }
 
-  /** They were pulled. What was changed on top of them is based on what is there now, unless somebody else changed the same. */
   private async forget(arrived: Change[]): Promise<void> {
     if (arrived.length === 0) return;
-    for (const change of arrived) {
-      const next = this.changes.find((other) => other !== change && isOf(other, change));
-      const now = this.find(change.stream, change.key);
-      if (!next || !now) continue;
-      const seen: Fields = { ...change.seen, ...change.fields };
-      const isSame = Object.keys(next.fields ?? now.document).every((field) => JSON.stringify(now.document[field]) === JSON.stringify(seen[field]));
-      if (isSame) Object.assign(next, { base: now.seq, seen: now.document });
-    }
-    this.changes = this.changes.filter((change) => !arrived.includes(change));
-    await this.save({});
+    for (const change of arrived) this.remove(change);
+    await this.save();
     this.options.onChange?.();
+  }
+
+  /** What was changed on top of it is based on what is there now, unless somebody else has changed the same. */
+  private remove(done: Change): void {
+    this.changes = this.changes.filter((change) => change !== done);
+    const next = this.changes.find((change) => documentOf(change) === documentOf(done));
+    if (!next || next.op === 'insert') return;
+    const now = this.find(done.stream, done.key);
+    const seen: Fields = { ...next.seen, ...done.fields };
+    const isSame = (field: string) => JSON.stringify(now?.document[field]) === JSON.stringify(seen[field]);
+    if (now && Object.keys(next.fields ?? seen).every(isSame)) Object.assign(next, { base: now.seq, seen: now.document });
+    else next.base ??= 0; // it saw nothing of what is there
   }
 
   private async pull(): Promise<void> {
     for (let isDone = false; !isDone; ) {
-      const after = this.cursor === undefined ? "" : `?after=${this.cursor}`;
-      let page: Page;
+      const path = this.cursor === undefined ? '/sync' : `/sync?after=${this.cursor}`;
+      let answer: Answer;
       try {
-        page = (await (await this.ask(`/sync${after}`)).json()) as Page;
+        answer = await this.ask(path, this.known?.path === path && this.known.etag ? { headers: { 'If-None-Match': this.known.etag } } : {});
       } catch (error) {
-        if (!(error instanceof Refused) || error.status !== 410 || this.cursor === undefined) throw error;
-        const drop = [...this.copies.values()].map(({ of }) => of);
-        this.copies.clear();
-        this.cursor = undefined;
-        await this.save({ drop });
+        if (!(error instanceof Refused && error.status === 410)) throw error;
+        await this.beginAnew(error.problem.buckets?.length === 0);
         continue;
       }
+      if (answer.status === 304) return;
+      const page = parse<Page>(answer.text);
       await this.apply(page);
-      // What was fetched may be newer in one bucket than in another: another page brings them to one moment.
-      isDone = !page.more && !(await this.reconcile(page.buckets ?? []));
+      // What was fetched is of another moment than the page, so another page follows.
+      isDone = !page.more && !(await this.fetchMissing(page.buckets ?? []));
+      this.known = isDone ? { path, etag: answer.etag } : undefined;
     }
   }
 
-  private async apply({ changes, upto }: Page): Promise<void> {
+  /** Of another database nobody can say whether a write of before is readable. */
+  private async beginAnew(isAnotherDatabase: boolean): Promise<void> {
+    const drop = [...this.copies.values()].map(({ of }) => of);
+    this.copies.clear();
+    this.differed.clear();
+    this.cursor = undefined;
+    if (isAnotherDatabase) this.changes = this.changes.filter((change) => !change.snapshot);
+    await this.save({ drop });
+    this.options.onChange?.();
+  }
+
+  /** With it go buckets that may not be read any more: the cursor has passed what changed in them. */
+  private async apply({ changes, upto, buckets }: Page): Promise<void> {
     const [put, remove]: [Item[], Item[]] = [[], []];
     for (const { op, ...item } of changes) {
       const items = this.copies.get(nameOf(item))?.items;
+      // No delete is remembered: there is one request at a time, so that nothing older comes behind it.
       if (!items || (items.get(item.key)?.seq ?? 0) > item.seq) continue;
-      if (op === "upsert") items.set(item.key, item);
+      if (op === 'upsert') items.set(item.key, item);
       else items.delete(item.key);
-      (op === "upsert" ? put : remove).push(item);
+      (op === 'upsert' ? put : remove).push(item);
     }
+    const listed = buckets && new Set(buckets.map(nameOf));
+    const drop = [...this.copies.values()].map(({ of }) => of).filter((of) => listed && !listed.has(nameOf(of)));
+    for (const of of drop) this.copies.delete(nameOf(of));
     this.cursor = upto;
-    await this.save({ remove, put });
-    if (changes.length > 0) this.options.onChange?.();
+    await this.save({ remove, put, drop });
+    if (changes.length + drop.length > 0) this.options.onChange?.();
   }
 
-  /** Whether anything was fetched. */
-  private async reconcile(listed: Listed[]): Promise<boolean> {
-    const names = new Set(listed.map(nameOf));
-    const drop = [...this.copies.values()].map(({ of }) => of).filter((bucket) => !names.has(nameOf(bucket)));
-    if (drop.length > 0) await this.drop(drop);
+  /** Fetches the listed buckets that it has not, or that differ. Whether there was one. */
+  private async fetchMissing(listed: Listed[]): Promise<boolean> {
     let hasFetched = false;
     for (const bucket of listed) {
       const [name, copy] = [nameOf(bucket), this.copies.get(nameOf(bucket))];
       if (copy) {
         const checksum = [...copy.items.values()].reduce((sum, item) => (sum + item.checksum) % 2 ** 32, 0);
-        const tries = copy.items.size === bucket.count && checksum === bucket.checksum ? 0 : (this.fetchedAnew.get(name) ?? 0) + 1;
-        this.fetchedAnew.set(name, tries);
-        if (tries === 2) this.options.onError?.(new Error(`${name} is not what it should be, although it was fetched anew`));
-        if (tries !== 1) continue;
+        const isSame = copy.items.size === bucket.count && checksum === bucket.checksum;
+        const times = isSame ? 0 : (this.differed.get(name) ?? 0) + 1;
+        this.differed.set(name, times);
+        if (times === 2) this.options.onError?.(new Error(`${name} is not what it should be, although it was fetched anew`));
+        if (times !== 1) continue;
       }
-      hasFetched = (await this.fetchAnew(bucket)) || hasFetched;
+      hasFetched = (await this.fetchWhole(bucket)) || hasFetched;
     }
     return hasFetched;
   }
 
-  private async fetchAnew({ stream, bucket }: Bucket): Promise<boolean> {
+  private async fetchWhole({ stream, bucket }: Bucket): Promise<boolean> {
     const of = { stream, bucket };
-    let answer: Response;
+    let answer: Answer;
     try {
-      answer = await this.ask(`/sync/snapshot?${new URLSearchParams({ stream, bucket })}`, { signal: AbortSignal.timeout(20 * TIMEOUT_MS) });
+      answer = await this.ask(`/sync/snapshot?${new URLSearchParams(of)}`, {}, SNAPSHOT_TIMEOUT_MS);
     } catch (error) {
-      if (!(error instanceof Refused) || error.status !== 403) throw error;
-      await this.drop([of]); // it was ours a moment ago
-      return false;
+      if (!(error instanceof Refused && error.status === 403)) throw error;
+      return false; // it was ours a moment ago: the next page does not list it
     }
-    const lines = (await answer.text()).trimEnd().split("\n").map((line) => JSON.parse(line) as Partial<Item> & { items?: number });
+    const lines = answer.text.trimEnd().split('\n').map((line) => parse<Partial<Item> & { items?: number }>(line));
     const [first, last] = [lines.shift(), lines.pop()];
-    if (first?.seq === undefined || last?.items !== lines.length) throw new Error("the snapshot was cut off");
+    if (first?.seq === undefined || last?.items !== lines.length) throw new NoAnswer('the snapshot was cut off');
     const put = lines.map((line) => ({ ...(line as Item), ...of }));
     this.copies.set(nameOf(of), { of, items: new Map(put.map((item) => [item.key, item])) });
     this.cursor = Math.min(this.cursor ?? first.seq, first.seq);
@@ -300,100 +321,64 @@ export class SyncClient {
     return true;
   }
 
-  private async drop(drop: Bucket[]): Promise<void> {
-    for (const bucket of drop) this.copies.delete(nameOf(bucket));
-    await this.save({ drop });
-    this.options.onChange?.();
-  }
-
   private find(stream: string, key: string): Item | undefined {
-    const found = [...this.copies.values()].filter(({ of }) => of.stream === stream).map(({ items }) => items.get(key));
-    return found.reduce((newest, item) => ((item?.seq ?? 0) > (newest?.seq ?? 0) ? item : newest), undefined);
+    const found = [...this.copies.values()].flatMap(({ of, items }) => (of.stream === stream && items.get(key)) || []);
+    return found.sort((a, b) => b.seq - a.seq)[0];
   }
 
-  private async save(batch: Omit<Batch, "meta">): Promise<void> {
-    const buckets = [...this.copies.values()].map(({ of }) => of);
-    await this.options.store.save({ ...batch, meta: { cursor: this.cursor, buckets, changes: this.changes } });
+  private async save(batch: Omit<Batch, 'meta'> = {}): Promise<void> {
+    const meta = { cursor: this.cursor, buckets: [...this.copies.values()].map(({ of }) => of), changes: this.changes };
+    await this.store.save({ ...batch, meta });
   }
 
-  private async ask(path: string, init: RequestInit = {}): Promise<Response> {
+  private async ask(path: string, init: RequestInit = {}, timeoutMs = TIMEOUT_MS): Promise<Answer> {
+    const { url, fetch = globalThis.fetch } = this.options;
     for (let isRefused = false; ; isRefused = true) {
       const headers = { ...init.headers, Authorization: `Bearer ${await this.options.token(isRefused)}` };
-      const answer = await fetch(this.options.url + path, { ...init, headers, signal: init.signal ?? AbortSignal.timeout(TIMEOUT_MS) });
-      if (answer.ok) return answer;
-      const problem = (await answer.json().catch(() => ({}))) as { detail?: string };
-      if (answer.status !== 401 || isRefused) throw new Refused(answer.status, problem.detail ?? answer.statusText);
+      try {
+        return await ask(fetch, url + path, { ...init, headers }, timeoutMs);
+      } catch (error) {
+        if (isRefused || !(error instanceof Refused && error.status === 401)) throw error;
+      }
     }
   }
 
-  private connect(isRefused = false): void {
-    if (this.isStopped) return;
-    const socket = (this.socket = new WebSocket(`${this.options.url.replace(/^http/, "ws")}/sync/live`));
-    socket.onopen = async () => socket.send(JSON.stringify({ token: await this.options.token(isRefused) }));
-    socket.onmessage = ({ data }) => {
-      this.lost = 0;
-      const { seq } = JSON.parse(data as string) as { seq: number };
-      if (seq > (this.cursor ?? 0)) this.sync();
-      else if (this.state === "polling") this.tell("live");
+  /** Pokes say when to pull, and nothing depends on them. */
+  private connect(isRefused: boolean): void {
+    const { url, WebSocket = globalThis.WebSocket } = this.options;
+    if (!WebSocket) return;
+    const socket = new WebSocket(`${url.replace(/^http/, 'ws')}/sync/live`);
+    this.socket = socket;
+    socket.onopen = async () => {
+      await this.renewSocket(isRefused).catch(() => socket.close());
+      this.sync();
     };
-    socket.onclose = ({ code }) => {
-      if (this.state === "live") this.tell("polling");
-      setTimeout(() => this.connect(code === 4401), pauseAfter(this.lost++));
+    socket.onmessage = ({ data }) => {
+      this.disconnects = 0;
+      if (parse<{ seq: number }>(String(data)).seq > (this.cursor ?? 0)) this.sync();
+    };
+    socket.onclose = ({ code, reason }) => {
+      if (socket !== this.socket) return;
+      this.socket = this.socketToken = undefined;
+      if (this.state === 'live') this.tell('polling');
+      if (FAULTS_OF_THE_CLIENT.includes(code)) return this.options.onError?.(new Error(`the connection was closed: ${code} ${reason}`));
+      this.reconnect = setTimeout(() => this.connect(code === 4401), pauseAfter(2 + this.disconnects++));
     };
   }
 
-  private tell(state: SyncClient["state"]): void {
+  /** The server closes a connection whose token has ended, unless it is told another one before. */
+  private async renewSocket(isRefused = false): Promise<void> {
+    const socket = this.socket;
+    if (socket?.readyState !== 1) return;
+    const token = await this.options.token(isRefused);
+    if (token === this.socketToken || socket !== this.socket || socket.readyState !== 1) return;
+    socket.send(JSON.stringify({ token }));
+    this.socketToken = token;
+  }
+
+  private tell(state: SyncClient['state']): void {
     if (this.state === state) return;
     this.state = state;
     this.options.onChange?.();
   }
-}
-
-/** Keeps nothing. */
-export class MemoryStore implements Store {
-  async load(): Promise<Stored> {
-    return { cursor: undefined, buckets: [], items: [], changes: [] };
-  }
-  async save(): Promise<void> {}
-}
-
-/** Keeps all in IndexedDB, under a name that no other client uses at the same time. */
-export class IndexedDbStore implements Store {
-  private readonly opened: Promise<IDBDatabase>;
-
-  constructor(name: string) {
-    const request = indexedDB.open(name, 1);
-    request.onupgradeneeded = () => {
-      request.result.createObjectStore("items", { keyPath: ["stream", "bucket", "key"] });
-      request.result.createObjectStore("meta");
-    };
-    this.opened = done(request);
-  }
-
-  async load(): Promise<Stored> {
-    const transaction = (await this.opened).transaction(["items", "meta"]);
-    const items = done(transaction.objectStore("items").getAll() as IDBRequest<Item[]>);
-    const meta = await done(transaction.objectStore("meta").get("meta") as IDBRequest<Batch["meta"] | undefined>);
-    return { cursor: undefined, buckets: [], changes: [], ...meta, items: await items };
-  }
-
-  async save({ drop = [], remove = [], put = [], meta }: Batch): Promise<void> {
-    const transaction = (await this.opened).transaction(["items", "meta"], "readwrite");
-    const items = transaction.objectStore("items");
-    for (const { stream, bucket } of drop) items.delete(IDBKeyRange.bound([stream, bucket], [stream, bucket, []]));
-    for (const { stream, bucket, key } of remove) items.delete([stream, bucket, key]);
-    for (const item of put) items.put(item);
-    transaction.objectStore("meta").put(meta, "meta");
-    await new Promise<void>((resolve, reject) => {
-      transaction.oncomplete = () => resolve();
-      transaction.onabort = () => reject(transaction.error ?? new Error("IndexedDB gave up"));
-    });
-  }
-}
-
-function done<T>(request: IDBRequest<T>): Promise<T> {
-  return new Promise((resolve, reject) => {
-    request.onsuccess = () => resolve(request.result);
-    request.onerror = () => reject(request.error ?? new Error("IndexedDB failed"));
-  });
 }
