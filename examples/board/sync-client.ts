@@ -40,6 +40,11 @@ const FAULTS_OF_THE_CLIENT = [1009, 4400]; // to connect again would not help
 const nameOf = ({ stream, bucket }: Bucket) => JSON.stringify([stream, bucket]);
 const documentOf = ({ stream, key }: { stream: string; key: string }) => JSON.stringify([stream, key]);
 
+/** Whether they are as many as the server says, and their checksums sum up to its own. */
+function isLike(items: Map<string, Item>, { count, checksum }: Listed): boolean {
+  return items.size === count && [...items.values()].reduce((sum, item) => (sum + item.checksum) % 2 ** 32, 0) === checksum;
+}
+
 /** Milliseconds until another try: twice as long each time, and never in step with other clients. */
 const pauseAfter = (failures: number) => Math.min(1000 * 2 ** failures, LONGEST_PAUSE_MS) * (0.5 + Math.random() / 2);
 
@@ -50,8 +55,8 @@ export class SyncClient {
   changes: readonly Change[];
 
   private readonly copies = new Map<string, { of: Bucket; items: Map<string, Item> }>();
-  /** How often in a row a bucket was found to differ. */
-  private readonly differed = new Map<string, number>();
+  /** Buckets that are not what the server says, and what was done about it: no more than that. */
+  private readonly differing = new Map<string, 'fetched' | 'told'>();
   private cursor: number | undefined;
   /** The last page of a pull, which is not sent again while it is the same. */
   private known: { path: string; etag: string | null } | undefined;
@@ -257,7 +262,7 @@ export class SyncClient {
   private async beginAnew(isAnotherDatabase: boolean): Promise<void> {
     const drop = [...this.copies.values()].map(({ of }) => of);
     this.copies.clear();
-    this.differed.clear();
+    this.differing.clear();
     this.cursor = undefined;
     if (isAnotherDatabase) this.changes = this.changes.filter((change) => !change.snapshot);
     await this.save({ drop });
@@ -288,15 +293,16 @@ export class SyncClient {
     let hasFetched = false;
     for (const bucket of listed) {
       const [name, copy] = [nameOf(bucket), this.copies.get(nameOf(bucket))];
-      if (copy) {
-        const checksum = [...copy.items.values()].reduce((sum, item) => (sum + item.checksum) % 2 ** 32, 0);
-        const isSame = copy.items.size === bucket.count && checksum === bucket.checksum;
-        const times = isSame ? 0 : (this.differed.get(name) ?? 0) + 1;
-        this.differed.set(name, times);
-        if (times === 2) this.options.onError?.(new Error(`${name} is not what it should be, although it was fetched anew`));
-        if (times !== 1) continue;
+      const was = this.differing.get(name);
+      if (copy && isLike(copy.items, bucket)) {
+        this.differing.delete(name);
+      } else if (!copy || was === undefined) {
+        hasFetched = (await this.fetchWhole(bucket)) || hasFetched;
+        if (copy) this.differing.set(name, 'fetched');
+      } else if (was === 'fetched') {
+        this.options.onError?.(new Error(`${name} is not what it should be, although it was fetched anew`));
+        this.differing.set(name, 'told');
       }
-      hasFetched = (await this.fetchWhole(bucket)) || hasFetched;
     }
     return hasFetched;
   }

@@ -6,7 +6,7 @@ import { type Asker, type Reply, STREAM, type Server } from './server.js';
 import type { World } from './world.js';
 
 export type Client = typeof SyncClient;
-type Inside = { copies: Map<string, { of: Bucket; items: Map<string, Item> }>; differed: Map<string, number> };
+type Inside = { copies: Map<string, { of: Bucket; items: Map<string, Item> }>; differing: Map<string, string> };
 
 class Disk {
   meta: Batch['meta'] = { cursor: undefined, buckets: [], changes: [] };
@@ -239,8 +239,8 @@ export class Tab {
   look(): void {
     const { client } = this;
     if (!client) return;
-    const { copies, differed } = client as unknown as Inside;
-    if (!this.isSpoilt && this.server.broken === undefined && [...differed.values()].some((times) => times > 0)) {
+    const { copies, differing } = client as unknown as Inside;
+    if (!this.isSpoilt && this.server.broken === undefined && differing.size > 0) {
       throw new Error(`${this.name}: what it has is not what it should be`);
     }
     for (const [name, { of, items }] of copies) {
