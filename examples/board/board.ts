@@ -1,209 +1,261 @@
-/** A board that several people edit, each in a tab, offline too. What is on it comes from `SyncClient` alone. */
+/** A board that several people edit, each in a tab, offline too. All that it shows comes from `SyncClient`. */
 
-import { type Change, type Fields, IndexedDbStore, SyncClient } from "./sync-client.js";
+import { Account, type Tokens } from './account.js';
+import { type Conflict, drawConflicts } from './conflicts.js';
+import { element, find, toast } from './page.js';
+import { SyncClient } from './sync-client.js';
+import { type Change, IndexedDbStore } from './sync-store.js';
 
-const STREAM = "board_notes";
-const LANES = { todo: "To do", doing: "Doing", done: "Done" } as const;
+const STREAM = 'board_notes';
+const LANES = { todo: 'To do', doing: 'Doing', done: 'Done' };
+const ORDER = Object.keys(LANES) as Lane[];
+const STATES = { live: 'Live', polling: 'In step, twice a minute', offline: 'Offline' };
+/** Between two keys that somebody types. */
+const TYPING_MS = 300;
+
 type Lane = keyof typeof LANES;
 type Note = { id: string; board: string; lane: Lane; title: string; body: string; position: number; edited_by: string };
-type Tokens = { access_token: string; refresh_token: string; expires_in: number };
-type Conflict = { number: number; key: string; applied: boolean; fields: Fields | null; document: Fields | null };
 
-const url = document.querySelector<HTMLMetaElement>("meta[name=sync-url]")?.content ?? location.origin;
-const find = <E extends HTMLElement>(selector: string) => document.querySelector<E>(selector)!;
-const [login, board, conflicts, offline] = [find<HTMLFormElement>("#login"), find("#board"), find("#conflicts"), find<HTMLInputElement>("#offline")];
+const url = find<HTMLMetaElement>('meta[name=sync-url]').content || location.origin;
+const login = find<HTMLFormElement>('#login');
+const [boards, offline] = [find<HTMLSelectElement>('#boards'), find<HTMLInputElement>('#offline')];
+const lanes = Object.fromEntries(ORDER.map((lane) => [lane, makeLane(lane)])) as Record<Lane, ReturnType<typeof makeLane>>;
+const views = new Map<string, ReturnType<typeof makeView>>();
 
-/** Each tab is a client of its own: what it keeps has its name. */
-const tab = (sessionStorage.tab ??= crypto.randomUUID());
+/** Each tab is a client of its own, and has a place where it keeps its tokens and its copy: the first that no other tab has. */
+const place = await new Promise<string>((resolve) => {
+  const claim = (number: number): void => {
+    void navigator.locks.request(`board ${number}`, { ifAvailable: true }, (lock) => {
+      if (!lock) return claim(number + 1);
+      resolve(`board ${number}`);
+      return new Promise(() => {}); // until the tab is closed
+    });
+  };
+  claim(1);
+});
+const kept = (localStorage[place] ? JSON.parse(localStorage[place]) : {}) as { tokens?: Tokens; isOffline?: boolean; board?: string; dismissed?: number };
+const keep = (what: Partial<typeof kept>) => (localStorage[place] = JSON.stringify(Object.assign(kept, what)));
+
+const account = new Account({
+  url,
+  tokens: kept.tokens,
+  onTokens(tokens) {
+    keep({ tokens: tokens as Tokens }); // undefined is left out
+    if (!tokens && client) void end('Your session has ended: log in again. What you have written is kept.');
+  },
+});
 let client: SyncClient | undefined;
+let store: IndexedDbStore | undefined;
+let conflicts: Conflict[] = [];
 
 // Who
 
-async function ask(path: string, body: unknown, token?: string): Promise<Response> {
-  const headers = { "Content-Type": "application/json", ...(token && { Authorization: `Bearer ${token}` }) };
-  return fetch(url + path, { method: "POST", headers, body: JSON.stringify(body) });
-}
-
-function keep(tokens: Tokens): void {
-  sessionStorage.tokens = JSON.stringify({ ...tokens, until: Date.now() + (tokens.expires_in - 60) * 1000 });
-}
-
-/** One refresh at a time: a refresh token is used once. */
-let refreshing: Promise<string> | undefined;
-
-async function token(isRefused: boolean): Promise<string> {
-  const { access_token, refresh_token, until } = JSON.parse(sessionStorage.tokens);
-  if (!isRefused && Date.now() < until) return access_token;
-  refreshing ??= (async () => {
-    const answer = await ask("/auth/refresh", { refresh_token });
-    if (answer.status === 401) logOut();
-    if (!answer.ok) throw new Error("the token could not be refreshed");
-    const tokens = (await answer.json()) as Tokens;
-    keep(tokens);
-    return tokens.access_token;
-  })().finally(() => (refreshing = undefined));
-  return refreshing;
-}
-
-const email = (): string => JSON.parse(atob(JSON.parse(sessionStorage.tokens).access_token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/"))).email;
-
 login.onsubmit = async (event) => {
   event.preventDefault();
-  const form = Object.fromEntries(new FormData(login));
-  const problem = find("#login .problem");
-  problem.textContent = "";
+  const { email, password } = Object.fromEntries(new FormData(login)) as Record<string, string>;
+  const problem = find('#login .problem');
+  problem.textContent = '';
   try {
-    if ((event.submitter as HTMLButtonElement).name === "register") {
-      const made = await ask("/auth/register", form);
-      if (!made.ok) throw new Error((await made.json()).detail);
-    }
-    const answer = await ask("/auth/login", form);
-    if (!answer.ok) throw new Error((await answer.json()).detail);
-    keep((await answer.json()) as Tokens);
+    if ((event.submitter as HTMLButtonElement | null)?.name === 'register') await account.register(email!, password!);
+    await account.login(email!, password!);
     login.reset();
-    begin();
+    await begin();
   } catch (error) {
     problem.textContent = (error as Error).message;
   }
 };
 
-function logOut(): void {
-  client?.stop();
-  if (sessionStorage.tokens) void ask("/auth/logout", { refresh_token: JSON.parse(sessionStorage.tokens).refresh_token });
-  sessionStorage.clear();
-  location.reload();
-}
-find("#logout").onclick = logOut;
+find('#logout').onclick = async () => {
+  const left = client?.changes.length ?? 0;
+  if (left > 0 && !confirm(`${count(left, 'change')} did not reach the server, and will be lost. Log out?`)) return;
+  const gone = store;
+  await end('');
+  await gone?.delete();
+  keep({ isOffline: false });
+  await account.logout().catch(() => {}); // the tokens are forgotten here in any case
+};
 
-// Sync
-
-function begin(): void {
-  const isIn = Boolean(sessionStorage.tokens);
-  login.hidden = isIn;
-  for (const element of [board, find("#logout"), find(".switch")]) element.hidden = !isIn;
-  if (!isIn) return;
-  find("#who").textContent = email();
-  client = new SyncClient({
+async function begin(): Promise<void> {
+  const { claims } = account;
+  login.hidden = Boolean(claims);
+  find('#session').hidden = find('#lanes').hidden = !claims;
+  if (!claims) return draw();
+  find('#who').textContent = claims.email;
+  offline.checked = kept.isOffline ?? false;
+  store = new IndexedDbStore(`${place} ${claims.sub}`);
+  client = await SyncClient.open({
     url,
-    token,
-    store: new IndexedDbStore(`board ${tab}`),
+    token: account.token,
+    store,
     onChange: draw,
-    onConflict: (change, applied) => {
-      toast(`Somebody else changed “${nameOf(change)}” as well. ${applied ? "Yours is written" : "Theirs stays"}; both are listed below.`);
+    onConflict(change, isApplied, reason) {
+      toast(`Somebody else changed “${titleOf(change)}”, too. ${isApplied ? 'Yours is written' : `Theirs stays${reason ? `: ${reason}` : ''}`}.`);
       void listConflicts();
     },
-    onRejected: (change, reason) => toast(`“${nameOf(change)}” was not written: ${reason}`),
-    onError: (error) => console.error(error),
+    onRejected: (change, reason) => toast(`“${titleOf(change)}” was not written: ${reason}`),
+    onError: (error) => console.warn(error.message),
   });
-  if (!offline.checked) void client.start().then(listConflicts);
+  draw();
+  if (offline.checked) return;
+  client.start();
+  void listConflicts();
+}
+
+async function end(words: string): Promise<void> {
+  await client?.stop();
+  client = store = undefined;
+  conflicts = [];
+  find('#login .problem').textContent = words;
+  await begin();
 }
 
 offline.onchange = () => {
-  client?.stop();
-  if (offline.checked) draw();
-  else begin();
+  keep({ isOffline: offline.checked });
+  if (offline.checked) return void client?.stop();
+  client?.start();
+  void listConflicts();
 };
-
-const notes = () => [...(client?.documents(STREAM).values() ?? [])] as Note[];
-const nameOf = (change: Change) => String(change.fields?.title ?? change.seen?.title ?? "a note");
-
-function change(note: Note, fields: Partial<Note>): void {
-  void client?.change(STREAM, note.id, "update", { ...fields, edited_by: email() });
-}
+addEventListener('online', () => !offline.checked && client?.start());
 
 // What is shown
 
-function element<K extends keyof HTMLElementTagNameMap>(name: K, properties: Partial<HTMLElementTagNameMap[K]> = {}, ...children: (Node | string)[]): HTMLElementTagNameMap[K] {
-  const made = Object.assign(document.createElement(name), properties);
-  made.append(...children);
-  return made;
-}
+const notes = () => [...(client?.documents(STREAM).values() ?? [])] as Note[];
+const titleOf = ({ key, fields, seen }: Change) => String(fields?.title ?? seen?.title ?? notes().find(({ id }) => id === key)?.title ?? '') || 'Untitled';
+const count = (number: number, word: string) => `${number} ${word}${number === 1 ? '' : 's'}`;
 
 function draw(): void {
-  const state = offline.checked ? "offline" : (client?.state ?? "offline");
+  const state = client?.state ?? 'offline';
   const waiting = client?.changes.length ?? 0;
-  find("#state").dataset.state = state;
-  const words = { live: "live", polling: "in step, without pushes", offline: "offline" }[state];
-  find("#state").textContent = waiting > 0 ? `${words}, ${waiting} ${waiting === 1 ? "change" : "changes"} on the way` : words;
-  // What somebody is typing stays as it is.
-  const focused = document.activeElement as HTMLInputElement | null;
-  const typing = focused?.closest<HTMLElement>(".note") && { id: focused.closest<HTMLElement>(".note")!.dataset.id, name: focused.name, value: focused.value, at: focused.selectionStart };
-  const all = notes().sort((a, b) => a.position - b.position || (a.id < b.id ? -1 : 1));
-  board.replaceChildren(...(Object.keys(LANES) as Lane[]).map((lane) => drawLane(lane, all.filter((note) => note.lane === lane))));
-  if (!typing) return;
-  const again = board.querySelector<HTMLInputElement>(`[data-id="${typing.id}"] [name="${typing.name}"]`);
-  if (!again) return;
-  again.value = typing.value;
-  again.focus();
-  again.setSelectionRange?.(typing.at, typing.at);
+  find('#state').dataset.state = state;
+  find('#state').textContent = client ? STATES[state] + (waiting > 0 ? `, ${count(waiting, 'change')} on the way` : '') : '';
+  const readable = client?.buckets(STREAM) ?? [];
+  if (readable.join() !== [...boards.options].map(({ value }) => value).join()) boards.replaceChildren(...readable.map((name) => new Option(name)));
+  boards.value = readable.includes(kept.board ?? '') ? kept.board! : (readable[0] ?? '');
+  find('#choose').hidden = readable.length < 2;
+  const shown = notes().filter(({ board }) => board === boards.value);
+  shown.sort((a, b) => a.position - b.position || (a.id < b.id ? -1 : 1));
+  for (const [id, { article }] of views) {
+    if (shown.some((note) => note.id === id)) continue;
+    article.remove();
+    views.delete(id);
+  }
+  for (const lane of ORDER) drawLane(lane, shown.filter((note) => note.lane === lane), readable.length > 0);
+  drawConflicts(conflicts.filter(({ number }) => number > (kept.dismissed ?? 0)), notes(), (id, fields) => change(id, fields));
 }
 
-function drawLane(lane: Lane, shown: Note[]): HTMLElement {
-  const add = element("button", { className: "quiet", textContent: "Add a note" });
+/** Nothing is moved that is where it should be, so that whoever types goes on. */
+function drawLane(lane: Lane, shown: Note[], hasBoard: boolean): void {
+  const { list, number, add } = lanes[lane];
+  number.textContent = String(shown.length);
+  add.disabled = !hasBoard;
+  for (const [at, note] of shown.entries()) {
+    const view = views.get(note.id) ?? makeView(note.id);
+    views.set(note.id, view);
+    view.show(note);
+    if (list.children[at] === view.article) continue;
+    const focused = view.article.contains(document.activeElement) ? (document.activeElement as HTMLElement) : undefined;
+    list.insertBefore(view.article, list.children[at] ?? null);
+    focused?.focus();
+  }
+}
+
+function makeLane(lane: Lane) {
+  const [number, list] = [element('span'), element('div', { className: 'list' })];
+  const add = element('button', { className: 'add', textContent: 'Add a note', type: 'button' });
   add.onclick = async () => {
     const id = crypto.randomUUID();
-    const last = Math.max(0, ...shown.map((note) => note.position));
-    await client?.change(STREAM, id, "insert", { id, board: "demo", lane, title: "", body: "", position: last + 1, edited_by: email() });
-    board.querySelector<HTMLInputElement>(`[data-id="${id}"] input`)?.focus();
+    const fields = { id, board: boards.value, lane, title: '', body: '', position: lastIn(lane) + 1, edited_by: account.claims!.email };
+    await client?.change(STREAM, id, 'insert', fields);
+    views.get(id)?.article.querySelector('input')?.focus();
   };
-  const made = element("section", { className: "lane" }, element("h2", {}, LANES[lane], element("span", { textContent: String(shown.length) })), ...shown.map(drawNote), add);
-  made.setAttribute("aria-label", LANES[lane]);
-  made.ondragover = (event) => {
+  const section = element('section', { className: 'lane', ariaLabel: LANES[lane] }, element('h2', {}, LANES[lane], number), list, add);
+  section.ondragover = (event) => event.preventDefault();
+  section.ondrop = (event) => {
     event.preventDefault();
-    made.classList.add("over");
+    const note = notes().find(({ id }) => id === event.dataTransfer?.getData('text/plain'));
+    if (note) move(note, lane);
   };
-  made.ondragleave = () => made.classList.remove("over");
-  made.ondrop = (event) => {
-    const note = notes().find(({ id }) => id === event.dataTransfer?.getData("text/plain"));
-    if (note && note.lane !== lane) change(note, { lane, position: Math.max(0, ...shown.map(({ position }) => position)) + 1 });
-  };
-  return made;
+  find('#lanes').append(section);
+  return { list, number, add };
 }
 
-function drawNote(note: Note): HTMLElement {
-  const title = element("input", { name: "title", value: note.title, placeholder: "Title", ariaLabel: "Title" });
-  const body = element("textarea", { name: "body", value: note.body, placeholder: "More", ariaLabel: "More", rows: 1 });
+function makeView(id: string) {
+  const title = element('input', { name: 'title', placeholder: 'Title', maxLength: 200, ariaLabel: 'Title' });
+  const body = element('textarea', { name: 'body', placeholder: 'Text', maxLength: 10_000, rows: 1, ariaLabel: 'Text' });
   for (const field of [title, body]) {
-    field.onchange = () => change(note, { [field.name]: field.value });
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const write = () => {
+      clearTimeout(timer);
+      const note = notes().find((other) => other.id === id);
+      if (note && note[field.name as 'title' | 'body'] !== field.value) change(id, { [field.name]: field.value });
+    };
+    field.oninput = () => {
+      clearTimeout(timer);
+      timer = setTimeout(write, TYPING_MS);
+    };
+    field.onchange = write;
   }
-  const order = Object.keys(LANES) as Lane[];
-  const next = order[order.indexOf(note.lane) + 1];
-  const move = element("button", { className: "quiet", textContent: next ? `${LANES[next]} →` : "", hidden: !next });
-  move.onclick = () => next && change(note, { lane: next });
-  const remove = element("button", { className: "quiet", textContent: "Delete" });
-  remove.onclick = () => void client?.change(STREAM, note.id, "delete");
-  const isPending = client?.changes.some(({ key }) => key === note.id);
-  const made = element("article", { className: `note${isPending ? " pending" : ""}`, draggable: true }, title, body, element("footer", {}, element("span", { textContent: note.edited_by }), element("span", {}, move, remove)));
-  made.dataset.id = note.id;
-  made.ondragstart = (event) => event.dataTransfer?.setData("text/plain", note.id);
-  return made;
+  const grip = element('span', { className: 'grip', draggable: true, title: 'Drag to another lane' });
+  const [by, back, forth] = [element('span', { className: 'by' }), element('button', { type: 'button' }), element('button', { type: 'button' })];
+  const remove = element('button', { type: 'button', textContent: '×', title: 'Delete', ariaLabel: 'Delete' });
+  remove.onclick = () => void client?.change(STREAM, id, 'delete');
+  const footer = element('footer', {}, by, back, forth, remove);
+  const article = element('article', { className: 'note' }, grip, title, body, footer);
+  article.dataset.id = id;
+  grip.ondragstart = (event) => {
+    event.dataTransfer?.setData('text/plain', id);
+    event.dataTransfer?.setDragImage(article, 10, 10);
+  };
+  const show = (note: Note) => {
+    for (const field of [title, body]) if (field !== document.activeElement) field.value = note[field.name as 'title' | 'body'];
+    const isWaiting = client?.changes.some(({ key }) => key === id) ?? false;
+    article.classList.toggle('waiting', isWaiting);
+    by.textContent = isWaiting ? 'on the way' : note.edited_by;
+    const at = ORDER.indexOf(note.lane);
+    for (const [button, lane, arrow] of [[back, ORDER[at - 1], '←'], [forth, ORDER[at + 1], '→']] as const) {
+      button.hidden = !lane;
+      if (!lane) continue;
+      button.textContent = arrow;
+      button.title = button.ariaLabel = `Move to ${LANES[lane]}`;
+      button.onclick = () => move(note, lane);
+    }
+  };
+  return { article, show };
 }
 
+const lastIn = (lane: Lane) => Math.max(0, ...notes().filter((note) => note.lane === lane).map(({ position }) => position));
+
+function move(note: Note, lane: Lane): void {
+  if (note.lane !== lane) change(note.id, { lane, position: lastIn(lane) + 1 });
+}
+
+function change(id: string, fields: Partial<Note>): void {
+  void client?.change(STREAM, id, 'update', { ...fields, edited_by: account.claims!.email });
+}
+
+boards.onchange = () => {
+  keep({ board: boards.value });
+  draw();
+};
+
+find('#dismiss').onclick = () => {
+  keep({ dismissed: conflicts.at(-1)?.number ?? 0 });
+  draw();
+};
+
+/** All of the boards that may be read. It is tried again with the next one. */
 async function listConflicts(): Promise<void> {
-  const answer = await fetch(`${url}/sync/conflicts`, { headers: { Authorization: `Bearer ${await token(false)}` } });
-  if (!answer.ok) return;
-  const { conflicts: listed } = (await answer.json()) as { conflicts: Conflict[] };
-  conflicts.hidden = listed.length === 0;
-  conflicts.querySelector("ol")!.replaceChildren(
-    ...listed.map((conflict) => {
-      const say = (fields: Fields | null) => (fields ? Object.entries(fields).filter(([name]) => ["title", "body", "lane"].includes(name)).map(([name, value]) => `${name}: ${value}`).join(", ") : "deleted");
-      const [sent, there] = [element("dl", {}, element("dt", { textContent: "sent" }), element("dd", { textContent: say(conflict.fields) })), element("dl", {}, element("dt", { textContent: "was there" }), element("dd", { textContent: say(conflict.document) }))];
-      const use = element("button", { className: "quiet", textContent: conflict.applied ? "Use what was there" : "Use what was sent" });
-      use.onclick = () => {
-        const note = notes().find(({ id }) => id === conflict.key);
-        const { title, body, lane } = (conflict.applied ? conflict.document : conflict.fields) as Partial<Note>;
-        if (note) change(note, JSON.parse(JSON.stringify({ title, body, lane })));
-      };
-      return element("li", {}, sent, there, use);
-    }),
-  );
+  const found: Conflict[] = [];
+  for (let after = kept.dismissed ?? 0, more = true; more; ) {
+    const headers = { Authorization: `Bearer ${await account.token(false).catch(() => '')}` };
+    const answer = await fetch(`${url}/sync/conflicts?after=${after}`, { headers }).catch(() => undefined);
+    if (!answer?.ok) return;
+    const page = (await answer.json()) as { conflicts: Conflict[]; upto: number; more: boolean };
+    found.push(...page.conflicts);
+    ({ upto: after, more } = page);
+  }
+  conflicts = found;
+  draw();
 }
 
-function toast(words: string): void {
-  const made = element("p", { textContent: words });
-  find("#toasts").append(made);
-  setTimeout(() => made.remove(), 12_000);
-}
-
-begin();
-draw();
+await begin();

@@ -102,6 +102,11 @@ export class SyncClient {
     await this.round;
   }
 
+  /** The buckets of a stream that may be read. */
+  buckets(stream: string): string[] {
+    return [...this.copies.values()].flatMap(({ of }) => (of.stream === stream ? of.bucket : [])).sort();
+  }
+
   /** The documents of a stream by their keys, with what was changed here on top. */
   documents(stream: string): Map<string, Fields> {
     const newest = new Map<string, Item>();

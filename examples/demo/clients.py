@@ -26,9 +26,10 @@ from layout import DOWNLOADS, Stack, lock  # noqa: E402
 
 
 def arguments() -> dict[str, str]:
-    """What the demo is told. DIRECT=1 means a stack of its own in which one process does all."""
+    """What the demo is told. DIRECT=1 and LIVE=1 mean a stack of its own in which one process does all."""
     given = dict(pair.split("=", 1) for pair in sys.argv[1:])
-    return {"STACK": "direct", "RUN": "direct"} | given if given.get("DIRECT") else given
+    own = next((name for name in ("live", "direct") if given.get(name.upper())), None)
+    return {"STACK": own, "RUN": "direct"} | given if own else given
 
 
 def stack_command(command: str) -> None:

@@ -1,7 +1,8 @@
 """The demo: real data goes from PostgreSQL to Elasticsearch, and stays in step. `make demo` is the front.
 
 It fails, with status 1, if what arrives is not what was written. With LATENCY=1 it also measures single changes, for a minute;
-with TARGETS=all it goes on with the streams of `studio.py`; with DIRECT=1 there is no queue, and nothing is deployed.
+with TARGETS=all it goes on with the streams of `studio.py`; with DIRECT=1 there is no queue, and nothing is deployed. With LIVE=1
+it is another demo, that of `live.py`.
 """
 
 import os
@@ -15,6 +16,7 @@ if sys.version_info < (3, 11):
     sys.exit("demo: this wants Python 3.11 or newer: apt-get install -y python3")
 
 from clients import Elasticsearch, Failure, Psql, Stack, arguments, literal, npm_package, require_npm, say, stack_command  # isort: skip
+import live  # isort: skip
 from choices import named_targets  # isort: skip
 from story import line, show_times, title, wait_for  # isort: skip
 from studio import Studio  # isort: skip
@@ -32,6 +34,9 @@ CHANGES = 50
 def main() -> None:
     """The story, from top to bottom."""
     told = arguments()
+    if told.get("LIVE"):
+        stack_command("up")
+        return live.show(Stack(told["STACK"]))
     targets = [name for name in named_targets(told) if name in ("clickhouse", "kafka")]
     require_npm([CITIES, COUNTRIES])
     stack_command("up")

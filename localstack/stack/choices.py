@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import board
 import chdb
 import clickhouse
 import cloud
@@ -55,7 +56,7 @@ def search_server(stack: Stack):
 def servers_of(stack: Stack) -> list:
     """All that the stack has, in an order in which each has what it needs from those before it."""
     queues = [] if stack.run == sluice.DIRECT else [cloud]
-    return [postgres, search_server(stack), *targets(stack), *queues, *([sluice] if stack.run else [])]
+    return [postgres, search_server(stack), *targets(stack), *queues, *([sluice] if stack.run else []), *([board] if stack.facts.get("live") else [])]
 
 
 def named_targets(arguments: dict[str, str]) -> list[str]:
@@ -87,6 +88,8 @@ def made(arguments: dict[str, str]) -> Iterator[Stack]:
     require_search(arguments)
     if arguments.get("RUN", "") not in ("", sluice.DIRECT, sluice.QUEUE):
         raise Failure("RUN is direct or queue: how the process `sluice` runs. Without it the functions are deployed into LocalStack")
+    if arguments.get("LIVE", "") not in ("", "1"):
+        raise Failure("LIVE=1 has live sync, and the board of examples/board; without it there is neither")
     with lock(stack.folder, f"the stack `{stack.name}`"):
         stack = Stack(stack.name)  # another command may have made it while this one waited
         is_new = not stack.exists
@@ -134,6 +137,8 @@ def _check(stack: Stack) -> None:
     given = {argument: stack.facts[fact] for argument, (fact, _) in CHOICES.items() if fact in GIVEN and stack.facts.get(fact)}
     if stack.search == opensearch.NAME and (other := next((it for it in ("DOCKER", "USE_ELASTICSEARCH") if stack.facts[CHOICES[it][0]]), "")):
         raise Failure(f"SEARCH=opensearch is for stacks that start their own server, without Docker: leave it out, or {other}")
+    if stack.facts["live"] and not stack.run:
+        raise Failure("LIVE=1 is for stacks in which one process does all: say RUN=direct, too")
     if stack.facts["docker"]:
         if given:
             raise Failure(f"DOCKER=1 has servers of its own, so leave out {', '.join(given)}, or DOCKER=1")

@@ -1,10 +1,10 @@
-"""npm, and what it builds: the admin function's dashboard."""
+"""npm, and what it builds: the admin function's dashboard, and the board of the examples by the same compiler."""
 
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import packages
@@ -12,6 +12,7 @@ from console import Failure, run, timed
 from layout import CACHE, REPOSITORY, lock
 
 DASHBOARD = REPOSITORY / "functions" / "admin" / "dashboard"
+BOARD = REPOSITORY / "examples" / "board"
 OLDEST_NODE = (20, 19)  # what Vite runs on
 WHEEL = Path(__file__).with_name("node.txt")
 
@@ -30,8 +31,14 @@ def env() -> dict[str, str]:
 def _has_node() -> bool:
     if not (shutil.which("node") and shutil.which("npm")):
         return False
-    says = subprocess.run(["node", "--version"], capture_output=True, text=True).stdout
-    return tuple(map(int, re.findall(r"\d+", says)[:2])) >= OLDEST_NODE
+    return node_version(os.environ) >= OLDEST_NODE
+
+
+def node_version(environment: Mapping[str, str] | None = None) -> tuple[int, ...]:
+    """The major and the minor one, of the Node that `env` gives, or that is in this environment."""
+    path = (env() if environment is None else environment).get("PATH")
+    says = subprocess.run([shutil.which("node", path=path), "--version"], capture_output=True, text=True).stdout
+    return tuple(map(int, re.findall(r"\d+", says)[:2]))
 
 
 def _install_node() -> None:
@@ -61,17 +68,27 @@ def build() -> None:
     install()
     built = DASHBOARD / "dist" / "index.html"
     with lock(CACHE / "npm", "building the dashboard"):
-        if not built.exists() or built.stat().st_mtime < max(path.stat().st_mtime for path in _sources()):
+        if not built.exists() or built.stat().st_mtime < max(path.stat().st_mtime for path in _sources(DASHBOARD)):
             _run("building its page", "run", "build")
+
+
+def build_board() -> None:
+    """Makes the board's `dist` what the sources say: its scripts, the client of live sync among them, and the client's tests."""
+    install()
+    built = BOARD / "dist" / "board.js"
+    with lock(CACHE / "npm", "building the board"):
+        if not built.exists() or built.stat().st_mtime < max(path.stat().st_mtime for path in _sources(BOARD)):
+            command = ["node", DASHBOARD / "node_modules" / "typescript" / "bin" / "tsc", "--project", BOARD]
+            run("board", "compiling its scripts", command, CACHE / "board.log", lines=60, cwd=BOARD, env=os.environ | env())
 
 
 def _run(words: str, *arguments: str) -> None:
     run("dashboard", words, ["npm", *arguments], CACHE / "npm.log", lines=60, cwd=DASHBOARD, env=os.environ | env())
 
 
-def _sources() -> Iterator[Path]:
+def _sources(place: Path) -> Iterator[Path]:
     """Files, and folders too: they are younger when a file has left them."""
-    for folder, folders, files in os.walk(DASHBOARD):
+    for folder, folders, files in os.walk(place):
         folders[:] = [name for name in folders if name not in ("node_modules", "dist")]
         yield Path(folder)
         yield from (Path(folder, name) for name in files)

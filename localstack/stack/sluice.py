@@ -19,7 +19,7 @@ from console import Failure, timed
 from layout import BOARD_PORT, SLUICE_HEALTH_PORT, SLUICE_PORT, SLUICE_SYNC_PORT, TARGET, Stack
 
 NAME = image.BINARY
-PORTS = {"Sluice": SLUICE_PORT, "Sluice (health)": SLUICE_HEALTH_PORT}
+PORTS = {"Sluice": SLUICE_PORT, "Sluice (health)": SLUICE_HEALTH_PORT, "Sluice (live sync)": SLUICE_SYNC_PORT}
 DIRECT, QUEUE = "direct", "queue"
 BINARY = TARGET / "debug" / NAME
 # By the variable with its URL, each queue as the template makes it.

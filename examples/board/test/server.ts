@@ -151,7 +151,7 @@ export class Server {
       return document ? { ...of, op: 'upsert', checksum, document } : { ...of, op: 'delete' };
     });
     const buckets = listed.map(([bucket, copy]) => {
-      const checksum = copy.checksum() + (bucket === this.broken ? 1 : 0);
+      const checksum = copy.checksum() + (bucket === this.broken ? 7 : 0);
       return { stream: STREAM, bucket, seq: copy.seq, count: copy.live().length, checksum };
     });
     const text = JSON.stringify({ changes, upto: more ? page.at(-1)!.item.seq : this.head, more, ...(more ? {} : { buckets }) });

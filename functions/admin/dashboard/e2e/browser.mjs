@@ -38,9 +38,9 @@ export function launch() {
 /**
  * A page of its own, and what went wrong on it: errors in the console, exceptions, and what its policy has refused.
  * @param {import('playwright-core').Browser} browser
- * @param {{ colorScheme?: 'light' | 'dark', width?: number }} [look]
+ * @param {{ colorScheme?: 'light' | 'dark', width?: number, url?: string }} [look]
  */
-export async function open(browser, { colorScheme = 'light', width = 1360 } = {}) {
+export async function open(browser, { colorScheme = 'light', width = 1360, url = required('ADMIN_URL') } = {}) {
   const context = await browser.newContext({
     colorScheme,
     // A colour that is still on its way is no colour to judge.
@@ -59,7 +59,7 @@ export async function open(browser, { colorScheme = 'light', width = 1360 } = {}
       Reflect.get(window, 'refused')(`${event.violatedDirective} refused ${event.blockedURI}`);
     });
   });
-  await page.goto(required('ADMIN_URL'));
+  await page.goto(url);
   return { page, faults };
 }
 
