@@ -68,11 +68,12 @@ login.onsubmit = async (event) => {
 find('#logout').onclick = async () => {
   const left = client?.changes.length ?? 0;
   if (left > 0 && !confirm(`${count(left, 'change')} did not reach the server, and will be lost. Log out?`)) return;
-  const gone = store;
-  await end('');
-  await gone?.delete();
+  await client?.stop();
+  client = undefined;
+  await store?.delete();
   keep({ isOffline: false });
-  await account.logout().catch(() => {}); // the tokens are forgotten here in any case
+  account.logout().catch(() => {}); // the tokens are forgotten here in any case
+  await end('');
 };
 
 async function begin(): Promise<void> {
@@ -206,8 +207,18 @@ function makeView(id: string) {
     event.dataTransfer?.setData('text/plain', id);
     event.dataTransfer?.setDragImage(article, 10, 10);
   };
+  /** Where a field has something else, it is being typed. */
+  const shown = new Map<HTMLElement, string>([[title, ''], [body, '']]);
   const show = (note: Note) => {
-    for (const field of [title, body]) if (field !== document.activeElement) field.value = note[field.name as 'title' | 'body'];
+    for (const field of [title, body]) {
+      const value = note[field.name as 'title' | 'body'];
+      if (field.value !== value && field.value === shown.get(field)) {
+        const { selectionStart, selectionEnd } = field;
+        field.value = value;
+        if (field === document.activeElement) field.setSelectionRange(selectionStart, selectionEnd);
+      }
+      shown.set(field, value);
+    }
     const isWaiting = client?.changes.some(({ key }) => key === id) ?? false;
     article.classList.toggle('waiting', isWaiting);
     by.textContent = isWaiting ? 'on the way' : note.edited_by;

@@ -6,6 +6,7 @@
 import { createInterface } from 'node:readline';
 import { Account } from './account.js';
 import { SyncClient } from './sync-client.js';
+import { Refused } from './sync-http.js';
 import type { Change } from './sync-store.js';
 
 type Command = { client: string; do: 'login' | 'online' | 'offline' | 'change' } & Pick<Change, 'key' | 'op' | 'fields'> & { email: string; password: string };
@@ -18,8 +19,13 @@ const say = (client: string, event: string, more: object = {}) => console.log(JS
 
 async function login({ client, email, password }: Command): Promise<void> {
   const account = new Account({ url });
-  await account.register(email, password);
-  await account.login(email, password);
+  try {
+    await account.login(email, password);
+  } catch (error) {
+    if (!(error instanceof Refused && error.status === 401)) throw error;
+    await account.register(email, password); // registrations are counted
+    await account.login(email, password);
+  }
   const answered = new Set<string>();
   const sync: SyncClient = await SyncClient.open({
     url,

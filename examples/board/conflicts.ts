@@ -7,6 +7,7 @@ import type { Fields } from './sync-store.js';
 export type Conflict = { number: number; key: string; applied: boolean; fields: Fields | null; document: Fields | null };
 
 const SHOWN = ['title', 'body', 'lane'];
+const WORDS: Record<string, string> = { body: 'text', todo: 'To do', doing: 'Doing', done: 'Done' };
 
 export function drawConflicts(conflicts: Conflict[], notes: { id: string }[], use: (key: string, fields: Fields) => void): void {
   const section = find('#conflicts');
@@ -20,19 +21,21 @@ export function drawConflicts(conflicts: Conflict[], notes: { id: string }[], us
   }
 }
 
+const say = (name: string, value: unknown) => (name === 'lane' ? WORDS[String(value)] : String(value ?? '')) || '–';
+
 function drawConflict({ key, applied, fields, document }: Conflict, use: (key: string, fields: Fields) => void): HTMLElement {
   // What was sent has the fields that were to change: the same ones of what was there are what it is about.
   const names = SHOWN.filter((name) => fields === null || name in fields);
   const side = (from: Fields | null, label: string, isWritten: boolean) =>
     element('div', { className: isWritten ? 'side written' : 'side' },
       element('h3', {}, label, isWritten ? element('span', { className: 'badge', textContent: 'written' }) : ''),
-      ...(from ? names.map((name) => element('p', {}, element('span', { textContent: name }), String(from[name] || '–'))) : [element('p', { textContent: 'deleted' })]));
+      ...(from ? names.map((name) => element('p', {}, element('span', { textContent: WORDS[name] ?? name }), say(name, from[name]))) : [element('p', { textContent: 'deleted' })]));
   const other = applied ? document : fields;
   const button = element('button', { type: 'button', textContent: applied ? 'Use what was there' : 'Use what was sent' });
   button.onclick = () => other && use(key, Object.fromEntries(names.map((name) => [name, other[name]])));
   button.hidden = !other;
-  const by = (from: Fields | null) => (from?.edited_by ? ` by ${from.edited_by}` : '');
-  const item = element('li', {}, side(fields, `Sent${by(fields)}`, applied), side(document, `There${by(document)}`, !applied), button);
+  const by = (from: Fields | null) => (from?.edited_by ? `, by ${from.edited_by}` : '');
+  const item = element('li', {}, side(fields, `Sent${by(fields)}`, applied), side(document, `Was there${by(document)}`, !applied), button);
   item.dataset.key = key;
   return item;
 }
