@@ -16,11 +16,11 @@ help: ## Show this
 	@echo "  Arguments: STACK=name (its own folder and ports), SEARCH=opensearch (in Elasticsearch's place), ELASTICSEARCH_VERSION=8|9,"
 	@echo "  POSTGRES_BIN=/usr/lib/postgresql/15/bin, USE_DATABASE=postgres://user:password@host/db, DOCKER=1,"
 	@echo "  USE_ELASTICSEARCH=http://host:9200 (or an OpenSearch),"
-	@echo "  RUN=direct|queue (one process in place of the deployed functions; direct: without LocalStack),"
+	@echo "  RUN=direct|queue (one process in place of the deployed functions; direct: without LocalStack), LIVE=1 (with it: live sync, and its board),"
 	@echo "  TARGETS=clickhouse,kafka,chdb,mongodb (any of them, beside the other servers; all: the first two), or servers of yours:"
 	@echo "  USE_CLICKHOUSE=http://user:password@host:8123/db, USE_KAFKA=host:9092"
 ##
-demo: ## Show the main job on real data; with LATENCY=1 measure single changes, too, for a minute; with TARGETS=all go on to ClickHouse and Kafka; with DIRECT=1 without a queue
+demo: ## Show the main job on real data; with LATENCY=1 measure single changes, too, for a minute; with TARGETS=all go on to ClickHouse and Kafka; with DIRECT=1 without a queue; with LIVE=1 show live sync instead: a board that several people edit
 	@python3 -B examples/demo/demo.py $(given)
 test: ## Run every test, in stacks of their own
 	$(stack)
@@ -80,7 +80,7 @@ trial: ## Try a release in an AWS account, and delete all of it: make trial REGI
 	$(stack)
 redeploy: ## Replace one function's code: make redeploy FUNCTION=indexer; in a stack of RUN, the process
 	$(stack)
-dashboard: ## Build the dashboard's page, and check its types
+dashboard: ## Build the dashboard's page and the board's, and check their types
 	$(stack)
 migrate: ## Run the migrations and make the indexes
 	$(stack)

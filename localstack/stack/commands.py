@@ -10,6 +10,7 @@ from pathlib import Path
 from signal import Signals
 
 import artifacts
+import board
 import cloud
 import docker
 import env_local
@@ -106,6 +107,8 @@ def up(arguments: dict[str, str]) -> None:
     say_times()
     say("ready", f"psql: make psql{stack.argument}   shell: eval \"$(make env{stack.argument})\"")
     functions.announce(stack, admin_url(stack))
+    if board in servers_of(stack):
+        say("board", f"{board.url(stack)}   make demo{stack.argument} LIVE=1 defines it")
 
 
 def down(arguments: dict[str, str]) -> None:
@@ -407,8 +410,9 @@ def redeploy(arguments: dict[str, str]) -> None:
 
 
 def dashboard(arguments: dict[str, str]) -> None:
-    """The dashboard's page alone."""
+    """The dashboard's page, and that of the board, alone."""
     npm.build()
+    npm.build_board()
 
 
 def init(arguments: dict[str, str]) -> None:

@@ -1,5 +1,6 @@
 """What `make env` prints: the addresses and the test credentials of a stack."""
 
+import board
 import cloud
 import functions
 import postgres
@@ -39,6 +40,8 @@ def of(stack: Stack) -> dict[str, str]:
         found |= target.client_env(stack)
     if not stack.facts.get("docker"):
         found["POSTGRES_BIN"] = str(postgres.install(stack))
+    if stack.facts.get("live"):
+        found |= {"SYNC_URL": sluice.sync_url(stack), "BOARD_URL": board.url(stack)}
     if stack.run != sluice.DIRECT:
         found |= cloud.client_env(stack)
     return found | (sluice.client_env(stack) if stack.run else _deployed(stack))

@@ -67,6 +67,8 @@ def test(arguments: dict[str, str]) -> None:
     targets = Program("the targets", [packages.PYTHON, "-B", "localstack/tests/test_targets.py"])
     env_local = Program("what .env.local says", [packages.PYTHON, "-B", "localstack/tests/test_env_local.py"])
     studio = Program("what the demo compares", [packages.PYTHON, "-B", "examples/demo/test_studio.py"])
+    npm.build_board()
+    client = Program("the client of live sync", ["node", "--test", *sorted((npm.BOARD / "dist" / "test").glob("*.test.js"))], npm.BOARD, npm.env())
     infra = Program("infra", [packages.PYTHON, "-B", "-m", "unittest", "discover", "-s", "infra"])
     pages = Program("the pages", [packages.PYTHON, "-B", "docs/check-commands", "run"])  # in a PostgreSQL of its own
     # What the README has a newcomer type first, with all that it can show. The stack is there already.
@@ -82,7 +84,7 @@ def test(arguments: dict[str, str]) -> None:
         start_servers(stack, [postgres])
     on_oldest = replace(log, name=f"{log.name} on {oldest.parent.name}", env={"DATABASE_URL": stack.database_url})
     # They want servers alone, so whichever stack has time takes the next. The long ones are first.
-    rest = deque([on_oldest, log, simulation, *rust.values(), pages, processes, targets, env_local, studio])
+    rest = deque([on_oldest, log, simulation, *rust.values(), pages, processes, targets, env_local, studio, client])
 
     def in_first() -> None:
         attempt(chain(deployed, dashboard_tests(env, chromium), [demo], taken(rest)), env, failed)
@@ -94,6 +96,7 @@ def test(arguments: dict[str, str]) -> None:
 
     def in_others() -> None:
         in_one_process("test-direct", [end_to_end], arguments | {"RUN": sluice.DIRECT, "TARGETS": "all"}, failed)
+        live_sync("test-direct", chromium, arguments | {"RUN": sluice.DIRECT, "TARGETS": "all", "LIVE": "1"}, failed)
         down({"STACK": "test-direct"})
         chosen = {"RUN": sluice.DIRECT, "TARGETS": "", "SEARCH": opensearch.NAME}
         in_one_process("test-opensearch", on_opensearch, arguments | chosen, failed)
@@ -169,6 +172,15 @@ def in_one_process(stack: str, programs: Iterable[Program], arguments: dict[str,
     told = [replace(one, name=f"{one.name} in {stack}", command=[*one.command, *without(arguments)]) for one in programs]
     if attempt([Program(f"stack {stack}", ["localstack/stack/run", "up", *chosen])], dict(os.environ), failed):
         attempt(told, stack_environment(stack), failed)
+
+
+def live_sync(stack: str, chromium: str, arguments: dict[str, str], failed: list[str]) -> None:
+    """Its demo, which defines the board, then the board in a browser, in a stack of one process."""
+    chosen = [f"{name}={value}" for name, value in (arguments | {"STACK": stack}).items()]
+    demo = Program("the demo of live sync", [sys.executable, "-B", "examples/demo/demo.py", *chosen])
+    page = Program("the board", ["node", "--test", "e2e/board.test.mjs"], npm.BOARD, npm.env() | {"CHROMIUM": chromium})
+    if attempt([demo], dict(os.environ), failed):
+        attempt([page], stack_environment(stack), failed)
 
 
 def soak(arguments: dict[str, str]) -> None:
