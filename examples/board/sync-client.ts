@@ -131,9 +131,10 @@ export class SyncClient {
     } else if (isOpen && op === 'delete' && last.op === 'insert') {
       this.remove(last);
     } else {
-      const item = op === 'insert' ? undefined : this.find(stream, key);
-      const change = { id: crypto.randomUUID(), stream, key, op, fields, base: item?.seq, seen: item?.document };
-      this.changes = [...this.changes, change];
+      // What is seen is what lies on top, and not an item that was pulled below it.
+      const basis = last ?? { base: this.find(stream, key)?.seq };
+      const [base, seen] = op === 'insert' ? [] : [basis.base, this.documents(stream).get(key)];
+      this.changes = [...this.changes, { id: crypto.randomUUID(), stream, key, op, fields, base, seen }];
     }
     this.options.onChange?.();
     await this.save();
@@ -237,9 +238,8 @@ export class SyncClient {
     const next = this.changes.find((change) => documentOf(change) === documentOf(done));
     if (!next || next.op === 'insert') return;
     const now = this.find(done.stream, done.key);
-    const seen: Fields = { ...next.seen, ...done.fields };
-    const isSame = (field: string) => JSON.stringify(now?.document[field]) === JSON.stringify(seen[field]);
-    if (now && Object.keys(next.fields ?? seen).every(isSame)) Object.assign(next, { base: now.seq, seen: now.document });
+    const isSame = (field: string) => JSON.stringify(now?.document[field]) === JSON.stringify(next.seen?.[field]);
+    if (now && Object.keys(next.fields ?? done.fields ?? {}).every(isSame)) next.base = now.seq;
     else next.base ??= 0; // it saw nothing of what is there
   }
 

@@ -14,9 +14,9 @@ export interface Change {
   key: string;
   op: 'insert' | 'update' | 'delete';
   fields?: Fields | undefined;
-  /** The seq of the item that whoever made it saw. */
+  /** The seq of the item below what whoever made it saw. */
   base?: number | undefined;
-  /** That item's document. */
+  /** The document that they saw. */
   seen?: Fields | undefined;
   /** It may have reached the server: from then on it stays as it is. */
   isSent?: boolean | undefined;

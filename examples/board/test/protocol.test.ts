@@ -141,3 +141,35 @@ test('a change that cannot be read stops no other', async () => {
     assert.deepEqual(taken.sort(), ['a', 'b', 'c']);
   });
 });
+
+test('a change is based on what was below it, and not on what others wrote meanwhile', async () => {
+  const world = quiet();
+  await world.within(async () => {
+    const item = (seq: number, title: string) => ({ stream: 'notes', bucket: 'one', key: 'a', seq, checksum: seq, document: { title } });
+    const sent: object[] = [];
+    let there = item(1, 'first');
+    let readable = false;
+    const { client, asked } = await connected(world, (request, init) => {
+      const { stream, bucket, ...line } = there;
+      const buckets = [{ stream, bucket, seq: there.seq, count: 1, checksum: there.checksum }];
+      if (request.startsWith('GET /sync/snapshot')) return new Response(`{"seq":1}\n${JSON.stringify(line)}\n{"items":1}\n`);
+      if (request.startsWith('GET /sync/status')) return Response.json({ readable });
+      if (request.startsWith('GET /sync')) {
+        const changes = request.endsWith(`after=${there.seq}`) ? [] : [{ ...there, op: 'upsert' }];
+        return Response.json({ changes: request.includes('after') ? changes : [], upto: there.seq, more: false, buckets });
+      }
+      const { changes } = JSON.parse(String(init.body)) as { changes: { id: string; fields: object; base: number }[] };
+      sent.push(...changes.map(({ fields, base }) => ({ fields, base })));
+      return Response.json({ results: changes.map(({ id }) => ({ id, result: 'applied' })), snapshot: `${sent.length}:` });
+    });
+    await client.change('notes', 'a', 'update', { title: 'mine' });
+    await until(world, () => sent.length === 1);
+    there = item(3, 'theirs'); // behind mine
+    await until(world, () => asked.at(-1)!.endsWith('after=3'));
+    assert.deepEqual(client.documents('notes').get('a'), { title: 'mine' });
+    await client.change('notes', 'a', 'update', { title: 'mine again' });
+    readable = true;
+    await until(world, () => sent.length === 2);
+    assert.deepEqual(sent[1], { fields: { title: 'mine again' }, base: 1 });
+  });
+});

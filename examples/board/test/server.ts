@@ -53,6 +53,8 @@ export class Server {
   private head = 0;
   private committed = 0;
   private log: { key: string; at: number }[] = [];
+  /** By key and seq, the version of an item. */
+  private readonly versions = new Map<string, number>();
   private readonly answered = new Map<string, boolean>();
 
   constructor(private readonly world: World, private readonly isLastToWin: boolean) {}
@@ -90,6 +92,7 @@ export class Server {
       const seq = ++this.head;
       copy.items.set(first.key, { seq, checksum: hash(first.key + JSON.stringify(after)), document: after });
       copy.seq = seq;
+      if (document) this.versions.set(`${first.key} ${seq}`, Number(document.v));
       this.onChange(bucket, seq);
     }
   }
@@ -206,7 +209,8 @@ export class Server {
     const isNothing = op === 'delete' && !there;
     const isCurrent =
       isNothing || (op === 'insert' ? !there || !isReadable : JSON.stringify(item?.document) === JSON.stringify(this.documentOf(key)) && Boolean(there));
-    if (!isCurrent && item?.document) this.requireOther(asker, key, Number(item.document.v));
+    const based = this.versions.get(`${key} ${base}`);
+    if (!isCurrent && based !== undefined) this.requireOther(asker, key, based);
     if (isCurrent && op === 'update') for (const field of Object.keys(change.fields!)) this.onOverwrite(asker, id, field, there!.fields[field]);
     let applied = isNothing;
     if (!applied && (isCurrent || this.isLastToWin)) applied = this.write(asker, change, there, readable);

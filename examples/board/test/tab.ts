@@ -222,8 +222,9 @@ export class Tab {
     const [name, item] = this.world.pick([...this.disk.items]) ?? [];
     if (!name || !item) return;
     this.isSpoilt = true;
-    const kind = this.world.pick(['lost', 'other', 'newer']);
+    const kind = this.world.pick(['lost', 'more', 'other', 'newer']);
     if (kind === 'lost') this.disk.items.delete(name);
+    else if (kind === 'more') this.disk.items.set(JSON.stringify([item.bucket, 'z']), { ...item, key: 'z' });
     else if (kind === 'other') this.disk.items.set(name, { ...item, checksum: (item.checksum + 1) % 2 ** 32 });
     else this.disk.items.set(name, { ...item, seq: 2 ** 50, checksum: (item.checksum + 1) % 2 ** 32 });
   }
