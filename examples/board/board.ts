@@ -128,7 +128,7 @@ function draw(): void {
   const state = client?.state ?? 'offline';
   const waiting = client?.changes.length ?? 0;
   find('#state').dataset.state = state;
-  find('#state').textContent = client ? STATES[state] + (waiting > 0 ? `, ${count(waiting, 'change')} on the way` : '') : '';
+  find('#state').textContent = client ? STATES[state] + (waiting > 0 ? `, ${count(waiting, 'change')} waiting` : '') : '';
   const readable = client?.buckets(STREAM) ?? [];
   if (readable.join() !== [...boards.options].map(({ value }) => value).join()) boards.replaceChildren(...readable.map((name) => new Option(name)));
   boards.value = readable.includes(kept.board ?? '') ? kept.board! : (readable[0] ?? '');
@@ -221,7 +221,7 @@ function makeView(id: string) {
     }
     const isWaiting = client?.changes.some(({ key }) => key === id) ?? false;
     article.classList.toggle('waiting', isWaiting);
-    by.textContent = isWaiting ? 'on the way' : note.edited_by;
+    by.textContent = isWaiting ? 'waiting' : note.edited_by;
     const at = ORDER.indexOf(note.lane);
     for (const [button, lane, arrow] of [[back, ORDER[at - 1], '←'], [forth, ORDER[at + 1], '→']] as const) {
       button.hidden = !lane;

@@ -19,6 +19,7 @@ from story import STALL_S, line, show_times, title  # isort: skip
 STREAM = "board_notes"
 # Who is a member of which board. They are accounts of this stack alone.
 MEMBERS = {"ada": "red", "ben": "red", "cleo": "blue"}
+PACE_S = 1.2  # clients are told of a board once a second at most: what follows is to be the first for a while
 PASSWORD = "a-password-for-the-demo"
 
 
@@ -129,12 +130,14 @@ def show(stack: Stack) -> None:
 def show_steps(owner: Psql, they: Clients, key: str) -> tuple[float, float]:
     """One writes, another sees it: by a client, and in PostgreSQL. Milliseconds from the answer, and from the commit."""
     title("Ada writes, Ben sees it")
+    time.sleep(PACE_S)
     note = {"id": key, "board": "red", "lane": "todo", "title": "Write the minutes", "body": "", "position": 1, "edited_by": "ada@example.com"}
     they.tell("ada", "change", key=key, op="insert", fields=note)
     answered = they.wait("the answer", lambda event: event["event"] == "answered" and event["client"] == "ada")["at"]
     seen = they.wait_for_note("ben", key, title="Write the minutes")["at"]
     line("ben", f"shows Ada's note {seen - answered:.0f} ms after her write was answered")
     they.wait_until_sent("ada")
+    time.sleep(PACE_S)
     owner.run(f"UPDATE board.note SET title = 'Write the minutes today' WHERE id = {literal(key)}")
     committed = time.time() * 1000
     seen_too = they.wait_for_note("ben", key, title="Write the minutes today")["at"]

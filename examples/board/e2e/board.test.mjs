@@ -91,7 +91,7 @@ test('who was offline has both sides of a conflict, and all are equal', async ()
   await ada.page.reload();
   await note(ada.page, `${title}, by Ada`);
   await note(ada.page, `${title}, the next`);
-  await ada.page.locator('#state').getByText('2 changes on the way').waitFor();
+  await ada.page.locator('#state').getByText('2 changes waiting').waitFor();
   await screenshot(ada.page, 'board-offline');
 
   await ada.page.getByLabel('Work offline').uncheck();
