@@ -9,6 +9,8 @@ import { type Batch, type Bucket, type Change, type Fields, type Item, MemorySto
 export interface Options {
   /** Where the paths of the protocol begin: `https://sync.example.com`. */
   url: string;
+  /** Where the WebSocket is, if that is elsewhere: `wss://…`. */
+  liveUrl?: string;
   /** A token of the caller; another one than before, if that was refused. */
   token(isRefused: boolean): Promise<string>;
   /** Without it, all is in memory. */
@@ -31,6 +33,7 @@ type Result = { id: string; result: 'applied' | 'conflict' | 'rejected' | 'repea
 
 const PULL_EVERY_MS = 30_000;
 const LOOK_EVERY_MS = 1_000; // for what was written here
+const HELLO_EVERY_MS = 540_000; // a gateway ends a connection on which nothing is said for ten minutes
 const LONGEST_PAUSE_MS = 30_000;
 const TIMEOUT_MS = 30_000;
 const SNAPSHOT_TIMEOUT_MS = 600_000;
@@ -67,6 +70,7 @@ export class SyncClient {
   private timer: ReturnType<typeof setTimeout> | undefined;
   private socket: WebSocket | undefined;
   private socketToken: string | undefined;
+  private helloAt = 0;
   private disconnects = 0;
   private reconnect: ReturnType<typeof setTimeout> | undefined;
 
@@ -356,10 +360,9 @@ export class SyncClient {
 
   /** Pokes say when to pull, and nothing depends on them. */
   private connect(isRefused: boolean): void {
-    const { url, WebSocket = globalThis.WebSocket } = this.options;
+    const { url, liveUrl = `${url.replace(/^http/, 'ws')}/sync/live`, WebSocket = globalThis.WebSocket } = this.options;
     if (!WebSocket) return;
-    const socket = new WebSocket(`${url.replace(/^http/, 'ws')}/sync/live`);
-    this.socket = socket;
+    const socket = (this.socket = new WebSocket(liveUrl));
     socket.onopen = async () => {
       await this.renewSocket(isRefused).catch(() => socket.close());
       this.sync();
@@ -377,14 +380,15 @@ export class SyncClient {
     };
   }
 
-  /** The server closes a connection whose token has ended, unless it is told another one before. */
+  /** The server closes a connection whose token has ended, unless it is told another one before. Told the same again, it goes on. */
   private async renewSocket(isRefused = false): Promise<void> {
     const socket = this.socket;
     if (socket?.readyState !== 1) return;
     const token = await this.options.token(isRefused);
-    if (token === this.socketToken || socket !== this.socket || socket.readyState !== 1) return;
+    const isTold = token === this.socketToken && Date.now() < this.helloAt + HELLO_EVERY_MS;
+    if (isTold || socket !== this.socket || socket.readyState !== 1) return;
     socket.send(JSON.stringify({ token }));
-    this.socketToken = token;
+    [this.socketToken, this.helloAt] = [token, Date.now()];
   }
 
   private tell(state: SyncClient['state']): void {

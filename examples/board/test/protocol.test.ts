@@ -81,6 +81,15 @@ test('a token that was renewed is told to the socket, once', async () => {
   });
 });
 
+test('a connection on which nothing is said for long is told the same token again', async () => {
+  const world = quiet();
+  await world.within(async () => {
+    const { sockets } = await connected(world, () => undefined);
+    await until(world, () => sockets[0]!.sent.length === 2);
+    assert.deepEqual(sockets.map(({ sent }) => sent), [['{"token":"token"}', '{"token":"token"}']]);
+  });
+});
+
 test('a connection that was refused is made with another token, and one that the client is to blame for not at all', async () => {
   const world = quiet();
   await world.within(async () => {

@@ -1,6 +1,6 @@
 /** Chance, by a seed: it decides which of the things that are under way happens next, and what goes wrong. Time goes on by timers alone. */
 
-const globals = { setTimeout, clearTimeout, random: Math.random, timeout: AbortSignal.timeout };
+const globals = { setTimeout, clearTimeout, random: Math.random, now: Date.now, timeout: AbortSignal.timeout };
 
 export class World {
   /** Milliseconds. */
@@ -78,12 +78,14 @@ export class World {
       },
     });
     Math.random = this.random;
+    Date.now = () => this.now;
     AbortSignal.timeout = () => new AbortController().signal;
     try {
       return await run();
     } finally {
       Object.assign(globalThis, { setTimeout: globals.setTimeout, clearTimeout: globals.clearTimeout });
       Math.random = globals.random;
+      Date.now = globals.now;
       AbortSignal.timeout = globals.timeout;
     }
   }
