@@ -4,7 +4,7 @@ use database::generations::{Generation, State};
 use database::streams::{self, Live};
 use database::subscriptions::ELASTICSEARCH;
 use search::request::{self, answer, find};
-use search::{Server, names};
+use search::{Engine, Server, names};
 use serde_json::{Map, Value, json};
 use tokio_postgres::Client;
 
@@ -15,6 +15,10 @@ use crate::{error, mapping};
 
 /// Elasticsearch forgets the version of a deleted document after this time; until then it refuses what is older.
 const GC_DELETES: (&str, &str) = ("index.gc_deletes", "1h");
+
+/// From 9.2 on Elasticsearch leaves vectors out of the documents that it gives, unless the index says otherwise: nobody could compare them
+/// with the source then, or copy them into the next generation.
+const WITHOUT_VECTORS: &str = "index.mapping.exclude_source_vectors";
 
 /// Why a stream has no index with its mapping. Each text ends the sentence "stream x: …".
 #[derive(Debug, thiserror::Error)]
@@ -178,9 +182,22 @@ async fn make(
     aliases: Value,
 ) -> Result<(), Error> {
     elasticsearch.allow_creation(&mut settings);
-    let body = json!({"mappings": mappings(stream), "settings": settings, "aliases": aliases});
-    let sent = elasticsearch.put([index]).json(&body).send().await;
-    match answer(sent, format!("creating the index {index}")).await {
+    let keeps_vectors = elasticsearch.engine() == Engine::Elasticsearch && settings.get(WITHOUT_VECTORS).is_none();
+    if keeps_vectors {
+        settings[WITHOUT_VECTORS] = json!(false);
+    }
+    let mut body = json!({"mappings": mappings(stream), "settings": settings, "aliases": aliases});
+    let put = async |body: &Value| {
+        answer(elasticsearch.put([index]).json(body).send().await, format!("creating the index {index}")).await
+    };
+    let mut made = put(&body).await;
+    let unknown = format!("unknown setting [{WITHOUT_VECTORS}]");
+    // One that does not know it gives them.
+    if keeps_vectors && made.as_ref().is_err_and(|error| error.to_string().contains(&unknown)) {
+        body["settings"].as_object_mut().map(|settings| settings.remove(WITHOUT_VECTORS));
+        made = put(&body).await;
+    }
+    match made {
         // Somebody else's template goes before Sluice's.
         Err(error @ request::Error::Refused { .. }) if error.to_string().contains("creates data streams only") => {
             Err(Error::DataStream(error))
