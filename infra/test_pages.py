@@ -8,7 +8,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("examples/**/*.md"), *REPOSITORY.glob("benches/*.md")]
 PROGRAMS = {
-    "aws", "admin", "cargo", "createdb", "cd", "curl", "docker", "done", "echo", "eval", "export", "for", "git", "jq", "kubectl", "log", "make", "openssl", "output", "pg_dump",
+    "aws", "admin", "cargo", "createdb", "cd", "curl", "docker", "done", "echo", "eval", "export", "for", "git", "jq", "kubectl", "log", "make", "node", "openssl", "output", "pg_dump",
     "pg_restore", "promtool", "psql", "skopeo", "sleep", "sluice", "sudo", "python3", "tee",
 }  # fmt: skip
 
