@@ -138,7 +138,7 @@ def _check(stack: Stack) -> None:
     given = {argument: stack.facts[fact] for argument, (fact, _) in CHOICES.items() if fact in GIVEN and stack.facts.get(fact)}
     if stack.search == opensearch.NAME and (other := next((it for it in ("DOCKER", "USE_ELASTICSEARCH") if stack.facts[CHOICES[it][0]]), "")):
         raise Failure(f"SEARCH=opensearch is for stacks that start their own server, without Docker: leave it out, or {other}")
-    if stack.facts["live"] and not stack.run:
+    if stack.facts.get("live") and not stack.run:
         raise Failure("LIVE=1 is for stacks in which one process does all: say RUN=direct, too")
     if stack.facts["docker"]:
         if given:
