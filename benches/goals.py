@@ -14,7 +14,7 @@ BESIDE = "sluice, ClickHouse's and Kafka's beside it"
 LOOPS = "sluice, two busy loops beside it"
 APART = "sluice, on half of the cores"
 APART_BESIDE = f"{APART}, ClickHouse's and Kafka's on the others"
-FUNCTIONS = ("indexer", "trigger", "admin", "migrate", "ingest", "origin", "validate", "clickhouse", "kafka")
+FUNCTIONS = ("indexer", "trigger", "admin", "migrate", "ingest", "origin", "validate", "clickhouse", "kafka", "sync")
 
 
 def value(bench: str, contestant: str, measure: str) -> Callable[[Rounds], float]:
