@@ -1,4 +1,4 @@
-"""Log to queue while the direct targets drain the same log: what that costs the trigger."""
+"""Log to queue while the direct targets, or live sync, drain the same log: what that costs the trigger."""
 
 import os
 import subprocess
@@ -13,17 +13,26 @@ import clickhouse
 import goals
 import kafka
 import process
+from live import BUCKET_OF, TOKENS
 from targets import QUICK, ROWS_OF_200, SIZE, Backlog
 from world import World, cpu_s
 
 OTHERS = ("clickhouse", "kafka")
+SYNC = "sync"
+SESSIONS_OF = {SYNC: 2}  # it writes on a session of its own
+BUCKETS = f"SET ROLE sluice_owner; {BUCKET_OF} SELECT sluice.define_bucket('books', bucket => 'author', readers => 'demo.bucket_of');"
 LOOPS = 2  # alone, both others together use as much CPU, though by more processes
 PATIENCE_S = 60
-SESSIONS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'sluice{words}'"
+SESSIONS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name ~ '^sluice{words}'"
 
 
 class Beside(Backlog):
-    """A backlog that the trigger drains, alone or while the direct targets' functions do the same."""
+    """A backlog that the trigger drains, alone or while the direct targets' functions, or that of live sync, do the same."""
+
+    def define(self) -> None:
+        super().define()
+        self.world.sql(BUCKETS)
+        self.env |= TOKENS
 
     def run(self, others: tuple[str, ...] = (), is_apart: bool = False, loops: int = 0) -> dict[str, float]:
         """Until the trigger has sent all of it. `is_apart`: it and its sessions have half of the cores, all others the other half.
@@ -44,10 +53,10 @@ class Beside(Backlog):
                 for thread in threads:
                     thread.start()
                 deadline = time.monotonic() + PATIENCE_S
-                while len(drainers := self.sessions(" drain")) < 1 + len(others):
+                while len(theirs := self.sessions(" (drain|sync)") - sessions) < sum(SESSIONS_OF.get(name, 1) for name in others):
                     assert time.monotonic() < deadline, f"not all of {others} connect within {PATIENCE_S} s"
                     time.sleep(0.02)
-                pin(rest, drainers - sessions)
+                pin(rest, theirs)
                 self.rewind()
                 return self.measure(trigger.pid, sessions)
         finally:
@@ -85,7 +94,7 @@ class Beside(Backlog):
         """Since ClickHouse was started."""
         return int(self.ask("SELECT sum(value) FROM system.events WHERE event = 'MergeTreeDataWriterRows'"))
 
-    def sessions(self, words: str = "%") -> set[int]:
+    def sessions(self, words: str = "") -> set[int]:
         """The functions', by the processes of PostgreSQL."""
         return {int(pid) for pid in self.world.sql(SESSIONS.format(words=words)).split()}
 
@@ -130,5 +139,6 @@ def benches(world: World, is_quick: bool) -> Iterator[tuple]:
         goals.LOOPS: lambda: backlog.run(loops=LOOPS),
         goals.APART: lambda: backlog.run(is_apart=True),
         goals.APART_BESIDE: lambda: backlog.run(OTHERS, is_apart=True),
+        goals.APART_SYNC: lambda: backlog.run((SYNC,), is_apart=True),
     }
-    yield "beside", f"Drain: {rows:,} documents of {SIZE} B, while the direct targets drain the same log", contestants, 1 if is_quick else 3
+    yield "beside", f"Drain: {rows:,} documents of {SIZE} B, while others drain the same log", contestants, 1 if is_quick else 3

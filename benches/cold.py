@@ -9,12 +9,12 @@ from pathlib import Path
 
 import artifacts
 import goals
+from live import TOKENS
 from peers import golang
 from world import World, peak_mb
 
 STARTS, QUICK = 30, 5
-TARGETS = {"CLICKHOUSE_SECRET_ARN": "clickhouse", "KAFKA_BROKERS": "127.0.0.1:1",
-           "SYNC_ISSUER": "http://127.0.0.1:1", "SYNC_AUDIENCE": "bench", "SYNC_CONNECTIONS_URL": "http://127.0.0.1:1"}  # fmt: skip
+TARGETS = {"CLICKHOUSE_SECRET_ARN": "clickhouse", "KAFKA_BROKERS": "127.0.0.1:1", "SYNC_CONNECTIONS_URL": "http://127.0.0.1:1"} | TOKENS
 
 
 def start(world: World, function: str | Path, **more: str) -> dict[str, float]:

@@ -14,6 +14,7 @@ BESIDE = "sluice, ClickHouse's and Kafka's beside it"
 LOOPS = "sluice, two busy loops beside it"
 APART = "sluice, on half of the cores"
 APART_BESIDE = f"{APART}, ClickHouse's and Kafka's on the others"
+APART_SYNC = f"{APART}, live sync's on the others"
 FUNCTIONS = ("indexer", "trigger", "admin", "migrate", "ingest", "origin", "validate", "clickhouse", "kafka", "sync")
 
 
@@ -81,6 +82,7 @@ GOALS = [
     ("Kafka, messages/s of 200 B, acks=all, in transactions", value("kafka", "sluice", "messages/s"), ge, 50_000),
     ("drain while both direct targets drain, against alone", ratio("beside", BESIDE, "sluice", "documents/s"), ge, 0.95),
     ("the same where each has cores of its own", ratio("beside", APART_BESIDE, APART, "documents/s"), ge, 0.95),
+    ("drain while live sync drains, on cores of its own", ratio("beside", APART_SYNC, APART, "documents/s"), ge, 0.95),
     ("live sync at 100 changes/s and 1,000 clients, from commit to the client, p50 in ms", value("live", "sluice", "p50 ms"), le, 150),
     ("the same, p99 in ms", value("live", "sluice", "p99 ms"), le, 400),
     ("peak memory with 10,000 clients connected, MB", value("live connections", "sluice", "peak MB"), le, 256),

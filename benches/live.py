@@ -14,17 +14,21 @@ from console import Failure
 from end_to_end import PATIENCE_S, one_process, percentiles
 from world import World, peak_mb
 
-NOTES = """
+BUCKET_OF = """
+CREATE FUNCTION demo.bucket_of(claims jsonb) RETURNS SETOF text LANGUAGE sql STABLE SET search_path = pg_catalog AS $$ SELECT claims ->> 'sub' $$;
+"""
+NOTES = f"""
 SET ROLE sluice_owner;
 CREATE SCHEMA demo;
 CREATE TABLE demo.note (id bigint PRIMARY KEY, person text NOT NULL, text text NOT NULL, body text NOT NULL);
-CREATE FUNCTION demo.bucket_of(claims jsonb) RETURNS SETOF text LANGUAGE sql STABLE SET search_path = pg_catalog AS $$ SELECT claims ->> 'sub' $$;
+{BUCKET_OF}
 SELECT sluice.define_stream('note', source => 'demo.note', key => 'id');
 SELECT sluice.track('demo.note', stream => 'note', key => 'id');
 SELECT sluice.define_bucket('note', bucket => 'person', readers => 'demo.bucket_of');
 """
 ROWS = "INSERT INTO demo.note SELECT n, {person}, '', left(repeat(md5(n::text), 7), 200) FROM generate_series({first}, {last}) AS n"
 MANY = "big"  # the person who has the most
+TOKENS = {"SYNC_ISSUER": "http://127.0.0.1:1", "SYNC_AUDIENCE": "bench"}  # whose issuer nobody asks
 SECONDS_A_ROW = 10  # each client's row changes so often: a bucket is told of once a second at most
 
 
