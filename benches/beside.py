@@ -21,6 +21,7 @@ OTHERS = ("clickhouse", "kafka")
 SYNC = "sync"
 SESSIONS_OF = {SYNC: 2}  # it writes on a session of its own
 BUCKETS = f"SET ROLE sluice_owner; {BUCKET_OF} SELECT sluice.define_bucket('books', bucket => 'author', readers => 'demo.bucket_of');"
+ITEMS = "SELECT seq FROM sluice.sync_head"  # one more for each that is stored
 LOOPS = 2  # alone, both others together use as much CPU, though by more processes
 PATIENCE_S = 60
 SESSIONS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name ~ '^sluice{words}'"
@@ -74,15 +75,15 @@ class Beside(Backlog):
         while self.world.ask("counted")["queue"]["changes"] < self.rows:
             self.world.ask("invoke/0", {})
         seconds, has = time.monotonic() - began, self.used(trigger, sessions)
-        *used, rows, messages = (now - then for then, now in zip(had, has, strict=True))
+        *used, rows, messages, items = (now - then for then, now in zip(had, has, strict=True))
         own, database, waited = (one * 1e6 / self.rows for one in used)
         return {"documents/s": self.rows / seconds, "CPU s/million": own, "its sessions'": database, "both waited for a core": waited,
-                "rows/s to ClickHouse": rows / seconds, "messages/s to Kafka": messages / seconds}  # fmt: skip
+                "rows/s to ClickHouse": rows / seconds, "messages/s to Kafka": messages / seconds, "items/s to live sync": items / seconds}  # fmt: skip
 
     def used(self, trigger: int, sessions: set[int]) -> tuple[float, ...]:
         """Seconds of CPU, seconds in which a core was wanted and not had, and what has arrived."""
         waited = sum(map(waited_s, {trigger} | sessions))
-        return cpu_s(trigger), sum(map(cpu_s, sessions)), waited, self.rows_inserted(), self.messages_in("books")
+        return cpu_s(trigger), sum(map(cpu_s, sessions)), waited, self.rows_inserted(), self.messages_in("books"), int(self.world.sql(ITEMS))
 
     def keep_busy(self, number: int, name: str, is_over: threading.Event) -> None:
         """Drains all of it again and again."""
