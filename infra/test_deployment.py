@@ -29,6 +29,7 @@ from bucket import Bucket, BucketRefused
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "localstack" / "stack"))
 
+import artifacts  # noqa: E402
 import commands  # noqa: E402
 import functions  # noqa: E402
 from console import Failure  # noqa: E402
@@ -374,6 +375,16 @@ class Shell(unittest.TestCase):
         found = subprocess.run([sys.executable, functions.ACCOUNT], env=others | nobody | {"AWS_REGION": "eu-central-1"}, capture_output=True, text=True)
         self.assertEqual(found.returncode, 1)
         self.assertRegex(found.stderr, "^AWS does not say whose account this is: .* set AWS_PROFILE and AWS_REGION")
+
+
+class Built(unittest.TestCase):
+    def test_the_functions_have_nothing_that_the_one_binary_alone_wants(self):
+        """Cargo gives a library all that anybody wants of it, of those who are built together."""
+        tree = ["cargo", "tree", "--locked", "--edges", "normal", "--prefix", "none"]
+        built = lambda *chosen: subprocess.run([*tree, *chosen], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout  # noqa: E731
+        for name in ("hickory-resolver", "otlp"):
+            self.assertIn(f"\n{name} v", built("--package", "sluice"))
+            self.assertNotIn(f"\n{name} v", built(*artifacts.selection(functions.NAMES)))
 
 
 if __name__ == "__main__":

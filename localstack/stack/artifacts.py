@@ -50,8 +50,8 @@ def compile_release(subject: str, names: list[str], triple: str, target: Path) -
     with lock(CACHE, "the Python environment"):
         packages.once("cargo-lambda", [WHEELS], _install_cargo_lambda)
     command = [packages.VENV / "bin" / "cargo-lambda", "lambda", "build", "--release", "--locked", "--target", triple, "--config", _remap(target)]
-    # By their packages: else they would have what others in the workspace want of the same libraries.
-    command += [part for name in names for part in ("--package", _package(name), "--bin", name)]
+    # Of the workspace's packages these alone: else they would have what others want of the same libraries.
+    command += [*selection(names), *(part for name in names for part in ("--bin", name))]
     # Flags of the shell would win over those that are set here.
     env = {name: value for name, value in os.environ.items() if name not in ("RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS")} | {
         "CARGO_TARGET_DIR": str(target),
@@ -60,6 +60,12 @@ def compile_release(subject: str, names: list[str], triple: str, target: Path) -
         "ZIG_GLOBAL_CACHE_DIR": str(CACHE / "zig"),
     }
     run(subject, f"building for {triple} (11 minutes of CPU the first time)", command, CACHE / "build-release.log", lines=60, cwd=REPOSITORY, env=env)
+
+
+def selection(names: list[str]) -> list[str]:
+    """Cargo's arguments for the packages of functions. One whose name is a library's, too, is called otherwise."""
+    manifests = (tomllib.loads((REPOSITORY / "functions" / name / "Cargo.toml").read_text()) for name in names)
+    return [part for manifest in manifests for part in ("--package", manifest["package"]["name"])]
 
 
 def binaries(arch: str) -> Path:
@@ -92,11 +98,6 @@ def install_target(target: str) -> str:
 def _install_cargo_lambda() -> None:
     command = [packages.PYTHON, "-m", "pip", "install", "--progress-bar=off", "--no-deps", "--require-hashes", "-r", WHEELS]
     run("packages", "installing cargo-lambda and Zig from PyPI (103 MB)", command, CACHE / "pip-cargo-lambda.log")
-
-
-def _package(name: str) -> str:
-    """Of a function: where a library of the same name is somebody else's, it is called otherwise."""
-    return tomllib.loads((REPOSITORY / "functions" / name / "Cargo.toml").read_text())["package"]["name"]
 
 
 def _remap(target: Path) -> str:
