@@ -36,8 +36,10 @@ BEGIN
             UPDATE sluice.tracked AS t
             SET key = wanted.key, affects = track.affects, columns = track.columns, attributes = wanted.attributes
             WHERE t.id = known.id RETURNING * INTO known;
-            UPDATE sluice.expansion AS e SET error = NULL, attempts = 0, due_at = clock_timestamp() WHERE e.tracked = known.id AND e.error IS NOT NULL;
-            DELETE FROM sluice.expansion_turn AS t WHERE t.tracked = known.id;
+            -- What failed is tried at once; but for one that is at work, since writers wait for this.
+            UPDATE sluice.expansion AS e SET error = NULL, attempts = 0, due_at = clock_timestamp()
+            WHERE e.id = ANY (ARRAY(SELECT x.id FROM sluice.expansion AS x WHERE x.tracked = known.id AND x.error IS NOT NULL FOR UPDATE SKIP LOCKED));
+            PERFORM sluice.forget_turns(ARRAY[known.id]);
         ELSE
             CONTINUE;
         END IF;
@@ -209,11 +211,19 @@ BEGIN
     PERFORM sluice.forget_tracked(gone);
 END $$;
 
--- With what is still to be found out by them. What is begun while this is not committed is passed over later (`expand`).
+CREATE OR REPLACE FUNCTION sluice.forget_turns(ended integer[]) RETURNS void
+LANGUAGE sql VOLATILE AS $$
+    DELETE FROM sluice.expansion_turn AS t
+    WHERE t.tracked = ANY (ARRAY(SELECT x.tracked FROM sluice.expansion_turn AS x WHERE x.tracked = ANY (ended) FOR UPDATE SKIP LOCKED))
+$$;
+
+-- With what is still to be found out by them. An expansion that is at work may wait for a table that is locked here, so it is passed
+-- over, as one that is begun while this is not committed: `expand` removes both in their next turn.
 CREATE OR REPLACE FUNCTION sluice.forget_tracked(ended integer[]) RETURNS void
 LANGUAGE sql VOLATILE AS $$
-    DELETE FROM sluice.expansion AS e WHERE e.tracked = ANY (ended);
-    DELETE FROM sluice.expansion_turn AS t WHERE t.tracked = ANY (ended);
+    DELETE FROM sluice.expansion AS e
+    WHERE e.id = ANY (ARRAY(SELECT x.id FROM sluice.expansion AS x WHERE x.tracked = ANY (ended) FOR UPDATE SKIP LOCKED));
+    SELECT sluice.forget_turns(ended);
     DELETE FROM sluice.tracked AS t WHERE t.id = ANY (ended)
 $$;
 
@@ -276,11 +286,14 @@ BEGIN
     DELETE FROM sluice.stream AS s WHERE s.name = drop_stream.stream;
 END $$;
 
--- Removes what is kept of a stream's changes.
+-- Removes what is kept of a stream's changes; of its expansions as forget_tracked does.
 CREATE OR REPLACE FUNCTION sluice.forget_stream(stream text) RETURNS void
 LANGUAGE sql VOLATILE AS $$
-    DELETE FROM sluice.expansion AS e WHERE e.stream = forget_stream.stream;
-    DELETE FROM sluice.expansion_turn AS t WHERE t.stream = forget_stream.stream;
+    DELETE FROM sluice.expansion AS e
+    WHERE e.id = ANY (ARRAY(SELECT x.id FROM sluice.expansion AS x WHERE x.stream = forget_stream.stream FOR UPDATE SKIP LOCKED));
+    DELETE FROM sluice.expansion_turn AS t
+    WHERE t.stream = forget_stream.stream AND t.tracked = ANY (ARRAY(
+        SELECT x.tracked FROM sluice.expansion_turn AS x WHERE x.stream = forget_stream.stream FOR UPDATE SKIP LOCKED));
     DELETE FROM sluice.expanded AS x WHERE x.stream = forget_stream.stream AND x.stream <> sluice.base_of(x.stream);
     DELETE FROM sluice.waiting AS w WHERE w.stream = forget_stream.stream;
     DELETE FROM sluice.look AS l WHERE l.stream = forget_stream.stream;

@@ -164,6 +164,34 @@ async fn an_open_definition_holds_up_no_fan_out() -> Result<()> {
     Ok(())
 }
 
+/// One that waits for the tables that are locked here would wait for ever, and one of both be killed.
+#[tokio::test]
+async fn a_definition_does_not_wait_for_a_fan_out_that_is_at_work() -> Result<()> {
+    let world = World::with(TABLES).await?;
+    let keys = |column: &str| {
+        format!(
+            "SELECT sluice.track('demo.b', stream => 'a', affects => 'SELECT i.id FROM demo.a AS i WHERE i.id = $1.{column}')"
+        )
+    };
+    world.owner.batch_execute(&keys("n")).await?;
+    let at_work = world.database.owner().await?;
+    world.owner.batch_execute("SET lock_timeout = '1s'").await?;
+    for definition in [&keys("id"), "SELECT sluice.untrack('demo.b', 'a')", "SELECT sluice.drop_stream('a')"] {
+        world.owner.batch_execute("SELECT sluice.resync('a')").await?;
+        world.app.batch_execute("UPDATE demo.b SET n = n + 1 WHERE id = 1").await?;
+        // With a turn of the tracked table, which has failed.
+        world.owner.batch_execute("INSERT INTO sluice.expansion_turn (stream, tracked, attempts) SELECT stream, id, 1 FROM sluice.tracked WHERE affects IS NOT NULL ON CONFLICT DO NOTHING").await?;
+        crate::support::collect(&world.database.functions().await?).await?;
+        let taken = "BEGIN; UPDATE sluice.expansion SET error = 'x'; COMMIT; BEGIN; SELECT sluice.take_expansion(e.id) FROM sluice.expansion AS e";
+        at_work.batch_execute(taken).await?;
+        world.owner.batch_execute(definition).await.with_context(|| definition.to_owned())?;
+        at_work.batch_execute("COMMIT; UPDATE sluice.expansion SET error = NULL").await?;
+        world.fan_out(100).await?;
+        assert_eq!(one::<i64>(&world.owner, "SELECT count(*) FROM sluice.expansion").await?, 0, "{definition}");
+    }
+    Ok(())
+}
+
 /// Before and after the fan-out has begun with what they end: the others go on, and what is left goes at the end.
 #[tokio::test]
 async fn an_open_untrack_or_drop_stream_holds_up_no_fan_out() -> Result<()> {
