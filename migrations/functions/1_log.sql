@@ -52,7 +52,8 @@ BEGIN
 END $$;
 
 -- Is there anything to drain? Read-only: no lock, no xid. By the index on xid, never by a scan of the primary key; a
--- running transaction's rows are not visited, since it is asked only whether it has ended. A poll's queries are planned
+-- running transaction's rows are not visited, since it is asked only whether it has ended. LATERAL with LIMIT, as everywhere: one step
+-- down the index for each transaction that has ended, where a join may read the whole log. A poll's queries are planned
 -- once a session: planning them costs more than they do, and more with each partition.
 CREATE OR REPLACE FUNCTION sluice.pending(reader text) RETURNS boolean
 LANGUAGE plpgsql STABLE
@@ -60,6 +61,7 @@ SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET plan_cach
 DECLARE
     position sluice.subscription;
     began xid8;                                 -- from here on nothing was seen
+    ended xid8[];                               -- before that these
 BEGIN
     SELECT * INTO position FROM sluice.subscription AS s WHERE s.name = reader;
     IF NOT FOUND AND reader = ANY (sluice.direct_targets()) THEN
@@ -75,18 +77,17 @@ BEGIN
         RETURN true;
     END IF;
     began := pg_snapshot_xmax(position.seen);
+    ended := ARRAY(SELECT x FROM pg_snapshot_xip(position.seen) AS x WHERE pg_visible_in_snapshot(x, pg_current_snapshot()));
     IF reader = 'fan_out' THEN
         RETURN EXISTS (SELECT FROM sluice.outbox AS o WHERE o.xid >= began AND o.op = 'fan_out')
             OR EXISTS (
-                SELECT FROM pg_snapshot_xip(position.seen) AS ended
-                WHERE pg_visible_in_snapshot(ended, pg_current_snapshot())
-                  AND EXISTS (SELECT FROM sluice.outbox AS o WHERE o.xid = ended AND o.op = 'fan_out'));
+                SELECT FROM unnest(ended) AS e(xid)
+                CROSS JOIN LATERAL (SELECT FROM sluice.outbox AS o WHERE o.xid >= e.xid AND o.xid <= e.xid AND o.op = 'fan_out' LIMIT 1) AS o);
     END IF;
     RETURN EXISTS (SELECT FROM sluice.outbox AS o WHERE o.xid >= began AND o.op <> 'fan_out' AND (o.only_for IS NULL OR o.only_for = reader))
         OR EXISTS (
-            SELECT FROM pg_snapshot_xip(position.seen) AS ended
-            WHERE pg_visible_in_snapshot(ended, pg_current_snapshot())
-              AND EXISTS (SELECT FROM sluice.outbox AS o WHERE o.xid = ended AND o.op <> 'fan_out' AND (o.only_for IS NULL OR o.only_for = reader)))
+            SELECT FROM unnest(ended) AS e(xid)
+            CROSS JOIN LATERAL (SELECT FROM sluice.outbox AS o WHERE o.xid >= e.xid AND o.xid <= e.xid AND o.op <> 'fan_out' AND (o.only_for IS NULL OR o.only_for = reader) LIMIT 1) AS o)
         OR EXISTS (
             SELECT FROM sluice.waiting AS w JOIN sluice.target AS t ON t.subscription = w.subscription AND t.stream = w.stream
             WHERE w.subscription = reader AND t.live_index IS NOT NULL AND coalesce(t.rests_until < clock_timestamp(), true))
@@ -223,9 +224,10 @@ BEGIN
         pg_snapshot_xmax(state.seen), current, CASE WHEN state.name = 'fan_out' THEN 'AND op = ''fan_out''' END, size, size, size - 1)
         INTO state.first_id, state.last_id, first_xid, last_xid;
     -- Nothing of what began before the first of these, and before those that were running and have ended.
-    SELECT least(first_xid, min(late::text::numeric)::text::xid8) INTO first_xid
-    FROM pg_snapshot_xip(state.seen) AS late
-    WHERE pg_visible_in_snapshot(late, current) AND EXISTS (SELECT FROM sluice.outbox AS o WHERE o.xid = late);
+    SELECT least(first_xid, min(late.xid::text::numeric)::text::xid8) INTO first_xid
+    FROM pg_snapshot_xip(state.seen) AS late(xid)
+    CROSS JOIN LATERAL (SELECT FROM sluice.outbox AS o WHERE o.xid >= late.xid AND o.xid <= late.xid LIMIT 1) AS o
+    WHERE pg_visible_in_snapshot(late.xid, current);
     state.began := sluice.snapshot_before(current, coalesce(first_xid, pg_snapshot_xmax(current)));
     state.until := current;
     IF last_xid IS NOT NULL THEN                -- there may be more, of this transaction or of later ones

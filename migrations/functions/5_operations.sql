@@ -33,7 +33,9 @@ SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 DECLARE
     has boolean;
 BEGIN
-    EXECUTE format('SELECT EXISTS (SELECT FROM %1$s WHERE xid >= %2$L AND %4$s) OR EXISTS (SELECT FROM pg_snapshot_xip(%3$L) AS x JOIN %1$s ON xid = x WHERE %4$s)',
+    EXECUTE format(
+        'SELECT EXISTS (SELECT FROM %1$s WHERE xid >= %2$L AND %4$s) '
+            'OR EXISTS (SELECT FROM pg_snapshot_xip(%3$L) AS late(xid) CROSS JOIN LATERAL (SELECT FROM %1$s WHERE xid >= late.xid AND xid <= late.xid AND %4$s LIMIT 1) AS o)',
         partition, pg_snapshot_xmax(seen), seen, condition) INTO has;
     RETURN has;
 END $$;

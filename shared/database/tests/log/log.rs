@@ -162,6 +162,40 @@ async fn a_crash_of_the_drain_goes_on_in_the_middle_of_its_interval() -> Result<
     Ok(())
 }
 
+/// Few transactions have written many rows, as the statistics say; a join with those that were running would read them all.
+#[tokio::test]
+async fn a_large_log_is_not_read_for_a_transaction_that_was_running() -> Result<()> {
+    let world = World::new().await?;
+    let superuser = world.database.superuser().await?;
+    let long: String = superuser.query_one("SELECT pg_current_xact_id()::text", &[]).await?.get(0);
+    for _ in 0..10 {
+        let rows = "INSERT INTO sluice.outbox (stream, key, op) SELECT 'items', n::text, 'upsert' FROM generate_series(1, 5000) AS n";
+        superuser.batch_execute(rows).await?;
+    }
+    superuser.batch_execute("ANALYZE").await?;
+    let seen = format!(
+        "UPDATE sluice.subscription SET seen = ('{long}:' || pg_snapshot_xmax(pg_current_snapshot()) || ':{long}')::pg_snapshot"
+    );
+    superuser.batch_execute(&seen).await?;
+    let read = "
+        SELECT coalesce(sum(pg_stat_get_xact_tuples_returned(r.oid)), 0)::bigint
+        FROM pg_partition_tree('sluice.outbox') AS p
+        CROSS JOIN LATERAL (SELECT p.relid::oid AS oid UNION ALL SELECT i.indexrelid FROM pg_index AS i WHERE i.indrelid = p.relid) AS r";
+    for call in [
+        "SELECT sluice.pending('fan_out')",
+        "SELECT sluice.pending('elasticsearch')",
+        "SELECT sluice.page('elasticsearch', 0, 1000)",
+        "SELECT sluice.has_passed('elasticsearch', pg_current_snapshot())",
+        "SELECT sluice.is_passed(p.relid) FROM pg_partition_tree('sluice.outbox') AS p WHERE p.isleaf",
+    ] {
+        superuser.batch_execute(&format!("BEGIN; {call}")).await?;
+        let read: i64 = one(&superuser, read).await?;
+        superuser.batch_execute("ROLLBACK").await?;
+        assert!(read < 100, "{call} read {read} rows");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_transaction_that_stays_open_delays_only_itself() -> Result<()> {
     let world = World::new().await?;
