@@ -320,7 +320,8 @@ END $$;
 -- and it waits alone, up to five minutes. If the query is at fault, or its time was over, the tracked table waits.
 --
 -- Nobody waits for an index that is being built beside the live one, and what is sent to it stands in one queue with what others
--- wait for. So it is filled in small slices, each when hardly anything is on its way; at least one a second, whatever lags behind.
+-- wait for. So it is filled in small slices, each when little is on its way; at least one a second, whatever lags behind. What is read of
+-- the log, where hardly a key is missing in the source, is passed at once.
 CREATE OR REPLACE FUNCTION sluice.expand(slice integer DEFAULT 5000, slow boolean DEFAULT false, unanswered boolean DEFAULT false,
     OUT expansion bigint, OUT logged bigint, OUT failure text, OUT slow_waits boolean)
 LANGUAGE plpgsql VOLATILE AS $$
@@ -348,7 +349,7 @@ BEGIN
     IF NOT EXISTS (SELECT FROM sluice.stream AS s WHERE s.name = job.stream)
         OR job.tracked IS NOT NULL AND NOT EXISTS (SELECT FROM sluice.tracked AS t WHERE t.id = job.tracked)
     THEN
-        -- It was begun while drop_stream or untrack was not committed.
+        -- It was begun, or at work, while drop_stream or untrack was not committed.
         DELETE FROM sluice.expansion AS e WHERE e.id = job.id;
         DELETE FROM sluice.expansion_turn AS t WHERE t.stream = job.stream AND t.tracked = coalesce(job.tracked, 0);
         RETURN;
@@ -358,10 +359,11 @@ BEGIN
             RAISE EXCEPTION 'it did not answer in time: let nothing that it calls catch query_canceled' USING ERRCODE = 'query_canceled';
         END IF;
         IF job.tracked IS NULL AND EXISTS (SELECT FROM sluice.stream AS s WHERE s.name = job.stream AND s.follows IS NOT NULL) THEN
-            slice := least(slice, 1000);
-            pause := least(greatest(sluice.lag(job.only_for, job.stream) - interval '300 ms', interval '0'), interval '1 s');
+            slice := CASE WHEN job.log_upto IS NULL THEN least(slice, 1000) ELSE slice END;
+            pause := least(greatest(sluice.lag(job.only_for, job.stream) - interval '600 ms', interval '0'), interval '1 s');
         END IF;
         logged := CASE WHEN job.replays IS NOT NULL THEN sluice.expand_replay(job, slice) WHEN job.log_upto IS NULL THEN sluice.expand_source(job, slice) ELSE sluice.expand_log(job, slice) END;
+        pause := CASE WHEN logged > 0 THEN pause ELSE '0' END;
         ended := clock_timestamp();
         INSERT INTO sluice.expansion_turn AS t (stream, tracked, served_at, due_at) VALUES (job.stream, coalesce(job.tracked, 0), ended, ended + pause)
         ON CONFLICT ON CONSTRAINT expansion_turn_pkey DO UPDATE
