@@ -100,7 +100,7 @@ class Indexes(Delivered):
             self.change("begin")
             self.world.sql(FILLED)
             self.world.migrate()
-            self.run("validate")
+            self.run("validate", VALIDATE_RATE="100000")
             took = {"takeover s": self.change("takeover"), "rollback s": self.change("rollback")}
             took["forward again s"] = self.change("rollback")
             live = self.world.sql("SELECT generation FROM sluice.stream WHERE name = 'books'").strip()
