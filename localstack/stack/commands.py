@@ -102,7 +102,7 @@ def up(arguments: dict[str, str]) -> None:
     with made(with_env_local(arguments)) as stack:
         if stack.facts.get("docker"):
             return docker.up(stack)
-        start_servers(stack, [server for server in servers_of(stack) if server is not sluice], functions.build)
+        start_servers(stack, [server for server in servers_of(stack) if server is not sluice], partial(functions.build, stack))
         sluice.deploy(stack) if stack.run else functions.deploy(stack)
     say_times()
     say("ready", f"psql: make psql{stack.argument}   shell: eval \"$(make env{stack.argument})\"")
@@ -299,7 +299,7 @@ def deploy(arguments: dict[str, str]) -> None:
         if taken and stack.run:
             raise Failure(f"ARTIFACTS has the functions, and the stack `{stack.name}` runs none of them")
         if not taken:
-            functions.build()
+            functions.build(stack)
         sluice.deploy(stack) if stack.run else functions.deploy(stack, taken)
 
 
@@ -335,7 +335,7 @@ def migrate(arguments: dict[str, str], command: str = "migrate") -> None:
     stack = existing(arguments)
     with lock(stack.folder, "this stack"):
         if stack.run:
-            functions.build()
+            functions.build(stack)
             return sluice.command(stack, command)
         docker.invoke(stack, command) if stack.facts.get("docker") else functions.run_migrate(stack, command)
 

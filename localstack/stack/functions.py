@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import artifacts
@@ -31,22 +32,32 @@ ACCOUNT = REPOSITORY / "infra" / "account.py"
 AWS_STACK = "sluice"  # the CloudFormation stack's name in LocalStack; each of our stacks has a LocalStack of its own
 
 
-def build() -> None:
-    """What the local stack runs. The dashboard's page is beside the functions: in the dev profile it is read, not built in."""
+def build(stack: Stack | None = None) -> None:
+    """What a stack runs, or all. The dashboard's page is beside the functions: in the dev profile it is read, not built in."""
     (npm.DASHBOARD / "dist").mkdir(exist_ok=True)  # it has to be there when the compiler comes by, which may be before the page is made
-    together(npm.build, _compile)
+    together(npm.build, partial(_compile, _names(stack)))
+
+
+def _names(stack: Stack | None) -> list[str]:
+    """Binaries. LocalStack has no API for live sync; a newcomer waits for nothing else that is not deployed."""
+    if not stack or stack.is_for_tests:
+        return [*NAMES, image.BINARY]
+    if stack.run:
+        return [image.BINARY]
+    return [name for name in NAMES if name not in ("sync", clickhouse.NAME, kafka.NAME) or name in stack.targets]
 
 
 @timed("functions")
-def _compile() -> None:
-    """Compiles in the dev profile, and places each binary as the `bootstrap` of a folder."""
+def _compile(names: list[str]) -> None:
+    """Compiles in the dev profile, and places each function's binary as the `bootstrap` of a folder."""
     # Of the whole workspace, as the tests are: cargo chooses features by what is built together, and would build twice.
-    command = ["cargo", "build", "--workspace", *(part for name in NAMES for part in ("--bin", name)), "--bin", image.BINARY]
+    command = ["cargo", "build", "--workspace", *(part for name in names for part in ("--bin", name))]
     with lock(PLACE, "building the functions"):
         env = os.environ | {"CARGO_TARGET_DIR": str(TARGET)}
-        run("functions", f"building {', '.join(NAMES)}", command, CACHE / "build.log", lines=60, cwd=REPOSITORY, env=env)
-        for name in NAMES:
-            _place(TARGET / "debug" / name, PLACE / name / "bootstrap")
+        run("functions", f"building {', '.join(names)}", command, CACHE / "build.log", lines=60, cwd=REPOSITORY, env=env)
+        for name in names:
+            if name in NAMES:
+                _place(TARGET / "debug" / name, PLACE / name / "bootstrap")
 
 
 def _place(binary: Path, bootstrap: Path) -> None:
@@ -111,7 +122,7 @@ def run_migrate(stack: Stack, command: str) -> None:
     deployed = outputs(stack)
     if not deployed:
         raise Failure(f"nothing is deployed, so there are no secrets to read: make up{stack.argument}")
-    build()
+    build(stack)
     env = cloud.clean_env(stack) | {
         "DATABASE_SECRET_ARN": deployed["DatabaseOwnerSecretArn"],
         "ELASTICSEARCH_SECRET_ARN": deployed["ElasticsearchSecretArn"],
