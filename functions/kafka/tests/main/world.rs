@@ -214,13 +214,13 @@ impl World {
         self.kafka.admin()
     }
 
-    /// Sets what a topic has by this name, and waits until the broker knows: it hears of it from the controller.
+    /// Sets what a topic has by this name, and waits until the broker knows.
     pub async fn set_topic(&self, stream: &str, name: &str, value: &str) -> Result<()> {
         let topic = ConfigResource::topic(self.topic(stream));
         let change = (topic.clone(), vec![ConfigOp::set(name, value)]);
         let done = self.admin().incremental_alter_configs([change], IncrementalAlterConfigsOptions::default()).await?;
         done.into_values().collect::<Result<Vec<()>, _>>()?;
-        eventually("the broker to know it", async || match self.topic_setting(&topic, name).await {
+        eventually("the broker to know it", async || match self.find_setting(&topic, name).await {
             Ok(found) if found.as_deref() == Some(value) => Ok(()),
             other => Err(other),
         })
@@ -228,7 +228,12 @@ impl World {
         Ok(())
     }
 
-    pub async fn topic_setting(&self, topic: &ConfigResource, name: &str) -> Result<Option<String>> {
+    /// What a topic has by this name, once the broker knows the topic: it hears of it from the controller.
+    pub async fn topic_setting(&self, topic: &ConfigResource, name: &str) -> Option<String> {
+        eventually("the broker to know the topic", async || self.find_setting(topic, name).await).await
+    }
+
+    async fn find_setting(&self, topic: &ConfigResource, name: &str) -> Result<Option<String>> {
         let mut found = self.admin().describe_configs([topic.clone()], DescribeConfigsOptions::default()).await?;
         let settings = found.remove(topic).context("no answer")??;
         Ok(settings.into_iter().find(|entry| entry.name == name).and_then(|entry| entry.value))
