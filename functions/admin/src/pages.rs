@@ -12,10 +12,6 @@ use crate::problem::Problem;
 #[folder = "dashboard/dist"]
 struct Files;
 
-/// In the dev profile they are read from the work tree, whose place cargo looks at for this line alone: else the binary that another
-/// clone has built into the same target folder would serve that one's.
-const _: &str = env!("CARGO_MANIFEST_DIR");
-
 /// Names of assets have a hash of their content in them.
 const FOR_EVER: &str = "public, max-age=31536000, immutable";
 const ASK_AGAIN: &str = "no-cache";
