@@ -61,7 +61,7 @@ fn clients_have_what_they_may_read_and_no_write_is_lost_whatever_happens() -> Re
                     let (place, mut told) = (Place::create(None).await?, Told::default());
                     for seed in seeds {
                         told.add(&run(&place, seed).await.with_context(|| format!("repeat with SEED={seed}"))?);
-                        if (seed + 1) % 250 == 0 {
+                        if (seed + 1).is_multiple_of(250) {
                             eprintln!("seed {seed} after {:.0?}", begun.elapsed());
                         }
                     }
