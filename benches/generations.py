@@ -10,6 +10,7 @@ from books import MAPPING
 from console import Failure
 from end_to_end import percentiles, pipeline
 from replay import Delivered
+from validate import FASTEST
 from world import PREFIX, World
 
 ROWS, QUICK = 1_000_000, 20_000
@@ -100,7 +101,7 @@ class Indexes(Delivered):
             self.change("begin")
             self.world.sql(FILLED)
             self.world.migrate()
-            self.run("validate", VALIDATE_RATE="100000")
+            self.run("validate", **FASTEST)
             took = {"takeover s": self.change("takeover"), "rollback s": self.change("rollback")}
             took["forward again s"] = self.change("rollback")
             live = self.world.sql("SELECT generation FROM sluice.stream WHERE name = 'books'").strip()

@@ -5,7 +5,6 @@ import json
 import os
 import platform
 import subprocess
-import sys
 import threading
 import urllib.error
 import urllib.request
@@ -20,7 +19,7 @@ import postgres
 import process
 import search
 from books import BOOKS, MAPPING
-from console import Failure
+from console import Failure, say
 from layout import Stack
 
 DATABASE = "bench"
@@ -136,7 +135,7 @@ class World:
                 try:
                     self.ask("invoke/0", {})
                 except Failure as failure:  # the next one is not held up by it
-                    print(f"the trigger failed: {failure}", file=sys.stderr)
+                    say("trigger", f"failed: {failure}")
                     is_over.wait(1)
 
         scheduler = threading.Thread(target=schedule, daemon=True)
